@@ -1,0 +1,49 @@
+# Everything runs in .venv, which is made from requirements.lock on first need.
+# Another interpreter: make setup PYTHON=python3.12
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-all demo lint format lock clean
+
+help:  ## print these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP)  ## make .venv with the locked packages and flowseg itself
+
+$(STAMP): requirements.lock setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo 'FlowSeg needs Python 3.11 to 3.13. Name one: make setup PYTHON=python3.12' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -r requirements.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	@touch $@
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest
+
+test-all: test  ## run every test; for now the same as make test
+
+demo: setup  ## run the demo; DATA=folder gives it your own data
+	$(BIN)/python -m experiments.demo $(if $(DATA),--source "$(DATA)")
+
+lint: setup  ## check style and format, change nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup  ## format the code and mend what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup  ## remake requirements.lock; UPGRADE=--upgrade moves every pin to its newest release
+	$(BIN)/uv pip compile setup.py --output-file requirements.lock $(UPGRADE) \
+	  --universal --python-version 3.11 --fork-strategy fewest \
+	  --extra tflite --extra jax --extra test --extra dev \
+	  --custom-compile-command 'make lock' --quiet
+
+clean:  ## remove caches and build outputs; data, runs and .venv stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find . \( -path ./.venv -o -path ./.git -o -path ./data -o -path ./runs \) -prune \
+	  -o -name __pycache__ -prune -exec rm -rf {} +

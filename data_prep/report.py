@@ -1,0 +1,95 @@
+"""What a conversion tells of itself: `index.json`, the summary table, and how two plans differ."""
+
+import json
+from collections import Counter
+
+TRUTH = ("image2", "flow", "flow_noc", "labels", "instances", "objects")
+
+
+def add_facts(entry, frame, facts):
+    """Count one record into its shard's journal entry, in place; `facts` as `read_frame` gives."""
+    entry["records"] += 1
+    entry["truth"].update(facts["truth"])
+    entry["sizes"].update([f"{facts['height']}x{facts['width']}"])
+    if facts["class_pixels"]:
+        # Text keys: they come back from JSON as text.
+        counts = {str(i): count for i, count in facts["class_pixels"].items()}
+        _add(entry["class_pixels"].setdefault(frame.label_set, {}), counts)
+
+
+def _add(total, counts):
+    for key, count in counts.items():
+        total[key] = total.get(key, 0) + count
+
+
+def make_index(plan, shards, roots):
+    """The content of `index.json`.
+
+    Args:
+        plan: what was asked for.
+        shards: shard name -> its journal entry.
+        roots: the source folders; only their names are stored.
+    """
+    splits = {}
+    sizes, class_pixels = Counter(), {}
+    for name, entry in shards.items():
+        split = splits.setdefault(name.split("-")[0], Counter())
+        split.update({"records": entry["records"], **entry["truth"]})
+        sizes.update(entry["sizes"])
+        for numbering, counts in entry["class_pixels"].items():
+            _add(class_pixels.setdefault(numbering, {}), counts)
+    keys = ("records", "bytes", "sha256")
+    by_id = {
+        numbering: dict(sorted(counts.items(), key=lambda item: int(item[0])))
+        for numbering, counts in class_pixels.items()
+    }
+    return {
+        "schema": plan["schema"],
+        "dataset": plan["dataset"],
+        "sources": [root.resolve().name for root in roots],
+        "settings": plan["settings"],
+        "records": {split: splits.get(split, Counter())["records"] for split in ("train", "val")},
+        "truth": {
+            split: {field: counts[field] for field in TRUTH} for split, counts in splits.items()
+        },
+        "label_sets": sorted(by_id),
+        "class_pixels": by_id,
+        "sizes_height_x_width": dict(sorted(sizes.items())),
+        "files": {
+            name: {key: entry[key] for key in keys}
+            for name, entry in shards.items()
+            if entry["records"]
+        },
+        "left_out": [item for entry in shards.values() for item in entry["left_out"]],
+    }
+
+
+def summary(index):
+    """The table printed at the end, and the frames that were left out."""
+    rows = [("split", "records", "pairs", "flow", "labels", "shards", "MB")]
+    for split in ("train", "val"):
+        files = [file for name, file in index["files"].items() if name.startswith(split)]
+        truth = index["truth"].get(split, {})
+        counts = [truth.get(field, 0) for field in ("image2", "flow", "labels")]
+        megabytes = f"{sum(file['bytes'] for file in files) / 1e6:.1f}"
+        rows.append((split, index["records"][split], *counts, len(files), megabytes))
+    lines = ["  ".join(f"{cell:>8}" for cell in row) for row in rows]
+    if index["left_out"]:
+        lines.append(f"left out: {len(index['left_out'])}")
+        lines += [f"  {item['frame_id']}: {item['reason']}" for item in index["left_out"]]
+    return "\n".join(lines)
+
+
+def difference(old, new):
+    """In words, how the plan of an output folder differs from the one now asked for."""
+    if not old:
+        return "without its journal"
+    for key in ("schema", "dataset"):
+        if old.get(key) != new[key]:
+            return f"{key} {old.get(key)} instead of {new[key]}"
+    before = old["settings"]
+    for key, value in new["settings"].items():
+        if before.get(key) != value:
+            was = json.dumps(before.get(key))
+            return f"with --{key}={was} instead of {json.dumps(value)}"
+    return "of other frames"

@@ -1,0 +1,220 @@
+"""Augmentation of one example, in pure TensorFlow, that keeps flow and labels exact.
+
+An example is a dict: `image1`, `image2` (H, W, 3) uint8, `flow` (H, W, 3) float32 (u, v, valid),
+`seg` (H, W) int32 train ids. Every random draw comes from a seed given by the caller: the same
+seed, the same pixels.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Augmentation(NamedTuple):
+    """How strongly examples are changed; zeros everywhere leave only the random crop.
+
+    Attributes:
+        scale: images are scaled by 2^s, s uniform in [-scale, scale].
+        stretch: width and height differ by a further 2^s, s uniform in [-stretch, stretch].
+        flip: probability of a mirror image.
+        colour: strength of brightness, contrast, saturation, hue and gamma jitter; 1 is RAFT's.
+        erase: probability that rectangles of image2 are blotted out.
+    """
+
+    scale: float = 0.0
+    stretch: float = 0.0
+    flip: float = 0.5
+    colour: float = 0.0
+    erase: float = 0.0
+
+
+# A made second frame: zoom up to 6 %, turn up to 1 degree, shift up to 2 % of the width.
+_MADE_ZOOM, _MADE_TURN, _MADE_SHIFT = 0.06, 0.0175, 0.02
+# Share of examples whose two frames get colours of their own (RAFT, Teed and Deng 2020).
+_OWN_COLOURS = 0.2
+
+
+def augment(example, seed, height, width, strength):
+    """Crop, scale, mirror, recolour and blot out one example.
+
+    Args:
+        example: dict as in the module's docstring, of any size; keys besides those four pass.
+        seed: (2,) int tensor.
+        height: rows of the result.
+        width: columns of the result.
+        strength: an :class:`Augmentation`.
+
+    Returns:
+        The dict with frames as float32 0..255 of (height, width).
+    """
+    seeds = tf.unstack(tf.random.split(seed, 4))
+    example = random_crop(example, seeds[0], height, width, strength.scale, strength.stretch)
+    example = tf.cond(
+        tf.random.stateless_uniform((), seeds[1]) < strength.flip,
+        lambda: mirror(example),
+        lambda: example,
+    )
+    images = tf.stack([example["image1"], example["image2"]])
+    if strength.colour:
+        images = recolour(images, seeds[2], strength.colour)
+    image2 = images[1]
+    if strength.erase:
+        image2 = erase(image2, seeds[3], strength.erase)
+    return {**example, "image1": images[0], "image2": image2}
+
+
+def random_crop(example, seed, height, width, scale, stretch):
+    """Cut a random rectangle and bring it to (height, width).
+
+    The rectangle is what a random scale asks for, as far as the example reaches: a smaller
+    example is enlarged. Frames and flow are resized bilinearly, flow over its known pixels only
+    and with its vectors scaled; labels take the nearest pixel.
+    """
+    size = tf.shape(example["image1"])[:2]
+    draw = tf.random.stateless_uniform((4,), seed)
+    grow, widen = (draw[0] * 2 - 1) * scale, (draw[1] * 2 - 1) * stretch
+    wanted = tf.cast([height, width], tf.float32) / tf.pow(2.0, [grow, grow + widen])
+    region = tf.clip_by_value(tf.cast(tf.round(wanted), tf.int32), 1, size)
+    room = tf.cast(size - region + 1, tf.float32)
+    corner = tf.minimum(tf.cast(draw[2:] * room, tf.int32), size - region)
+
+    def cut(x):
+        return x[corner[0] : corner[0] + region[0], corner[1] : corner[1] + region[1]]
+
+    def resize(x, method):
+        return tf.ensure_shape(tf.image.resize(x, (height, width), method), (height, width, None))
+
+    cropped = {key: cut(example[key]) for key in ("image1", "image2", "flow", "seg")}
+    return {
+        **example,
+        "image1": resize(cropped["image1"], "bilinear"),
+        "image2": resize(cropped["image2"], "bilinear"),
+        "flow": resize_sparse_flow(cropped["flow"], height, width),
+        "seg": resize(cropped["seg"][..., None], "nearest")[..., 0],
+    }
+
+
+def resize_sparse_flow(flow, height, width):
+    """Flow at another resolution, from its known pixels alone.
+
+    Each new vector is the bilinear mean of the known ones among its four neighbours, scaled with
+    the size; it is known where they hold at least half of the bilinear weight. Where all are
+    known this is `flow_ops.resize_flow`.
+
+    Args:
+        flow: (H, W, 3) float32 (u, v, valid).
+        height: rows of the result.
+        width: columns of the result.
+
+    Returns:
+        (height, width, 3) float32.
+    """
+    old = tf.cast(tf.shape(flow)[:2], tf.float32)
+    scale = tf.stack([width / old[1], height / old[0]])
+    known = tf.cast(flow[..., 2:] > 0, tf.float32)
+    # `where`, since an unknown pixel may hold anything, NaN too.
+    held = tf.where(known > 0, flow[..., :2], 0.0)
+    resized = tf.image.resize(tf.concat([held, known], -1), (height, width), "bilinear")
+    weight = resized[..., 2:]
+    valid = weight >= 0.5
+    vectors = tf.where(valid, resized[..., :2] / tf.maximum(weight, 0.5) * scale, 0.0)
+    resized = tf.concat([vectors, tf.cast(valid, tf.float32)], -1)
+    return tf.ensure_shape(resized, (height, width, 3))
+
+
+def mirror(example):
+    """Left and right exchanged; u changes its sign."""
+    flipped = {key: example[key][:, ::-1] for key in ("image1", "image2", "flow", "seg")}
+    flipped["flow"] *= tf.constant([-1.0, 1.0, 1.0])
+    return {**example, **flipped}
+
+
+def recolour(images, seed, strength):
+    """Random brightness, contrast, saturation, hue and gamma of two frames.
+
+    Four times in five both frames share the draw, once each gets its own.
+
+    Args:
+        images: (2, H, W, 3) float32 0..255.
+        seed: (2,) int tensor.
+        strength: 1 is RAFT's jitter.
+    """
+    draws = tf.random.stateless_uniform((2, 5), seed, -1.0, 1.0)
+    own = tf.random.stateless_uniform((), seed + 1) < _OWN_COLOURS
+    draws = tf.where(own, draws, draws[:1])
+
+    def jitter(image, draw):
+        factors = 1.0 + 0.4 * strength * draw
+        image = image / 255.0 * factors[0]
+        mean = tf.reduce_mean(tf.image.rgb_to_grayscale(image))
+        image = (image - mean) * factors[1] + mean
+        grey = tf.image.rgb_to_grayscale(image)
+        image = tf.clip_by_value(grey + (image - grey) * factors[2], 0.0, 1.0)
+        image = tf.image.adjust_hue(image, 0.16 * strength * draw[3])
+        return tf.clip_by_value(image, 0.0, 1.0) ** tf.pow(1.25, strength * draw[4]) * 255.0
+
+    return tf.stack([jitter(images[0], draws[0]), jitter(images[1], draws[1])])
+
+
+def erase(image, seed, probability):
+    """One or two rectangles of the mean colour: what they hide has left the scene (RAFT).
+
+    The flow stays true: the network learns to tell motion where it cannot see the match.
+    """
+    shape = tf.shape(image)
+    mean = tf.reduce_mean(image, axis=(0, 1))
+    draws = tf.random.stateless_uniform((2, 5), seed)
+    row, column = tf.range(shape[0])[:, None], tf.range(shape[1])[None, :]
+    hidden = tf.zeros(shape[:2], tf.bool)
+    for i, chance in enumerate((probability, probability / 2)):
+        limits = tf.cast(shape[:2], tf.float32)
+        top, left = tf.unstack(tf.cast(draws[i, :2] * limits, tf.int32))
+        tall, wide = tf.unstack(tf.cast((0.1 + 0.15 * draws[i, 2:4]) * limits, tf.int32))
+        inside = (row >= top) & (row < top + tall) & (column >= left) & (column < left + wide)
+        hidden |= inside & (draws[i, 4] < chance)
+    return tf.where(hidden[..., None], mean, image)
+
+
+def make_second_frame(image, seed):
+    """A second frame for a still: image1 under a small random affine motion, and its exact flow.
+
+    A copy would teach that motion is nothing.
+
+    Args:
+        image: (H, W, 3) uint8.
+        seed: (2,) int tensor.
+
+    Returns:
+        image2 (H, W, 3) uint8, beyond whose borders the border repeats, and flow (H, W, 3)
+        float32 (u, v, valid), known everywhere.
+    """
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    draw = tf.random.stateless_uniform((4,), seed, -1.0, 1.0)
+    zoom, turn = 1.0 + _MADE_ZOOM * draw[0], _MADE_TURN * draw[1]
+    cosine, sine = zoom * tf.cos(turn), zoom * tf.sin(turn)
+    shift_x, shift_y = _MADE_SHIFT * width * draw[2], _MADE_SHIFT * height * draw[3]
+    x, y = tf.meshgrid(tf.range(width) - (width - 1) / 2, tf.range(height) - (height - 1) / 2)
+    # p -> M p + s about the centre, M = [[cosine, -sine], [sine, cosine]].
+    u = cosine * x - sine * y + shift_x - x
+    v = sine * x + cosine * y + shift_y - y
+    # The sampler wants the way back, q -> M^-1 (q - s), in pixels from the corner.
+    back_cos, back_sin = cosine / zoom**2, sine / zoom**2
+    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+    from_x, from_y = centre_x + shift_x, centre_y + shift_y
+    transform = tf.stack(
+        [
+            *(back_cos, back_sin, centre_x - back_cos * from_x - back_sin * from_y),
+            *(-back_sin, back_cos, centre_y + back_sin * from_x - back_cos * from_y),
+            *(0.0, 0.0),
+        ]
+    )
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(image, tf.float32)[None],
+        transforms=transform[None],
+        output_shape=tf.shape(image)[:2],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+    )[0]
+    image2 = tf.cast(tf.clip_by_value(tf.round(moved), 0.0, 255.0), tf.uint8)
+    return image2, tf.stack([u, v, tf.ones_like(u)], -1)

@@ -1,0 +1,139 @@
+"""How every command starts and how it fails: flags in, one clear line on stderr out.
+
+Import this before TensorFlow or Keras: it quiets TensorFlow's start-up log.
+"""
+
+import contextlib
+import importlib.util
+import os
+import sys
+import traceback
+
+from absl import app, flags
+
+_HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
+# Whose flags --help shows; absl and other libraries define dozens of their own.
+_PACKAGES = {"flowseg", "data_prep", "export"}
+
+
+def run(main, usage=None):
+    """Parse the flags, call `main()` and exit: 0, 1 after an error, 130 after Ctrl-C.
+
+    A wrong flag, and a ValueError, OSError or TensorFlow error of `main`, become one line on
+    stderr; the environment variable FLOWSEG_DEBUG=1 shows the traceback instead. Any other
+    exception is a bug and keeps its traceback.
+
+    Args:
+        main: function without arguments, which reads `absl.flags.FLAGS`.
+        usage: what `--help` prints above the flags; default: the docstring of main's module.
+    """
+
+    def parse(argv):
+        if _HELP & set(argv[1:]):
+            print(_help(main, usage))
+            sys.exit(0)
+        try:
+            rest = flags.FLAGS(argv)[1:]
+        except flags.Error as error:
+            _fail(f"{error} (--help lists the flags)")
+        if rest:
+            _fail(f"unexpected argument {rest[0]!r}: every flag begins with -- (see --help)")
+        return argv[:1]
+
+    app.run(lambda _: _guard(main), flags_parser=parse)
+
+
+def _guard(main):
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if not isinstance(error, _expected_errors()):
+            raise
+        if os.environ.get("FLOWSEG_DEBUG") == "1":
+            traceback.print_exc()
+            sys.exit(1)
+        _fail(_message(error))
+
+
+def _expected_errors():
+    # TensorFlow is looked up, not imported: a command that never needed it starts 4 s faster.
+    tensorflow = sys.modules.get("tensorflow")
+    return (ValueError, OSError, *([tensorflow.errors.OpError] if tensorflow else []))
+
+
+def _message(error):
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    # Only a TensorFlow error has `message`; its str() adds the names of graph nodes.
+    return getattr(error, "message", None) or str(error) or type(error).__name__
+
+
+def _fail(message):
+    print("error: " + " ".join(str(message).split("\n")), file=sys.stderr)
+    sys.exit(1)
+
+
+def _help(main, usage):
+    module = main.__module__
+    text = usage or sys.modules[module].__doc__ or ""
+    # absl files the flags of `python -m` under the program's path, not under "__main__".
+    name = sys.argv[0] if module == "__main__" else module
+    own = {
+        flag.name: flag
+        for place, found in flags.FLAGS.flags_by_module_dict().items()
+        if place == name or place.split(".")[0] in _PACKAGES
+        for flag in found
+    }
+    lines = [f"  --{flag.name}: {_flag_help(flag)}" for _, flag in sorted(own.items())]
+    return "\n".join([text.strip(), "", "Flags:", *lines, "", "--helpfull lists absl's own too."])
+
+
+def _flag_help(flag):
+    default = "" if flag.default in (None, []) else f" (default: {flag.default})"
+    return " ".join(flag.help.split()) + default
+
+
+class _QuietTensorFlow:
+    """Import hook: TensorFlow's import chats on stderr whatever TF_CPP_MIN_LOG_LEVEL says.
+
+    (tensorflow/tensorflow#100442.) Python's exceptions come through; only the descriptor of
+    stderr is turned away, and only while `import tensorflow` runs.
+    """
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(cls)
+        spec = importlib.util.find_spec(name)
+        if spec:
+            execute = spec.loader.exec_module
+
+            def execute_quietly(module):
+                with _no_stderr():
+                    execute(module)
+
+            spec.loader.exec_module = execute_quietly
+        return spec
+
+
+@contextlib.contextmanager
+def _no_stderr():
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+# A user who sets the level wants to see the log.
+if "TF_CPP_MIN_LOG_LEVEL" not in os.environ and "tensorflow" not in sys.modules:
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    sys.meta_path.insert(0, _QuietTensorFlow)

@@ -1,0 +1,219 @@
+"""From record shards to what the network is fed: tf.data, pure TensorFlow.
+
+`training_data` gives augmented batches without end; `evaluation_data` single frames at their own
+size; `validation_data` the same as batches of one. Inputs are {"image1", "image2"}, targets
+{"seg": (B, H, W) int32 train ids, 255 = ignore, "flow": (B, H, W, 3) (u, v, valid)}; truth that a
+frame lacks is a fully masked target, so that sets with one kind of label mix freely.
+"""
+
+import tensorflow as tf
+
+from flowseg import augment, records
+from flowseg.flow_io import FLO_UNKNOWN
+from flowseg.labels import IGNORE_LABEL, train_id_table
+
+# Encoded frames held for shuffling: about 1.4 MB a KITTI pair.
+_SHUFFLE = 256
+
+
+def check_records(files, label_set):
+    """Look at the first record of every shard before a long run.
+
+    Raises:
+        ValueError: naming the file: damaged, of another schema, or labels without a map.
+    """
+    for path in files:
+        for _, fields in records.read_shard(path):
+            if fields["labels"]:
+                try:
+                    train_id_table(label_set, fields["label_set"].decode())
+                except ValueError as error:
+                    raise ValueError(f"{path}: {error}") from error
+            break
+
+
+def frame_decoder(label_set):
+    """A function for `Dataset.map`: one serialised record -> one decoded frame.
+
+    A frame is a dict: `image1`, `image2` (H, W, 3) uint8; `has_image2` bool (where it is false,
+    image2 is image1); `flow`, `flow_noc` (H, W, 3) float32; `seg` (H, W) int32; `frame_id`,
+    `dataset` string.
+    """
+    table = tf.constant(train_id_table(label_set, label_set.numbering), tf.int32)
+
+    def decode(serialized):
+        fields = records.parse_example(serialized)
+        shape = tf.cast(tf.stack([fields["height"], fields["width"]]), tf.int32)
+        has_image2 = fields["image2"] != ""
+        image1 = _decode_image(fields["image1"], fields["image1_format"], shape)
+        return {
+            "image1": image1,
+            "image2": tf.cond(
+                has_image2,
+                lambda: _decode_image(fields["image2"], fields["image2_format"], shape),
+                lambda: image1,
+            ),
+            "has_image2": has_image2,
+            "flow": _decode_flow(fields["flow"], fields["flow_format"], shape),
+            "flow_noc": _decode_flow(fields["flow_noc"], fields["flow_format"], shape),
+            "seg": _decode_labels(fields, shape, table, label_set),
+            "frame_id": fields["frame_id"],
+            "dataset": fields["dataset"],
+        }
+
+    return decode
+
+
+def _decode_image(data, image_format, shape):
+    # TensorFlow reads no PPM, but a binary PPM ends in its pixels.
+    def ppm():
+        pixels = tf.strings.substr(data, -3 * shape[0] * shape[1], 3 * shape[0] * shape[1])
+        return tf.io.decode_raw(pixels, tf.uint8)
+
+    def other():
+        image = tf.io.decode_image(data, channels=3, expand_animations=False)
+        return tf.reshape(image, [-1])
+
+    flat = tf.cond(image_format == "ppm", ppm, other)
+    return tf.ensure_shape(tf.reshape(flat, tf.concat([shape, [3]], 0)), (None, None, 3))
+
+
+def _decode_flow(data, flow_format, shape):
+    """(H, W, 3) float32 (u, v, valid), the same as `flow_io` gives; all zero where absent."""
+
+    def kitti():
+        png = tf.cast(tf.io.decode_png(data, channels=3, dtype=tf.uint16), tf.float32)
+        valid = tf.cast(png[..., 2:] > 0, tf.float32)
+        return tf.concat([(png[..., :2] - 2.0**15) / 64.0 * valid, valid], -1)
+
+    def flo():
+        flow = tf.reshape(tf.io.decode_raw(data, tf.float32)[3:], tf.concat([shape, [2]], 0))
+        # A NaN compares False, so it counts as unknown too.
+        valid = tf.reduce_all(tf.abs(flow) < FLO_UNKNOWN, axis=-1, keepdims=True)
+        return tf.concat([tf.where(valid, flow, 0.0), tf.cast(valid, tf.float32)], -1)
+
+    flow = tf.case(
+        [(data == "", lambda: tf.zeros(tf.concat([shape, [3]], 0))), (flow_format == "flo", flo)],
+        default=kitti,
+    )
+    return tf.ensure_shape(flow, (None, None, 3))
+
+
+def _decode_labels(fields, shape, table, label_set):
+    """(H, W) int32 train ids; all 255 where absent."""
+
+    def decode():
+        known = tf.debugging.Assert(
+            fields["label_set"] == label_set.numbering,
+            [
+                tf.strings.join(
+                    [
+                        *("frame ", fields["frame_id"], ": labels numbered as "),
+                        *(fields["label_set"], f" have no map into the set {label_set.name}"),
+                    ]
+                )
+            ],
+        )
+        with tf.control_dependencies([known]):
+            labels = tf.io.decode_png(fields["labels"], channels=1)
+        return tf.gather(table, tf.cast(tf.reshape(labels, shape), tf.int32))
+
+    absent = fields["labels"] == ""
+    seg = tf.cond(absent, lambda: tf.fill(shape, IGNORE_LABEL), decode)
+    return tf.ensure_shape(seg, (None, None))
+
+
+def evaluation_data(files, label_set):
+    """Every frame of `files` once, in order, decoded; see `frame_decoder`."""
+    dataset = tf.data.TFRecordDataset(files)
+    return dataset.map(frame_decoder(label_set), num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+
+
+def validation_data(files, label_set):
+    """`evaluation_data` as batches of one (inputs, targets), for `model.fit`."""
+    return evaluation_data(files, label_set).map(_as_batch_of_one)
+
+
+def _as_batch_of_one(frame):
+    inputs = {key: tf.cast(frame[key], tf.float32)[None] for key in ("image1", "image2")}
+    return inputs, {key: frame[key][None] for key in ("seg", "flow")}
+
+
+def training_data(
+    file_sets,
+    label_set,
+    *,
+    height,
+    width,
+    batch_size,
+    steps_per_epoch,
+    seed=0,
+    first_epoch=0,
+    strength=None,
+    weights=None,
+    made_flow=True,
+):
+    """Augmented batches without end, the same for the same seed.
+
+    An epoch's order and draws follow from the seed and the number of the epoch alone, so that a
+    run resumed at an epoch sees what it would have seen.
+
+    Args:
+        file_sets: list of record sets, each a list of files.
+        label_set: the run's classes.
+        height: rows of a training crop.
+        width: columns of a training crop.
+        batch_size: examples a batch.
+        steps_per_epoch: batches after which order and draws begin anew.
+        seed: of everything random.
+        first_epoch: the epoch to begin with.
+        strength: an :class:`augment.Augmentation`; default: its defaults.
+        weights: how often each set is drawn from, relative; default: equally.
+        made_flow: whether the exact flow of a made second frame (see
+            `augment.make_second_frame`) is a target, or masked.
+
+    Returns:
+        tf.data.Dataset of (inputs, targets).
+    """
+
+    decode = frame_decoder(label_set)
+    strength = strength or augment.Augmentation()
+    weights = [float(weight) for weight in weights or [1.0] * len(file_sets)]
+
+    def epoch(number):
+        streams = [_shuffled(files, seed + number) for files in file_sets]
+        if len(streams) == 1:
+            mixed = streams[0]
+        else:
+            mixed = tf.data.Dataset.sample_from_datasets(streams, weights, seed=seed + number)
+        numbered = mixed.take(steps_per_epoch * batch_size).enumerate()
+        first = number * steps_per_epoch * batch_size
+        return numbered.map(lambda index, record: (first + index, record))
+
+    def prepare(index, record):
+        seeds = tf.unstack(tf.random.split(tf.stack([tf.cast(seed, tf.int64), index]), 2))
+        frame = decode(record)
+        image2, flow = tf.cond(
+            frame["has_image2"],
+            lambda: (frame["image2"], frame["flow"]),
+            lambda: augment.make_second_frame(frame["image1"], seeds[0]),
+        )
+        if not made_flow:
+            flow = tf.where(frame["has_image2"], flow, 0.0)
+        example = {"image1": frame["image1"], "image2": image2, "flow": flow, "seg": frame["seg"]}
+        example = augment.augment(example, seeds[1], height, width, strength)
+        inputs = {key: example.pop(key) for key in ("image1", "image2")}
+        return inputs, example
+
+    dataset = tf.data.Dataset.counter(tf.constant(first_epoch, tf.int64)).flat_map(epoch)
+    dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def _shuffled(files, seed):
+    """The serialised records of one set, again and again, in an order that `seed` decides."""
+    names = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), seed=seed)
+    serialized = names.interleave(
+        tf.data.TFRecordDataset, cycle_length=min(8, len(files)), deterministic=True
+    )
+    return serialized.shuffle(_SHUFFLE, seed=seed).repeat()

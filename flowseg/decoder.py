@@ -1,0 +1,309 @@
+"""The two-stream decoder: features of two frames in, class logits and flow out, coarse to fine.
+
+Both streams walk down the same pyramid (strides 32, 16, 8, 4). At each of the strides 16, 8, 4 the
+flow stream warps the second frame's features by the flow so far, correlates, and refines; the
+segmentation stream upsamples and refines; and each hands the other its features.
+
+What made flow learn fast (experiments/README.md): matching by a soft-argmax over box-filtered
+correlation of instance-normalised, unit-length features, added through a gate, beside a
+convolutional residual that starts at zero; one set of weights for all strides.
+"""
+
+import keras
+from keras import initializers, layers, ops
+
+from flowseg.flow_ops import backward_warp, cost_volume, upsample, upsample_flow
+
+EXCHANGES = ("none", "seg_to_flow", "flow_to_seg", "both")
+FLOW_STRIDES = (16, 8, 4)
+RADIUS = 3
+# Two steps where displacements are largest: +-3 px a step at stride 16 is 96 px on the image.
+_STEPS = {16: 2, 8: 1, 4: 1}
+_SEG_WIDTH = {32: 128, 16: 128, 8: 96, 4: 64}
+_FLOW_WIDTH = 64
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class Upsample(layers.Layer):
+    """(B, H, W, C) -> (B, factor H, factor W, C), bilinear, sizes known only at run time."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, x):
+        return upsample(x, self.factor)
+
+    def compute_output_shape(self, input_shape):
+        return _scaled(input_shape, self.factor)
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class UpsampleFlow(Upsample):
+    """(B, H, W, 2) -> (B, factor H, factor W, 2), bilinear, vectors scaled with the size."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(factor, autocast=False, **kwargs)
+
+    def call(self, flow):
+        return upsample(flow, self.factor) * self.factor
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class ConvexUpsample(Upsample):
+    """Flow and the logits of its mix -> fine flow; see `flow_ops.upsample_flow`."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(factor, autocast=False, **kwargs)
+
+    def call(self, flow, weights):
+        return upsample_flow(flow, ops.cast(weights, "float32"), self.factor)
+
+    def compute_output_shape(self, flow_shape, weights_shape):
+        return _scaled(flow_shape, self.factor)
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class UnitFeatures(layers.Layer):
+    """Features made comparable: zero mean, unit variance a channel and image; unit length a pixel.
+
+    So the correlation of two pixels is the cosine between them, whatever exposure or layer.
+    """
+
+    def call(self, x):
+        mean, variance = ops.moments(ops.cast(x, "float32"), axes=(1, 2), keepdims=True)
+        x = (x - mean) * ops.rsqrt(variance + 1e-5)
+        return x * ops.rsqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-5)
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class Warp(layers.Layer):
+    """Features of the second frame seen from the first; no gradient reaches the flow (RAFT)."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, features, flow):
+        return backward_warp(features, ops.stop_gradient(flow))
+
+    def compute_output_shape(self, features_shape, flow_shape):
+        return features_shape
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class CostVolume(layers.Layer):
+    """Cosines of each pixel with its (2r+1)^2 neighbours in the (warped) second frame."""
+
+    def __init__(self, radius, **kwargs):
+        super().__init__(**kwargs)
+        self.radius = radius
+
+    def call(self, features1, features2):
+        # `cost_volume` is a mean over channels; unit vectors' cosine is the sum.
+        return cost_volume(features1, features2, self.radius) * features1.shape[-1]
+
+    def compute_output_shape(self, features1_shape, features2_shape):
+        return (*features1_shape[:-1], (2 * self.radius + 1) ** 2)
+
+    def get_config(self):
+        return {**super().get_config(), "radius": self.radius}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class SoftArgmax(layers.Layer):
+    """Correlation (B, H, W, (2r+1)^2) -> expected displacement (B, H, W, 2), |u|, |v| <= r.
+
+    The correlation is box-filtered (5x5) first, so that a window is matched and not a pixel; the
+    sharpness of the softmax is learned.
+    """
+
+    def __init__(self, radius, **kwargs):
+        super().__init__(**kwargs)
+        self.radius = radius
+
+    def build(self, input_shape):
+        self.log_sharpness = self.add_weight(
+            name="log_sharpness", shape=(), initializer=initializers.Constant(3.0)
+        )
+
+    def call(self, cost):
+        window = ops.average_pool(cost, 5, 1, "same", data_format="channels_last")
+        share = ops.softmax(window * ops.exp(self.log_sharpness), axis=-1)
+        radius = self.radius
+        shifts = [
+            [dx, dy] for dy in range(-radius, radius + 1) for dx in range(-radius, radius + 1)
+        ]
+        return ops.matmul(share, ops.convert_to_tensor(shifts, dtype="float32"))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2)
+
+    def get_config(self):
+        return {**super().get_config(), "radius": self.radius}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class MoveFlow(layers.Layer):
+    """flow + gate * match + residual, in float32 whatever the policy."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, flow, match, gate, residual):
+        return flow + match * ops.cast(gate, "float32") + ops.cast(residual, "float32")
+
+    def compute_output_shape(self, flow_shape, match_shape, gate_shape, residual_shape):
+        return flow_shape
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class StartFlow(layers.Layer):
+    """Zero flow of the size of the features given."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, features):
+        return ops.cast(ops.zeros_like(features[..., :2]), "float32")
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2)
+
+
+def build_decoder(feature_shapes, num_classes, exchange="both"):
+    """The decoder as a Keras model.
+
+    Args:
+        feature_shapes: name -> shape of the encoder's features, as `backbones` names them.
+        num_classes: channels of the logits.
+        exchange: which stream is handed the other's features; one of `EXCHANGES`.
+
+    Returns:
+        keras.Model: {"frame1": {"stride4": ...}, "frame2": {...}} -> {"seg": (B, H, W, classes),
+        "flow": (B, H, W, 2), "flow_8": ..., "flow_16": ...}, all at the image's resolution and in
+        its pixels; the last two are the coarser steps, upsampled, for supervision.
+
+    Raises:
+        ValueError: an unknown exchange.
+    """
+    if exchange not in EXCHANGES:
+        raise ValueError(f"exchange {exchange!r}: not one of {', '.join(EXCHANGES)}")
+    inputs = {
+        frame: {
+            name: keras.Input(shape[1:], name=f"{frame}_{name}")
+            for name, shape in feature_shapes.items()
+        }
+        for frame in ("frame1", "frame2")
+    }
+    refine = _flow_refiner()
+    seg = _seg_top(inputs["frame1"]["stride32"])
+    flow = hidden = None
+    outputs = {}
+    for stride in FLOW_STRIDES:
+        features1, features2 = (inputs[frame][f"stride{stride}"] for frame in inputs)
+        seg = _seg_in(seg, features1, stride)
+        flow, hidden = _flow_step(
+            *(flow, hidden, features1, features2, refine, stride),
+            seg if exchange in ("seg_to_flow", "both") else None,
+        )
+        seg = _seg_out(seg, hidden if exchange in ("flow_to_seg", "both") else None, stride)
+        if stride != FLOW_STRIDES[-1]:
+            outputs[f"flow_{stride}"] = UpsampleFlow(stride, name=f"flow_{stride}")(flow)
+    logits = layers.Conv2D(num_classes, 1, name="seg_logits")(seg)
+    outputs["seg"] = Upsample(stride, dtype="float32", name="seg")(logits)
+    mix = layers.Conv2D(_FLOW_WIDTH, 3, padding="same", activation="relu", name="mix_1")(hidden)
+    mix = layers.Conv2D(stride * stride * 9, 1, name="mix_2")(mix)
+    outputs["flow"] = ConvexUpsample(stride, name="flow")(flow, mix)
+    return keras.Model(inputs, outputs, name="decoder")
+
+
+def _conv_bn(x, width, kernel, name):
+    x = layers.Conv2D(width, kernel, padding="same", use_bias=False, name=f"{name}_conv")(x)
+    x = layers.BatchNormalization(name=f"{name}_bn")(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _seg_top(features):
+    """Stride 32, with what the whole image holds added everywhere (ParseNet; DeepLabV3)."""
+    width = _SEG_WIDTH[32]
+    top = _conv_bn(features, width, 1, "seg_32")
+    whole = layers.GlobalAveragePooling2D(keepdims=True, name="seg_whole")(top)
+    whole = layers.Conv2D(width, 1, activation="relu", name="seg_whole_conv")(whole)
+    return layers.Add(name="seg_32_whole")([top, whole])
+
+
+def _seg_in(seg, features, stride):
+    side = _conv_bn(features, _SEG_WIDTH[stride], 1, f"seg_{stride}_side")
+    up = Upsample(2, name=f"seg_{stride}_up")(seg)
+    both = layers.Concatenate(name=f"seg_{stride}_join")([up, side])
+    return _conv_bn(both, _SEG_WIDTH[stride], 3, f"seg_{stride}_in")
+
+
+def _seg_out(seg, motion, stride):
+    if motion is not None:
+        seg = layers.Add(name=f"seg_{stride}_add")(
+            [seg, _hand_over(motion, _SEG_WIDTH[stride], f"flow_to_seg_{stride}")]
+        )
+    return _conv_bn(seg, _SEG_WIDTH[stride], 3, f"seg_{stride}_out")
+
+
+def _hand_over(x, width, name):
+    """The other stream's features, projected; zero at first, so that "both" begins as "none"."""
+    return layers.Conv2D(width, 1, kernel_initializer="zeros", name=name)(x)
+
+
+def _flow_refiner():
+    """The layers of one refinement step, made once and shared by all strides."""
+
+    def conv(width, **kwargs):
+        return layers.Conv2D(width, 3, padding="same", **kwargs)
+
+    return {
+        "cost": CostVolume(RADIUS, name="flow_cost"),
+        "match": SoftArgmax(RADIUS, dtype="float32", name="flow_match"),
+        "conv1": conv(96, name="flow_conv1"),
+        "conv2": conv(96, activation="relu", name="flow_conv2"),
+        "conv3": conv(_FLOW_WIDTH, activation="relu", name="flow_conv3"),
+        "gate": conv(1, activation="sigmoid", bias_initializer="ones", name="flow_gate"),
+        "residual": conv(2, kernel_initializer="zeros", name="flow_residual"),
+    }
+
+
+def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
+    """Flow and hidden state of the coarser stride (None at the top) -> those of this stride."""
+    side = layers.Conv2D(_FLOW_WIDTH, 1, name=f"flow_{stride}_side")
+    context, other = side(features1), side(features2)
+    units = UnitFeatures(name=f"flow_{stride}_units")
+    target, source = units(context), units(other)
+    if flow is None:
+        flow = StartFlow(name="flow_start")(context)
+        hidden = layers.Conv2D(_FLOW_WIDTH, 1, activation="relu", name="flow_hidden_start")(context)
+    else:
+        flow = UpsampleFlow(2, name=f"flow_{stride}_up")(flow)
+        hidden = Upsample(2, name=f"flow_{stride}_hidden_up")(hidden)
+    handed = None if seg is None else _hand_over(seg, 96, f"seg_to_flow_{stride}")
+    for step in range(_STEPS[stride]):
+        warped = Warp(name=f"flow_{stride}_warp_{step}")(source, flow)
+        cost = refine["cost"](target, warped)
+        match = refine["match"](cost)
+        joined = layers.Concatenate(name=f"flow_{stride}_join_{step}")(
+            [cost, match, flow, hidden, context]
+        )
+        x = refine["conv1"](joined)
+        if handed is not None:
+            x = layers.Add(name=f"flow_{stride}_add_{step}")([x, handed])
+        x = layers.ReLU(name=f"flow_{stride}_relu_{step}")(x)
+        hidden = refine["conv3"](refine["conv2"](x))
+        flow = MoveFlow(name=f"flow_{stride}_move_{step}")(
+            flow, match, refine["gate"](hidden), refine["residual"](hidden)
+        )
+    return flow, hidden
+
+
+def _scaled(shape, factor):
+    batch, height, width, channels = shape
+    grow = (None if n is None else n * factor for n in (height, width))
+    return (batch, *grow, channels)

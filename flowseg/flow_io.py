@@ -1,0 +1,175 @@
+"""Flow files and flow colours: KITTI's 16-bit PNG, Middlebury's `.flo`, and the colour wheel.
+
+Flow is (H, W, 2) float32, (u, v) = (x right, y down) in pixels, with a (H, W) mask of where it is
+known. In memory the two travel as one (H, W, 3) array (u, v, valid).
+"""
+
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+FLO_MAGIC = 202021.25
+# Middlebury marks unknown flow by values over 1e9.
+FLO_UNKNOWN = 1e9
+# What a KITTI PNG can hold: 16 bits, 1/64 px, centred.
+KITTI_RANGE = (-512.0, 65535 / 64 - 512)
+
+
+def decode_kitti_flow(data, name="flow"):
+    """Bytes of a KITTI flow PNG -> (H, W, 3) float32 (u, v, valid).
+
+    u = (R - 2^15) / 64, v = (G - 2^15) / 64, valid = B > 0 (KITTI 2015 flow development kit,
+    `readme.txt`). Unknown pixels get u = v = 0.
+
+    Raises:
+        ValueError: not a readable 16-bit, 3-channel PNG; `name` says which file.
+    """
+    check_png(data, name)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ValueError(f"{name}: not a readable PNG (damaged or truncated)")
+    if image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"{name}: a KITTI flow PNG has 16 bits and 3 channels, this one has "
+            f"{image.dtype.itemsize * 8} bits and {1 if image.ndim == 2 else image.shape[2]}"
+        )
+    blue_green_red = image.astype(np.float32)
+    valid = blue_green_red[..., 0] > 0
+    flow = (blue_green_red[..., 2:0:-1] - 2.0**15) / 64.0
+    flow[~valid] = 0
+    return np.dstack([flow, valid.astype(np.float32)])
+
+
+def encode_kitti_flow(flow, valid=None):
+    """(H, W, 2) flow and its (H, W) mask -> bytes of a KITTI flow PNG; see `decode_kitti_flow`.
+
+    Flow that is not finite or does not fit in 16 bits (beyond -512..511.98 px) is written as
+    unknown: a wrapped or clipped number would be a wrong answer that looks right.
+    """
+    flow = np.asarray(flow, np.float32)
+    fits = np.isfinite(flow).all(-1)
+    rounded = np.rint(np.where(fits[..., None], flow, 0).astype(np.float64) * 64 + 2**15)
+    fits &= ((rounded >= 0) & (rounded <= 65535)).all(-1)
+    if valid is not None:
+        fits &= np.asarray(valid) > 0
+    png = np.zeros((*flow.shape[:2], 3), np.uint16)
+    png[..., 0] = fits
+    png[..., 2:0:-1] = np.where(fits[..., None], rounded, 0)
+    return cv2.imencode(".png", png)[1].tobytes()
+
+
+def decode_flo(data, name="flow"):
+    """Bytes of a Middlebury `.flo` -> (H, W, 3) float32 (u, v, valid).
+
+    Raises:
+        ValueError: wrong magic number or length; `name` says which file.
+    """
+    if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != np.float32(FLO_MAGIC):
+        raise ValueError(f"{name}: not a .flo file (its magic number {FLO_MAGIC} is missing)")
+    width, height = (int(n) for n in np.frombuffer(data, "<i4", 2, 4))
+    if width <= 0 or height <= 0 or len(data) != 12 + width * height * 8:
+        raise ValueError(f"{name}: a .flo file of {width}x{height} cannot have {len(data)} bytes")
+    flow = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2)
+    # A NaN compares False, so it counts as unknown too.
+    valid = (np.abs(flow) < FLO_UNKNOWN).all(-1)
+    return np.dstack([np.where(valid[..., None], flow, 0), valid]).astype(np.float32)
+
+
+def encode_flo(flow, valid=None):
+    """(H, W, 2) flow and its (H, W) mask -> bytes of a Middlebury `.flo`."""
+    flow = np.array(flow, "<f4")
+    if valid is not None:
+        flow[np.asarray(valid) <= 0] = 1e10
+    height, width = flow.shape[:2]
+    return np.float32(FLO_MAGIC).tobytes() + np.int32([width, height]).tobytes() + flow.tobytes()
+
+
+def read_flow(path):
+    """Flow of a KITTI PNG or a `.flo` file as (H, W, 3) float32 (u, v, valid).
+
+    Raises:
+        ValueError: the file is missing, or not such a flow.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    decode = decode_flo if path.suffix == ".flo" else decode_kitti_flow
+    return decode(path.read_bytes(), path)
+
+
+def check_png(data, name):
+    """Raise ValueError unless `data` is a whole, undamaged PNG; `name` says which file.
+
+    OpenCV and libpng fill up some damaged files in silence (a wrong Adler sum, a cut end), so the
+    sums are checked here: every chunk's CRC, the end chunk, and the compressed stream's own sum.
+    """
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError(f"{name}: not a PNG file")
+    position, stream, kind = 8, [], None
+    while kind != b"IEND":
+        length = int.from_bytes(data[position : position + 4])
+        body, end = position + 8, position + 12 + length
+        if len(data) < position + 12 or len(data) < end:
+            raise ValueError(f"{name}: truncated PNG (its end is missing)")
+        kind = data[position + 4 : body]
+        if zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
+            raise ValueError(f"{name}: damaged PNG (wrong check sum at byte {position})")
+        if kind == b"IDAT":
+            stream.append(data[body : end - 4])
+        position = end
+    try:
+        zlib.decompress(b"".join(stream))
+    except zlib.error as error:
+        raise ValueError(f"{name}: damaged PNG ({error})") from error
+
+
+def _colour_wheel():
+    """(55, 3) the wheel of Baker et al., A Database and Evaluation Methodology for Optical Flow."""
+    # Red to yellow, green, cyan, blue, magenta and back: length, the channel that moves, its way.
+    runs = ((15, 1, 1), (6, 0, -1), (4, 2, 1), (11, 1, -1), (13, 0, 1), (6, 2, -1))
+    wheel, colour = [], np.array([255.0, 0, 0])
+    for length, channel, sign in runs:
+        ramp = np.floor(255 * np.arange(length) / length)
+        part = np.tile(colour, (length, 1))
+        part[:, channel] = ramp if sign > 0 else 255 - ramp
+        wheel.append(part)
+        colour[channel] = 255 if sign > 0 else 0
+    return np.concatenate(wheel)
+
+
+_WHEEL = _colour_wheel()
+
+
+def flow_to_color(flow, max_magnitude=None, valid=None):
+    """Middlebury colours: hue is direction, saturation is speed, white is rest.
+
+    Args:
+        flow: (H, W, 2) in pixels.
+        max_magnitude: the speed of full colour, in pixels; default: the 99th percentile of the
+            valid speeds, at least 1 px, so that one wild pixel does not bleach the picture.
+        valid: (H, W); where it is 0 the colour is black.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    flow = np.asarray(flow, np.float32)
+    known = np.isfinite(flow).all(-1)
+    if valid is not None:
+        known &= np.asarray(valid) > 0
+    flow = np.where(known[..., None], flow, 0)
+    speed = np.hypot(flow[..., 0], flow[..., 1])
+    if max_magnitude is None:
+        max_magnitude = max(float(np.percentile(speed[known], 99)), 1.0) if known.any() else 1.0
+    radius = speed / max(float(max_magnitude), 1e-6)
+    angle = np.arctan2(-flow[..., 1], -flow[..., 0]) / np.pi
+    place = (angle + 1) / 2 * (len(_WHEEL) - 1)
+    lower = np.floor(place).astype(int)
+    share = (place - lower)[..., None]
+    hue = ((1 - share) * _WHEEL[lower] + share * _WHEEL[(lower + 1) % len(_WHEEL)]) / 255
+    inside = (radius <= 1)[..., None]
+    radius = np.minimum(radius, 1)[..., None]
+    colour = np.where(inside, 1 - radius * (1 - hue), hue * 0.75)
+    colour[~known] = 0
+    return np.uint8(np.floor(255 * colour))

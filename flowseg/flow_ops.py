@@ -1,0 +1,159 @@
+"""Operators of flow in keras.ops, for any Keras backend: warp, cost volume, upsampling, resizing.
+
+Flow is (B, H, W, 2), (u, v) = (x right, y down), in pixels of its own resolution, image1 to
+image2. Heights and widths may be unknown when the graph is built.
+"""
+
+from keras import ops
+
+
+def pixel_grid(height, width):
+    """(1, height, width, 2) float32: the (x, y) of every pixel."""
+    x = ops.broadcast_to(ops.arange(width, dtype="float32")[None, :], (height, width))
+    y = ops.broadcast_to(ops.arange(height, dtype="float32")[:, None], (height, width))
+    return ops.stack([x, y], axis=-1)[None]
+
+
+def backward_warp(image, flow):
+    """`image` sampled at p + flow(p), bilinear, 0 outside: image2 warped by flow looks like image1.
+
+    A sample between the border and one pixel beyond fades to 0 (every missing neighbour counts
+    as 0). The gather is one flat `take` a corner: the fastest form, and plain TFLite operators.
+
+    Args:
+        image: (B, H, W, C) float, an image or features of the second frame.
+        flow: (B, H, W, 2) in pixels of `image`.
+
+    Returns:
+        (B, H, W, C).
+    """
+    batch, height, width, channels = ops.shape(image)
+    flow = ops.cast(flow, "float32")
+    x, y = ops.unstack(flow + pixel_grid(height, width), 2, axis=-1)
+    # Far outside is all the same; keeping indices small also keeps them exact and in int32.
+    x = ops.clip(x, -2.0, ops.cast(width, "float32") + 1.0)
+    y = ops.clip(y, -2.0, ops.cast(height, "float32") + 1.0)
+    left, top = ops.floor(x), ops.floor(y)
+    right_share, bottom_share = x - left, y - top
+    left, top = ops.cast(left, "int32"), ops.cast(top, "int32")
+    pixels = ops.reshape(image, (-1, channels))
+    first = ops.reshape(ops.arange(batch, dtype="int32") * (height * width), (-1, 1, 1))
+
+    def corner(column, row, share):
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        share = ops.where(inside, share, 0.0)
+        index = ops.clip(row, 0, height - 1) * width + ops.clip(column, 0, width - 1) + first
+        return ops.take(pixels, index, axis=0) * ops.cast(share, image.dtype)[..., None]
+
+    return (
+        corner(left, top, (1 - right_share) * (1 - bottom_share))
+        + corner(left + 1, top, right_share * (1 - bottom_share))
+        + corner(left, top + 1, (1 - right_share) * bottom_share)
+        + corner(left + 1, top + 1, right_share * bottom_share)
+    )
+
+
+def cost_volume(features1, features2, radius):
+    """Correlation of each pixel with its neighbourhood in the second frame.
+
+    Entry (2r+1) * (dy + r) + (dx + r) at p is mean over channels of features1(p) *
+    features2(p + (dx, dy)), features2 being 0 outside (FlowNet's correlation layer, one pixel a
+    patch; Dosovitskiy et al. 2015). Shifted products: `extract_patches` is 190 times slower.
+
+    Args:
+        features1: (B, H, W, C).
+        features2: (B, H, W, C), often already warped.
+        radius: largest displacement r, in pixels.
+
+    Returns:
+        (B, H, W, (2r+1)^2), dy outer, dx inner.
+    """
+    shape = ops.shape(features1)
+    padded = ops.pad(features2, ((0, 0), (radius, radius), (radius, radius), (0, 0)))
+    shifts = range(2 * radius + 1)
+    # `slice`, not indexing: the gradient of a strided slice is five times slower on CPU.
+    return ops.stack(
+        [
+            ops.mean(features1 * ops.slice(padded, (0, dy, dx, 0), shape), axis=-1)
+            for dy in shifts
+            for dx in shifts
+        ],
+        axis=-1,
+    )
+
+
+def upsample(x, factor):
+    """Bilinear upsampling by a whole factor, pixel centres aligned as `ops.image.resize` has them.
+
+    Keras 3.15's `ops.image.resize` asks `size <= 0` and so fails in a graph whose sizes are known
+    only at run time; there the same sums are written out, axis by axis.
+
+    Args:
+        x: (B, H, W, C).
+        factor: whole number.
+
+    Returns:
+        (B, factor * H, factor * W, C).
+    """
+    _, height, width, channels = ops.shape(x)
+    size = (height * factor, width * factor)
+    if all(isinstance(n, int) for n in size):
+        return ops.image.resize(x, size, "bilinear", data_format="channels_last")
+    for axis in (1, 2):
+        first, last = (x[:, :1], x[:, -1:]) if axis == 1 else (x[:, :, :1], x[:, :, -1:])
+        inner = (x[:, 1:], x[:, :-1]) if axis == 1 else (x[:, :, 1:], x[:, :, :-1])
+        following = ops.concatenate([inner[0], last], axis=axis)
+        previous = ops.concatenate([first, inner[1]], axis=axis)
+        # Fine pixel k of a coarse one lies (k + 1/2) / factor - 1/2 from its centre.
+        places = [(k + 0.5) / factor - 0.5 for k in range(factor)]
+        fine = [
+            x * (1 - abs(place)) + (following if place > 0 else previous) * abs(place)
+            for place in places
+        ]
+        shape = (-1, size[0], width, channels) if axis == 1 else (-1, *size, channels)
+        x = ops.reshape(ops.stack(fine, axis=axis + 1), shape)
+    return x
+
+
+def resize_flow(flow, height, width):
+    """Dense flow at another resolution: bilinear, its vectors scaled with it.
+
+    Args:
+        flow: (B, H, W, 2), known at every pixel. (Sparse truth must not be interpolated.)
+        height: rows of the result.
+        width: columns of the result.
+
+    Returns:
+        (B, height, width, 2) in pixels of the new resolution.
+    """
+    old_height, old_width = ops.shape(flow)[1:3]
+    scale_x = ops.cast(width, "float32") / ops.cast(old_width, "float32")
+    scale_y = ops.cast(height, "float32") / ops.cast(old_height, "float32")
+    resized = ops.image.resize(flow, (height, width), "bilinear", data_format="channels_last")
+    return resized * ops.cast(ops.stack([scale_x, scale_y]), flow.dtype)
+
+
+def upsample_flow(flow, weights, factor):
+    """Learned upsampling: each fine vector is a convex mix of its 3x3 coarse neighbours.
+
+    (RAFT, Teed and Deng 2020.) Neighbours beyond the border repeat the border.
+
+    Args:
+        flow: (B, H, W, 2) in coarse pixels.
+        weights: (B, H, W, factor^2 * 9) logits of the mix: fine row, fine column, neighbour.
+        factor: whole number.
+
+    Returns:
+        (B, factor * H, factor * W, 2) in fine pixels.
+    """
+    batch, height, width, _ = ops.shape(flow)
+    shares = ops.softmax(ops.reshape(weights, (batch, height, width, factor * factor, 9)), axis=-1)
+    padded = ops.concatenate([flow[:, :1], flow, flow[:, -1:]], axis=1)
+    padded = ops.concatenate([padded[:, :, :1], padded, padded[:, :, -1:]], axis=2)
+    neighbours = [
+        padded[:, dy : dy + height, dx : dx + width] for dy in range(3) for dx in range(3)
+    ]
+    fine = ops.matmul(shares, ops.stack(neighbours, axis=3) * factor)
+    fine = ops.reshape(fine, (batch, height, width, factor, factor * 2))
+    fine = ops.transpose(fine, (0, 1, 3, 2, 4))
+    return ops.reshape(fine, (batch, height * factor, width * factor, 2))

@@ -1,0 +1,231 @@
+"""A user's frames: pictures, folders of pictures and videos in, videos out.
+
+Frames are (H, W, 3) uint8 RGB. Videos and folders are read one frame at a time, so that memory
+stays flat however long they are.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from flowseg.flow_io import check_png
+
+# FFmpeg's own messages would stand around the one clear line of an error. Read once, at the
+# process's first video.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def read_image(path):
+    """A picture file as (H, W, 3) uint8 RGB.
+
+    Grey becomes three equal channels, 16 bits keep their upper 8, an alpha channel is dropped
+    and a camera's rotation mark is obeyed.
+
+    Raises:
+        ValueError: naming the file: missing, damaged, truncated, or not a picture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such image file")
+    data = path.read_bytes()
+    if path.suffix.lower() == ".png":
+        check_png(data, path)
+    with _quiet_opencv():
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    if image is None:
+        raise ValueError(f"{path}: not a readable image (damaged, truncated or no image at all)")
+    return image
+
+
+def open_frames(path):
+    """The frames of a video file or of a folder of pictures, in order.
+
+    A folder is sorted by name with numbers by value: image_2 comes before image_10.
+
+    Args:
+        path: video file, or folder of image files of one size.
+
+    Returns:
+        (frames, fps, count): an iterator of (name, (H, W, 3) uint8 RGB); frames a second, or
+        None where the source does not say (a folder never does); how many frames it announces,
+        or None. A damaged video can end before its announced count.
+
+    Raises:
+        ValueError: naming the path: missing, unreadable, or fewer than two frames. While
+            iterating: a frame that cannot be read or is of another size than the first.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such video file or folder of frames")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise ValueError(f"{path}: a single image; give a video file or a folder of frames")
+    return _open_video(path)
+
+
+def natural_key(name):
+    """Sort key of a file name in which numbers count by value."""
+    parts = re.split("([0-9]+)", name.lower())
+    return [int(part) if part.isdecimal() else part for part in parts], name
+
+
+def _open_folder(folder):
+    files = [
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    ]
+    if len(files) < 2:
+        raise ValueError(
+            f"{folder}: holds {len(files)} image files, flow needs two frames or more "
+            f"(looked for {', '.join(IMAGE_SUFFIXES)})"
+        )
+    files.sort(key=lambda file: natural_key(file.name))
+
+    def frames():
+        size = None
+        for file in files:
+            image = read_image(file)
+            size = size or image.shape[:2]
+            if image.shape[:2] != size:
+                raise ValueError(
+                    f"{file}: {_size_text(image)}, but the frames before it have "
+                    f"{size[1]}x{size[0]} px; put each size into a folder of its own"
+                )
+            yield file.name, image
+
+    return frames(), None, len(files)
+
+
+def _open_video(path):
+    with _quiet_opencv():
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    if not capture.isOpened():
+        raise ValueError(f"{path}: not a video that OpenCV can read (damaged, or another format)")
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+
+    def frames():
+        try:
+            for index in itertools.count():
+                done, image = capture.read()
+                if not done:
+                    return
+                yield f"frame {index}", cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        finally:
+            capture.release()
+
+    # Two frames are read now: only that shows that the video can be decoded at all.
+    rest = frames()
+    first = list(itertools.islice(rest, 2))
+    if len(first) < 2:
+        raise ValueError(f"{path}: holds {len(first)} readable frames, flow needs two or more")
+    # Containers without a true rate announce 0 or their clock (for example 90000).
+    return (
+        itertools.chain(first, rest),
+        fps if 0 < fps <= 480 else None,
+        count if count > 0 else None,
+    )
+
+
+def check_video_name(path):
+    """Raise ValueError unless `path` names an MP4 file."""
+    if Path(path).suffix.lower() != ".mp4":
+        raise ValueError(f"{path}: the video's name must end in .mp4")
+
+
+@contextlib.contextmanager
+def video_writer(path, fps):
+    """Write an MP4 (MPEG-4 Part 2): `with video_writer(path, fps) as write: write(frame)`.
+
+    The file gets its name only when the block ends well and the video reads back with the size,
+    rate and number of frames that were written; otherwise nothing is left. Odd sizes gain one
+    column or row at the right or bottom, because the format wants even ones.
+
+    Args:
+        path: FILE.mp4; its folder is made where missing.
+        fps: frames a second.
+
+    Yields:
+        A function that takes one (H, W, 3) uint8 RGB frame; all must have one size.
+
+    Raises:
+        ValueError: another suffix than .mp4, no frame at all, or frames of different sizes.
+        OSError: the video cannot be written, or does not read back as it was written.
+    """
+    check_video_name(path)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Its own suffix last: OpenCV chooses the container by it.
+    partial = path.with_name(f".{path.stem}.partial.mp4")
+    sink, shapes = None, []
+
+    def write(frame):
+        nonlocal sink
+        if shapes and frame.shape != shapes[0]:
+            raise ValueError(
+                f"{path}: frame {len(shapes)} is {_size_text(frame)}, unlike the first"
+            )
+        odd_height, odd_width = frame.shape[0] % 2, frame.shape[1] % 2
+        frame_even = cv2.copyMakeBorder(frame, 0, odd_height, 0, odd_width, cv2.BORDER_REPLICATE)
+        if sink is None:
+            code, size = cv2.VideoWriter_fourcc(*"mp4v"), frame_even.shape[1::-1]
+            with _quiet_opencv():
+                sink = cv2.VideoWriter(str(partial), cv2.CAP_FFMPEG, code, fps, size)
+            if not sink.isOpened():
+                raise OSError(f"{path}: OpenCV cannot write an MP4 here")
+        sink.write(cv2.cvtColor(frame_even, cv2.COLOR_RGB2BGR))
+        shapes.append(frame.shape)
+
+    try:
+        yield write
+        if sink is None:
+            raise ValueError(f"{path}: no frame to write")
+        sink.release()
+        height, width = (n + n % 2 for n in shapes[0][:2])
+        _check_video(partial, path, (width, height, len(shapes)), fps)
+        os.replace(partial, path)
+    finally:
+        if sink is not None:
+            sink.release()
+        partial.unlink(missing_ok=True)
+
+
+def _check_video(partial, path, expected, fps):
+    with _quiet_opencv():
+        capture = cv2.VideoCapture(str(partial), cv2.CAP_FFMPEG)
+    names = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_COUNT)
+    found = tuple(int(capture.get(name)) for name in names)
+    found_fps = capture.get(cv2.CAP_PROP_FPS)
+    readable = capture.read()[0]
+    capture.release()
+    # OpenCV keeps three decimals of the rate.
+    if not readable or found != expected or abs(found_fps - fps) > 1e-3 + 1e-3 * fps:
+        raise OSError(
+            f"{path}: the video does not read back as written (width, height, frames {found} "
+            f"instead of {expected}, {found_fps:g} instead of {fps:g} frames a second); is the "
+            "disk full?"
+        )
+
+
+@contextlib.contextmanager
+def _quiet_opencv():
+    """Keep OpenCV's own log lines away while a failure is about to be told in our words."""
+    logging = cv2.utils.logging
+    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
+
+
+def _size_text(image):
+    return f"{image.shape[1]}x{image.shape[0]} px"

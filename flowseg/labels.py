@@ -1,0 +1,139 @@
+"""Class sets: what a label id means, which train id it becomes, its name and its colour.
+
+A *numbering* is the way a data set's owner numbers its classes (records keep those ids
+untouched, with the numbering's name). A :class:`LabelSet` is what a network is trained on: its
+train ids 0..n-1, and for each the owner ids that it gathers. Everything else is void.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+IGNORE_LABEL = 255
+
+# Every id that an owner's label files may hold, by numbering. Anything else is a damaged or
+# foreign file. 255 stands for Cityscapes' -1 (license plate) in 8 bits and for recovered voids.
+KNOWN_IDS = {"cityscapes": (*range(34), IGNORE_LABEL)}
+
+
+class LabelSet(NamedTuple):
+    """The classes of a run; position is the train id.
+
+    Attributes:
+        name: what `--label_set` and error messages call it.
+        names: one name a class.
+        ids: one tuple of owner ids a class; the first is the id written back for the class.
+        palette: one (R, G, B) a class, 0..255.
+        numbering: the numbering that `ids` belong to, as records name it.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    ids: tuple[tuple[int, ...], ...]
+    palette: tuple[tuple[int, int, int], ...]
+    numbering: str
+
+
+# cityscapesscripts/helpers/labels.py, the 19 classes that are scored; KITTI semantics uses them.
+CITYSCAPES = LabelSet(
+    name="cityscapes",
+    names=(
+        *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light"),
+        *("traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car"),
+        *("truck", "bus", "train", "motorcycle", "bicycle"),
+    ),
+    ids=tuple(
+        (i,) for i in (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+    ),
+    palette=(
+        *((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153)),
+        *((153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152)),
+        *((70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70)),
+        *((0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
+    ),
+    numbering="cityscapes",
+)
+
+LABEL_SETS = {CITYSCAPES.name: CITYSCAPES}
+
+
+def load_label_set(name_or_path):
+    """The label set of a built-in name, or of a user's JSON file.
+
+    The JSON holds `names` (list of text), `ids` (one id, or a list of ids, a class), `palette`
+    (one [R, G, B] a class) and, where records carry another numbering than the file's own name,
+    `numbering` (for example "cityscapes").
+
+    Raises:
+        ValueError: no such built-in name or file, or a file that is not such a JSON.
+    """
+    if name_or_path in LABEL_SETS:
+        return LABEL_SETS[name_or_path]
+    path = Path(name_or_path)
+    if not path.is_file():
+        known = ", ".join(sorted(LABEL_SETS))
+        raise ValueError(f"{name_or_path}: neither a built-in label set ({known}) nor a JSON file")
+    try:
+        content = json.loads(path.read_text())
+        return from_dict({"name": path.stem, **content})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: not a label set: {reason}") from error
+
+
+def from_dict(content):
+    """A :class:`LabelSet` of plain JSON values; the inverse of `LabelSet._asdict`.
+
+    Raises:
+        ValueError: classes, ids and colours do not fit together.
+        KeyError: `name`, `names`, `ids` or `palette` is missing.
+    """
+    names = tuple(str(name) for name in content["names"])
+    ids = tuple((i,) if isinstance(i, int) else tuple(int(j) for j in i) for i in content["ids"])
+    palette = tuple(tuple(int(c) for c in colour) for colour in content["palette"])
+    if not names or not len(names) == len(ids) == len(palette):
+        raise ValueError(
+            f"{len(names)} names, {len(ids)} ids and {len(palette)} colours: one of each a class"
+        )
+    if len(names) >= IGNORE_LABEL:
+        raise ValueError(f"{len(names)} classes: at most {IGNORE_LABEL - 1} fit beside void (255)")
+    flat = [i for group in ids for i in group]
+    if not all(ids) or len(set(flat)) != len(flat) or not all(0 <= i < IGNORE_LABEL for i in flat):
+        raise ValueError("every class needs ids in 0..254, and no id may stand in two classes")
+    if not all(len(c) == 3 and all(0 <= v <= 255 for v in c) for c in palette):
+        raise ValueError("a colour is three numbers in 0..255")
+    numbering = content.get("numbering", content["name"])
+    return LabelSet(str(content["name"]), names, ids, palette, str(numbering))
+
+
+def train_id_table(label_set, numbering):
+    """(256,) uint8: owner id -> train id of `label_set`, 255 where the class is not in the set.
+
+    Raises:
+        ValueError: `label_set` has no map for that numbering.
+    """
+    if numbering != label_set.numbering:
+        raise ValueError(
+            f"label set {label_set.name!r} has no map for labels numbered as {numbering!r} "
+            f"(it maps {label_set.numbering!r}): choose another --label_set"
+        )
+    table = np.full(256, IGNORE_LABEL, np.uint8)
+    for train_id, ids in enumerate(label_set.ids):
+        table[list(ids)] = train_id
+    return table
+
+
+def owner_id_table(label_set):
+    """(256,) uint8: train id -> the owner's id that is written back; 255 stays 255."""
+    table = np.full(256, IGNORE_LABEL, np.uint8)
+    table[: len(label_set.ids)] = [ids[0] for ids in label_set.ids]
+    return table
+
+
+def colour_table(label_set):
+    """(256, 3) uint8 RGB: train id -> colour; void is black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(label_set.palette)] = label_set.palette
+    return table

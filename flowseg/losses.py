@@ -1,0 +1,83 @@
+"""Masked losses: cross-entropy for `seg`, end-point error for `flow`.
+
+A masked mean divides by the number of valid pixels of the whole batch, and is 0 (with zero
+gradients) when there is none. Truth is masked before the arithmetic, so that a NaN in an invalid
+pixel never reaches the loss.
+"""
+
+import keras
+from keras import ops
+
+from flowseg.labels import IGNORE_LABEL
+
+FLOW_LOSSES = ("epe", "log")
+
+
+def masked_mean(values, mask):
+    """Sum of `values` where `mask` (bool, same shape) holds, over the count of such; 0 if none."""
+    mask = ops.cast(mask, values.dtype)
+    return ops.sum(values * mask) / ops.maximum(ops.sum(mask), 1.0)
+
+
+def end_point_error(truth, flow):
+    """Error and validity of each pixel.
+
+    Args:
+        truth: (B, H, W, 3) (u, v, valid) in pixels.
+        flow: (B, H, W, 2).
+
+    Returns:
+        (B, H, W) float32 Euclidean distance (0 where invalid), and (B, H, W) bool valid.
+    """
+    truth = ops.cast(truth, "float32")
+    valid = truth[..., 2] > 0
+    difference = ops.where(valid[..., None], ops.cast(flow, "float32") - truth[..., :2], 0.0)
+    # The root's slope is infinite at 0; 1e-12 px^2 keeps it finite and moves no error by 1e-6 px.
+    squared = ops.sum(ops.square(difference), axis=-1)
+    return ops.sqrt(squared + 1e-12) * ops.cast(valid, "float32"), valid
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class SegLoss(keras.losses.Loss):
+    """Mean cross-entropy over pixels that are not void.
+
+    `y_true`: (B, H, W) train ids, 255 = ignore; `y_pred`: (B, H, W, C) logits.
+    """
+
+    def __init__(self, name="seg_loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+
+    def call(self, y_true, y_pred):
+        """Scalar."""
+        y_true = ops.cast(y_true, "int32")
+        valid = y_true != IGNORE_LABEL
+        entropy = ops.sparse_categorical_crossentropy(
+            ops.where(valid, y_true, 0), ops.cast(y_pred, "float32"), from_logits=True
+        )
+        return masked_mean(entropy, valid)
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class FlowLoss(keras.losses.Loss):
+    """Mean end-point error over valid pixels; or, robust, the mean of 3 log(1 + epe / 2).
+
+    `y_true`: (B, H, W, 3) (u, v, valid); `y_pred`: (B, H, W, 2), both in pixels. The robust form
+    grows slowly with large errors, so that a few hopeless pixels do not rule the step.
+    """
+
+    def __init__(self, form="log", name="flow_loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+        if form not in FLOW_LOSSES:
+            raise ValueError(f"flow loss {form!r}: not one of {', '.join(FLOW_LOSSES)}")
+        self.form = form
+
+    def call(self, y_true, y_pred):
+        """Scalar."""
+        error, valid = end_point_error(y_true, y_pred)
+        if self.form == "log":
+            error = 3.0 * ops.log1p(error / 2.0)
+        return masked_mean(error, valid)
+
+    def get_config(self):
+        """The form beside Keras's own."""
+        return {**super().get_config(), "form": self.form}

@@ -1,0 +1,119 @@
+"""Segment a frame and find its motion to the next one.
+
+python -m flowseg.predict --run_dir DIR --image1 A --image2 B --output DIR
+
+writes into the output folder, all in the pixels of the first frame:
+
+seg.png         class at every pixel, 8 bit: train ids, or the data set's own ids with
+                --seg_ids label
+flow.png        motion to the second frame, KITTI's 16-bit PNG: u = (R - 2^15) / 64 px to the
+                right, v = (G - 2^15) / 64 px down, B = 1
+seg_color.png   the same two as colours to look at; the flow's full colour is the 99th
+flow_color.png  percentile of the speeds
+"""
+
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from flowseg import commands, pictures
+from flowseg import flags as shared_flags
+from flowseg.flow_io import KITTI_RANGE, encode_kitti_flow, flow_to_color
+from flowseg.frames import read_image
+from flowseg.labels import owner_id_table
+
+
+def read_pair(path1, path2):
+    """Two frames as (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: a file that cannot be read, or frames of different sizes.
+    """
+    image1, image2 = read_image(path1), read_image(path2)
+    if image1.shape != image2.shape:
+        sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (image1, image2)]
+        raise ValueError(
+            f"{path1} is {sizes[0]} px but {path2} is {sizes[1]} px: both frames must have one size"
+        )
+    return image1, image2
+
+
+def predict(run, image1, image2, output, seg_ids="train", scale=1.0):
+    """Ask a run about one pair and write its answers as PNG files into `output`.
+
+    Args:
+        run: loaded run with `predict_pair(image1, image2, scale)`, which gives (H, W) uint8 train
+            ids and (H, W, 2) float32 flow, and with `label_set`.
+        image1: (H, W, 3) uint8 RGB, the earlier frame.
+        image2: (H, W, 3) uint8 RGB, the later frame.
+        output: folder; made where missing.
+        seg_ids: "train" or "label": the ids that seg.png holds.
+        scale: resizes what the network sees.
+
+    Returns:
+        One line that says what was found and written.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    seg, flow = run.predict_pair(image1, image2, scale=scale)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    ids = owner_id_table(run.label_set)[seg] if seg_ids == "label" else seg
+    pictures.write_png(output / "seg.png", ids)
+    pictures.write_file(output / "flow.png", encode_kitti_flow(flow))
+    pictures.write_png(output / "seg_color.png", pictures.color_labels(seg, run.label_set))
+    pictures.write_png(output / "flow_color.png", flow_to_color(flow))
+    return (
+        f"{output}: seg.png, flow.png, seg_color.png, flow_color.png; "
+        f"{_main_classes(seg, run.label_set)}; {_motion(flow)}"
+    )
+
+
+def _main_classes(seg, label_set, shown=3):
+    counts = np.bincount(seg.ravel(), minlength=256)[: len(label_set.names)]
+    largest = [i for i in np.argsort(-counts, kind="stable")[:shown] if counts[i]]
+    return ", ".join(f"{label_set.names[i]} {counts[i] / seg.size:.0%}" for i in largest) or "void"
+
+
+def _motion(flow):
+    speed = np.hypot(flow[..., 0], flow[..., 1])
+    text = f"median motion {np.median(speed):.2f} px"
+    low, high = KITTI_RANGE
+    # Not >= and <=, so that NaN counts as lost too.
+    lost = int((~((flow >= low) & (flow <= high)).all(-1)).sum())
+    return text + (f"; {lost} px move too far for flow.png, unknown there" if lost else "")
+
+
+def define_flags():
+    """The flags of this command."""
+    shared_flags.define_run_flags()
+    flags.adopt_module_key_flags(shared_flags)
+    flags.DEFINE_string("image1", None, "Earlier frame.", required=True)
+    flags.DEFINE_string("image2", None, "Later frame, of the same size.", required=True)
+    flags.DEFINE_string("output", None, "Folder to write into.", required=True)
+    flags.DEFINE_enum(
+        "seg_ids", "train", ["train", "label"], "Ids in seg.png: train ids or the data set's own."
+    )
+
+
+def main():
+    """Read the frames, load the run, write its answers."""
+    args = flags.FLAGS
+    pair = read_pair(args.image1, args.image2)
+    # Imported late: TensorFlow takes seconds to start, and bad frames are told before that.
+    from flowseg.runs import load_run
+
+    loaded = load_run(args.run_dir, weights=args.weights)
+    print(predict(loaded, *pair, args.output, args.seg_ids, args.scale))
+
+
+def run():
+    """Entry point of `flowseg-predict`."""
+    define_flags()
+    commands.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,180 @@
+"""Make a video that shows frames, their segmentation and their motion side by side.
+
+python -m flowseg.visualize --run_dir DIR --input VIDEO|FOLDER --output FILE.mp4
+
+A folder's frames are taken in the natural order of their names. N frames make N-1 pairs, and the
+video has one frame a pair: the pair's first frame, its classes, and its motion to the second. One
+scale of flow colours holds for the whole video (see --max_flow), so that they do not flicker; a
+colour darker than the wheel's rim is faster than the rim. The video is MPEG-4 Part 2: media
+players show it, web browsers do not.
+"""
+
+import itertools
+import math
+
+import cv2
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from flowseg import commands, pictures
+from flowseg import flags as shared_flags
+from flowseg.flow_io import flow_to_color
+from flowseg.frames import check_video_name, open_frames, video_writer
+
+DEFAULT_FPS = 10.0
+# What the three pictures may take together, in px: a full-HD screen's width, and a height that
+# leaves three KITTI frames above each other as they are. Tiny frames are enlarged to be readable.
+MAX_WIDTH, MAX_HEIGHT, MIN_SIDE = 1840, 1200, 320
+STRIP_HEIGHT = 140
+
+
+def visualize(run, frames, output, fps, count=None, scale=1.0, overlay=0.5, max_flow=None):
+    """Write the video of a run's answers on all consecutive frames.
+
+    Args:
+        run: loaded run with `predict_pair(image1, image2, scale)`, which gives (H, W) uint8 train
+            ids and (H, W, 2) float32 flow, and with `label_set`.
+        frames: iterator of (name, (H, W, 3) uint8 RGB), of one size; two or more.
+        output: FILE.mp4.
+        fps: frames a second of the video.
+        count: how many frames there are, for the progress bar; None where unknown.
+        scale: resizes what the network sees.
+        overlay: strength of the class colours over the frame, 0..1.
+        max_flow: speed of full colour in px; default: by `first_max_flow` from the first pair.
+
+    Returns:
+        How many frames were written.
+
+    Raises:
+        ValueError: frames that cannot be read or differ in size, fewer than two frames, or an
+            output that is not an .mp4.
+        OSError: the video cannot be written.
+    """
+    written = 0
+    with video_writer(output, fps) as write:
+        pairs = itertools.pairwise(frames)
+        for (name, image), (_, following) in tqdm(pairs, total=count and count - 1, unit="pair"):
+            seg, flow = run.predict_pair(image, following, scale=scale)
+            max_flow = max_flow or first_max_flow(flow)
+            write(compose(name, image, seg, flow, run.label_set, overlay, max_flow))
+            written += 1
+    return written
+
+
+def first_max_flow(flow):
+    """The speed of full colour for a whole video, in px, from the flow of its first pair.
+
+    The 99th percentile of the speeds and half as much again, as a whole number. At least 0.5 % of
+    the width, so that a video that begins at rest does not show noise, and later only glare.
+    """
+    speed = np.hypot(flow[..., 0], flow[..., 1])
+    speed = speed[np.isfinite(speed)]
+    fast = float(np.percentile(speed, 99)) if speed.size else 0
+    return math.ceil(max(1.5 * fast, 0.005 * flow.shape[1], 1))
+
+
+def compose(name, image, seg, flow, label_set, overlay, max_flow):
+    """One frame of the video.
+
+    Wide frames stand above each other, upright ones beside each other, both over a strip with the
+    keys to the colours; the usual shapes between fill three quarters, and the keys the fourth.
+
+    Args:
+        name: of the frame, for its title.
+        image: (H, W, 3) uint8 RGB.
+        seg: (H, W) train ids.
+        flow: (H, W, 2) in px.
+        label_set: the classes of `seg`.
+        overlay: strength of the class colours over the frame, 0..1.
+        max_flow: speed of full colour in px.
+
+    Returns:
+        (H', W', 3) uint8 RGB; H' and W' depend on H and W alone.
+    """
+    height, width = image.shape[:2]
+    columns = 1 if width > 2 * height else 2 if width >= height else 3
+    rows = {1: 3, 2: 2, 3: 1}[columns]
+    limit = min(MAX_WIDTH / (columns * width), MAX_HEIGHT / (rows * height))
+    factor = min(limit, max(1, MIN_SIDE / min(height, width)))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    kind = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    titled = [
+        (f"Input: {name}", image),
+        ("Segmentation", pictures.overlay_labels(image, seg, label_set, overlay)),
+        ("Optical flow to the next frame", flow_to_color(flow, max_flow)),
+    ]
+    titled = [(title, cv2.resize(picture, size, interpolation=kind)) for title, picture in titled]
+    text_size = pictures.panel_text_size(columns * size[0])
+    if columns == 2:
+        titled.append(("Colours", _key(seg, label_set, max_flow, size, text_size)))
+        return pictures.panel(titled, columns)
+    body = pictures.panel(titled, columns)
+    strip = _key(seg, label_set, max_flow, (body.shape[1], STRIP_HEIGHT), text_size)
+    return np.vstack([body, strip])
+
+
+def _key(seg, label_set, max_flow, size, text_size):
+    """The keys to flow and class colours, centred in a picture of `size` = (width, height)."""
+    width, height = size
+    margin = round(0.6 * text_size)
+    wheel = pictures.color_wheel(round(min(0.25 * width, 0.68 * height)), max_flow)
+    canvas = pictures.blank(height, width)
+    top = (height - wheel.shape[0]) // 2
+    canvas[top : top + wheel.shape[0], margin : margin + wheel.shape[1]] = wheel
+    left = wheel.shape[1] + 4 * margin
+    names = pictures.legend(label_set, width - left - margin, None, text_size)
+    if names.shape[0] > height:
+        # Too many classes to show all: those of this frame, largest first.
+        counts = np.bincount(seg.ravel(), minlength=256)[: len(label_set.names)]
+        present = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
+        names = pictures.legend(label_set, width - left - margin, present, text_size, height)
+    top = (height - names.shape[0]) // 2
+    canvas[top : top + names.shape[0], left : left + names.shape[1]] = names
+    return canvas
+
+
+def define_flags():
+    """The flags of this command."""
+    shared_flags.define_run_flags()
+    flags.adopt_module_key_flags(shared_flags)
+    flags.DEFINE_string("input", None, "Video file, or folder of frames.", required=True)
+    flags.DEFINE_string("output", None, "Video to write, FILE.mp4.", required=True)
+    flags.DEFINE_float(
+        "fps", None, f"Frames a second; default: the source's, else {DEFAULT_FPS:g}.", 0.1, 240
+    )
+    flags.DEFINE_float("overlay", 0.5, "Strength of class colours over the frame.", 0, 1)
+    flags.DEFINE_float(
+        "max_flow",
+        None,
+        "Speed of full colour in px; default: 1.5 times the 99th percentile of the first pair's "
+        "speeds, at least 0.5 % of the width. Set it for a video that begins slowly.",
+        0.01,
+    )
+
+
+def main():
+    """Open the frames, load the run, write the video."""
+    args = flags.FLAGS
+    check_video_name(args.output)
+    frames, fps, count = open_frames(args.input)
+    # Imported late: TensorFlow takes seconds to start, and bad input is told before that.
+    from flowseg.runs import load_run
+
+    loaded = load_run(args.run_dir, weights=args.weights)
+    fps = args.fps or fps or DEFAULT_FPS
+    look = (args.scale, args.overlay, args.max_flow)
+    written = visualize(loaded, frames, args.output, fps, count, *look)
+    # A damaged video ends early without an error.
+    early = f"; the input announced {count} frames" if count and written < count - 1 else ""
+    print(f"{args.output}: {written} frames, {fps:g} a second{early}")
+
+
+def run():
+    """Entry point of `flowseg-visualize`."""
+    define_flags()
+    commands.run(main)
+
+
+if __name__ == "__main__":
+    run()

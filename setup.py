@@ -1,0 +1,46 @@
+"""Packaging of FlowSeg: `pip install .` or, for development, `make setup`."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+INIT = Path(__file__).parent / "flowseg" / "__init__.py"
+# Read, not imported: the version must be known before anything is installed.
+VERSION = re.search(r'^__version__ = "(.+)"$', INIT.read_text(encoding="utf-8"), re.M).group(1)
+
+setup(
+    name="flowseg",
+    version=VERSION,
+    description="Joint semantic segmentation and optical flow in one Keras network",
+    license="Apache-2.0",
+    packages=["flowseg"],
+    python_requires=">=3.11,<3.14",
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "keras>=3.15,<3.16",
+        "numpy>=2",
+        # Same module as opencv-python, without libGL, which servers and slim containers lack.
+        "opencv-python-headless>=5",
+        "matplotlib>=3.9",
+        "absl-py>=2",
+        "tensorboard>=2.21,<2.22",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "tflite": ["ai-edge-litert>=2"],
+        "jax": ["jax>=0.10"],
+        "test": ["pytest>=9", "cityscapesscripts>=2.2"],
+        "dev": ["ruff>=0.17", "pre-commit>=4", "uv>=0.13"],
+    },
+    entry_points={
+        "console_scripts": [
+            "flowseg-train=flowseg.train:run",
+            "flowseg-evaluate=flowseg.evaluate:run",
+            "flowseg-predict=flowseg.predict:run",
+            "flowseg-visualize=flowseg.visualize:run",
+            "flowseg-data=flowseg.data:run",
+        ]
+    },
+)

@@ -1,0 +1,55 @@
+"""What the tests share: data folders made once a session, and how a command is run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowseg import commands  # noqa: F401  (quiets TensorFlow's start, so it comes first)
+from tests.kitti_writer import write_kitti
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def kitti_folder(tmp_path_factory):
+    """Made-up KITTI: frames 0..3 in both sets, frame 4 with labels alone. Not to be changed."""
+    return write_kitti(tmp_path_factory.mktemp("kitti"), count=4, semantics_only=1)
+
+
+@pytest.fixture(scope="session")
+def kitti_records(kitti_folder, tmp_path_factory):
+    """Its records: frame 3 is val, the others train. Not to be changed."""
+    from data_prep import kitti
+
+    output = tmp_path_factory.mktemp("records")
+    kitti.convert([kitti_folder], output)
+    return output
+
+
+@pytest.fixture(scope="session")
+def samples():
+    """Folder of small real samples of the public data sets."""
+    folder = os.environ.get("FLOWSEG_SAMPLES")
+    if not folder:
+        pytest.skip("FLOWSEG_SAMPLES is not set: no real samples at hand")
+    return Path(folder)
+
+
+def run_command(*args, ok=True):
+    """Run `python -m ARGS` as a user does and return the CompletedProcess.
+
+    Args:
+        *args: module and its arguments; anything that `str` makes text of.
+        ok: whether it must exit with 0; else it must end with one line on stderr and exit code 1.
+    """
+    command = [sys.executable, "-m", *map(str, args)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    if ok:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode == 1, done.stdout
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    return done

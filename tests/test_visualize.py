@@ -1,0 +1,228 @@
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from flowseg.flow_io import flow_to_color
+from flowseg.frames import open_frames, video_writer
+from flowseg.labels import CITYSCAPES
+from flowseg.pictures import overlay_labels, write_png
+from flowseg.visualize import compose, first_max_flow, visualize
+
+SKY = 10
+
+
+def fake_run(fails_at=None):
+    """Everything is sky and moves 4 px right; may fail at one pair, as a real model may."""
+    run = SimpleNamespace(label_set=CITYSCAPES, asked=[])
+
+    def predict_pair(image1, image2, scale=1.0):
+        if len(run.asked) == fails_at:
+            raise RuntimeError("out of memory")
+        run.asked.append((int(image1[0, 0, 0]), int(image2[0, 0, 0]), scale))
+        flow = np.zeros((*image1.shape[:2], 2), np.float32)
+        flow[..., 0] = 4
+        return np.full(image1.shape[:2], SKY, np.uint8), flow
+
+    run.predict_pair = predict_pair
+    return run
+
+
+def grey_frames(count, height=160, width=240):
+    for i in range(count):
+        yield f"{i}.png", np.full((height, width, 3), 10 * i, np.uint8)
+
+
+def test_every_pair_becomes_a_frame(tmp_path):
+    run = fake_run()
+    written = visualize(run, grey_frames(5), tmp_path / "a.mp4", 12.5, count=5, scale=0.5)
+    assert written == 4
+    assert run.asked == [(0, 10, 0.5), (10, 20, 0.5), (20, 30, 0.5), (30, 40, 0.5)]
+    frames, fps, count = open_frames(tmp_path / "a.mp4")
+    assert (fps, count, len(list(frames))) == (12.5, 4, 4)
+
+
+def test_picture_shows_input_classes_and_motion(tmp_path):
+    image = np.full((400, 800, 3), 90, np.uint8)
+    seg = np.full((400, 800), SKY, np.uint8)
+    flow = np.full((400, 800, 2), (6.0, 0), np.float32)
+    picture = compose("1.png", image, seg, flow, CITYSCAPES, 0.5, 10)
+    for shown in (image, overlay_labels(image, seg, CITYSCAPES, 0.5), flow_to_color(flow, 10)):
+        # Colours that neither text nor legend have: the three pictures, whole, at their size.
+        assert (picture == shown[0, 0]).all(-1).sum() == pytest.approx(400 * 800, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "columns", "rows"),
+    [(375, 1242, 1, 3), (480, 854, 2, 2), (1080, 1920, 2, 2), (1920, 1080, 3, 1)],
+)
+def test_layout_fits_the_screen(height, width, columns, rows):
+    seg, flow = np.zeros((height, width), np.uint8), np.zeros((height, width, 2), np.float32)
+    image = np.full((height, width, 3), (91, 92, 93), np.uint8)
+    picture = compose("1.png", image, seg, flow, CITYSCAPES, 0.5, 10)
+    assert picture.shape[1] <= 1920 and picture.shape[0] <= 1440
+    y, x = np.nonzero((picture == (91, 92, 93)).all(-1))
+    shown = np.ptp(y) + 1, np.ptp(x) + 1
+    assert shown[1] / shown[0] == pytest.approx(width / height, rel=0.02)
+    assert picture.shape[1] // shown[1] == columns and picture.shape[0] // shown[0] >= rows
+
+
+def test_small_frames_are_enlarged():
+    seg, flow = np.zeros((64, 96), np.uint8), np.zeros((64, 96, 2), np.float32)
+    picture = compose("1", np.zeros((64, 96, 3), np.uint8), seg, flow, CITYSCAPES, 0.5, 10)
+    assert picture.shape[0] > 640
+
+
+def test_many_classes_keep_the_size_and_show_those_present():
+    colours = [(i, 255 - i, 77) for i in range(200)]
+    many = CITYSCAPES._replace(
+        names=tuple(f"class {i}" for i in range(200)),
+        ids=tuple((i,) for i in range(200)),
+        palette=tuple(colours),
+    )
+    image, flow = np.zeros((375, 1242, 3), np.uint8), np.zeros((375, 1242, 2), np.float32)
+    seg = np.full((375, 1242), 150, np.uint8)
+    picture = compose("1", image, seg, flow, many, 0, 10)
+    assert (picture == colours[150]).all(-1).sum() > 100
+    assert not (picture == colours[3]).all(-1).any()
+    seg[:] = np.arange(1242) % 200
+    assert compose("1", image, seg, flow, many, 0, 10).shape == picture.shape
+
+
+def test_one_scale_of_flow_colours(tmp_path, monkeypatch):
+    scales = []
+
+    def note(name, image, seg, flow, label_set, overlay, max_flow):
+        scales.append((overlay, max_flow))
+        return image
+
+    monkeypatch.setattr("flowseg.visualize.compose", note)
+    visualize(fake_run(), grey_frames(4), tmp_path / "a.mp4", 10, overlay=0.7)
+    # 1.5 times 4 px.
+    assert scales == [(0.7, 6)] * 3
+    scales.clear()
+    visualize(fake_run(), grey_frames(3), tmp_path / "a.mp4", 10, max_flow=2.5)
+    assert scales == [(0.5, 2.5)] * 2
+
+
+def test_first_max_flow():
+    flow = np.zeros((10, 1000, 2), np.float32)
+    assert first_max_flow(flow) == 5, "at rest: 0.5 % of the width"
+    assert first_max_flow(flow[:, :50]) == 1
+    flow[:] = (30, 40)
+    flow[0, 0] = 1e6
+    flow[0, 1] = np.nan
+    assert first_max_flow(flow) == 75, "50 px and a half more; one wild pixel is nothing"
+
+
+def test_failure_leaves_no_video(tmp_path):
+    with pytest.raises(RuntimeError, match="memory"):
+        visualize(fake_run(fails_at=2), grey_frames(5), tmp_path / "a.mp4", 10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def run_command(*arguments):
+    """`python -m flowseg.visualize` with a stand-in for the trained run."""
+    program = """if True:
+        import json, sys, types
+        import numpy as np
+        from flowseg import visualize
+        from flowseg.labels import CITYSCAPES
+
+        def load_run(run_dir, weights):
+            def predict_pair(image1, image2, scale):
+                size = image1.shape[:2]
+                return np.zeros(size, np.uint8), np.full((*size, 2), scale, np.float32)
+            print(json.dumps([run_dir, weights]))
+            return types.SimpleNamespace(predict_pair=predict_pair, label_set=CITYSCAPES)
+
+        sys.modules["flowseg.runs"] = types.SimpleNamespace(load_run=load_run)
+        visualize.run()
+    """
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_command_keeps_the_rate_of_a_video(tmp_path):
+    with video_writer(tmp_path / "in.mp4", 24) as write:
+        for _, image in grey_frames(4):
+            write(image)
+    out = tmp_path / "out.mp4"
+    answer = run_command("--run_dir", "r", "--input", tmp_path / "in.mp4", "--output", out)
+    assert answer.returncode == 0, answer.stderr
+    first, last = answer.stdout.splitlines()
+    assert json.loads(first) == ["r", "best"] and "3 frames, 24 a second" in last
+    assert open_frames(out)[1:] == (24.0, 3)
+    assert "3/3" in answer.stderr, "the progress bar"
+
+
+def test_command_takes_a_folder_at_ten_frames_or_as_told(tmp_path):
+    for name, image in grey_frames(3):
+        write_png(tmp_path / name, image)
+    out = tmp_path / "out.mp4"
+    for more, fps in (((), 10.0), (("--fps=5",), 5.0)):
+        answer = run_command("--run_dir", "r", "--input", tmp_path, "--output", out, *more)
+        assert answer.returncode == 0, answer.stderr
+        assert open_frames(out)[1:] == (fps, 2)
+
+
+def test_command_refuses_bad_input_in_one_line(tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    (tmp_path / "empty").mkdir()
+    good = ("--run_dir", "r", "--output", tmp_path / "out.mp4")
+    for arguments, message in (
+        ((*good, "--input", tmp_path / "bad.mp4"), "bad.mp4"),
+        ((*good, "--input", tmp_path / "empty"), "empty"),
+        ((*good[:2], "--input", tmp_path, "--output", tmp_path / "out.avi"), "out.avi"),
+        ((*good, "--input", tmp_path, "--overlay=2"), "overlay"),
+        ((*good, "--input", tmp_path, "--fps=0"), "fps"),
+        (good, "input"),
+    ):
+        answer = run_command(*arguments)
+        assert answer.returncode == 1 and answer.stdout == ""
+        assert answer.stderr.count("\n") == 1 and message in answer.stderr
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bad.mp4", "empty"]
+
+
+def dis_run():
+    """Motion by OpenCV's DIS, classes by brightness: real answers without a network."""
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+
+    def predict_pair(image1, image2, scale=1.0):
+        grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (image1, image2)]
+        return np.uint8(grey[0] // 14), dis.calc(*grey, None)
+
+    return SimpleNamespace(predict_pair=predict_pair, label_set=CITYSCAPES)
+
+
+@pytest.mark.parametrize(
+    ("folder", "taken", "size"),
+    [
+        ("clips/val/video_1000", 22, (480, 320)),
+        ("davis/JPEGImages/480p/car-shadow", 4, (854, 480)),
+        ("camvid/val", 4, (480, 360)),
+        ("kitti/data_scene_flow/training/image_2", 2, (1242, 375)),
+    ],
+)
+def test_real_frames(samples, tmp_path, folder, taken, size):
+    frames, fps, count = open_frames(samples / folder)
+    assert fps is None and count >= taken
+    frames = [frame for frame, _ in zip(frames, range(taken), strict=False)]
+    run = dis_run()
+    written = visualize(run, iter(frames), tmp_path / "a.mp4", 10, taken)
+    assert written == taken - 1
+    video = cv2.VideoCapture(str(tmp_path / "a.mp4"))
+    shown = video.read()[1][..., ::-1].astype(int)
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == taken - 1
+    # The first picture of the first frame is the input, as far as the video's coding keeps it.
+    name, image = frames[0]
+    seg, flow = run.predict_pair(image, frames[1][1])
+    exact = compose(name, image, seg, flow, CITYSCAPES, 0.5, first_max_flow(flow))
+    assert np.abs(shown[: exact.shape[0], : exact.shape[1]] - exact).mean() < 10
+    expected = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    corner = exact[: size[1] + 60, : size[0] + 30]
+    assert cv2.matchTemplate(corner, expected, cv2.TM_SQDIFF_NORMED).min() < 1e-6
