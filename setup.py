@@ -40,7 +40,7 @@ setup(
             "flowseg-evaluate=flowseg.evaluate:run",
             "flowseg-predict=flowseg.predict:run",
             "flowseg-visualize=flowseg.visualize:run",
-            "flowseg-data=flowseg.data:run",
+            "flowseg-show=flowseg.show:run",
         ]
     },
 )

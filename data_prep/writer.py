@@ -93,37 +93,32 @@ def write(
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output}: is a file; --output must be a folder")
     output.mkdir(parents=True, exist_ok=True)
-    shards = _plan_shards(splits, records_per_shard)
-    inputs = {name: _digest_inputs(frames, roots) for name, frames in shards.items()}
     plan = {
         "schema": records.SCHEMA_VERSION,
         "dataset": dataset,
         "settings": {**settings, "records_per_shard": records_per_shard},
         "frames": _digest([frame.frame_id for frames in splits.values() for frame in frames]),
     }
-    _claim(output, plan, overwrite)
-    done = _find_done(output, inputs, strict=on_error == "stop")
-    if len(done) == len(shards) and (output / INDEX).is_file():
-        print(f"{output}: already finished, nothing to do")
-        return _read_json(output / INDEX)
-    if done:
-        print(f"{output}: resuming, {len(done)} of {len(shards)} shards are already finished")
+    shards = _plan_shards(splits, records_per_shard)
+    inputs = {name: _digest_inputs(frames, roots) for name, frames in shards.items()}
     with _tidy(output):
+        _claim(output, plan, overwrite)
+        done = _find_done(output, inputs, strict=on_error == "stop")
+        if len(done) == len(shards) and (output / INDEX).is_file():
+            print(f"{output}: already finished, nothing to do")
+            return _read_json(output / INDEX)
+        if done:
+            print(f"{output}: resuming, {len(done)} of {len(shards)} shards are already finished")
         (output / INDEX).unlink(missing_ok=True)
-        todo = [(name, frame) for name in shards if name not in done for frame in shards[name]]
-        results = workers.read_frames([frame for _, frame in todo], processes)
-        total = sum(map(len, shards.values()))
-        with (
-            contextlib.closing(results),
-            tqdm(total=total, initial=total - len(todo), unit="frame", disable=None) as bar,
-        ):
-            for name in shards:
-                if name in done:
-                    continue
-                entry = _write_shard(
-                    output / name, dataset, _taken(shards[name], results, bar, on_error), roots
-                )
-                done[name] = {"inputs": inputs[name], **entry}
+        todo = {name: frames for name, frames in shards.items() if name not in done}
+        results = workers.read_frames(sum(todo.values(), []), processes)
+        total, left = (sum(map(len, part.values())) for part in (shards, todo))
+        bar = tqdm(total=total, initial=total - left, unit="frame", disable=None)
+        with bar, contextlib.closing(results):
+            for name, frames in todo.items():
+                taken = _take(frames, results, bar, on_error)
+                done[name] = {"inputs": inputs[name]}
+                done[name] |= _write_shard(output / name, dataset, taken, roots)
                 _write_json(output / JOURNAL, {"plan": plan, "shards": done})
         index = report.make_index(plan, {name: done[name] for name in shards}, roots)
         if not index["files"]:
@@ -187,7 +182,7 @@ def _find_done(output, inputs, strict):
     return done
 
 
-def _taken(frames, results, bar, on_error):
+def _take(frames, results, bar, on_error):
     """Yield (frame, result) of one shard's frames; raise a bad frame's error, unless skipped."""
     for frame in frames:
         result = next(results)

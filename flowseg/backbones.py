@@ -14,6 +14,9 @@ _RESNET50_LAYERS = ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", 
 # "Caffe" preprocessing of the ImageNet weights: BGR, channel means subtracted.
 _BGR_MEAN = (103.939, 116.779, 123.68)
 
+# Of the batch statistics' running mean: over about 20 steps. Keras's 0.99 lags a short training.
+_MOMENTUM = 0.95
+
 
 def build_resnet50(weights="none"):
     """ResNet50 (He et al. 2016, keras.applications) as an encoder.
@@ -33,6 +36,9 @@ def build_resnet50(weights="none"):
     bgr = ops.flip(image, axis=-1)
     normalized = layers.Rescaling(1.0, offset=[-mean for mean in _BGR_MEAN], name="normalize")(bgr)
     network = keras.applications.ResNet50(include_top=False, weights=None, input_tensor=normalized)
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = _MOMENTUM
     if weights != "none":
         _load(network, weights)
     features = {

@@ -133,7 +133,7 @@ def _no_stderr():
         os.close(nowhere)
 
 
-# A user who sets the level wants to see the log.
-if "TF_CPP_MIN_LOG_LEVEL" not in os.environ and "tensorflow" not in sys.modules:
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Level 0 is for a user who wants to see the log.
+if os.environ["TF_CPP_MIN_LOG_LEVEL"] != "0" and "tensorflow" not in sys.modules:
     sys.meta_path.insert(0, _QuietTensorFlow)

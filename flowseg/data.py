@@ -6,6 +6,9 @@ size; `validation_data` the same as batches of one. Inputs are {"image1", "image
 frame lacks is a fully masked target, so that sets with one kind of label mix freely.
 """
 
+import json
+from pathlib import Path
+
 import tensorflow as tf
 
 from flowseg import augment, records
@@ -17,19 +20,26 @@ _SHUFFLE = 256
 
 
 def check_records(files, label_set):
-    """Look at the first record of every shard before a long run.
+    """Look at the size and the first record of every shard before a long run.
 
     Raises:
         ValueError: naming the file: damaged, of another schema, or labels without a map.
     """
-    for path in files:
-        for _, fields in records.read_shard(path):
-            if fields["labels"]:
-                try:
-                    train_id_table(label_set, fields["label_set"].decode())
-                except ValueError as error:
-                    raise ValueError(f"{path}: {error}") from error
-            break
+    for path in map(Path, files):
+        index = path.with_name("index.json")
+        written = json.loads(index.read_text())["files"] if index.is_file() else {}
+        expected = written.get(path.name, {}).get("bytes")
+        if expected not in (None, path.stat().st_size):
+            raise ValueError(
+                f"{path}: {path.stat().st_size} bytes, but {index} says {expected}: not the whole "
+                "shard; copy or convert it again"
+            )
+        _, fields = next(records.read_shard(path), (0, None))
+        if fields and fields["labels"]:
+            try:
+                train_id_table(label_set, fields["label_set"].decode())
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
 
 
 def frame_decoder(label_set):
@@ -131,7 +141,9 @@ def evaluation_data(files, label_set):
 
 def validation_data(files, label_set):
     """`evaluation_data` as batches of one (inputs, targets), for `model.fit`."""
-    return evaluation_data(files, label_set).map(_as_batch_of_one)
+    batches = evaluation_data(files, label_set).map(_as_batch_of_one)
+    # Keras takes a set of unknown length for one that broke off.
+    return batches.apply(tf.data.experimental.assert_cardinality(records.count(files)))
 
 
 def _as_batch_of_one(frame):
@@ -213,7 +225,5 @@ def training_data(
 def _shuffled(files, seed):
     """The serialised records of one set, again and again, in an order that `seed` decides."""
     names = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), seed=seed)
-    serialized = names.interleave(
-        tf.data.TFRecordDataset, cycle_length=min(8, len(files)), deterministic=True
-    )
+    serialized = names.interleave(tf.data.TFRecordDataset, cycle_length=min(8, len(files)))
     return serialized.shuffle(_SHUFFLE, seed=seed).repeat()

@@ -222,7 +222,7 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
 
 def _conv_bn(x, width, kernel, name):
     x = layers.Conv2D(width, kernel, padding="same", use_bias=False, name=f"{name}_conv")(x)
-    x = layers.BatchNormalization(name=f"{name}_bn")(x)
+    x = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
 
 

@@ -1,19 +1,108 @@
-"""Flags that several commands share, each group in a function that a command calls once.
+"""Flags of the commands, each group in a function that a command calls once.
 
 They are defined on call, not on import, so that tests can import every command side by side.
 """
 
+import sys
+from pathlib import Path
+
 from absl import flags
 
+BEST_METRICS = ("loss", "seg/miou", "seg/pixel_accuracy", "flow/aepe", "flow/fl_all")
 
-def define_run_flags():
-    """Which trained run answers, with which weights, at which scale: predict, visualize."""
+
+def define_training_flags(train_records_required=True):
+    """Everything that decides a training."""
+    # Imported here: they bring TensorFlow, which the other commands start without.
+    from flowseg.decoder import EXCHANGES
+    from flowseg.losses import FLOW_LOSSES
+
+    flags.DEFINE_string("run_dir", None, "Folder of the run; default: runs/<name of the flagfile>.")
+    flags.DEFINE_list(
+        "train_records",
+        None,
+        "Record sets to train on: GLOB[,GLOB ...].",
+        required=train_records_required,
+    )
+    flags.DEFINE_list(
+        "train_weights", None, "How often each record set is drawn from; default: equally."
+    )
+    flags.DEFINE_list("val_records", None, "Record sets to validate on: GLOB[,GLOB ...].")
+    flags.DEFINE_string("label_set", "cityscapes", "Classes: a built-in name, or a JSON file.")
+    flags.DEFINE_string(
+        "weights", None, "Weights to start from: a .keras file, or a run folder (its best)."
+    )
+    flags.DEFINE_string(
+        "backbone_weights", "none", "Start of the encoder: none, imagenet, or a weights file."
+    )
+    flags.DEFINE_enum("exchange", "both", EXCHANGES, "Which stream gets the other's features.")
+    flags.DEFINE_integer("steps", 10000, "Training steps in all.", 1)
+    flags.DEFINE_integer(
+        "steps_per_epoch", 500, "Steps between validations, checkpoints and log entries.", 1
+    )
+    flags.DEFINE_integer("batch_size", 4, "Examples a step.", 1)
+    flags.DEFINE_integer("height", 256, "Rows of a training crop.", 32)
+    flags.DEFINE_integer("width", 832, "Columns of a training crop.", 32)
+    flags.DEFINE_float("alpha", 1.0, "Weight of the segmentation loss.", 0)
+    flags.DEFINE_float("beta", 1.0, "Weight of the flow losses.", 0)
+    flags.DEFINE_enum(
+        "flow_loss", "log", FLOW_LOSSES, "End-point error, or 3 log(1 + epe / 2), the robust form."
+    )
+    flags.DEFINE_float("learning_rate", 8e-4, "Highest learning rate; a cosine ends it near 0.", 0)
+    flags.DEFINE_integer("warmup_steps", 100, "Steps in which the learning rate rises.", 0)
+    flags.DEFINE_float("weight_decay", 1e-4, "AdamW's, on kernels alone.", 0)
+    flags.DEFINE_float("clip_norm", 1.0, "Largest norm of all gradients together.", 0)
+    flags.DEFINE_integer("seed", 0, "Of weights, order and augmentation.", 0)
+    flags.DEFINE_float("scale", 0.3, "Augmentation: images scaled by 2^s, |s| up to this.", 0, 2)
+    flags.DEFINE_float("stretch", 0.1, "Augmentation: aspect changed by 2^s, |s| up to this.", 0, 1)
+    flags.DEFINE_float("flip", 0.5, "Augmentation: probability of a mirror image.", 0, 1)
+    flags.DEFINE_float("colour", 0.5, "Augmentation: strength of colour jitter; 1 is RAFT's.", 0, 1)
+    flags.DEFINE_float(
+        "erase",
+        0.3,
+        "Augmentation: probability that parts of the second frame are blotted out.",
+        0,
+        1,
+    )
+    flags.DEFINE_bool(
+        "made_flow",
+        True,
+        "Frames without a second one get a made one; learn its exact flow, or mask it.",
+    )
+    flags.DEFINE_enum(
+        "best_metric", "loss", BEST_METRICS, "Validation score by which best.keras is kept."
+    )
+    flags.DEFINE_integer("pictures", 4, "Frames drawn for TensorBoard each epoch.", 0)
+
+
+def define_run_flags(scale=True):
+    """Which trained run answers, with which weights, and (if asked for) at which scale."""
     flags.DEFINE_string("run_dir", None, "Folder of a trained run.", required=True)
     flags.register_validator("run_dir", bool, "is empty: give the folder of a trained run")
     flags.DEFINE_enum(
         "weights", "best", ["best", "last"], "Weights by the best validation score, or the last."
     )
+    if not scale:
+        return
     flags.DEFINE_float(
         "scale", 1.0, "Resize frames by this factor for the network; answers keep the frames' size."
     )
     flags.register_validator("scale", lambda scale: scale > 0, "must be greater than 0")
+
+
+def flagfile_name(argv=None):
+    """The name, without folder and suffix, of the first flagfile on the command line, or None."""
+    argv = sys.argv if argv is None else argv
+    for i, argument in enumerate(argv):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name == "flagfile":
+            value = value if equals else "".join(argv[i + 1 : i + 2])
+            return Path(value).stem
+    return None
+
+
+def to_text():
+    """The command's own flags as a flagfile; what has no value is left out."""
+    own = flags.FLAGS.get_key_flags_for_module(sys.modules[__name__])
+    lines = [flag.serialize() for flag in sorted(own, key=lambda flag: flag.name)]
+    return "\n".join(line for line in lines if line) + "\n"

@@ -4,6 +4,7 @@ A record is a frame pair with whatever truth its data set has, as the untouched 
 owner's files plus the names needed to decode them. What is absent is an empty string.
 """
 
+import contextlib
 from pathlib import Path
 
 import tensorflow as tf
@@ -116,7 +117,7 @@ def read_shard(path):
         raise ValueError(f"{path}: no such record file")
     index = 0
     try:
-        for serialized in tf.data.TFRecordDataset(path):
+        for serialized in tf.data.TFRecordDataset(str(path)):
             fields = {name: value.numpy() for name, value in parse_example(serialized).items()}
             check_fields(fields, f"{path}, record {index}")
             yield index, fields
@@ -128,11 +129,22 @@ def read_shard(path):
         ) from error
 
 
-def check_shards(paths):
-    """Read the first record of every shard: a quick look before a long run.
+def count(paths):
+    """How many records the shards hold; bytes alone are read, nothing is decoded."""
+    return int(tf.data.TFRecordDataset([str(p) for p in paths]).reduce(0, lambda n, _: n + 1))
+
+
+@contextlib.contextmanager
+def named_errors(paths):
+    """Turn TensorFlow's error on a bad record, which names none, into one that names it.
 
     Raises:
-        ValueError: naming file and record; see `read_shard`.
+        ValueError: see `read_shard`; TensorFlow's own error where no record is found wrong.
     """
-    for path in paths:
-        next(read_shard(path), None)
+    try:
+        yield
+    except tf.errors.OpError:
+        for path in paths:
+            for _ in read_shard(path):
+                pass
+        raise

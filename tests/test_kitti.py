@@ -24,7 +24,7 @@ def folder(kitti_folder, tmp_path):
 
 def read_all(output):
     """frame id -> record, of every shard of a folder."""
-    files = records.match_files(f"{output}/train-*.tfrecord,{output}/*val-*.tfrecord")
+    files = records.match_files(f"{output}/train-*.tfrecord,{output}/val-*.tfrecord")
     found = [fields for file in files for _, fields in records.read_shard(file)]
     by_id = {fields["frame_id"].decode(): fields for fields in found}
     assert len(by_id) == len(found)

@@ -1,0 +1,58 @@
+"""The proof that an exported file answers as the Keras network does, on a real pair."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from flowseg.frames import read_image
+from flowseg.runs import SAMPLE
+
+# Float32 files differ from Keras by rounding alone; at a motion boundary rounding may decide
+# which of two answers a pixel takes, so flow is held on average and labels by share.
+MAX_FLOW_DIFFERENCE = 1e-3
+MIN_EQUAL_LABELS = 99.99
+
+
+def sample_pair(run_dir, height=None, width=None):
+    """The run's own sample pair as a batch of one, at its own size or the one asked for.
+
+    Returns:
+        {"image1", "image2"}: (1, H, W, 3) float32 RGB 0..255.
+
+    Raises:
+        ValueError: the run folder holds no readable pair.
+    """
+    pair = {}
+    for key, name in SAMPLE.items():
+        image = read_image(Path(run_dir) / name)
+        if height and image.shape[:2] != (height, width):
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        pair[key] = np.float32(image)[None]
+    return pair
+
+
+def compare(expected, answers, name):
+    """Hold an export's answers to Keras's.
+
+    Args:
+        expected: {"seg": (1, H, W, C), "flow": (1, H, W, 2)} of the Keras network.
+        answers: the same of the exported file.
+        name: the export, for the message.
+
+    Returns:
+        One line that says how near they are.
+
+    Raises:
+        ValueError: they differ by more than rounding explains.
+    """
+    labels = np.mean(expected["seg"].argmax(-1) == answers["seg"].argmax(-1)) * 100
+    distance = np.hypot(*np.moveaxis(expected["flow"] - answers["flow"], -1, 0))
+    told = (
+        f"against Keras on the run's sample pair: {labels:.3f} % of labels equal, flow differs by "
+        f"{distance.mean():.1e} px on average, {distance.max():.1e} at most"
+    )
+    # Not >, so that NaN fails.
+    if not (labels >= MIN_EQUAL_LABELS and distance.mean() <= MAX_FLOW_DIFFERENCE):
+        raise ValueError(f"{name}: the export does not answer as the network does: {told}")
+    return told

@@ -1,0 +1,160 @@
+"""What a training leaves behind each epoch: checkpoints, scores, TensorBoard pictures."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from flowseg import pictures, runs
+from flowseg.flow_io import flow_to_color
+
+# Scores that are better when higher; all others when lower.
+_HIGHER = ("seg/miou", "seg/pixel_accuracy")
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Writes the run's weights and the state to resume from, each whole or not at all.
+
+    Without validation data there is no best: best.keras then holds the last weights.
+
+    Args:
+        run_dir: the run folder (pathlib.Path).
+        network: the public two-output network, which alone is saved for use.
+        best_metric: validation score, as in `flags.BEST_METRICS`.
+        best: the best score so far; None before the first.
+    """
+
+    def __init__(self, run_dir, network, best_metric, best):
+        super().__init__()
+        self.run_dir = run_dir
+        self.network = network
+        self.best_metric = best_metric
+        self.best = best
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save; `logs` are Keras's."""
+        runs.save_model(self.network, self.run_dir / runs.WEIGHTS["last"])
+        score = logs.get(f"val_{self.best_metric}")
+        if self._is_best(score, logs):
+            self.best = None if score is None else float(score)
+            runs.save_model(self.network, self.run_dir / runs.WEIGHTS["best"])
+            # Validation scores bare, under the names that evaluate gives; without, training's.
+            prefix = "val_" if score is not None else ""
+            scores = {k.removeprefix("val_"): float(v) for k, v in logs.items() if prefix in k}
+            runs.write_json(
+                self.run_dir / "metrics.json",
+                {"step": int(self.model.optimizer.iterations), "validated": bool(prefix), **scores},
+            )
+        self._save_state(epoch + 1)
+
+    def _is_best(self, score, logs):
+        if score is None:
+            if any(key.startswith("val_") for key in logs):
+                raise ValueError(
+                    f"--best_metric {self.best_metric}: validation gives no such score"
+                )
+            return True
+        if not np.isfinite(score):
+            # Nothing scored yet is better than a score that the set cannot give.
+            return self.best is None
+        if self.best is None:
+            return True
+        return score > self.best if self.best_metric in _HIGHER else score < self.best
+
+    def _save_state(self, epoch):
+        folder = self.run_dir / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        name = f"epoch-{epoch:05d}.keras"
+        runs.save_model(self.model, folder / name)
+        state = {"epoch": epoch, "file": name, "best": self.best}
+        runs.write_json(folder / "latest.json", state)
+        for old in folder.glob("epoch-*.keras"):
+            if old.name != name:
+                old.unlink()
+
+
+class TensorBoard(keras.callbacks.Callback):
+    """Scores and pictures by global step, under the names that `evaluate` uses.
+
+    Keras's own callback writes neither pictures nor these names.
+
+    Args:
+        run_dir: the run folder (pathlib.Path).
+        network: the public two-output network.
+        label_set: its classes.
+        frames: dataset of decoded frames (`data.evaluation_data`) that are drawn every epoch.
+        steps_per_epoch: training steps an epoch.
+    """
+
+    def __init__(self, run_dir, network, label_set, frames, steps_per_epoch):
+        super().__init__()
+        self.network = network
+        self.label_set = label_set
+        self.frames = frames
+        self.steps_per_epoch = steps_per_epoch
+        self.writers = {
+            split: tf.summary.create_file_writer(str(run_dir / "tensorboard" / split))
+            for split in ("train", "val")
+        }
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write one entry a score; `logs` are Keras's."""
+        step = (epoch + 1) * self.steps_per_epoch
+        for name, value in logs.items():
+            split = "val" if name.startswith("val_") else "train"
+            if np.isfinite(value):
+                with self.writers[split].as_default():
+                    tf.summary.scalar(name.removeprefix("val_"), float(value), step)
+        with self.writers["train"].as_default():
+            rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+            tf.summary.scalar("learning_rate", rate, step)
+        with self.writers["val"].as_default():
+            for frame in self.frames.as_numpy_iterator():
+                name = frame["frame_id"].decode()
+                tf.summary.image(name, draw_frame(self.network, frame, self.label_set)[None], step)
+        for writer in self.writers.values():
+            writer.flush()
+
+    def on_train_end(self, logs=None):
+        """Close the files."""
+        for writer in self.writers.values():
+            writer.close()
+
+
+def draw_frame(network, frame, label_set):
+    """A frame, its truth, the network's answers and their errors, in one picture.
+
+    Args:
+        network: the public two-output network.
+        frame: decoded frame of `data.evaluation_data`, in NumPy.
+        label_set: the network's classes.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    seg, flow = runs.Run(network, label_set).predict_pair(frame["image1"], frame["image2"])
+    return draw_answers(frame, seg, flow, label_set)
+
+
+def draw_answers(frame, seg, flow, label_set):
+    """`draw_frame` for answers already at hand."""
+    truth, known = frame["flow"], frame["flow"][..., 2] > 0
+    # One scale for both, so that their colours can be compared.
+    speeds = np.hypot(truth[..., 0], truth[..., 1])[known] if known.any() else np.hypot(*flow.T)
+    full = max(1.0, float(np.percentile(speeds, 99)))
+    wrong = np.where((seg != frame["seg"]) & (frame["seg"] != 255), 255, 0).astype(np.uint8)
+    return pictures.panel(
+        [
+            ("Image", frame["image1"]),
+            ("Next image", frame["image2"]),
+            ("Segmentation, true", pictures.color_labels(frame["seg"], label_set)),
+            ("Segmentation, predicted", pictures.color_labels(seg, label_set)),
+            (f"Flow, true (full colour {full:.0f} px)", flow_to_color(truth[..., :2], full, known)),
+            ("Flow, predicted", flow_to_color(flow, full)),
+            ("Segmentation errors", np.repeat(wrong[..., None], 3, -1)),
+            (
+                "Flow errors (blue under 3 px, yellow to red over)",
+                pictures.flow_error_map(flow, truth),
+            ),
+        ],
+        2,
+    )

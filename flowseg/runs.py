@@ -1,0 +1,153 @@
+"""Run folders: where a training leaves its weights, and how the other commands ask it.
+
+flags.txt        the flags of the run, reloadable by --flagfile
+label_set.json   its classes
+model.keras      the network with the last weights, best.keras with the best
+checkpoints/     the training's full state after its last epoch, to resume from
+sample_image*.png a real pair of its data, on which exports are checked
+metrics.json     validation scores of the best weights
+history.csv      every score of every epoch
+tensorboard/     events
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import keras
+import numpy as np
+
+# Registers the network's own layers, so that a saved model loads in safe mode.
+import flowseg.model  # noqa: F401
+from flowseg.labels import LabelSet, from_dict
+
+SAMPLE = {"image1": "sample_image1.png", "image2": "sample_image2.png"}
+WEIGHTS = {"best": "best.keras", "last": "model.keras"}
+
+
+class Run(NamedTuple):
+    """A trained network and its classes."""
+
+    model: keras.Model
+    label_set: LabelSet
+
+    def predict(self, image1, image2, scale=1.0):
+        """Raw answers to one pair, at its own size.
+
+        Args:
+            image1: (H, W, 3) RGB 0..255, the earlier frame.
+            image2: (H, W, 3), the later frame.
+            scale: the frames are resized by it for the network, and the answers back.
+
+        Returns:
+            (H, W, C) float32 logits and (H, W, 2) float32 flow in the frames' own pixels.
+        """
+        height, width = image1.shape[:2]
+        small = max(1, round(height * scale)), max(1, round(width * scale))
+        frames = {
+            key: _resize(np.asarray(image), small)[None].astype(np.float32)
+            for key, image in (("image1", image1), ("image2", image2))
+        }
+        answers = self.model.predict_on_batch(frames)
+        seg, flow = (np.asarray(answers[key])[0] for key in ("seg", "flow"))
+        factors = np.float32([width / small[1], height / small[0]])
+        return _resize(seg, (height, width)), _resize(flow, (height, width)) * factors
+
+    def predict_pair(self, image1, image2, scale=1.0):
+        """(H, W) uint8 train ids and (H, W, 2) float32 flow of one pair; see `predict`."""
+        seg, flow = self.predict(image1, image2, scale)
+        return seg.argmax(-1).astype(np.uint8), flow
+
+
+def _resize(image, size):
+    """Averages when it shrinks a frame; the same array when the size is its own."""
+    if image.shape[:2] == size:
+        return image
+    shrinks = size[0] < image.shape[0]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    # OpenCV's resize takes many channels, but some versions only four: one call a plane.
+    planes = [cv2.resize(p, size[::-1], interpolation=method) for p in np.moveaxis(image, -1, 0)]
+    return np.stack(planes, -1)
+
+
+def load_run(run_dir, weights="best"):
+    """A trained run.
+
+    Args:
+        run_dir: folder of a training.
+        weights: "best" or "last".
+
+    Raises:
+        ValueError: no such folder, or one without (readable) weights.
+    """
+    run_dir = Path(run_dir)
+    if not run_dir.is_dir():
+        raise ValueError(f"{run_dir}: no such run folder")
+    model = load_model(run_dir / WEIGHTS[weights])
+    return Run(model, load_run_labels(run_dir))
+
+
+def load_model(path):
+    """A network from a `.keras` file, in Keras's safe mode.
+
+    Raises:
+        ValueError: missing or unreadable.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: missing; this run folder holds no finished epoch: train it first "
+            "(python -m flowseg.train)"
+        )
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # zipfile, h5py, json and Keras each raise their own.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: not a readable FlowSeg model: {reason}") from error
+
+
+def load_run_labels(run_dir):
+    """The classes of a run.
+
+    Raises:
+        ValueError: its label_set.json is missing or damaged.
+    """
+    path = Path(run_dir) / "label_set.json"
+    try:
+        return from_dict(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: the run's classes cannot be read: {error}") from error
+
+
+def write_text(path, text):
+    """Write a small file whole or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    """Write a JSON file whole or not at all; not-a-number becomes null, as JSON wants."""
+    clean = {
+        key: None if isinstance(value, float) and not np.isfinite(value) else value
+        for key, value in content.items()
+    }
+    write_text(path, json.dumps(clean, indent=2) + "\n")
+
+
+def save_model(model, path):
+    """Write a `.keras` file whole or not at all."""
+    path = Path(path)
+    # Keras tells the format by the suffix, so the temporary name keeps it.
+    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        model.save(temporary)
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)

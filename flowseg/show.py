@@ -1,0 +1,129 @@
+"""Draw what the network will see: records as they leave the data pipeline.
+
+python -m flowseg.show --records GLOB --show N --output DIR
+python -m flowseg.show --flagfile experiments/kitti.flags --show N --output DIR
+
+The second form draws the training batches of a recipe, augmentation and all; the first the frames
+as evaluation takes them. One PNG an example: both frames, labels and flow over them, and the second
+frame warped back by the flow, which looks like the first where the flow is right.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from flowseg import commands
+
+# isort: split
+import keras
+
+from flowseg import augment, data, pictures, records
+from flowseg import flags as training_flags
+from flowseg.flow_io import flow_to_color
+from flowseg.flow_ops import backward_warp
+from flowseg.labels import load_label_set
+
+
+def draw_example(image1, image2, flow, seg, label_set):
+    """One example as a picture.
+
+    Args:
+        image1: (H, W, 3) RGB 0..255.
+        image2: (H, W, 3).
+        flow: (H, W, 3) (u, v, valid).
+        seg: (H, W) train ids.
+        label_set: their classes.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    frame1, frame2 = (np.uint8(np.clip(np.rint(x), 0, 255)) for x in (image1, image2))
+    known = flow[..., 2] > 0
+    colours = flow_to_color(flow[..., :2], valid=known)
+    over = np.where(known[..., None], 0.35 * frame1 + 0.65 * colours, frame1).astype(np.uint8)
+    warped = backward_warp(np.float32(image2)[None], np.float32(flow[None, ..., :2]))
+    warped = np.uint8(np.clip(keras.ops.convert_to_numpy(warped)[0], 0, 255))
+    speed = np.hypot(flow[..., 0], flow[..., 1])[known]
+    told = f"mean {speed.mean():.1f} px" if known.any() else "none"
+    return pictures.panel(
+        [
+            ("First frame", frame1),
+            ("Second frame", frame2),
+            (
+                f"Labels ({np.mean(seg != 255):.0%})",
+                pictures.overlay_labels(frame1, seg, label_set),
+            ),
+            (f"Flow ({known.mean():.0%}; {told})", over),
+            ("Second frame warped back", np.where(known[..., None], warped, 0)),
+        ],
+        2,
+    )
+
+
+def examples(args):
+    """Yield (name, image1, image2, flow, seg) in NumPy, as the flags ask for."""
+    label_set = load_label_set(args.label_set)
+    if args.records:
+        files = [path for pattern in args.records for path in records.match_files(pattern)]
+        data.check_records(files, label_set)
+        with records.named_errors(files):
+            for frame in data.evaluation_data(files, label_set).as_numpy_iterator():
+                keys = ("image1", "image2", "flow", "seg")
+                yield frame["frame_id"].decode(), *(frame[key] for key in keys)
+        return
+    if not args.train_records:
+        raise ValueError("give --records, or a recipe by --flagfile")
+    file_sets = [records.match_files(pattern) for pattern in args.train_records]
+    every_file = [path for files in file_sets for path in files]
+    data.check_records(every_file, label_set)
+    batches = data.training_data(
+        file_sets,
+        label_set,
+        height=args.height,
+        width=args.width,
+        batch_size=1,
+        steps_per_epoch=args.steps_per_epoch,
+        seed=args.seed,
+        strength=augment.from_flags(args),
+        weights=args.train_weights,
+        made_flow=args.made_flow,
+    )
+    with records.named_errors(every_file):
+        for i, (inputs, targets) in enumerate(batches.as_numpy_iterator()):
+            images = (inputs[key][0] for key in ("image1", "image2"))
+            yield f"example-{i:04d}", *images, targets["flow"][0], targets["seg"][0]
+
+
+def define_flags():
+    """The flags of this command."""
+    training_flags.define_training_flags(train_records_required=False)
+    flags.adopt_module_key_flags(training_flags)
+    flags.DEFINE_list("records", None, "Draw these shards' frames as they are: GLOB[,GLOB].")
+    flags.DEFINE_integer("show", 8, "How many examples to draw.", 1)
+    flags.DEFINE_string("output", None, "Folder for the pictures.", required=True)
+
+
+def main():
+    """Draw the first examples."""
+    args = flags.FLAGS
+    output = Path(args.output)
+    output.mkdir(parents=True, exist_ok=True)
+    label_set = load_label_set(args.label_set)
+    drawn = 0
+    for name, *example in examples(args):
+        pictures.write_png(output / f"{name}.png", draw_example(*example, label_set))
+        drawn += 1
+        if drawn == args.show:
+            break
+    print(f"{output}: {drawn} pictures")
+
+
+def run():
+    """Entry point of `flowseg-show`."""
+    define_flags()
+    commands.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,257 @@
+"""Train FlowSeg on record shards.
+
+python -m flowseg.train --flagfile experiments/kitti.flags [--run_dir DIR]
+
+leaves a run folder (see flowseg/runs.py) that evaluate, predict, visualize and the exports take,
+and that `tensorboard --logdir runs` shows. The same command again on the same folder resumes
+after the last finished epoch.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from flowseg import commands
+
+# isort: split
+import keras
+import numpy as np
+
+from flowseg import augment, callbacks, data, pictures, records, runs
+from flowseg import flags as training_flags
+from flowseg.labels import load_label_set
+from flowseg.losses import FlowLoss, SegLoss
+from flowseg.metrics import FlowScores, SegScores
+from flowseg.model import build_flowseg, training_model
+
+# Weight of each output's loss; alpha and beta scale them. Coarser flows count less.
+_FLOW_WEIGHTS = {"flow": 1.0, "flow_8": 0.5, "flow_16": 0.25}
+
+
+def build_model(args, label_set):
+    """The public network, with the start weights that the flags ask for."""
+    # Not 0: under a global seed of 0 TensorFlow's Dataset.shuffle takes no seed that is a tensor.
+    keras.utils.set_random_seed(args.seed + 1)
+    model = build_flowseg(len(label_set.names), args.exchange, args.backbone_weights)
+    if args.weights:
+        path = Path(args.weights)
+        copy_weights(runs.load_model(path / "best.keras" if path.is_dir() else path), model)
+    return model
+
+
+def copy_weights(source, target):
+    """Copy every layer's weights by name; what does not fit is left new, with a warning.
+
+    Raises:
+        ValueError: the encoders differ: another network.
+    """
+    new = []
+    for part in ("encoder", "decoder"):
+        donors = {layer.name: layer for layer in source.get_layer(part).layers}
+        for layer in target.get_layer(part).layers:
+            shapes = [w.shape for w in layer.weights]
+            donor = donors.get(layer.name)
+            if donor is not None and [w.shape for w in donor.weights] == shapes:
+                layer.set_weights(donor.get_weights())
+            elif part == "encoder":
+                raise ValueError(f"--weights: its encoder differs from this one at {layer.name}")
+            elif shapes:
+                new.append(layer.name)
+    if new:
+        print(
+            f"warning: these layers do not fit the given weights and start anew: {', '.join(new)}"
+        )
+
+
+def compile_model(model, args, label_set):
+    """The training form of `model`, compiled: one loss an output, weighted by alpha and beta."""
+    training = training_model(model)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if args.warmup_steps else args.learning_rate,
+        max(1, args.steps - args.warmup_steps),
+        alpha=0.01,
+        warmup_target=args.learning_rate if args.warmup_steps else None,
+        warmup_steps=args.warmup_steps,
+    )
+    optimizer = keras.optimizers.AdamW(
+        schedule, weight_decay=args.weight_decay, global_clipnorm=args.clip_norm or None
+    )
+    # Decay would pull norms to zero and biases for nothing.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness"])
+    flow_loss = FlowLoss(args.flow_loss)
+    losses = {"seg": SegLoss(), **dict.fromkeys(_FLOW_WEIGHTS, flow_loss)}
+    weights = {"seg": args.alpha, **{k: args.beta * w for k, w in _FLOW_WEIGHTS.items()}}
+    # A loss dict that misses an output would train silently without it.
+    if set(losses) != set(training.output_names):
+        raise AssertionError(f"losses {sorted(losses)}, outputs {sorted(training.output_names)}")
+    training.compile(
+        optimizer,
+        loss=losses,
+        loss_weights=weights,
+        metrics={"seg": SegScores(label_set.names), "flow": FlowScores()},
+    )
+    return training
+
+
+def resume(training, run_dir):
+    """Take up the state of the last finished epoch.
+
+    Returns:
+        The epoch to begin with, and the best score so far (None before the first).
+
+    Raises:
+        ValueError: a checkpoint that cannot be read.
+    """
+    state_file = run_dir / "checkpoints" / "latest.json"
+    if not state_file.is_file():
+        return 0, None
+    state = json.loads(state_file.read_text())
+    path = run_dir / "checkpoints" / state["file"]
+    try:
+        saved = keras.saving.load_model(path)
+    except Exception as error:  # zipfile, h5py and Keras each raise their own.
+        raise ValueError(
+            f"{path}: not a readable checkpoint ({error}); remove {path.parent} to begin anew from "
+            f"--weights {run_dir / 'model.keras'}"
+        ) from error
+    training.set_weights(saved.get_weights())
+    training.optimizer.build(training.trainable_variables)
+    pairs = zip(training.optimizer.variables, saved.optimizer.variables, strict=True)
+    for variable, value in pairs:
+        variable.assign(value)
+    return state["epoch"], state["best"]
+
+
+def train(args, run_dir):
+    """Run or resume one training; `args` holds the flags of `define_training_flags`.
+
+    Raises:
+        ValueError: what cannot be read or does not fit, by name.
+    """
+    label_set = load_label_set(args.label_set)
+    file_sets = [records.match_files(pattern) for pattern in args.train_records]
+    if args.train_weights and len(args.train_weights) != len(file_sets):
+        raise ValueError(
+            f"--train_weights has {len(args.train_weights)} numbers for {len(file_sets)} sets"
+        )
+    val_files = _validation_files(args.val_records or [])
+    every_file = [path for files in file_sets for path in files] + val_files
+    data.check_records(every_file, label_set)
+
+    model = build_model(args, label_set)
+    training = compile_model(model, args, label_set)
+    first_epoch, best = resume(training, run_dir)
+    steps_per_epoch = min(args.steps_per_epoch, args.steps)
+    epochs = -(-args.steps // steps_per_epoch)
+    if first_epoch >= epochs:
+        print(f"{run_dir}: finished already ({epochs} epochs of {steps_per_epoch} steps)")
+        return
+    if first_epoch:
+        print(f"{run_dir}: resuming after epoch {first_epoch} of {epochs}")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    runs.write_text(run_dir / "flags.txt", training_flags.to_text())
+    runs.write_json(run_dir / "label_set.json", label_set._asdict())
+    drawn = data.evaluation_data(val_files or file_sets[0], label_set)
+    _keep_sample(drawn, run_dir)
+
+    batches = data.training_data(
+        file_sets,
+        label_set,
+        height=args.height,
+        width=args.width,
+        batch_size=args.batch_size,
+        steps_per_epoch=steps_per_epoch,
+        seed=args.seed,
+        first_epoch=first_epoch,
+        strength=augment.from_flags(args),
+        weights=args.train_weights,
+        made_flow=args.made_flow,
+    )
+    validation = data.validation_data(val_files, label_set).map(_coarse_targets)
+    with records.named_errors(every_file):
+        training.fit(
+            batches.map(_coarse_targets),
+            shuffle=False,
+            initial_epoch=first_epoch,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            validation_data=validation if val_files else None,
+            callbacks=[
+                callbacks.TensorBoard(
+                    run_dir, model, label_set, drawn.take(args.pictures), steps_per_epoch
+                ),
+                keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=first_epoch > 0),
+                callbacks.Checkpoint(run_dir, model, args.best_metric, best),
+            ],
+        )
+
+
+def _keep_sample(frames, run_dir):
+    """Put the first real pair (in a set of stills: the first frame twice) into the run."""
+    pairs = frames.filter(lambda frame: frame["has_image2"])
+    frame = next(pairs.concatenate(frames).as_numpy_iterator())
+    for key, name in runs.SAMPLE.items():
+        pictures.write_png(run_dir / name, frame[key])
+
+
+def _coarse_targets(inputs, targets):
+    """The coarser flows are held to the same truth."""
+    return inputs, {**targets, **dict.fromkeys(_FLOW_WEIGHTS, targets["flow"])}
+
+
+def _validation_files(patterns):
+    """Files of the globs; a conversion that put no frame into `val` is no error."""
+    files = []
+    for pattern in patterns:
+        try:
+            files += records.match_files(pattern)
+        except ValueError:
+            index = Path(pattern).parent / "index.json"
+            if not index.is_file() or json.loads(index.read_text())["records"]["val"]:
+                raise
+            print(f"warning: {index} says that no frame is for validation: training without")
+    return files
+
+
+def default_run_dir():
+    """runs/<name of the flagfile>.
+
+    Raises:
+        ValueError: no flagfile to take the name from.
+    """
+    name = training_flags.flagfile_name()
+    if not name:
+        raise ValueError("--run_dir: give a folder for the run (its default needs a --flagfile)")
+    return str(Path("runs") / name)
+
+
+def main():
+    """Train by the flags."""
+    args = flags.FLAGS
+    args.run_dir = args.run_dir or default_run_dir()
+    train(args, Path(args.run_dir))
+    _tell(Path(args.run_dir))
+
+
+def _tell(run_dir):
+    scores = json.loads((run_dir / "metrics.json").read_text())
+    shown = {key: scores[key] for key in training_flags.BEST_METRICS if scores.get(key) is not None}
+    print(f"{run_dir}: " + ", ".join(f"{key} {np.round(v, 3)}" for key, v in shown.items()))
+    print(f"look at it: tensorboard --logdir {run_dir.parent}")
+
+
+def define_flags():
+    """The flags of this command."""
+    training_flags.define_training_flags()
+    flags.adopt_module_key_flags(training_flags)
+
+
+def run():
+    """Entry point of `flowseg-train`."""
+    define_flags()
+    commands.run(main)
+
+
+if __name__ == "__main__":
+    run()

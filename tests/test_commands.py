@@ -1,0 +1,66 @@
+"""How a command ends: exit codes, and one line instead of a traceback."""
+
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+SCRIPT = """
+import sys
+from absl import flags
+from flowseg import commands
+flags.DEFINE_integer("steps", 3, "How many.")
+def main():
+    {body}
+commands.run(main, usage="A try.")
+"""
+
+
+def run(body, *args, **env):
+    command = [sys.executable, "-c", SCRIPT.format(body=body), *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        ("raise ValueError('a.png: bad,\\nand more')", "error: a.png: bad, and more\n"),
+        (f"raise OSError({errno.ENOENT}, 'No such file', 'a.png')", "error: a.png: No such file\n"),
+        ("raise OSError('lost')", "error: lost\n"),
+        ("raise ValueError", "error: ValueError\n"),
+    ],
+)
+def test_errors_are_one_line(body, line):
+    done = run(body)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+
+
+def test_bugs_and_debugging_show_the_traceback():
+    bug = run("{}['x']")
+    assert bug.returncode == 1 and "Traceback" in bug.stderr and "KeyError" in bug.stderr
+    asked = run("raise ValueError('bad')", FLOWSEG_DEBUG="1")
+    assert asked.returncode == 1 and "Traceback" in asked.stderr
+
+
+def test_ctrl_c_and_success():
+    assert run("raise KeyboardInterrupt").returncode == 130
+    done = run("print(flags.FLAGS.steps)", "--steps=5")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "5\n", "")
+
+
+def test_wrong_flags_and_help():
+    wrong = run("pass", "--stpes=5")
+    assert wrong.returncode == 1 and wrong.stderr.count("\n") == 1
+    assert "'stpes'" in wrong.stderr and "steps" in wrong.stderr and "--help" in wrong.stderr
+    text = run("pass", "--help")
+    assert text.returncode == 0 and text.stdout.startswith("A try.")
+
+
+def test_tensorflow_is_quiet_and_its_errors_are_one_line():
+    body = "import tensorflow as tf; tf.strings.to_number('x')"
+    done = run(body)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "could not correctly convert string: x" in done.stderr

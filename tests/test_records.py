@@ -1,0 +1,111 @@
+"""The record schema: what it takes, what it refuses, and how damage is told."""
+
+import pytest
+import tensorflow as tf
+
+from flowseg import records
+
+FRAME = {"image1": b"one", "image1_format": "png", "height": 4, "width": 6}
+PAIR = FRAME | {"image2": b"two", "image2_format": "jpeg", "flow": b"f", "flow_format": "flo"}
+
+
+def write(path, *examples):
+    with tf.io.TFRecordWriter(str(path)) as shard:
+        for example in examples:
+            shard.write(example)
+    return str(path)
+
+
+def test_round_trip(tmp_path):
+    full = PAIR | {
+        "flow_noc": b"n", "labels": b"\0\xff", "label_set": "cityscapes", "instances": b"i",
+        "objects": b"o", "dataset": "kitti", "frame_id": "000002_10",
+    }  # fmt: skip
+    path = write(tmp_path / "a.tfrecord", records.make_example(**full))
+    [(index, fields)] = records.read_shard(path)
+    text = {k: v.encode() if isinstance(v, str) else v for k, v in full.items()}
+    assert index == 0 and fields == text | {"schema": records.SCHEMA_VERSION}
+    assert set(fields) == set(records.FEATURES)
+
+
+def test_what_is_absent_is_empty(tmp_path):
+    [(_, fields)] = records.read_shard(write(tmp_path / "a", records.make_example(**FRAME)))
+    assert fields["image2"] == fields["flow"] == fields["labels"] == fields["label_set"] == b""
+
+
+def test_the_same_fields_give_the_same_bytes():
+    assert records.make_example(**PAIR) == records.make_example(**dict(reversed(PAIR.items())))
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        (FRAME | {"depth": b"d"}, "no such record fields: depth"),
+        (FRAME | {"schema": 1}, "no such record fields: schema"),
+        ({"image1": b"one", "image1_format": "png"}, "needs image1, height and width"),
+        (FRAME | {"image1": b""}, "needs image1"),
+        (FRAME | {"image1_format": "gif"}, "image1_format is 'gif'"),
+        (FRAME | {"image2": b"two"}, "image2 and image2_format"),
+        (FRAME | {"labels": b"l"}, "labels and label_set"),
+        (PAIR | {"flow_format": ""}, "flow and flow_format"),
+        (FRAME | {"flow": b"f", "flow_format": "flo"}, "flow without a second frame"),
+        (FRAME | {"flow_noc": b"f"}, "non-occluded flow without flow"),
+    ],
+)
+def test_fields_that_do_not_fit(fields, match):
+    with pytest.raises(ValueError, match=match):
+        records.make_example(**fields)
+
+
+def test_another_schema_version(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "SCHEMA_VERSION", 99)
+    path = write(tmp_path / "new.tfrecord", records.make_example(**FRAME))
+    monkeypatch.undo()
+    match = "new.tfrecord, record 0: .*version 99, this FlowSeg reads version 1: convert"
+    with pytest.raises(ValueError, match=match):
+        next(records.read_shard(path))
+
+
+def test_a_record_of_another_kind(tmp_path):
+    foreign = tf.train.Example(
+        features=tf.train.Features(
+            feature={"height": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"4"]))}
+        )
+    )
+    path = write(tmp_path / "foreign.tfrecord", foreign.SerializeToString())
+    with pytest.raises(ValueError, match="foreign.tfrecord, record 0"):
+        next(records.read_shard(path))
+    path = write(tmp_path / "noise.tfrecord", records.make_example(**FRAME), b"noise")
+    with pytest.raises(ValueError, match="noise.tfrecord, record 1: damaged"):
+        list(records.read_shard(path))
+
+
+def test_damaged_shard(kitti_records, tmp_path):
+    whole = sorted(kitti_records.glob("train-*.tfrecord"))[0].read_bytes()
+    # A record is its length (8 bytes), a check sum (4), the Example, a check sum (4).
+    first = int.from_bytes(whole[:8], "little") + 16
+    damaged = bytearray(whole)
+    damaged[first + 1000] ^= 1
+    path = tmp_path / "damaged.tfrecord"
+    path.write_bytes(damaged)
+    read = records.read_shard(path)
+    assert next(read)[0] == 0
+    with pytest.raises(ValueError, match="damaged.tfrecord, record 1: damaged.*convert this data"):
+        next(read)
+    path.write_bytes(whole[: first + 1000])
+    with pytest.raises(ValueError, match="damaged.tfrecord, record 1: damaged"):
+        list(records.read_shard(path))
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(ValueError, match="nothing.tfrecord: no such record file"):
+        next(records.read_shard(tmp_path / "nothing.tfrecord"))
+    with pytest.raises(ValueError, match=r"val-\*: no record files match"):
+        records.match_files(f"{tmp_path}/val-*")
+
+
+def test_match_files(tmp_path):
+    for name in ("train-1", "train-0", "val-0"):
+        (tmp_path / name).write_bytes(b"")
+    found = records.match_files(f"{tmp_path}/val-*, {tmp_path}/train-*")
+    assert found == [f"{tmp_path}/{name}" for name in ("val-0", "train-0", "train-1")]
