@@ -38,6 +38,8 @@ class _Scores(keras.metrics.Metric):
 
 def _ratio(part, whole):
     """Percent; NaN where the whole is 0."""
+    # JAX takes no Keras variables inside `where`.
+    part, whole = ops.convert_to_tensor(part), ops.convert_to_tensor(whole)
     known = whole > 0
     return ops.where(known, 100.0 * part / ops.where(known, whole, 1.0), float("nan"))
 

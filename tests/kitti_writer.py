@@ -77,14 +77,12 @@ def _move(layer, x, y):
 
 
 def _see(layers, x, y, frame):
-    """(label id, RGB, index of the layer) seen at places x, y of frame 0 or 1."""
+    """(label id, RGB, index of the layer) seen at places x, y of frame 0, 1, ..."""
     labels, colours, owner = np.zeros(x.shape, int), np.zeros((*x.shape, 3)), np.zeros(x.shape, int)
     for i, layer in enumerate(layers):
-        if frame:
-            back = zip((x, y), layer.shift, layer.centre, strict=True)
-            there = [(p - s + layer.zoom * c) / (1 + layer.zoom) for p, s, c in back]
-        else:
-            there = (x, y)
+        zoom = frame * layer.zoom
+        back = zip((x, y), layer.shift, layer.centre, strict=True)
+        there = [(p - frame * s + zoom * c) / (1 + zoom) for p, s, c in back]
         ids, rgb = layer.look(*there)
         labels[ids > 0], colours[ids > 0], owner[ids > 0] = ids[ids > 0], rgb[ids > 0], i
     return labels, colours, owner
@@ -272,6 +270,15 @@ def write_kitti(
     return Path(folder)
 
 
+def write_clip(folder, frames, seed=0, height=96, width=160):
+    """Write `frames` consecutive frames of one world, as a folder of PNGs; returns its Path."""
+    layers = _make_layers(np.random.default_rng([seed, height, width]), height, width)
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    for frame in range(frames):
+        _save(Path(folder) / f"{frame:03d}.png", _photograph(layers, x, y, frame)[..., ::-1])
+    return Path(folder)
+
+
 def _save(path, image):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
@@ -280,7 +287,10 @@ def _save(path, image):
 def main():
     """The command."""
     values = flags.FLAGS
-    write_kitti(values.output, values.count, values.seed, values.height, values.width)
+    size = (values.height, values.width)
+    write_kitti(values.output, values.count, values.seed, *size)
+    if values.clip:
+        write_clip(Path(values.output) / "clip", values.clip, values.seed, *size)
     print(f"{values.output}: {values.count} made-up frames in KITTI's layout")
 
 
@@ -289,5 +299,6 @@ if __name__ == "__main__":
     flags.DEFINE_integer("count", 24, "Frames.", lower_bound=1)
     flags.DEFINE_integer("height", 128, "Of the frames, in pixels.", lower_bound=16)
     flags.DEFINE_integer("width", 416, "Of the frames, in pixels.", lower_bound=16)
+    flags.DEFINE_integer("clip", 0, "Frames of a video, into the folder clip.", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "Another seed, another world.")
     commands.run(main)

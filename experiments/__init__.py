@@ -1,0 +1,1 @@
+"""Recipes (one flagfile each), and the commands that show, measure and compare."""

@@ -1,0 +1,109 @@
+"""The whole way in one go: convert, train, evaluate, draw, export.
+
+python -m experiments.demo                   on made-up frames, minutes on two cores
+python -m experiments.demo --source KITTI    on your KITTI folder, by experiments/kitti_sample.flags
+
+Every step is one of the project's commands and is printed before it runs, so that it can be
+repeated by hand. The first form scores frames held out of training. The second over-fits your
+frames and scores the same ones, which proves the way and not the network.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from flowseg import commands
+
+# isort: split
+from flowseg import callbacks, data, pictures, records, runs
+from flowseg.frames import read_image
+
+# Of the made-up frames; 40 give every kind of object some room.
+COUNT, HEIGHT, WIDTH, CLIP = 40, 128, 208, 16
+
+
+def step(*arguments):
+    """Run `python -m ARGUMENTS`, told on screen.
+
+    Raises:
+        ValueError: it failed; its own message stands above.
+    """
+    arguments = [str(argument) for argument in arguments]
+    print(f"\n$ python -m {' '.join(arguments)}", flush=True)
+    if subprocess.run([sys.executable, "-m", *arguments]).returncode:
+        raise ValueError(f"the step python -m {arguments[0]} failed")
+
+
+def draw(run_dir, files, output, most=8):
+    """Write one picture a frame: frames, truth, answers and errors side by side."""
+    run = runs.load_run(run_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    for frame in data.evaluation_data(files, run.label_set).take(most).as_numpy_iterator():
+        path = output / f"{frame['frame_id'].decode()}.png"
+        pictures.write_png(path, callbacks.draw_frame(run.model, frame, run.label_set))
+        print(f"drew {path}")
+
+
+def demo(output, source):
+    """Run all steps into the folder `output`."""
+    output = Path(output)
+    recipe = "demo" if source is None else "kitti_sample"
+    made = output / "kitti"
+    if source is None:
+        size = ("--height", HEIGHT, "--width", WIDTH)
+        step("tests.kitti_writer", "--output", made, "--count", COUNT, "--clip", CLIP, *size)
+    records_dir, run_dir = output / "records", output / "run"
+    held_out = 0.2 if source is None else 0
+    convert = ("--output", records_dir, "--val_fraction", held_out, "--overwrite")
+    step("data_prep.kitti", "--source", source or made, *convert)
+    shards = {split: records_dir / f"{split}-*.tfrecord" for split in ("train", "val")}
+    scored = shards["val" if source is None else "train"]
+    sets = ("--train_records", shards["train"], "--val_records", scored)
+    step("flowseg.train", "--flagfile", f"experiments/{recipe}.flags", *sets, "--run_dir", run_dir)
+    metrics = output / "metrics.json"
+    step("flowseg.evaluate", "--run_dir", run_dir, "--records", scored, "--metrics_json", metrics)
+    files = records.match_files(str(scored))
+    draw(run_dir, files, output / "pictures")
+    frame1, frame2 = (run_dir / name for name in runs.SAMPLE.values())
+    pair = ("--image1", frame1, "--image2", frame2)
+    step("flowseg.predict", "--run_dir", run_dir, *pair, "--output", output / "predict")
+    if source is None:
+        video = ("--input", made / "clip", "--output", output / "video.mp4")
+        step("flowseg.visualize", "--run_dir", run_dir, *video)
+    step(
+        "export.saved_model",
+        "--run_dir",
+        run_dir,
+        "--output",
+        output / "saved_model",
+        "--overwrite",
+    )
+    height, width = read_image(frame1).shape[:2]
+    tflite = ("--output", output / "flowseg.tflite", "--height", height, "--width", width)
+    step("export.tflite", "--run_dir", run_dir, *tflite, "--overwrite")
+    print(f"\nLook at {output}/:")
+    print("  pictures/       frames, truth, answers and errors side by side")
+    print("  metrics.json    the scores" + (" on held-out frames" if source is None else ""))
+    if source is None:
+        print("  video.mp4       input, classes and motion of a clip that was never trained on")
+    print("  predict/        seg.png and flow.png as `predict` writes them")
+    print("  saved_model/, flowseg.tflite: the network for servers and for edge devices")
+    print(f"  the training: tensorboard --logdir {output}")
+
+
+def define_flags():
+    """The flags of this command."""
+    flags.DEFINE_string("source", None, "Your KITTI folder; default: made-up frames.")
+    flags.DEFINE_string("output", "demo", "Folder for everything.")
+
+
+def main():
+    """Run the demo."""
+    demo(flags.FLAGS.output, flags.FLAGS.source)
+
+
+if __name__ == "__main__":
+    define_flags()
+    commands.run(main)
