@@ -11,10 +11,23 @@ from flowseg.flow_io import flow_to_color
 _HIGHER = ("seg/miou", "seg/pixel_accuracy")
 
 
+class StopAtStep(keras.callbacks.Callback):
+    """Ends the training after `steps` steps in all, also in the middle of an epoch."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Count."""
+        if int(self.model.optimizer.iterations) >= self.steps:
+            self.model.stop_training = True
+
+
 class Checkpoint(keras.callbacks.Callback):
     """Writes the run's weights and the state to resume from, each whole or not at all.
 
-    Without validation data there is no best: best.keras then holds the last weights.
+    Where validation gives no such score there is no best: best.keras then holds the last weights.
 
     Args:
         run_dir: the run folder (pathlib.Path).
@@ -33,30 +46,21 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Save; `logs` are Keras's."""
         runs.save_model(self.network, self.run_dir / runs.WEIGHTS["last"])
-        score = logs.get(f"val_{self.best_metric}")
-        if self._is_best(score, logs):
-            self.best = None if score is None else float(score)
+        score = logs.get(f"val_{self.best_metric}", np.nan)
+        score = float(score) if np.isfinite(score) else None
+        if self._is_best(score):
+            self.best = score
             runs.save_model(self.network, self.run_dir / runs.WEIGHTS["best"])
             # Validation scores bare, under the names that evaluate gives; without, training's.
-            prefix = "val_" if score is not None else ""
+            validated = any(key.startswith("val_") for key in logs)
+            prefix = "val_" if validated else ""
             scores = {k.removeprefix("val_"): float(v) for k, v in logs.items() if prefix in k}
-            runs.write_json(
-                self.run_dir / "metrics.json",
-                {"step": int(self.model.optimizer.iterations), "validated": bool(prefix), **scores},
-            )
+            about = {"step": int(self.model.optimizer.iterations), "validated": validated}
+            runs.write_json(self.run_dir / "metrics.json", about | scores)
         self._save_state(epoch + 1)
 
-    def _is_best(self, score, logs):
-        if score is None:
-            if any(key.startswith("val_") for key in logs):
-                raise ValueError(
-                    f"--best_metric {self.best_metric}: validation gives no such score"
-                )
-            return True
-        if not np.isfinite(score):
-            # Nothing scored yet is better than a score that the set cannot give.
-            return self.best is None
-        if self.best is None:
+    def _is_best(self, score):
+        if score is None or self.best is None:
             return True
         return score > self.best if self.best_metric in _HIGHER else score < self.best
 
@@ -65,7 +69,8 @@ class Checkpoint(keras.callbacks.Callback):
         folder.mkdir(exist_ok=True)
         name = f"epoch-{epoch:05d}.keras"
         runs.save_model(self.model, folder / name)
-        state = {"epoch": epoch, "file": name, "best": self.best}
+        step = int(self.model.optimizer.iterations)
+        state = {"step": step, "epoch": epoch, "file": name, "best": self.best}
         runs.write_json(folder / "latest.json", state)
         for old in folder.glob("epoch-*.keras"):
             if old.name != name:
@@ -82,15 +87,13 @@ class TensorBoard(keras.callbacks.Callback):
         network: the public two-output network.
         label_set: its classes.
         frames: dataset of decoded frames (`data.evaluation_data`) that are drawn every epoch.
-        steps_per_epoch: training steps an epoch.
     """
 
-    def __init__(self, run_dir, network, label_set, frames, steps_per_epoch):
+    def __init__(self, run_dir, network, label_set, frames):
         super().__init__()
         self.network = network
         self.label_set = label_set
         self.frames = frames
-        self.steps_per_epoch = steps_per_epoch
         self.writers = {
             split: tf.summary.create_file_writer(str(run_dir / "tensorboard" / split))
             for split in ("train", "val")
@@ -98,7 +101,7 @@ class TensorBoard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Write one entry a score; `logs` are Keras's."""
-        step = (epoch + 1) * self.steps_per_epoch
+        step = int(self.model.optimizer.iterations)
         for name, value in logs.items():
             split = "val" if name.startswith("val_") else "train"
             if np.isfinite(value):

@@ -115,6 +115,8 @@ class _QuietTensorFlow:
             def execute_quietly(module):
                 with _no_stderr():
                     execute(module)
+                    # Looks for GPUs now: what it says of a machine without one goes the same way.
+                    module.config.list_physical_devices()
 
             spec.loader.exec_module = execute_quietly
         return spec

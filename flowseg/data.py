@@ -199,7 +199,8 @@ def training_data(
         else:
             mixed = tf.data.Dataset.sample_from_datasets(streams, weights, seed=seed + number)
         numbered = mixed.take(steps_per_epoch * batch_size).enumerate()
-        first = number * steps_per_epoch * batch_size
+        # Room for 2^32 examples an epoch: an example's draws do not depend on the epoch's length.
+        first = number * 2**32
         return numbered.map(lambda index, record: (first + index, record))
 
     def prepare(index, record):

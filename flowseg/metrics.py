@@ -128,7 +128,8 @@ class FlowScores(_Scores):
         error, valid = end_point_error(y_true, y_pred)
         truth = ops.where(valid[..., None], ops.cast(y_true, "float32")[..., :2], 0.0)
         magnitude = ops.sqrt(ops.sum(ops.square(truth), axis=-1))
-        outlier = valid & (error > 3.0) & (error > 0.05 * magnitude)
+        # Said this way round, an answer that is no number is an outlier.
+        outlier = valid & ~((error <= 3.0) | (error <= 0.05 * magnitude))
         counts = ops.sum(ops.cast(valid, "int32"), axis=(1, 2))
         outliers = ops.sum(ops.cast(outlier, "int32"), axis=(1, 2))
         self._count(self._valid, ops.sum(counts))

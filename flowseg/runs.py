@@ -86,7 +86,13 @@ def load_run(run_dir, weights="best"):
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir}: no such run folder")
     model = load_model(run_dir / WEIGHTS[weights])
-    return Run(model, load_run_labels(run_dir))
+    label_set = load_run_labels(run_dir)
+    classes = model.output["seg"].shape[-1]
+    if classes != len(label_set.names):
+        raise ValueError(
+            f"{run_dir}: label_set.json has {len(label_set.names)} classes, the network {classes}"
+        )
+    return Run(model, label_set)
 
 
 def load_model(path):
@@ -102,10 +108,14 @@ def load_model(path):
             "(python -m flowseg.train)"
         )
     try:
-        return keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
+        network = model.name == "flowseg" and set(model.output) == {"seg", "flow"}
     except Exception as error:  # zipfile, h5py, json and Keras each raise their own.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a readable FlowSeg model: {reason}") from error
+        raise ValueError(f"{path}: damaged, or no Keras file ({reason})") from error
+    if not network:
+        raise ValueError(f"{path}: a Keras model, but not a FlowSeg network")
+    return model
 
 
 def load_run_labels(run_dir):

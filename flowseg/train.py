@@ -8,6 +8,7 @@ after the last finished epoch.
 """
 
 import json
+import math
 from pathlib import Path
 
 from absl import flags
@@ -98,29 +99,31 @@ def resume(training, run_dir):
     """Take up the state of the last finished epoch.
 
     Returns:
-        The epoch to begin with, and the best score so far (None before the first).
+        The state that `callbacks.Checkpoint` wrote: `step` and `epoch` to go on from, and the
+        `best` score so far (None before the first).
 
     Raises:
         ValueError: a checkpoint that cannot be read.
     """
     state_file = run_dir / "checkpoints" / "latest.json"
     if not state_file.is_file():
-        return 0, None
+        return {"step": 0, "epoch": 0, "best": None}
     state = json.loads(state_file.read_text())
     path = run_dir / "checkpoints" / state["file"]
     try:
         saved = keras.saving.load_model(path)
+        training.set_weights(saved.get_weights())
+        training.optimizer.build(training.trainable_variables)
+        pairs = zip(training.optimizer.variables, saved.optimizer.variables, strict=True)
+        for variable, value in pairs:
+            variable.assign(value)
     except Exception as error:  # zipfile, h5py and Keras each raise their own.
+        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"{path}: not a readable checkpoint ({error}); remove {path.parent} to begin anew from "
-            f"--weights {run_dir / 'model.keras'}"
+            f"{path}: cannot be resumed from: damaged, or of other flags than now ({reason}); "
+            f"begin in another --run_dir, with --weights {run_dir / 'model.keras'}"
         ) from error
-    training.set_weights(saved.get_weights())
-    training.optimizer.build(training.trainable_variables)
-    pairs = zip(training.optimizer.variables, saved.optimizer.variables, strict=True)
-    for variable, value in pairs:
-        variable.assign(value)
-    return state["epoch"], state["best"]
+    return state
 
 
 def train(args, run_dir):
@@ -141,14 +144,15 @@ def train(args, run_dir):
 
     model = build_model(args, label_set)
     training = compile_model(model, args, label_set)
-    first_epoch, best = resume(training, run_dir)
-    steps_per_epoch = min(args.steps_per_epoch, args.steps)
-    epochs = -(-args.steps // steps_per_epoch)
-    if first_epoch >= epochs:
-        print(f"{run_dir}: finished already ({epochs} epochs of {steps_per_epoch} steps)")
+    state = resume(training, run_dir)
+    remaining = args.steps - state["step"]
+    if remaining <= 0:
+        print(f"{run_dir}: finished already, {state['step']} steps")
         return
-    if first_epoch:
-        print(f"{run_dir}: resuming after epoch {first_epoch} of {epochs}")
+    if state["step"]:
+        print(f"{run_dir}: resuming after step {state['step']}")
+    # Not more than there is to do, for the progress bar.
+    steps_per_epoch = min(args.steps_per_epoch, remaining)
     run_dir.mkdir(parents=True, exist_ok=True)
     runs.write_text(run_dir / "flags.txt", training_flags.to_text())
     runs.write_json(run_dir / "label_set.json", label_set._asdict())
@@ -163,7 +167,7 @@ def train(args, run_dir):
         batch_size=args.batch_size,
         steps_per_epoch=steps_per_epoch,
         seed=args.seed,
-        first_epoch=first_epoch,
+        first_epoch=state["epoch"],
         strength=augment.from_flags(args),
         weights=args.train_weights,
         made_flow=args.made_flow,
@@ -173,16 +177,15 @@ def train(args, run_dir):
         training.fit(
             batches.map(_coarse_targets),
             shuffle=False,
-            initial_epoch=first_epoch,
-            epochs=epochs,
+            initial_epoch=state["epoch"],
+            epochs=state["epoch"] + math.ceil(remaining / steps_per_epoch),
             steps_per_epoch=steps_per_epoch,
             validation_data=validation if val_files else None,
             callbacks=[
-                callbacks.TensorBoard(
-                    run_dir, model, label_set, drawn.take(args.pictures), steps_per_epoch
-                ),
-                keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=first_epoch > 0),
-                callbacks.Checkpoint(run_dir, model, args.best_metric, best),
+                callbacks.TensorBoard(run_dir, model, label_set, drawn.take(args.pictures)),
+                keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=state["step"] > 0),
+                callbacks.Checkpoint(run_dir, model, args.best_metric, state["best"]),
+                callbacks.StopAtStep(args.steps),
             ],
         )
 

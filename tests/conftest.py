@@ -30,6 +30,21 @@ def kitti_records(kitti_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def trained_run(kitti_records, tmp_path_factory):
+    """Run folder of the full KITTI recipe after two steps on the made-up records.
+
+    Not to be changed. Tests that ask a network about pictures take it; what it knows is nothing.
+    """
+    folder = tmp_path_factory.mktemp("runs") / "two steps"
+    run_command(
+        *("flowseg.train", "--flagfile", "experiments/kitti.flags"),
+        *("--steps", 2, "--batch_size", 1, "--run_dir", folder, "--pictures", 1),
+        *("--train_records", kitti_records / "train-*", "--val_records", kitti_records / "val-*"),
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def samples():
     """Folder of small real samples of the public data sets."""
     folder = os.environ.get("FLOWSEG_SAMPLES")

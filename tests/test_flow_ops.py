@@ -205,7 +205,12 @@ def test_learned_upsampling_order():
     # (-1, 0), (0, -1), (1, 1), (0, 0); neighbours are numbered 3 (dy + 1) + (dx + 1).
     flow = np.random.default_rng(0).normal(size=(1, 4, 6, 2))
     logits = np.zeros((1, 4, 6, 2, 2, 9))
-    for fine, (dx, dy) in {(0, 0): (-1, 0), (0, 1): (0, -1), (1, 0): (1, 1), (1, 1): (0, 0)}.items():
+    for fine, (dx, dy) in {
+        (0, 0): (-1, 0),
+        (0, 1): (0, -1),
+        (1, 0): (1, 1),
+        (1, 1): (0, 0),
+    }.items():
         logits[..., fine[0], fine[1], 3 * (dy + 1) + dx + 1] = 50
     result = upsample_flow(flow, logits, 2)
     for y, x in ((1, 1), (2, 4), (1, 3)):

@@ -50,7 +50,10 @@ def test_miou_by_hand():
 
 def test_a_class_that_is_nowhere_is_left_out():
     # As above, with the two sky pixels right: road 3/4, car 4/5, no sky; void hides a sky.
-    truth, predicted = [[[0, 0, 0, 0, 255], [1, 1, 1, 1, 255]]], [[[0, 0, 0, 1, 2], [1, 1, 1, 1, 2]]]
+    truth, predicted = (
+        [[[0, 0, 0, 0, 255], [1, 1, 1, 1, 255]]],
+        [[[0, 0, 0, 1, 2], [1, 1, 1, 1, 2]]],
+    )
     scores = seg_scores(truth, predicted, per_class=True)
     assert scores["seg/miou"] == pytest.approx((75 + 80) / 2)
     assert np.isnan(scores["seg/iou/sky"])

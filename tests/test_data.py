@@ -1,0 +1,282 @@
+"""Records -> decoded frames: exactly what OpenCV and flow_io read from the owner's files."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data_prep import kitti
+from flowseg import data, flow_io, labels, records
+from flowseg.labels import CITYSCAPES
+from tests.kitti_writer import make_frame
+from tests.test_augment import difference
+
+
+def write_shard(path, *examples):
+    """One shard of serialised examples, as the list of files that `data` takes."""
+    with tf.io.TFRecordWriter(str(path)) as shard:
+        for example in examples:
+            shard.write(example)
+    return [str(path)]
+
+
+def read_frames(files, label_set=CITYSCAPES):
+    return list(data.evaluation_data(files, label_set).as_numpy_iterator())
+
+
+def read_rgb(path):
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+
+
+def to_train_ids(ids, label_set=CITYSCAPES):
+    """Owner ids -> train ids, class by class."""
+    train_ids = np.full(ids.shape, 255)
+    for train_id, group in enumerate(label_set.ids):
+        train_ids[np.isin(ids, group)] = train_id
+    return train_ids
+
+
+def assert_warp_helps(frame, flow):
+    """The second frame moved by the true flow, and by no other, looks like the first."""
+    u, v, valid = np.moveaxis(flow, -1, 0)
+    known = valid > 0
+    right = difference(frame, u, v, known)
+    for other in ((0 * u, 0 * v), (-u, -v), (v, u), (u * 1.3, v * 1.3)):
+        assert right < 0.9 * difference(frame, *other, known)
+
+
+@pytest.fixture(scope="module", params=["made-up", "real"])
+def kitti_set(request, tmp_path_factory):
+    """(KITTI folder, its record files)."""
+    if request.param == "made-up":
+        folder = request.getfixturevalue("kitti_folder")
+        output = request.getfixturevalue("kitti_records")
+    else:
+        folder = request.getfixturevalue("samples") / "kitti"
+        output = tmp_path_factory.mktemp("real")
+        kitti.convert([folder], output)
+    return folder, records.match_files(f"{output}/*.tfrecord")
+
+
+def test_kitti_frames_are_what_the_files_hold(kitti_set):
+    folder, files = kitti_set
+    flow_set, label_set = (
+        folder / name / "training" for name in ("data_scene_flow", "data_semantics")
+    )
+    frames = read_frames(files)
+    assert len(frames) == len(list((label_set / "semantic").glob("*.png"))) >= 2
+    for frame in frames:
+        name = frame["frame_id"].decode() + ".png"
+        ids = cv2.imread(str(label_set / "semantic" / name), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(frame["image1"], read_rgb(label_set / "image_2" / name))
+        np.testing.assert_array_equal(frame["seg"], to_train_ids(ids))
+        assert frame["image1"].dtype == np.uint8 and frame["seg"].dtype == np.int32
+        assert frame["dataset"] == b"kitti" and len(np.unique(frame["seg"])) > 3
+        assert frame["has_image2"] == (flow_set / "flow_occ" / name).is_file()
+        if frame["has_image2"]:
+            later = flow_set / "image_2" / name.replace("_10", "_11")
+            np.testing.assert_array_equal(frame["image2"], read_rgb(later))
+            for key, kind in (("flow", "flow_occ"), ("flow_noc", "flow_noc")):
+                expected = flow_io.read_flow(flow_set / kind / name)
+                np.testing.assert_array_equal(frame[key], expected)
+                assert frame[key].dtype == np.float32 and 0 < expected[..., 2].mean() < 1
+            assert_warp_helps(frame, frame["flow_noc"])
+
+
+def test_a_frame_without_a_second(kitti_records):
+    frames = read_frames(records.match_files(f"{kitti_records}/*.tfrecord"))
+    [alone] = [frame for frame in frames if not frame["has_image2"]]
+    assert alone["frame_id"] == b"000004_10" and len(frames) == 5
+    np.testing.assert_array_equal(alone["image2"], alone["image1"])
+    assert not alone["flow"].any() and not alone["flow_noc"].any()
+    assert alone["flow"].shape == alone["flow_noc"].shape == (96, 160, 3)
+
+
+def ppm(image):
+    header = f"P6\n# made by a test\n{image.shape[1]} {image.shape[0]}\n255\n"
+    return header.encode() + image.tobytes()
+
+
+def encoded(image, extension, *options):
+    return cv2.imencode(extension, image[..., ::-1], options)[1].tobytes()
+
+
+def pair_record(image1, image2, form, flow, flow_format, height=96, width=160):
+    return records.make_example(
+        image1=image1, image2=image2, image1_format=form, image2_format=form,
+        flow=flow, flow_format=flow_format, height=height, width=width, frame_id="pair",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["png", "ppm", "jpeg"])
+@pytest.mark.parametrize("flow_format", ["kitti", "flo"])
+def test_every_format_by_made_up_frames(form, flow_format, tmp_path):
+    made = make_frame(0)
+    known = made["visible"]
+    coders = {"png": lambda x: encoded(x, ".png"), "ppm": ppm}
+    coders["jpeg"] = lambda x: encoded(x, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 90)
+    first, second = (coders[form](made[key]) for key in ("image1", "image2"))
+    if flow_format == "kitti":
+        flow = flow_io.encode_kitti_flow(made["flow"], known)
+        expected = flow_io.decode_kitti_flow(flow)
+    else:
+        # Unknown is over 1e9 in .flo; a NaN is as unknown.
+        vectors = made["flow"].copy()
+        vectors[5, 5:9, 0], known[5, 5:9] = np.nan, False
+        flow = flow_io.encode_flo(vectors, known | np.isnan(vectors[..., 0]))
+        expected = flow_io.decode_flo(flow)
+    record = pair_record(first, second, form, flow, flow_format)
+    [frame] = read_frames(write_shard(tmp_path / "a.tfrecord", record))
+    np.testing.assert_array_equal(frame["flow"], expected)
+    np.testing.assert_array_equal(frame["flow"][..., 2], known)
+    assert (frame["flow"][~known] == 0).all() and frame["has_image2"]
+    for key, image in (("image1", first), ("image2", second)):
+        if form == "jpeg":  # the two libraries may round their cosines in other ways
+            image = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
+            off = np.abs(frame[key].astype(int) - image)
+            assert off.mean() < 1.5 and off.max() <= 8
+        else:
+            np.testing.assert_array_equal(frame[key], made[key])
+    # What the record lacks is masked.
+    assert (frame["seg"] == 255).all() and not frame["flow_noc"].any()
+    assert_warp_helps(frame, frame["flow"])
+
+
+def test_grey_frames_become_rgb(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (6, 8), np.uint8)
+    png = cv2.imencode(".png", grey)[1].tobytes()
+    record = records.make_example(image1=png, image1_format="png", height=6, width=8)
+    [frame] = read_frames(write_shard(tmp_path / "grey.tfrecord", record))
+    np.testing.assert_array_equal(frame["image1"], np.stack([grey] * 3, -1))
+
+
+@pytest.mark.parametrize("dataset", ["middlebury", "flyingchairs"])
+def test_real_flo_files(dataset, samples, tmp_path):
+    if dataset == "middlebury":
+        pairs = [
+            [*sorted((samples / "middlebury/other-data" / truth.parent.name).iterdir()), truth]
+            for truth in sorted((samples / "middlebury/other-gt-flow").glob("*/flow10.flo"))
+        ]
+    else:
+        pairs = [
+            [truth.with_name(truth.name.replace("gt.flo", f"img{i}.ppm")) for i in (0, 1)] + [truth]
+            for truth in sorted((samples / "flyingchairs").glob("*.flo"))
+        ]
+    assert len(pairs) == 3
+    for first, second, truth in pairs:
+        shape = read_rgb(first).shape[:2]
+        image1, image2, flow = (path.read_bytes() for path in (first, second, truth))
+        record = pair_record(image1, image2, first.suffix[1:], flow, "flo", *shape)
+        [frame] = read_frames(write_shard(tmp_path / "real.tfrecord", record))
+        np.testing.assert_array_equal(frame["image1"], read_rgb(first))
+        np.testing.assert_array_equal(frame["image2"], read_rgb(second))
+        np.testing.assert_array_equal(frame["flow"], flow_io.read_flow(truth))
+        assert_warp_helps(frame, frame["flow"])
+
+
+MERGED = {
+    "names": ["way", "vehicle"],
+    "ids": [[7, 8], [26, 27, 28]],
+    "palette": [[128, 64, 128], [0, 0, 142]],
+    "numbering": "cityscapes",
+}
+
+
+def test_a_users_label_set(kitti_records, kitti_folder, tmp_path):
+    path = tmp_path / "merged.json"
+    path.write_text(json.dumps(MERGED))
+    merged = labels.load_label_set(str(path))
+    files = records.match_files(f"{kitti_records}/train-*")
+    data.check_records(files, merged)
+    seen = set()
+    for frame in read_frames(files, merged):
+        name = frame["frame_id"].decode() + ".png"
+        semantic = kitti_folder / "data_semantics/training/semantic" / name
+        ids = cv2.imread(str(semantic), cv2.IMREAD_UNCHANGED)
+        # Road 7 and pavement 8 are way, car 26, truck 27 and bus 28 vehicle, all else void.
+        expected = np.select([(ids == 7) | (ids == 8), (ids >= 26) & (ids <= 28)], [0, 1], 255)
+        np.testing.assert_array_equal(frame["seg"], expected)
+        seen |= set(np.unique(ids))
+    assert {7, 8, 26, 11, 21} <= seen
+
+
+def test_labels_without_a_map(kitti_records, kitti_folder, tmp_path):
+    foreign = labels.from_dict({**MERGED, "name": "mine", "numbering": "other"})
+    files = records.match_files(f"{kitti_records}/train-*")
+    match = r"train-.*tfrecord: label set 'mine' has no map for .*'cityscapes'.*--label_set"
+    with pytest.raises(ValueError, match=match):
+        data.check_records(files, foreign)
+    # Where only a later record has labels, the pipeline tells.
+    png = encoded(np.zeros((4, 4, 3), np.uint8), ".png")
+    frame = {"image1": png, "image1_format": "png", "height": 4, "width": 4}
+    label_png = cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()
+    labelled = frame | {"labels": label_png, "label_set": "cityscapes", "frame_id": "no7"}
+    examples = [records.make_example(**fields) for fields in (frame, labelled)]
+    files = write_shard(tmp_path / "late.tfrecord", *examples)
+    data.check_records(files, foreign)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="no7: .*cityscapes.*no map.*mine"):
+        read_frames(files, foreign)
+
+
+@pytest.fixture
+def copy(kitti_records, tmp_path):
+    """A copy of the made-up records, to be spoilt: its train shard."""
+    shutil.copytree(kitti_records, tmp_path / "copy")
+    return next((tmp_path / "copy").glob("train-*.tfrecord"))
+
+
+def test_sound_records_pass_the_check(copy):
+    data.check_records([str(copy)], CITYSCAPES)
+    copy.with_name("index.json").unlink()
+    data.check_records([str(copy)], CITYSCAPES)
+
+
+def test_a_shard_of_another_size_than_its_index_says(copy):
+    write_shard(copy, *(s.numpy() for s in tf.data.TFRecordDataset(str(copy)).take(3)))
+    with pytest.raises(ValueError, match=f"{copy.name}: .* bytes, but .*index.json says .*again"):
+        data.check_records([str(copy)], CITYSCAPES)
+
+
+def test_another_schema_version(copy, monkeypatch):
+    monkeypatch.setattr(records, "SCHEMA_VERSION", 2)
+    with pytest.raises(ValueError, match=f"{copy.name}, record 0: .*version 1, .* version 2"):
+        data.check_records([str(copy)], CITYSCAPES)
+
+
+def spoil(path, number):
+    """Flip one bit in the middle of record `number`: length (8), sum (4), Example, sum (4)."""
+    content, start = bytearray(path.read_bytes()), 0
+    for _ in range(number):
+        start += int.from_bytes(content[start : start + 8], "little") + 16
+    content[start + 12 + int.from_bytes(content[start : start + 8], "little") // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_record_is_named(copy):
+    spoil(copy, 2)
+    files = records.match_files(f"{copy.parent}/*.tfrecord")
+    data.check_records(files, CITYSCAPES)  # looks at first records alone
+    with pytest.raises(ValueError, match=f"{copy.name}, record 2: damaged"):
+        with records.named_errors(files):
+            read_frames(files)
+    batches = data.training_data(
+        [files], CITYSCAPES, height=32, width=32, batch_size=1, steps_per_epoch=8
+    )
+    with pytest.raises(ValueError, match=f"{copy.name}, record 2: damaged"):
+        with records.named_errors(files):
+            for _ in batches.take(8):
+                pass
+    spoil(copy, 2)
+    spoil(copy, 0)
+    with pytest.raises(ValueError, match=f"{copy.name}, record 0: damaged"):
+        data.check_records([str(copy)], CITYSCAPES)
+
+
+def test_an_error_that_is_no_damage_stays_itself(tmp_path):
+    record = records.make_example(image1=b"no PNG", image1_format="png", height=4, width=4)
+    files = write_shard(tmp_path / "a.tfrecord", record)
+    with pytest.raises(tf.errors.InvalidArgumentError), records.named_errors(files):
+        read_frames(files)

@@ -1,0 +1,299 @@
+"""`flowseg.evaluate`: which numbers it gives, from which frames, and how it fails."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from flowseg import data, records, runs
+from flowseg.evaluate import evaluate, table
+from flowseg.flow_io import encode_kitti_flow
+from flowseg.labels import CITYSCAPES
+from tests.conftest import run_command
+
+ROAD, CAR, BUS = (CITYSCAPES.names.index(name) for name in ("road", "car", "bus"))
+FLOW_NAMES = {"flow/aepe", "flow/fl_all", "flow/fl_all_per_image"}
+
+
+def png(image):
+    return cv2.imencode(".png", np.ascontiguousarray(image))[1].tobytes()
+
+
+def make_record(size, number, labels=None, flow=None, noc=None, pair=True):
+    """A serialised frame of one colour, `number`; its second frame has the next colour."""
+    fields = {"height": size[0], "width": size[1], "frame_id": f"{number:06d}_10"}
+    for key, colour in {"image1": number, "image2": number + 1}.items():
+        if key == "image1" or pair:
+            fields |= {key: png(np.full((*size, 3), colour, np.uint8)), f"{key}_format": "png"}
+    if labels is not None:
+        fields |= {"labels": png(np.uint8(labels)), "label_set": "cityscapes"}
+    for key, valid in {"flow": flow, "flow_noc": noc}.items():
+        if valid is not None:
+            truth = np.full((*size, 2), 2.0)
+            fields |= {key: encode_kitti_flow(truth, valid), "flow_format": "kitti"}
+    return records.make_example(**fields)
+
+
+def write(path, *examples):
+    with tf.io.TFRecordWriter(str(path)) as shard:
+        for example in examples:
+            shard.write(example)
+    return str(path)
+
+
+def fake_run(flow=(2.0, 2.0), classes=lambda number: ROAD):
+    """A run that answers every pixel alike, and notes what it was shown."""
+    run = SimpleNamespace(label_set=CITYSCAPES, shown=[])
+
+    def predict(image1, image2, scale):
+        number = int(image1[0, 0, 0])
+        run.shown.append((image1.shape, number, int(image2[0, 0, 0]), scale))
+        answer = np.asarray(flow(number) if callable(flow) else flow, np.float32)
+        logits = np.zeros((*image1.shape[:2], 19), np.float32)
+        logits[..., classes(number)] = 1
+        return logits, np.broadcast_to(answer, (*image1.shape[:2], 2))
+
+    run.predict = predict
+    return run
+
+
+def tiny_model(seg=1, flow=1.0):
+    """A network that answers class `seg` and the flow (`flow`, `flow`) px everywhere."""
+    images = {name: keras.Input((None, None, 3), name=name) for name in ("image1", "image2")}
+    both = keras.layers.Concatenate()(list(images.values()))
+    heads = {
+        "seg": (19, keras.initializers.Constant(np.eye(19)[seg].tolist())),
+        "flow": (2, keras.initializers.Constant(flow)),
+    }
+    outputs = {
+        name: keras.layers.Conv2D(
+            width, 1, kernel_initializer="zeros", bias_initializer=bias, name=name
+        )(both)
+        for name, (width, bias) in heads.items()
+    }
+    return keras.Model(images, outputs)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A run folder whose network answers road, and (1, 1) px. Not to be changed."""
+    folder = tmp_path_factory.mktemp("run")
+    runs.save_model(tiny_model(ROAD), folder / "best.keras")
+    runs.write_json(folder / "label_set.json", CITYSCAPES._asdict())
+    return folder
+
+
+def test_scores_are_pooled_over_frames_of_different_sizes(tmp_path):
+    labels = np.array([[7, 7, 26], [255, 0, 26]])
+    first = np.array([[1, 1, 1], [1, 0, 0]])
+    files = [
+        write(tmp_path / "a", make_record((2, 3), 10, labels, flow=first)),
+        write(
+            tmp_path / "b",
+            make_record((4, 6), 20, np.full((4, 6), 7), np.ones((4, 6)), np.ones((4, 6))),
+        ),
+    ]
+    # Frame 10 errs by (3, 4), so 5 px, at each of its 4 valid pixels; frame 20 is right.
+    run = fake_run(
+        flow=lambda number: (5, 6) if number == 10 else (2, 2),
+        classes=lambda number: CAR if number == 10 else ROAD,
+    )
+    kept = []
+    scores, seen = evaluate(run, files, answers=lambda *answer: kept.append(answer))
+    # Truth by row, answer by column: road (24 road, 2 car), car (0 road, 2 car); 2 px are void.
+    expected = {
+        "seg/miou": (100 * 24 / 26 + 100 * 2 / 4) / 2,
+        "seg/pixel_accuracy": 100 * 26 / 28,
+        "seg/iou/road": 100 * 24 / 26,
+        "seg/iou/car": 50.0,
+        "flow/aepe": 5 * 4 / 28,
+        "flow/fl_all": 100 * 4 / 28,
+        "flow/fl_all_per_image": 50.0,
+        # Frame 10 has no such truth, so it counts nowhere.
+        "flow/aepe_noc": 0.0,
+        "flow/fl_all_noc": 0.0,
+        "flow/fl_all_per_image_noc": 0.0,
+    }
+    assert scores == pytest.approx(expected, abs=1e-5)
+    assert seen == {"frames": 2, "seg": 2, "flow": 2, "flow_noc": 1, "single": 0}
+    assert run.shown == [((2, 3, 3), 10, 11, 1.0), ((4, 6, 3), 20, 21, 1.0)]
+    assert [frame["frame_id"] for frame, *_ in kept] == [b"000010_10", b"000020_10"]
+    shapes = [(logits.shape, flow.shape) for _, logits, flow in kept]
+    assert shapes == [((2, 3, 19), (2, 3, 2)), ((4, 6, 19), (4, 6, 2))]
+
+
+def test_labels_alone_give_no_flow_numbers(tmp_path):
+    path = write(tmp_path / "a", make_record((3, 4), 7, np.full((3, 4), 28), pair=False))
+    run = fake_run(classes=lambda number: BUS)
+    scores, seen = evaluate(run, [path])
+    # All other classes are in neither truth nor answer: no number.
+    assert scores == {"seg/miou": 100.0, "seg/pixel_accuracy": 100.0, "seg/iou/bus": 100.0}
+    assert seen == {"frames": 1, "seg": 1, "flow": 0, "flow_noc": 0, "single": 1}
+    assert run.shown == [((3, 4, 3), 7, 7, 1.0)]
+
+
+def test_flow_alone_gives_no_class_numbers(tmp_path):
+    void = make_record((3, 4), 7, np.full((3, 4), 255), flow=np.eye(3, 4))
+    path = write(tmp_path / "a", void, make_record((3, 4), 9, flow=np.eye(3, 4)))
+    scores, seen = evaluate(fake_run(), [path])
+    assert scores == pytest.approx(dict.fromkeys(FLOW_NAMES, 0.0), abs=1e-5)
+    assert seen == {"frames": 2, "seg": 0, "flow": 2, "flow_noc": 0, "single": 0}
+
+
+def test_flow_that_is_no_number_is_never_a_good_score(tmp_path):
+    path = write(tmp_path / "a", make_record((3, 4), 7, flow=np.ones((3, 4))))
+    scores, _ = evaluate(fake_run(flow=(np.nan, np.nan)), [path])
+    # Not within 3 px of anything.
+    assert scores == {"flow/fl_all": 100.0, "flow/fl_all_per_image": 100.0}
+
+
+def test_made_up_kitti(kitti_records):
+    files = records.match_files(f"{kitti_records}/train-*,{kitti_records}/val-*")
+    scores, seen = evaluate(fake_run(), files)
+    assert seen == {"frames": 5, "seg": 5, "flow": 4, "flow_noc": 4, "single": 1}
+    classes = {name for name in scores if name.startswith("seg/iou/")}
+    assert "seg/iou/road" in classes and "seg/iou/wall" not in classes
+    assert set(scores) == classes | {"seg/miou", "seg/pixel_accuracy"} | FLOW_NAMES | {
+        f"{name}_noc" for name in FLOW_NAMES
+    }
+    assert all(type(score) is float and np.isfinite(score) for score in scores.values())
+
+
+def test_the_table():
+    lines = table({"seg/miou": 12.34567, "flow/aepe": 1.5, "flow/aepe_noc": 10.0}).splitlines()
+    assert [line.split() for line in lines] == [
+        ["seg/miou", "12.346", "%"],
+        ["flow/aepe", "1.500", "px"],
+        ["flow/aepe_noc", "10.000", "px"],
+    ]
+    assert len({line.index(".") for line in lines}) == 1
+
+
+def test_scale_resizes_frames_and_answers():
+    model, shown = tiny_model(CAR), []
+
+    def answer(frames):
+        shown.append(
+            {key: (frame.shape, frame.dtype, frame.max()) for key, frame in frames.items()}
+        )
+        return model.predict_on_batch(frames)
+
+    run = runs.Run(SimpleNamespace(predict_on_batch=answer), CITYSCAPES)
+    image = np.full((76, 214, 3), 200, np.uint8)
+    for size, scale, factors in (
+        ((76, 214), 1.0, (1, 1)),
+        ((38, 107), 0.5, (2, 2)),
+        ((152, 428), 2.0, (0.5, 0.5)),
+        # Not a whole number of pixels: each axis has its own factor.
+        ((25, 71), 0.33, (214 / 71, 76 / 25)),
+    ):
+        logits, flow = run.predict(image, image + 1, scale)
+        assert shown[-1] == {
+            "image1": ((1, *size, 3), np.float32, 200),
+            "image2": ((1, *size, 3), np.float32, 201),
+        }
+        assert logits.shape == (76, 214, 19) and flow.shape == (76, 214, 2)
+        assert logits.dtype == flow.dtype == np.float32
+        np.testing.assert_allclose(flow, np.broadcast_to(factors, flow.shape), rtol=1e-6)
+        seg, _ = run.predict_pair(image, image, scale)
+        assert seg.dtype == np.uint8 and (seg == CAR).all()
+
+
+def test_what_is_seen_at_half_scale_stays_in_its_place():
+    # The network answers what it sees: flow = (red, green) of the first frame.
+    def answer(frames):
+        return {"seg": frames["image1"], "flow": frames["image1"][..., :2]}
+
+    run = runs.Run(SimpleNamespace(predict_on_batch=answer), CITYSCAPES)
+    image = np.zeros((20, 40, 3), np.uint8)
+    image[:, 10:14, 0] = 100
+    red, green = np.moveaxis(run.predict(image, image, 0.5)[1], -1, 0)
+    centre = (red * np.arange(40)).sum() / red.sum()
+    assert centre == pytest.approx(11.5, abs=1e-3) and (green == 0).all()
+
+
+def test_the_scale_of_evaluate(tmp_path):
+    path = write(tmp_path / "a", make_record((6, 8), 7, flow=np.ones((6, 8))))
+    run = runs.Run(tiny_model(), CITYSCAPES)
+    assert evaluate(run, [path])[0]["flow/aepe"] == pytest.approx(2**0.5, abs=1e-5)
+    assert evaluate(run, [path], scale=0.5)[0]["flow/aepe"] == pytest.approx(0, abs=1e-5)
+
+
+def test_nothing_to_score(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere-\*: no record files match"):
+        records.match_files(f"{tmp_path}/nowhere-*")
+    empty = write(tmp_path / "empty.tfrecord")
+    data.check_records([empty], CITYSCAPES)
+    with pytest.raises(ValueError, match="empty.tfrecord: no records: nothing to score"):
+        evaluate(fake_run(), [empty])
+    # A frame without any truth is looked at, and gives no number.
+    scores, seen = evaluate(fake_run(), [empty, write(tmp_path / "b", make_record((3, 4), 7))])
+    assert scores == {} and seen["frames"] == 1
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    frame = make_record((3, 4), 7, np.full((3, 4), 7), pair=False)
+    path = Path(write(tmp_path / "bad.tfrecord", frame, frame))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match="bad.tfrecord, record 1: damaged"):
+        evaluate(fake_run(), [str(path)])
+
+
+def test_run_folders_that_cannot_be_read(tmp_path, run_dir):
+    with pytest.raises(ValueError, match="gone: no such run folder"):
+        runs.load_run(tmp_path / "gone")
+    with pytest.raises(ValueError, match="best.keras: missing; .* train it first"):
+        runs.load_run(tmp_path)
+    with pytest.raises(ValueError, match="model.keras: missing"):
+        runs.load_run(run_dir, "last")
+    whole = (run_dir / "best.keras").read_bytes()
+    for damaged in (b"", b"no model", whole[: len(whole) // 2]):
+        (tmp_path / "best.keras").write_bytes(damaged)
+        with pytest.raises(ValueError, match="best.keras: not a readable FlowSeg model"):
+            runs.load_run(tmp_path)
+    (tmp_path / "best.keras").write_bytes(whole)
+    for damaged in (None, "{", '{"names": ["road"]}'):
+        if damaged:
+            (tmp_path / "label_set.json").write_text(damaged)
+        with pytest.raises(ValueError, match="label_set.json: the run's classes cannot be read"):
+            runs.load_run(tmp_path)
+    assert runs.load_run(run_dir).label_set == CITYSCAPES
+
+
+def test_metrics_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.json"
+    runs.write_json(path, {"flow/aepe": 1.5, "seg/miou": float("nan")})
+    assert json.loads(path.read_text()) == {"flow/aepe": 1.5, "seg/miou": None}
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    for step in ("rename", "write_text"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, step, fail)
+            with pytest.raises(OSError, match="No space"):
+                runs.write_json(path, {"flow/aepe": 2.5})
+        assert json.loads(path.read_text())["flow/aepe"] == 1.5
+        assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_the_command(run_dir, kitti_records, tmp_path):
+    output = tmp_path / "new" / "metrics.json"
+    command = ["flowseg.evaluate", "--run_dir", run_dir, "--metrics_json", output, "--scale=0.5"]
+    globs = f"{kitti_records}/train-*,{kitti_records}/val-*"
+    done = run_command(*command, "--records", globs)
+    written = json.loads(output.read_text())
+    files = records.match_files(globs)
+    assert written == pytest.approx(evaluate(runs.load_run(run_dir), files, scale=0.5)[0])
+    assert all(f"{name} " in done.stdout for name in written)
+    assert "5 frames, 5 with labels, 4 with flow truth; 1 have no second frame" in done.stdout
+    assert [file.name for file in output.parent.iterdir()] == ["metrics.json"]
+
+    (tmp_path / "best.keras").write_bytes(b"no model")
+    wrong = run_command("flowseg.evaluate", "--run_dir", tmp_path, "--records", globs, ok=False)
+    assert f"{tmp_path}/best.keras: not a readable FlowSeg model" in wrong.stderr

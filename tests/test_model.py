@@ -1,0 +1,162 @@
+"""The network: shapes, invariants, saving; on small inputs and random weights."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from flowseg import backbones
+from flowseg.decoder import EXCHANGES, SoftArgmax, UnitFeatures, build_decoder
+from flowseg.model import PadToMultiple, build_flowseg, training_model
+
+
+@pytest.fixture(scope="module")
+def network():
+    keras.utils.set_random_seed(1)
+    return build_flowseg(5)
+
+
+def frames(height, width, batch=1, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (batch, height, width, 3)
+    return {key: rng.uniform(0, 255, shape).astype("float32") for key in ("image1", "image2")}
+
+
+@pytest.mark.parametrize("size", [(64, 96), (50, 70), (33, 1), (9, 130)])
+def test_any_size_in_the_same_out(network, size):
+    answers = network(frames(*size, batch=2))
+    assert set(answers) == {"seg", "flow"}
+    assert answers["seg"].shape == (2, *size, 5)
+    assert answers["flow"].shape == (2, *size, 2)
+    assert all(np.isfinite(ops.convert_to_numpy(x)).all() for x in answers.values())
+
+
+def test_padding_repeats_the_border_and_leaves_whole_sizes_alone():
+    image = np.arange(2 * 3, dtype="float32").reshape(1, 2, 3, 1)
+    padded = ops.convert_to_numpy(PadToMultiple(4)(image))[0, ..., 0]
+    # Rows 0, 1, then 1 again twice; columns 0, 1, 2, then 2 again.
+    expected = np.array([[0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5]])
+    np.testing.assert_array_equal(padded, expected)
+    whole = np.ones((1, 8, 4, 1), "float32")
+    np.testing.assert_array_equal(ops.convert_to_numpy(PadToMultiple(4)(whole)), whole)
+
+
+def test_a_batch_answers_as_its_examples_do(network):
+    pair = frames(64, 96, batch=2)
+    together = network(pair)
+    for i in range(2):
+        alone = network({key: image[i : i + 1] for key, image in pair.items()})
+        for key in together:
+            a, b = (ops.convert_to_numpy(x) for x in (together[key][i : i + 1], alone[key]))
+            np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_the_second_frame_matters_to_flow_and_through_the_exchange_not_yet_to_seg(network):
+    pair = frames(64, 96)
+    other = {**pair, "image2": frames(64, 96, seed=1)["image2"]}
+    first, second = network(pair), network(other)
+    assert np.abs(ops.convert_to_numpy(first["flow"] - second["flow"])).max() > 0.01
+    # The hand-over starts at zero: "both" begins as "none".
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(first["seg"]), ops.convert_to_numpy(second["seg"]), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_exchange_builds_just_the_hand_overs_it_names(exchange):
+    shapes = {f"stride{s}": (None, None, None, 8) for s in backbones.STRIDES}
+    decoder = build_decoder(shapes, 3, exchange)
+    names = {layer.name for layer in decoder.layers}
+    for direction in ("seg_to_flow", "flow_to_seg"):
+        found = {f"{direction}_{stride}" for stride in (16, 8, 4)} & names
+        assert len(found) == (3 if exchange in (direction, "both") else 0)
+
+
+def test_unknown_exchange():
+    with pytest.raises(ValueError, match="sideways.*both"):
+        build_decoder({}, 3, "sideways")
+
+
+def test_training_form_shares_every_layer(network):
+    training = training_model(network)
+    assert list(training.output_names) and set(training.output) == {
+        *("seg", "flow", "flow_8", "flow_16")
+    }
+    assert {id(w) for w in training.weights} == {id(w) for w in network.weights}
+    pair = frames(40, 72)
+    public, private = network(pair), training(pair)
+    for key in public:
+        np.testing.assert_array_equal(*(ops.convert_to_numpy(x[key]) for x in (public, private)))
+    assert private["flow_16"].shape == (1, 40, 72, 2)
+
+
+def test_encoder_sees_rgb_normalised_as_the_imagenet_weights_want(network):
+    encoder = network.get_layer("encoder")
+    stem = keras.Model(encoder.input, encoder.get_layer("normalize").output)
+    colour = np.array([[[[200.0, 100.0, 50.0]]]], "float32").repeat(32, 1).repeat(32, 2)
+    # Blue, green, red, less the ImageNet means.
+    expected = [50 - 103.939, 100 - 116.779, 200 - 123.68]
+    np.testing.assert_allclose(ops.convert_to_numpy(stem(colour))[0, 0, 0], expected, rtol=1e-5)
+    strides = {key: x.shape[1:3] for key, x in encoder(np.zeros((1, 64, 96, 3))).items()}
+    assert strides == {f"stride{s}": (64 // s, 96 // s) for s in (4, 8, 16, 32)}
+
+
+def test_saved_model_loads_in_safe_mode_and_answers_alike(network, tmp_path):
+    network.save(tmp_path / "network.keras")
+    again = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
+    pair = frames(40, 56)
+    for key, answer in network(pair).items():
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(answer), ops.convert_to_numpy(again(pair)[key]), atol=1e-4
+        )
+    assert training_model(again).count_params() == network.count_params()
+
+
+def test_unit_features_have_length_one_and_forget_gain_and_offset():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, 6, 7, 16)).astype("float32")
+    units = ops.convert_to_numpy(UnitFeatures()(x))
+    np.testing.assert_allclose(np.linalg.norm(units, axis=-1), 1, atol=1e-3)
+    np.testing.assert_allclose(ops.convert_to_numpy(UnitFeatures()(3 * x + 5)), units, atol=1e-3)
+
+
+def test_soft_argmax_points_at_the_best_match_in_x_y_order():
+    # r = 1: entry 3 * (dy + 1) + (dx + 1); the match is at dx = 1, dy = -1: entry 2.
+    cost = np.zeros((1, 5, 5, 9), "float32")
+    cost[..., 2] = 1
+    displacement = ops.convert_to_numpy(SoftArgmax(1)(cost))[0, 2, 2]
+    np.testing.assert_allclose(displacement, [1, -1], atol=1e-3)
+
+
+def test_backbone_weights_that_cannot_be_had(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="nowhere.h5: neither none, imagenet, nor a file"):
+        backbones.build_resnet50("nowhere.h5")
+    (tmp_path / "bad.weights.h5").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="bad.weights.h5: not weights of ResNet50"):
+        backbones.build_resnet50(str(tmp_path / "bad.weights.h5"))
+
+    real = keras.applications.ResNet50
+
+    def offline(*args, weights=None, **kwargs):
+        if weights == "imagenet":
+            raise OSError("no network")
+        return real(*args, weights=weights, **kwargs)
+
+    monkeypatch.setattr(keras.applications, "ResNet50", offline)
+    with pytest.raises(ValueError, match="could not be downloaded.*--backbone_weights"):
+        backbones.build_resnet50("imagenet")
+
+
+def test_backbone_weights_from_a_file(tmp_path):
+    donor = keras.applications.ResNet50(include_top=False, weights=None)
+    donor.save_weights(tmp_path / "donor.weights.h5")
+    encoder = backbones.build_resnet50(str(tmp_path / "donor.weights.h5"))
+    for name in ("conv1_conv", "conv5_block3_out"):
+        for a, b in zip(
+            donor.get_layer(name).get_weights(), encoder.get_layer(name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(
+        donor.get_layer("conv5_block3_3_conv").get_weights()[0],
+        encoder.get_layer("conv5_block3_3_conv").get_weights()[0],
+    )
