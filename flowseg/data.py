@@ -26,13 +26,11 @@ def check_records(files, label_set):
         ValueError: naming the file: damaged, of another schema, or labels without a map.
     """
     for path in map(Path, files):
-        index = path.with_name("index.json")
-        written = json.loads(index.read_text())["files"] if index.is_file() else {}
-        expected = written.get(path.name, {}).get("bytes")
+        expected = _indexed_bytes(path)
         if expected not in (None, path.stat().st_size):
             raise ValueError(
-                f"{path}: {path.stat().st_size} bytes, but {index} says {expected}: not the whole "
-                "shard; copy or convert it again"
+                f"{path}: {path.stat().st_size} bytes, but its index.json says {expected}: not the "
+                "whole shard; copy or convert it again"
             )
         _, fields = next(records.read_shard(path), (0, None))
         if fields and fields["labels"]:
@@ -40,6 +38,17 @@ def check_records(files, label_set):
                 train_id_table(label_set, fields["label_set"].decode())
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
+
+
+def _indexed_bytes(path):
+    """The size of a shard by the index.json beside it; None where there is none."""
+    index = path.with_name("index.json")
+    try:
+        return json.loads(index.read_text())["files"].get(path.name, {}).get("bytes")
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index}: damaged ({error}); convert this data again") from error
 
 
 def frame_decoder(label_set):
@@ -75,16 +84,20 @@ def frame_decoder(label_set):
 
 
 def _decode_image(data, image_format, shape):
-    # TensorFlow reads no PPM, but a binary PPM ends in its pixels.
     def ppm():
-        pixels = tf.strings.substr(data, -3 * shape[0] * shape[1], 3 * shape[0] * shape[1])
-        return tf.io.decode_raw(pixels, tf.uint8)
+        # TensorFlow reads no PPM, but a binary PPM ends in its pixels.
+        size = 3 * shape[0] * shape[1]
+        return tf.io.decode_raw(tf.strings.substr(data, -size, size), tf.uint8)
 
-    def other():
-        image = tf.io.decode_image(data, channels=3, expand_animations=False)
+    def jpeg():
+        # The accurate transform is OpenCV's, which `predict` reads frames with.
+        image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
         return tf.reshape(image, [-1])
 
-    flat = tf.cond(image_format == "ppm", ppm, other)
+    def png():
+        return tf.reshape(tf.io.decode_png(data, channels=3), [-1])
+
+    flat = tf.case([(image_format == "ppm", ppm), (image_format == "jpeg", jpeg)], default=png)
     return tf.ensure_shape(tf.reshape(flat, tf.concat([shape, [3]], 0)), (None, None, 3))
 
 

@@ -168,6 +168,16 @@ def test_unknown_truth_does_not_leak(unknown):
     )
 
 
+def test_an_answer_that_is_no_number_is_an_outlier():
+    # Of three valid pixels two are right and one is NaN. An invalid pixel's answer never matters.
+    truth = [(1, 0, 1), (0, 0, 1), (0, 9, 1), (0, 0, 0)]
+    nan = float("nan")
+    scores = flow_scores(truth, [(1, 0), (nan, 0), (0, 9), (nan, nan)])
+    assert scores["flow/fl_all"] == pytest.approx(100 / 3) and np.isnan(scores["flow/aepe"])
+    scores = flow_scores(truth, [(1, 0), (0, 0), (0, 9), (nan, nan)])
+    assert scores["flow/fl_all"] == 0 and scores["flow/aepe"] < 1e-5
+
+
 def test_nothing_valid():
     assert all(np.isnan(s) for s in flow_scores([(np.nan, 0, 0)], [(2, 0)]).values())
     assert all(np.isnan(score) for score in scores_of(FlowScores()).values())

@@ -91,6 +91,20 @@ def test_the_seed_decides(flow_files):
     assert not same(first[0], first[1])
 
 
+def test_the_draws_follow_seed_and_epoch(tmp_path):
+    # One frame alone, so that nothing but its draws can differ: its made motion tells them.
+    files = write_shard(tmp_path / "one.tfrecord", one_colour(50))
+
+    def motions(count, **how):
+        batches = batches_of([files], count, height=8, width=8, strength=PLAIN, **how)
+        return [tuple(flow[0, 0]) for _, targets in batches for flow in targets["flow"]]
+
+    first, other = (motions(6, seed=seed) for seed in (0, 1))
+    assert len({*first, *other}) == 24
+    # Longer epochs leave each epoch's first draws alone.
+    assert motions(2, first_epoch=1, steps_per_epoch=5) == first[4:8]
+
+
 def test_a_resumed_run_sees_what_it_would_have_seen(flow_files, tiny_sets):
     # Sets mixed, several passes over each an epoch, frames with and without a second, all draws.
     how = {"strength": STRONG, "weights": [2, 1], "steps_per_epoch": 4, "batch_size": 3}
@@ -106,15 +120,22 @@ def test_a_resumed_run_sees_what_it_would_have_seen(flow_files, tiny_sets):
 
 
 def test_every_record_once_a_pass(tiny_sets):
-    # 5 records in two shards, batches of 5: each batch is one pass, in another order.
-    how = {"batch_size": 5, "steps_per_epoch": 3}
-    passes = np.reshape(draw([tiny_sets[0]], 12, **how), (12, 5))
-    assert (np.sort(passes) == range(5)).all()
-    assert len({tuple(order) for order in passes}) > 6
+    # 5 records in two shards, batches of 5: each batch is one pass. 7 in one shard likewise.
+    for files, whole in zip(tiny_sets, (range(5), range(100, 107)), strict=True):
+        size = len(whole)
+        passes = np.reshape(draw([files], 9, batch_size=size, steps_per_epoch=3), (9, size))
+        assert (np.sort(passes) == whole).all()
+        # In another order each time, in an epoch as from epoch to epoch.
+        assert len({tuple(order) for order in passes}) >= 8
     # Epochs begin anew: one of 4 of 5 records leaves one out, not always the same.
     epochs = np.reshape(draw([tiny_sets[0]], 20, batch_size=4, steps_per_epoch=1), (20, 4))
     assert all(len(set(epoch)) == 4 for epoch in epochs)
     assert len({10 - sum(epoch) for epoch in epochs}) > 2
+
+
+def test_each_epoch_mixes_the_sets_anew(tiny_sets):
+    drawn = np.reshape(draw(list(tiny_sets), 6, batch_size=8, steps_per_epoch=2), (3, 16))
+    assert len({tuple(epoch < 50) for epoch in drawn}) == 3
 
 
 def test_sets_are_mixed_by_weight(tiny_sets):
