@@ -7,8 +7,6 @@ B, H and W, and gives seg, (B, H, W, classes) logits, and flow, (B, H, W, 2) in 
 folder is loaded again and held to the Keras network on the run's sample pair.
 """
 
-import os
-import shutil
 from pathlib import Path
 
 from absl import flags
@@ -20,6 +18,7 @@ import keras
 import tensorflow as tf
 
 from export.check import compare, sample_pair
+from flowseg import files
 from flowseg import flags as shared_flags
 from flowseg.runs import load_run
 
@@ -66,18 +65,11 @@ def export(run, run_dir, output, overwrite=False):
         mend = "is no SavedModel" if overwrite else "exists already; --overwrite replaces it"
         raise ValueError(f"{output}: {mend}")
     pair = sample_pair(run_dir)
-    temporary = output.with_name(f".{output.name}.partial-{os.getpid()}")
-    try:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
+    with files.whole(output) as temporary:
         write_saved_model(run.model, temporary)
         serve = tf.saved_model.load(str(temporary)).signatures["serving_default"]
         answers = {key: value.numpy() for key, value in serve(**_tensors(pair)).items()}
         told = compare(run.model.predict_on_batch(pair), answers, output)
-        if output.exists():
-            shutil.rmtree(output)
-        temporary.rename(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return told
 
 

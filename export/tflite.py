@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from export.check import compare, sample_pair
 from export.saved_model import write_saved_model
+from flowseg import files
 from flowseg import flags as shared_flags
 from flowseg.runs import load_run
 
@@ -76,13 +77,7 @@ def export(run, run_dir, output, height, width, overwrite=False):
     pair = sample_pair(run_dir, height, width)
     data = convert(run.model, height, width)
     told = compare(run.model.predict_on_batch(pair), answer(data, pair), output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.partial-{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.rename(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write(output, data)
     return f"{len(data) / 1e6:.1f} MB, {told}"
 
 

@@ -80,8 +80,11 @@ def random_crop(example, seed, height, width, scale, stretch):
     grow, widen = (draw[0] * 2 - 1) * scale, (draw[1] * 2 - 1) * stretch
     wanted = tf.cast([height, width], tf.float32) / tf.pow(2.0, [grow, grow + widen])
     region = tf.clip_by_value(tf.cast(tf.round(wanted), tf.int32), 1, size)
-    room = tf.cast(size - region + 1, tf.float32)
-    corner = tf.minimum(tf.cast(draw[2:] * room, tf.int32), size - region)
+    # Beyond the borders and back to them: else the outermost pixels, which on the road move most,
+    # would hardly ever be seen (RAFT's margins).
+    room, margin = (tf.cast(x, tf.float32) for x in (size - region, region // 4))
+    corner = tf.cast(tf.round(draw[2:] * (room + 2 * margin) - margin), tf.int32)
+    corner = tf.clip_by_value(corner, 0, size - region)
 
     def cut(x):
         return x[corner[0] : corner[0] + region[0], corner[1] : corner[1] + region[1]]

@@ -60,13 +60,14 @@ class Checkpoint(keras.callbacks.Callback):
         self._save_state(epoch + 1)
 
     def _is_best(self, score):
-        if score is None or self.best is None:
+        if self.best is None:
             return True
+        if score is None:
+            return False
         return score > self.best if self.best_metric in _HIGHER else score < self.best
 
     def _save_state(self, epoch):
         folder = self.run_dir / "checkpoints"
-        folder.mkdir(exist_ok=True)
         name = f"epoch-{epoch:05d}.keras"
         runs.save_model(self.model, folder / name)
         step = int(self.model.optimizer.iterations)

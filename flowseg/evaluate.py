@@ -8,8 +8,6 @@ set has such truth. Rates are percent, flow errors pixels. Kinds of truth that n
 left out. A frame without a second one is shown with itself in its place: only its classes count.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from flowseg import commands
@@ -96,7 +94,6 @@ def main():
         + (f"; {seen['single']} have no second frame and were shown twice" * bool(seen["single"]))
     )
     if args.metrics_json:
-        Path(args.metrics_json).parent.mkdir(parents=True, exist_ok=True)
         runs.write_json(args.metrics_json, scores)
         print(f"wrote {args.metrics_json}")
 

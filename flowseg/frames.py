@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from flowseg import files
 from flowseg.flow_io import check_png
 
 # FFmpeg's own messages would stand around the one clear line of an error. Read once, at the
@@ -163,9 +164,6 @@ def video_writer(path, fps):
     """
     check_video_name(path)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Its own suffix last: OpenCV chooses the container by it.
-    partial = path.with_name(f".{path.stem}.partial.mp4")
     sink, shapes = None, []
 
     def write(frame):
@@ -185,18 +183,16 @@ def video_writer(path, fps):
         sink.write(cv2.cvtColor(frame_even, cv2.COLOR_RGB2BGR))
         shapes.append(frame.shape)
 
-    try:
-        yield write
-        if sink is None:
-            raise ValueError(f"{path}: no frame to write")
-        sink.release()
+    with files.whole(path) as partial:
+        try:
+            yield write
+            if sink is None:
+                raise ValueError(f"{path}: no frame to write")
+        finally:
+            if sink is not None:
+                sink.release()
         height, width = (n + n % 2 for n in shapes[0][:2])
         _check_video(partial, path, (width, height, len(shapes)), fps)
-        os.replace(partial, path)
-    finally:
-        if sink is not None:
-            sink.release()
-        partial.unlink(missing_ok=True)
 
 
 def _check_video(partial, path, expected, fps):

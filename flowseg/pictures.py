@@ -5,12 +5,10 @@ Everything that shows an answer to an eye (TensorBoard pictures of `train`, `dat
 Pictures are (H, W, 3) uint8 RGB; flow colours themselves live in :mod:`flowseg.flow_io`.
 """
 
-import os
-from pathlib import Path
-
 import cv2
 import numpy as np
 
+from flowseg import files
 from flowseg.flow_io import flow_to_color
 from flowseg.labels import colour_table
 
@@ -227,19 +225,4 @@ def write_png(path, picture):
     done, data = cv2.imencode(".png", np.ascontiguousarray(blue_green_red))
     if not done:
         raise OSError(f"{path}: OpenCV could not encode this PNG")
-    write_file(path, data.tobytes())
-
-
-def write_file(path, data):
-    """Write bytes under a temporary name, then rename: no half file stands under `path`.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    files.write(path, data.tobytes())

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from flowseg import commands, pictures
+from flowseg import commands, files, pictures
 from flowseg import flags as shared_flags
 from flowseg.flow_io import KITTI_RANGE, encode_kitti_flow, flow_to_color
 from flowseg.frames import read_image
@@ -62,7 +62,7 @@ def predict(run, image1, image2, output, seg_ids="train", scale=1.0):
     output.mkdir(parents=True, exist_ok=True)
     ids = owner_id_table(run.label_set)[seg] if seg_ids == "label" else seg
     pictures.write_png(output / "seg.png", ids)
-    pictures.write_file(output / "flow.png", encode_kitti_flow(flow))
+    files.write(output / "flow.png", encode_kitti_flow(flow))
     pictures.write_png(output / "seg_color.png", pictures.color_labels(seg, run.label_set))
     pictures.write_png(output / "flow_color.png", flow_to_color(flow))
     return (

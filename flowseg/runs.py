@@ -11,7 +11,6 @@ tensorboard/     events
 """
 
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ import numpy as np
 
 # Registers the network's own layers, so that a saved model loads in safe mode.
 import flowseg.model  # noqa: F401
+from flowseg import files
 from flowseg.labels import LabelSet, from_dict
 
 SAMPLE = {"image1": "sample_image1.png", "image2": "sample_image2.png"}
@@ -131,33 +131,16 @@ def load_run_labels(run_dir):
         raise ValueError(f"{path}: the run's classes cannot be read: {error}") from error
 
 
-def write_text(path, text):
-    """Write a small file whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_json(path, content):
-    """Write a JSON file whole or not at all; not-a-number becomes null, as JSON wants."""
+    """Write a flat JSON file whole or not at all; not-a-number becomes null, as JSON wants."""
     clean = {
         key: None if isinstance(value, float) and not np.isfinite(value) else value
         for key, value in content.items()
     }
-    write_text(path, json.dumps(clean, indent=2) + "\n")
+    files.write(path, json.dumps(clean, indent=2) + "\n")
 
 
 def save_model(model, path):
     """Write a `.keras` file whole or not at all."""
-    path = Path(path)
-    # Keras tells the format by the suffix, so the temporary name keeps it.
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
+    with files.whole(path) as temporary:
         model.save(temporary)
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)

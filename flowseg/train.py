@@ -19,7 +19,7 @@ from flowseg import commands
 import keras
 import numpy as np
 
-from flowseg import augment, callbacks, data, pictures, records, runs
+from flowseg import augment, callbacks, data, files, pictures, records, runs
 from flowseg import flags as training_flags
 from flowseg.labels import load_label_set
 from flowseg.losses import FlowLoss, SegLoss
@@ -154,7 +154,7 @@ def train(args, run_dir):
     # Not more than there is to do, for the progress bar.
     steps_per_epoch = min(args.steps_per_epoch, remaining)
     run_dir.mkdir(parents=True, exist_ok=True)
-    runs.write_text(run_dir / "flags.txt", training_flags.to_text())
+    files.write(run_dir / "flags.txt", training_flags.to_text())
     runs.write_json(run_dir / "label_set.json", label_set._asdict())
     drawn = data.evaluation_data(val_files or file_sets[0], label_set)
     _keep_sample(drawn, run_dir)

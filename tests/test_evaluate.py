@@ -1,6 +1,7 @@
 """`flowseg.evaluate`: which numbers it gives, from which frames, and how it fails."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -254,7 +255,7 @@ def test_run_folders_that_cannot_be_read(tmp_path, run_dir):
     whole = (run_dir / "best.keras").read_bytes()
     for damaged in (b"", b"no model", whole[: len(whole) // 2]):
         (tmp_path / "best.keras").write_bytes(damaged)
-        with pytest.raises(ValueError, match="best.keras: not a readable FlowSeg model"):
+        with pytest.raises(ValueError, match="best.keras: damaged, or no Keras file"):
             runs.load_run(tmp_path)
     (tmp_path / "best.keras").write_bytes(whole)
     for damaged in (None, "{", '{"names": ["road"]}'):
@@ -273,9 +274,9 @@ def test_metrics_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    for step in ("rename", "write_text"):
+    for room, step in ((os, "replace"), (Path, "write_bytes")):
         with monkeypatch.context() as patch:
-            patch.setattr(Path, step, fail)
+            patch.setattr(room, step, fail)
             with pytest.raises(OSError, match="No space"):
                 runs.write_json(path, {"flow/aepe": 2.5})
         assert json.loads(path.read_text())["flow/aepe"] == 1.5
@@ -296,4 +297,4 @@ def test_the_command(run_dir, kitti_records, tmp_path):
 
     (tmp_path / "best.keras").write_bytes(b"no model")
     wrong = run_command("flowseg.evaluate", "--run_dir", tmp_path, "--records", globs, ok=False)
-    assert f"{tmp_path}/best.keras: not a readable FlowSeg model" in wrong.stderr
+    assert f"{tmp_path}/best.keras: damaged, or no Keras file" in wrong.stderr

@@ -11,23 +11,19 @@ PACKAGE = Path(__file__).parents[1] / "flowseg"
 
 # A module imports from its own floor or below. A new module is given its floor here.
 FLOORS = (
-    {"labels", "records", "flow_io", "flow_ops"},
-    {"pictures", "data", "augment", "backbones", "decoder", "model", "losses", "metrics"},
-    {"commands", "flags", "runs", "callbacks", "train", "evaluate", "predict", "visualize"},
+    {"labels", "files", "records", "flow_io", "flow_ops"},
+    {"pictures", "frames", "data", "augment", "backbones", "decoder", "model", "losses", "metrics"},
+    {"commands", "flags", "runs", "callbacks", "train", "evaluate", "predict", "visualize", "show"},
 )
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
-COMMAND_FLOOR = 2  # Flags are read here; below, only inside the functions of SMALL_COMMANDS.
-SMALL_COMMANDS = {"data"}  # `python -m flowseg.data` shows examples.
+COMMAND_FLOOR = 2  # Flags are read here and nowhere below.
 KERAS_ONLY = {"backbones", "decoder", "model", "losses", "metrics", "flow_ops"}
 FORBIDDEN = {"data_prep", "export"}  # The package never looks at the rooms beside it.
 
 
 def imports(source):
-    """Yields (line, full dotted name, whether inside a function) of every import in `source`."""
-    tree = ast.parse(source)
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    inside = {node for function in functions for node in ast.walk(function)}
-    for node in ast.walk(tree):
+    """Yields (line, full dotted name) of every import in `source`, also inside functions."""
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -37,7 +33,7 @@ def imports(source):
         else:
             continue
         for name in names:
-            yield node.lineno, name, node in inside
+            yield node.lineno, name
 
 
 def violations(sources):
@@ -50,7 +46,7 @@ def violations(sources):
             continue
         floor = FLOOR.get(module, 0)
         graph[module] = set()
-        for line, name, inside in imports(source):
+        for line, name in imports(source):
             top, *rest = name.split(".")
             where = f"{module}:{line}"
             if module == "__init__":
@@ -62,7 +58,7 @@ def violations(sources):
             if top == "tensorflow" and module in KERAS_ONLY:
                 found.append(f"{where}: imports tensorflow, but is written in keras alone")
             if top == "absl" and rest[:1] != ["logging"]:
-                if floor < COMMAND_FLOOR and not (module in SMALL_COMMANDS and inside):
+                if floor < COMMAND_FLOOR:
                     found.append(f"{where}: imports {name} below the commands")
             if top == "flowseg" and rest and rest[0] in FLOOR:
                 graph[module].add(rest[0])
@@ -90,7 +86,7 @@ SOUND = {
     "labels": "import numpy\n",
     "records": "import tensorflow as tf\nfrom flowseg.labels import IGNORE_LABEL\n",
     "flow_ops": "from keras import ops\nfrom absl import logging\n",
-    "data": "from flowseg import __version__, records\ndef run():\n    from absl import flags\n",
+    "data": "from flowseg import __version__, records\n",
     "model": "import keras\nfrom . import flow_ops\n",
     "flags": "from absl import flags\n",
     "train": "import flowseg.data\nfrom flowseg import flags, model\n",

@@ -154,7 +154,7 @@ def test_write_png_reads_back_and_leaves_no_temporary_file(tmp_path):
     with pytest.raises(OSError):
         pictures.write_png(tmp_path / "folder.png", picture)
     with pytest.raises(OSError):
-        pictures.write_png(tmp_path / "missing" / "a.png", picture)
+        pictures.write_png(tmp_path / "a.png" / "b.png", picture)
     assert len(list(tmp_path.iterdir())) == 3
 
 

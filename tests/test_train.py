@@ -164,10 +164,35 @@ def test_bad_command_lines_end_in_one_line(tmp_path, kitti_records):
     assert "stpes" in run_command("flowseg.train", "--stpes", 3, ok=False).stderr
     nothing = ("--train_records", tmp_path / "none-*", "--run_dir", tmp_path / "run")
     assert "none-*: no record files" in run_command("flowseg.train", *nothing, ok=False).stderr
-    shard = tmp_path / "train-00000-of-00001.tfrecord"
+    shard = damage(kitti_records, tmp_path, 0.01)
+    damaged = ("--train_records", shard, "--run_dir", tmp_path / "run")
+    error = run_command("flowseg.train", *damaged, ok=False).stderr
+    assert f"{shard}, record 0: damaged" in error
+
+
+def damage(kitti_records, folder, place):
+    """A copy of the made-up training shard with four wrong bytes at that share of its length."""
+    shard = folder / "train-00000-of-00001.tfrecord"
     whole = next(kitti_records.glob("train-*")).read_bytes()
-    shard.write_bytes(whole[: len(whole) // 2] + b"????" + whole[len(whole) // 2 + 4 :])
-    damaged = ("--train_records", shard, "--run_dir", tmp_path / "run", "--height", 64)
-    quick = ("--width", 64, "--steps", 1, "--batch_size", 4, "--pictures", 0)
-    error = run_command("flowseg.train", *damaged, *quick, ok=False).stderr
-    assert shard.name in error and "record" in error and "damaged" in error
+    at = int(len(whole) * place)
+    shard.write_bytes(whole[:at] + b"????" + whole[at + 4 :])
+    return shard
+
+
+def test_damage_met_in_mid_training_is_named(kitti_records, tmp_path, monkeypatch):
+    shard = damage(kitti_records, tmp_path, 0.9)
+
+    def fit(batches, steps_per_epoch, **_):
+        for _ in batches.take(steps_per_epoch):
+            pass
+
+    # The records' way through training, without the time that a network takes.
+    network = SimpleNamespace(fit=fit)
+    monkeypatch.setattr(train, "build_model", lambda *_: None)
+    monkeypatch.setattr(train, "compile_model", lambda *_: network)
+    args = flags(train_records=[str(shard)], made_flow=True, pictures=0, best_metric="loss")
+    args.train_weights = None
+    for name in ("scale", "stretch", "flip", "colour", "erase"):
+        setattr(args, name, 0.0)
+    with pytest.raises(ValueError, match=rf"{shard.name}, record \d+: damaged"):
+        train.train(args, tmp_path / "run")
