@@ -135,6 +135,20 @@ def test_a_crop_without_scale_is_a_window():
     assert len(corners) > 6
 
 
+def test_borders_are_seen_too():
+    # A column that counts itself: a crop's first and last value say which columns it shows.
+    wide = np.broadcast_to(np.arange(200, dtype=np.float32)[None, :, None], (8, 200, 3))
+    example = {"image1": wide, "image2": wide, "flow": wide, "seg": np.zeros((8, 200), np.int32)}
+    seen = np.zeros(200)
+    for i in range(200):
+        cropped = augment.random_crop(example, tf.constant([7, i]), 8, 40, 0.0, 0.0)["image1"]
+        seen[cropped[0, :, 0].numpy().astype(int)] += 1
+    assert seen.sum() == 200 * 40
+    # Corners are drawn from -10..170 and brought back to 0..160: an end is met in 10.5 of 180
+    # draws, 11.7 times; without the margin it would be in 0.5 of 160, both ends 1.2 times.
+    assert 12 < seen[0] + seen[-1] < 36
+
+
 def affine_example(height, width):
     """Frames that name their pixels (x, y, 0), an affine flow with a hole, labels y * width + x."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
