@@ -55,7 +55,9 @@ def read_frame(frame):
             decoded = image if field == "image1" else _decode_image(data[field], path)
             fields[f"{field}_format"] = image_format(data[field], path)
         elif field in ("flow", "flow_noc"):
-            decoded, fields["flow_format"] = _decode_flow(data[field], path)
+            decoded, form = _decode_flow(data[field], path)
+            if fields.setdefault("flow_format", form) != form:
+                raise ValueError(f"{path}: both flow files of a frame must have one format")
         else:
             decoded = _decode_ids(data[field], path)
         if decoded.shape[:2] != (height, width):
@@ -79,7 +81,7 @@ def image_format(data, name):
     Raises:
         ValueError: none of them; `name` says which file.
     """
-    magics = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"P6": "ppm"}
+    magics = {flow_io.PNG_MAGIC: "png", b"\xff\xd8\xff": "jpeg", b"P6": "ppm"}
     for magic, kind in magics.items():
         if data.startswith(magic):
             return kind

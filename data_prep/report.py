@@ -92,4 +92,4 @@ def difference(old, new):
         if before.get(key) != value:
             was = json.dumps(before.get(key))
             return f"with --{key}={was} instead of {json.dumps(value)}"
-    return "of other frames"
+    return "of other sources" if old.get("sources") != new["sources"] else "of other frames"

@@ -97,6 +97,7 @@ def write(
         "schema": records.SCHEMA_VERSION,
         "dataset": dataset,
         "settings": {**settings, "records_per_shard": records_per_shard},
+        "sources": _digest([str(root.resolve()) for root in roots]),
         "frames": _digest([frame.frame_id for frames in splits.values() for frame in frames]),
     }
     shards = _plan_shards(splits, records_per_shard)
@@ -109,7 +110,6 @@ def write(
             return _read_json(output / INDEX)
         if done:
             print(f"{output}: resuming, {len(done)} of {len(shards)} shards are already finished")
-        (output / INDEX).unlink(missing_ok=True)
         todo = {name: frames for name, frames in shards.items() if name not in done}
         results = workers.read_frames(sum(todo.values(), []), processes)
         total, left = (sum(map(len, part.values())) for part in (shards, todo))
@@ -164,7 +164,9 @@ def _claim(output, plan, overwrite):
 
 
 def _find_done(output, inputs, strict):
-    """The journal's entries of the shards that stand finished; other shards are removed.
+    """The journal's entries of the shards that stand finished.
+
+    The others stay until their successors are whole: a bad input must not cost what was there.
 
     Args:
         output: folder.
@@ -176,9 +178,6 @@ def _find_done(output, inputs, strict):
         same = entry["inputs"] == inputs.get(name) and not (strict and entry["left_out"])
         if same and (not entry["records"] or _digest_file(output / name) == entry["sha256"]):
             done[name] = entry
-    for path in output.glob("*.tfrecord"):
-        if _OURS.fullmatch(path.name) and path.name not in done:
-            path.unlink()
     return done
 
 
@@ -212,9 +211,13 @@ def _write_shard(path, dataset, results, roots):
             report.add_facts(entry, frame, facts)
     if entry["records"]:
         entry |= {"bytes": unfinished.stat().st_size, "sha256": _digest_file(unfinished)}
+    # From here until the new index the folder is of two minds, and must not look finished.
+    path.with_name(INDEX).unlink(missing_ok=True)
+    if entry["records"]:
         _finish(unfinished, path)
     else:
         unfinished.unlink()
+        path.unlink(missing_ok=True)
     return entry
 
 

@@ -40,7 +40,7 @@ def encoder_step(encoder):
 def benchmark(args):
     """Measure and print."""
     label_set = load_label_set(args.label_set)
-    files = [path for pattern in args.records for path in records.match_files(pattern)]
+    files = records.match_files(*args.records)
     batches = data.training_data(
         [files],
         label_set,
@@ -48,7 +48,7 @@ def benchmark(args):
         width=args.width,
         batch_size=args.batch_size,
         steps_per_epoch=args.steps_per_epoch,
-        strength=train.augment.from_flags(args),
+        strength=training_flags.augmentation(args),
     )
     iterator = iter(batches)
     next(iterator)

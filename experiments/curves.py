@@ -41,7 +41,11 @@ def read_history(run_dir):
         rows = list(csv.DictReader(file))
     if not rows:
         raise ValueError(f"{path}: no finished epoch yet")
-    return {key: np.array([float(row[key]) for row in rows]) for key in rows[0]}
+    # "NA": a training without validation.
+    return {
+        key: np.array([np.nan if row[key] == "NA" else float(row[key]) for row in rows])
+        for key in rows[0]
+    }
 
 
 def draw_curves(run_dirs):

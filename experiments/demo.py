@@ -17,7 +17,7 @@ from absl import flags
 from flowseg import commands
 
 # isort: split
-from flowseg import callbacks, data, pictures, records, runs
+from flowseg import data, pictures, records, runs
 from flowseg.frames import read_image
 
 # Of the made-up frames; 40 give every kind of object some room.
@@ -42,7 +42,8 @@ def draw(run_dir, files, output, most=8):
     output.mkdir(parents=True, exist_ok=True)
     for frame in data.evaluation_data(files, run.label_set).take(most).as_numpy_iterator():
         path = output / f"{frame['frame_id'].decode()}.png"
-        pictures.write_png(path, callbacks.draw_frame(run.model, frame, run.label_set))
+        answers = run.predict_pair(frame["image1"], frame["image2"])
+        pictures.write_png(path, pictures.draw_answers(frame, *answers, run.label_set))
         print(f"drew {path}")
 
 

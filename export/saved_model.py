@@ -88,6 +88,8 @@ def define_flags():
 def main():
     """Load, export, tell."""
     args = flags.FLAGS
+    # A GPU's own float formats would make Keras differ from the file by more than rounding.
+    tf.config.set_visible_devices([], "GPU")
     run = load_run(args.run_dir, args.weights)
     told = export(run, args.run_dir, args.output, args.overwrite)
     print(f"{args.output}: SavedModel, {told}")

@@ -28,11 +28,6 @@ class Augmentation(NamedTuple):
     erase: float = 0.0
 
 
-def from_flags(args):
-    """The :class:`Augmentation` that a command's flags ask for; they are named alike."""
-    return Augmentation(**{name: getattr(args, name) for name in Augmentation._fields})
-
-
 # A made second frame: zoom up to 6 %, turn up to 1 degree, shift up to 2 % of the width.
 _MADE_ZOOM, _MADE_TURN, _MADE_SHIFT = 0.06, 0.0175, 0.02
 # Share of examples whose two frames get colours of their own (RAFT, Teed and Deng 2020).

@@ -5,22 +5,23 @@ import numpy as np
 import tensorflow as tf
 
 from flowseg import pictures, runs
-from flowseg.flow_io import flow_to_color
 
 # Scores that are better when higher; all others when lower.
 _HIGHER = ("seg/miou", "seg/pixel_accuracy")
 
 
 class StopAtStep(keras.callbacks.Callback):
-    """Ends the training after `steps` steps in all, also in the middle of an epoch."""
+    """Ends the training after so many more steps, also in the middle of an epoch."""
 
     def __init__(self, steps):
         super().__init__()
-        self.steps = steps
+        self.remaining = steps
 
     def on_train_batch_end(self, batch, logs=None):
         """Count."""
-        if int(self.model.optimizer.iterations) >= self.steps:
+        # Counted here: to ask the optimizer makes JAX hand its state over at every step.
+        self.remaining -= 1
+        if self.remaining <= 0:
             self.model.stop_training = True
 
 
@@ -44,7 +45,16 @@ class Checkpoint(keras.callbacks.Callback):
         self.best = best
 
     def on_epoch_end(self, epoch, logs=None):
-        """Save; `logs` are Keras's."""
+        """Save; `logs` are Keras's.
+
+        Raises:
+            ValueError: the training has diverged; what was saved before stays.
+        """
+        if not np.isfinite(logs["loss"]):
+            raise ValueError(
+                f"{self.run_dir}: the loss is no number any more in epoch {epoch + 1}; the weights "
+                "of the epoch before are kept. Try a smaller --learning_rate"
+            )
         runs.save_model(self.network, self.run_dir / runs.WEIGHTS["last"])
         score = logs.get(f"val_{self.best_metric}", np.nan)
         score = float(score) if np.isfinite(score) else None
@@ -71,7 +81,8 @@ class Checkpoint(keras.callbacks.Callback):
         name = f"epoch-{epoch:05d}.keras"
         runs.save_model(self.model, folder / name)
         step = int(self.model.optimizer.iterations)
-        state = {"step": step, "epoch": epoch, "file": name, "best": self.best}
+        state = {"step": step, "epoch": epoch, "file": name}
+        state |= {"best": self.best, "best_metric": self.best_metric}
         runs.write_json(folder / "latest.json", state)
         for old in folder.glob("epoch-*.keras"):
             if old.name != name:
@@ -92,8 +103,7 @@ class TensorBoard(keras.callbacks.Callback):
 
     def __init__(self, run_dir, network, label_set, frames):
         super().__init__()
-        self.network = network
-        self.label_set = label_set
+        self.run = runs.Run(network, label_set)
         self.frames = frames
         self.writers = {
             split: tf.summary.create_file_writer(str(run_dir / "tensorboard" / split))
@@ -113,8 +123,9 @@ class TensorBoard(keras.callbacks.Callback):
             tf.summary.scalar("learning_rate", rate, step)
         with self.writers["val"].as_default():
             for frame in self.frames.as_numpy_iterator():
-                name = frame["frame_id"].decode()
-                tf.summary.image(name, draw_frame(self.network, frame, self.label_set)[None], step)
+                answers = self.run.predict_pair(frame["image1"], frame["image2"])
+                picture = pictures.draw_answers(frame, *answers, self.run.label_set)
+                tf.summary.image(frame["frame_id"].decode(), picture[None], step)
         for writer in self.writers.values():
             writer.flush()
 
@@ -122,43 +133,3 @@ class TensorBoard(keras.callbacks.Callback):
         """Close the files."""
         for writer in self.writers.values():
             writer.close()
-
-
-def draw_frame(network, frame, label_set):
-    """A frame, its truth, the network's answers and their errors, in one picture.
-
-    Args:
-        network: the public two-output network.
-        frame: decoded frame of `data.evaluation_data`, in NumPy.
-        label_set: the network's classes.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-    """
-    seg, flow = runs.Run(network, label_set).predict_pair(frame["image1"], frame["image2"])
-    return draw_answers(frame, seg, flow, label_set)
-
-
-def draw_answers(frame, seg, flow, label_set):
-    """`draw_frame` for answers already at hand."""
-    truth, known = frame["flow"], frame["flow"][..., 2] > 0
-    # One scale for both, so that their colours can be compared.
-    speeds = np.hypot(truth[..., 0], truth[..., 1])[known] if known.any() else np.hypot(*flow.T)
-    full = max(1.0, float(np.percentile(speeds, 99)))
-    wrong = np.where((seg != frame["seg"]) & (frame["seg"] != 255), 255, 0).astype(np.uint8)
-    return pictures.panel(
-        [
-            ("Image", frame["image1"]),
-            ("Next image", frame["image2"]),
-            ("Segmentation, true", pictures.color_labels(frame["seg"], label_set)),
-            ("Segmentation, predicted", pictures.color_labels(seg, label_set)),
-            (f"Flow, true (full colour {full:.0f} px)", flow_to_color(truth[..., :2], full, known)),
-            ("Flow, predicted", flow_to_color(flow, full)),
-            ("Segmentation errors", np.repeat(wrong[..., None], 3, -1)),
-            (
-                "Flow errors (blue under 3 px, yellow to red over)",
-                pictures.flow_error_map(flow, truth),
-            ),
-        ],
-        2,
-    )

@@ -6,6 +6,7 @@ Import this before TensorFlow or Keras: it quiets TensorFlow's start-up log.
 import contextlib
 import importlib.util
 import os
+import re
 import sys
 import traceback
 
@@ -67,8 +68,9 @@ def _expected_errors():
 def _message(error):
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    # Only a TensorFlow error has `message`; its str() adds the names of graph nodes.
-    return getattr(error, "message", None) or str(error) or type(error).__name__
+    # Only a TensorFlow error has `message`, which begins with the name of the graph's function.
+    message = re.sub(r"\{\{[^}]*\}\} ?", "", getattr(error, "message", None) or str(error))
+    return message or type(error).__name__
 
 
 def _fail(message):

@@ -26,29 +26,41 @@ def check_records(files, label_set):
         ValueError: naming the file: damaged, of another schema, or labels without a map.
     """
     for path in map(Path, files):
-        expected = _indexed_bytes(path)
+        index = read_index(path.parent)
+        expected = index and index["files"].get(path.name, {}).get("bytes")
         if expected not in (None, path.stat().st_size):
             raise ValueError(
                 f"{path}: {path.stat().st_size} bytes, but its index.json says {expected}: not the "
                 "whole shard; copy or convert it again"
             )
         _, fields = next(records.read_shard(path), (0, None))
-        if fields and fields["labels"]:
+        if fields is None:
+            raise ValueError(f"{path}: a shard without records; convert this data again")
+        if fields["labels"]:
             try:
                 train_id_table(label_set, fields["label_set"].decode())
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
 
 
-def _indexed_bytes(path):
-    """The size of a shard by the index.json beside it; None where there is none."""
-    index = path.with_name("index.json")
-    try:
-        return json.loads(index.read_text())["files"].get(path.name, {}).get("bytes")
-    except FileNotFoundError:
+def read_index(folder):
+    """What a conversion wrote about itself: index.json of a folder of records; None where absent.
+
+    Raises:
+        ValueError: damaged, or missing though a conversion was begun here.
+    """
+    path = Path(folder) / "index.json"
+    if not path.is_file():
+        if path.with_name(".plan.json").is_file():
+            raise ValueError(f"{folder}: this conversion is not finished: run it again first")
         return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index}: damaged ({error}); convert this data again") from error
+    try:
+        index = json.loads(path.read_text())
+        if isinstance(index["files"], dict) and isinstance(index["records"], dict):
+            return index
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{path}: damaged, or not of a conversion; convert this data again")
 
 
 def frame_decoder(label_set):

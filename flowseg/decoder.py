@@ -10,167 +10,29 @@ convolutional residual that starts at zero; one set of weights for all strides.
 """
 
 import keras
-from keras import initializers, layers, ops
+from keras import layers
 
-from flowseg.flow_ops import backward_warp, cost_volume, upsample, upsample_flow
+from flowseg.layers import (
+    ConvexUpsample,
+    CostVolume,
+    MoveFlow,
+    SoftArgmax,
+    StartFlow,
+    UnitFeatures,
+    Upsample,
+    UpsampleFlow,
+    Warp,
+)
 
 EXCHANGES = ("none", "seg_to_flow", "flow_to_seg", "both")
 FLOW_STRIDES = (16, 8, 4)
+# The one layer whose channels are classes.
+SEG_HEAD = "seg_logits"
 RADIUS = 3
 # Two steps where displacements are largest: +-3 px a step at stride 16 is 96 px on the image.
 _STEPS = {16: 2, 8: 1, 4: 1}
 _SEG_WIDTH = {32: 128, 16: 128, 8: 96, 4: 64}
 _FLOW_WIDTH = 64
-
-
-@keras.saving.register_keras_serializable("flowseg")
-class Upsample(layers.Layer):
-    """(B, H, W, C) -> (B, factor H, factor W, C), bilinear, sizes known only at run time."""
-
-    def __init__(self, factor, **kwargs):
-        super().__init__(**kwargs)
-        self.factor = factor
-
-    def call(self, x):
-        return upsample(x, self.factor)
-
-    def compute_output_shape(self, input_shape):
-        return _scaled(input_shape, self.factor)
-
-    def get_config(self):
-        return {**super().get_config(), "factor": self.factor}
-
-
-@keras.saving.register_keras_serializable("flowseg")
-class UpsampleFlow(Upsample):
-    """(B, H, W, 2) -> (B, factor H, factor W, 2), bilinear, vectors scaled with the size."""
-
-    def __init__(self, factor, **kwargs):
-        super().__init__(factor, autocast=False, **kwargs)
-
-    def call(self, flow):
-        return upsample(flow, self.factor) * self.factor
-
-
-@keras.saving.register_keras_serializable("flowseg")
-class ConvexUpsample(Upsample):
-    """Flow and the logits of its mix -> fine flow; see `flow_ops.upsample_flow`."""
-
-    def __init__(self, factor, **kwargs):
-        super().__init__(factor, autocast=False, **kwargs)
-
-    def call(self, flow, weights):
-        return upsample_flow(flow, ops.cast(weights, "float32"), self.factor)
-
-    def compute_output_shape(self, flow_shape, weights_shape):
-        return _scaled(flow_shape, self.factor)
-
-
-@keras.saving.register_keras_serializable("flowseg")
-class UnitFeatures(layers.Layer):
-    """Features made comparable: zero mean, unit variance a channel and image; unit length a pixel.
-
-    So the correlation of two pixels is the cosine between them, whatever exposure or layer.
-    """
-
-    def call(self, x):
-        mean, variance = ops.moments(ops.cast(x, "float32"), axes=(1, 2), keepdims=True)
-        x = (x - mean) * ops.rsqrt(variance + 1e-5)
-        return x * ops.rsqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-5)
-
-
-@keras.saving.register_keras_serializable("flowseg")
-class Warp(layers.Layer):
-    """Features of the second frame seen from the first; no gradient reaches the flow (RAFT)."""
-
-    def __init__(self, **kwargs):
-        super().__init__(autocast=False, **kwargs)
-
-    def call(self, features, flow):
-        return backward_warp(features, ops.stop_gradient(flow))
-
-    def compute_output_shape(self, features_shape, flow_shape):
-        return features_shape
-
-
-@keras.saving.register_keras_serializable("flowseg")
-class CostVolume(layers.Layer):
-    """Cosines of each pixel with its (2r+1)^2 neighbours in the (warped) second frame."""
-
-    def __init__(self, radius, **kwargs):
-        super().__init__(**kwargs)
-        self.radius = radius
-
-    def call(self, features1, features2):
-        # `cost_volume` is a mean over channels; unit vectors' cosine is the sum.
-        return cost_volume(features1, features2, self.radius) * features1.shape[-1]
-
-    def compute_output_shape(self, features1_shape, features2_shape):
-        return (*features1_shape[:-1], (2 * self.radius + 1) ** 2)
-
-    def get_config(self):
-        return {**super().get_config(), "radius": self.radius}
-
-
-@keras.saving.register_keras_serializable("flowseg")
-class SoftArgmax(layers.Layer):
-    """Correlation (B, H, W, (2r+1)^2) -> expected displacement (B, H, W, 2), |u|, |v| <= r.
-
-    The correlation is box-filtered (5x5) first, so that a window is matched and not a pixel; the
-    sharpness of the softmax is learned.
-    """
-
-    def __init__(self, radius, **kwargs):
-        super().__init__(**kwargs)
-        self.radius = radius
-
-    def build(self, input_shape):
-        self.log_sharpness = self.add_weight(
-            name="log_sharpness", shape=(), initializer=initializers.Constant(3.0)
-        )
-
-    def call(self, cost):
-        window = ops.average_pool(cost, 5, 1, "same", data_format="channels_last")
-        share = ops.softmax(window * ops.exp(self.log_sharpness), axis=-1)
-        radius = self.radius
-        shifts = [
-            [dx, dy] for dy in range(-radius, radius + 1) for dx in range(-radius, radius + 1)
-        ]
-        return ops.matmul(share, ops.convert_to_tensor(shifts, dtype="float32"))
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], 2)
-
-    def get_config(self):
-        return {**super().get_config(), "radius": self.radius}
-
-
-@keras.saving.register_keras_serializable("flowseg")
-class MoveFlow(layers.Layer):
-    """flow + gate * match + residual, in float32 whatever the policy."""
-
-    def __init__(self, **kwargs):
-        super().__init__(autocast=False, **kwargs)
-
-    def call(self, flow, match, gate, residual):
-        return flow + match * ops.cast(gate, "float32") + ops.cast(residual, "float32")
-
-    def compute_output_shape(self, flow_shape, match_shape, gate_shape, residual_shape):
-        return flow_shape
-
-
-@keras.saving.register_keras_serializable("flowseg")
-class StartFlow(layers.Layer):
-    """Zero flow of the size of the features given."""
-
-    def __init__(self, **kwargs):
-        super().__init__(autocast=False, **kwargs)
-
-    def call(self, features):
-        return ops.cast(ops.zeros_like(features[..., :2]), "float32")
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], 2)
 
 
 def build_decoder(feature_shapes, num_classes, exchange="both"):
@@ -212,7 +74,7 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
         seg = _seg_out(seg, hidden if exchange in ("flow_to_seg", "both") else None, stride)
         if stride != FLOW_STRIDES[-1]:
             outputs[f"flow_{stride}"] = UpsampleFlow(stride, name=f"flow_{stride}")(flow)
-    logits = layers.Conv2D(num_classes, 1, name="seg_logits")(seg)
+    logits = layers.Conv2D(num_classes, 1, name=SEG_HEAD)(seg)
     outputs["seg"] = Upsample(stride, dtype="float32", name="seg")(logits)
     mix = layers.Conv2D(_FLOW_WIDTH, 3, padding="same", activation="relu", name="mix_1")(hidden)
     mix = layers.Conv2D(stride * stride * 9, 1, name="mix_2")(mix)
@@ -301,9 +163,3 @@ def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
             flow, match, refine["gate"](hidden), refine["residual"](hidden)
         )
     return flow, hidden
-
-
-def _scaled(shape, factor):
-    batch, height, width, channels = shape
-    grow = (None if n is None else n * factor for n in (height, width))
-    return (batch, *grow, channels)

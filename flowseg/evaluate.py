@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from flowseg import data, records, runs
 from flowseg import flags as shared_flags
+from flowseg.labels import IGNORE_LABEL
 from flowseg.metrics import FlowScores, SegScores
 
 
@@ -43,11 +44,11 @@ def evaluate(run, files, scale=1.0, answers=None):
     seen = dict.fromkeys(("frames", "seg", "flow", "flow_noc", "single"), 0)
     frames = data.evaluation_data(files, run.label_set).as_numpy_iterator()
     with records.named_errors(files):
-        for frame in tqdm(frames, unit="frame", total=records.count(files), desc="evaluate"):
+        for frame in tqdm(frames, unit="frame", total=records.count(files), disable=None):
             logits, flow = run.predict(frame["image1"], frame["image2"], scale)
             seen["frames"] += 1
             seen["single"] += not frame["has_image2"]
-            if (frame["seg"] != 255).any():
+            if (frame["seg"] != IGNORE_LABEL).any():
                 seen["seg"] += 1
                 seg_scores.update_state(frame["seg"][None], logits[None])
             for key, scores in flow_scores.items():
@@ -84,7 +85,7 @@ def define_flags():
 def main():
     """Score and tell."""
     args = flags.FLAGS
-    files = [path for pattern in args.records for path in records.match_files(pattern)]
+    files = records.match_files(*args.records)
     run = runs.load_run(args.run_dir, args.weights)
     data.check_records(files, run.label_set)
     scores, seen = evaluate(run, files, args.scale)

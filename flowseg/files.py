@@ -18,20 +18,32 @@ def whole(path):
 
     Yields:
         Path in the same folder, with the same suffix (some writers choose the format by it).
+
+    Raises:
+        OSError: naming `path`: it cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    # One name a file, so that what a killed run left is overwritten by the next.
+    temporary = path.with_name(f".partial-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(temporary)
         yield temporary
         if temporary.is_dir() and path.is_dir():
             shutil.rmtree(path)
         os.replace(temporary, path)
+    except OSError as error:
+        # A full disk is told without a name, other errors with the temporary one.
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write(path, data):

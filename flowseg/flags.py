@@ -90,6 +90,13 @@ def define_run_flags(scale=True):
     flags.register_validator("scale", lambda scale: scale > 0, "must be greater than 0")
 
 
+def augmentation(args):
+    """The `augment.Augmentation` that the training flags ask for; its fields are named alike."""
+    from flowseg.augment import Augmentation
+
+    return Augmentation(**{name: getattr(args, name) for name in Augmentation._fields})
+
+
 def flagfile_name(argv=None):
     """The name, without folder and suffix, of the first flagfile on the command line, or None."""
     argv = sys.argv if argv is None else argv
@@ -101,8 +108,9 @@ def flagfile_name(argv=None):
     return None
 
 
-def to_text():
-    """The command's own flags as a flagfile; what has no value is left out."""
-    own = flags.FLAGS.get_key_flags_for_module(sys.modules[__name__])
+def to_text(args=None):
+    """The training flags as a flagfile; what has no value is left out."""
+    args = flags.FLAGS if args is None else args
+    own = args.get_key_flags_for_module(sys.modules[__name__])
     lines = [flag.serialize() for flag in sorted(own, key=lambda flag: flag.name)]
     return "\n".join(line for line in lines if line) + "\n"

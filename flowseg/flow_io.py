@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 FLO_MAGIC = 202021.25
 # Middlebury marks unknown flow by values over 1e9.
 FLO_UNKNOWN = 1e9
@@ -105,7 +106,7 @@ def check_png(data, name):
     OpenCV and libpng fill up some damaged files in silence (a wrong Adler sum, a cut end), so the
     sums are checked here: every chunk's CRC, the end chunk, and the compressed stream's own sum.
     """
-    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if not data.startswith(PNG_MAGIC):
         raise ValueError(f"{name}: not a PNG file")
     position, stream, kind = 8, [], None
     while kind != b"IEND":

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from flowseg import files
-from flowseg.flow_io import check_png
+from flowseg.flow_io import PNG_MAGIC, check_png
 
 # FFmpeg's own messages would stand around the one clear line of an error. Read once, at the
 # process's first video.
@@ -36,7 +36,7 @@ def read_image(path):
     if not path.is_file():
         raise ValueError(f"{path}: no such image file")
     data = path.read_bytes()
-    if path.suffix.lower() == ".png":
+    if data.startswith(PNG_MAGIC):
         check_png(data, path)
     with _quiet_opencv():
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None

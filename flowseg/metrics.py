@@ -1,8 +1,9 @@
 """Streaming scores: mIoU and pixel accuracy for `seg`; AEPE and Fl-all for `flow`.
 
-Pooled over every valid pixel of the set, whatever the sizes of frames and batches. Counts are
-exact: two int32 a counter, since float32 loses single pixels beyond 2^24 of them and not every
-backend has int64. A score of nothing (no labelled pixel, no valid flow) is NaN, never 0.
+Pooled over every valid pixel of the set, whatever the sizes of frames and batches. A score of
+nothing (no labelled pixel, no valid flow) is NaN, never 0. Counts are exact: two integers each,
+since float32 loses single pixels beyond 2^24 of them and JAX has no int64. (The type is Keras's
+"int", int64 on TensorFlow: int32 variables live on the CPU there, where XLA on a GPU fails.)
 """
 
 import keras
@@ -19,14 +20,14 @@ class _Scores(keras.metrics.Metric):
 
     def _counter(self, name, shape=()):
         low, high = (
-            self.add_variable(shape, initializer="zeros", dtype="int32", name=f"{name}_{part}")
+            self.add_variable(shape, initializer="zeros", dtype="int", name=f"{name}_{part}")
             for part in ("low", "high")
         )
         return low, high
 
     def _count(self, counter, number):
         low, high = counter
-        total = low + ops.cast(number, "int32")
+        total = low + ops.cast(number, low.dtype)
         carried = total // _CARRY
         low.assign(total - carried * _CARRY)
         high.assign(high + carried)

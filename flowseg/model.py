@@ -1,52 +1,11 @@
 """FlowSeg itself: encoder and decoder composed, with padding inside; and its training form."""
 
 import keras
-from keras import layers, ops
+from keras import ops
 
 from flowseg.backbones import STRIDES, build_resnet50
 from flowseg.decoder import build_decoder
-
-
-@keras.saving.register_keras_serializable("flowseg")
-class PadToMultiple(layers.Layer):
-    """Repeats the last row and column until height and width are multiples of `multiple`."""
-
-    def __init__(self, multiple, **kwargs):
-        super().__init__(**kwargs)
-        self.multiple = multiple
-
-    def call(self, image):
-        for axis in (1, 2):
-            size = ops.shape(image)[axis]
-            padded = (size + self.multiple - 1) // self.multiple * self.multiple
-            if isinstance(size, int) and padded == size:
-                continue
-            index = ops.minimum(ops.arange(padded, dtype="int32"), size - 1)
-            image = ops.take(image, index, axis=axis)
-        return image
-
-    def compute_output_shape(self, input_shape):
-        batch, height, width, channels = input_shape
-        sizes = (n and -(-n // self.multiple) * self.multiple for n in (height, width))
-        return (batch, *sizes, channels)
-
-    def get_config(self):
-        return {**super().get_config(), "multiple": self.multiple}
-
-
-@keras.saving.register_keras_serializable("flowseg")
-class CropLike(layers.Layer):
-    """The first rows and columns of `x`, as many as `image` has."""
-
-    def __init__(self, **kwargs):
-        super().__init__(autocast=False, **kwargs)
-
-    def call(self, x, image):
-        height, width = ops.shape(image)[1:3]
-        return x[:, :height, :width]
-
-    def compute_output_shape(self, x_shape, image_shape):
-        return (x_shape[0], *image_shape[1:3], x_shape[3])
+from flowseg.layers import CropLike, PadToMultiple
 
 
 def build_flowseg(num_classes, exchange="both", backbone_weights="none"):

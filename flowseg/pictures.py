@@ -1,6 +1,6 @@
 """Drawing: labels, flow errors, legends and titled panels as RGB pictures.
 
-Everything that shows an answer to an eye (TensorBoard pictures of `train`, `data --show`,
+Everything that shows an answer to an eye (TensorBoard pictures of `train`, `show`,
 `predict`, `visualize`) draws through this room, so that a colour means one thing everywhere.
 Pictures are (H, W, 3) uint8 RGB; flow colours themselves live in :mod:`flowseg.flow_io`.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 from flowseg import files
 from flowseg.flow_io import flow_to_color
-from flowseg.labels import colour_table
+from flowseg.labels import IGNORE_LABEL, colour_table
 
 BACKGROUND = (24, 26, 31)
 TEXT = (226, 228, 232)
@@ -226,3 +226,36 @@ def write_png(path, picture):
     if not done:
         raise OSError(f"{path}: OpenCV could not encode this PNG")
     files.write(path, data.tobytes())
+
+
+def draw_answers(frame, seg, flow, label_set):
+    """A frame, its truth, the answers to it and their errors, in one picture.
+
+    Args:
+        frame: decoded frame of `data.evaluation_data`, in NumPy.
+        seg: (H, W) predicted train ids.
+        flow: (H, W, 2) predicted flow in px.
+        label_set: the classes of both.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    truth, known = frame["flow"], frame["flow"][..., 2] > 0
+    # One scale for both flows, so that their colours can be compared.
+    speed = np.hypot(truth[..., 0], truth[..., 1])[known] if known.any() else np.hypot(*flow.T)
+    full = max(1.0, float(np.percentile(speed, 99)))
+    wrong = (seg != frame["seg"]) & (frame["seg"] != IGNORE_LABEL)
+    errors = np.repeat(np.where(wrong, 255, 0).astype(np.uint8)[..., None], 3, -1)
+    return panel(
+        [
+            ("Image", frame["image1"]),
+            ("Next image", frame["image2"]),
+            ("Segmentation, true", color_labels(frame["seg"], label_set)),
+            ("Segmentation, predicted", color_labels(seg, label_set)),
+            (f"Flow, true (full colour {full:.0f} px)", flow_to_color(truth[..., :2], full, known)),
+            ("Flow, predicted", flow_to_color(flow, full)),
+            ("Segmentation errors", errors),
+            ("Flow errors (blue under 3 px, yellow to red over)", flow_error_map(flow, truth)),
+        ],
+        2,
+    )

@@ -92,15 +92,17 @@ def parse_example(serialized):
     return tf.io.parse_single_example(serialized, FEATURES)
 
 
-def match_files(patterns):
-    """The record files of comma-separated globs, in sorted order.
+def match_files(*patterns):
+    """The record files of globs, each glob's in sorted order.
 
     Raises:
-        ValueError: a glob that matches nothing.
+        ValueError: no glob, or one that matches nothing.
     """
+    if not patterns:
+        raise ValueError("no record files given: name them by a glob")
     files = []
-    for pattern in patterns.split(","):
-        found = sorted(tf.io.gfile.glob(pattern.strip()))
+    for pattern in patterns:
+        found = sorted(tf.io.gfile.glob(str(pattern)))
         if not found:
             raise ValueError(f"{pattern}: no record files match; convert the data first?")
         files += found
@@ -143,7 +145,7 @@ def named_errors(paths):
     """
     try:
         yield
-    except tf.errors.OpError:
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
         for path in paths:
             for _ in read_shard(path):
                 pass

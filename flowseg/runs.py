@@ -5,7 +5,7 @@ label_set.json   its classes
 model.keras      the network with the last weights, best.keras with the best
 checkpoints/     the training's full state after its last epoch, to resume from
 sample_image*.png a real pair of its data, on which exports are checked
-metrics.json     validation scores of the best weights
+metrics.json     validation scores of the best weights (without validation: on the training crops)
 history.csv      every score of every epoch
 tensorboard/     events
 """
@@ -104,12 +104,12 @@ def load_model(path):
     path = Path(path)
     if not path.is_file():
         raise ValueError(
-            f"{path}: missing; this run folder holds no finished epoch: train it first "
+            f"{path}: missing; a run folder has it after its first epoch: train first "
             "(python -m flowseg.train)"
         )
     try:
         model = keras.saving.load_model(path, compile=False)
-        network = model.name == "flowseg" and set(model.output) == {"seg", "flow"}
+        network = (set(model.input), set(model.output)) == ({"image1", "image2"}, {"seg", "flow"})
     except Exception as error:  # zipfile, h5py, json and Keras each raise their own.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: damaged, or no Keras file ({reason})") from error

@@ -18,11 +18,11 @@ from flowseg import commands
 # isort: split
 import keras
 
-from flowseg import augment, data, pictures, records
+from flowseg import data, pictures, records
 from flowseg import flags as training_flags
 from flowseg.flow_io import flow_to_color
 from flowseg.flow_ops import backward_warp
-from flowseg.labels import load_label_set
+from flowseg.labels import IGNORE_LABEL, load_label_set
 
 
 def draw_example(image1, image2, flow, seg, label_set):
@@ -51,7 +51,7 @@ def draw_example(image1, image2, flow, seg, label_set):
             ("First frame", frame1),
             ("Second frame", frame2),
             (
-                f"Labels ({np.mean(seg != 255):.0%})",
+                f"Labels ({np.mean(seg != IGNORE_LABEL):.0%})",
                 pictures.overlay_labels(frame1, seg, label_set),
             ),
             (f"Flow ({known.mean():.0%}; {told})", over),
@@ -65,7 +65,7 @@ def examples(args):
     """Yield (name, image1, image2, flow, seg) in NumPy, as the flags ask for."""
     label_set = load_label_set(args.label_set)
     if args.records:
-        files = [path for pattern in args.records for path in records.match_files(pattern)]
+        files = records.match_files(*args.records)
         data.check_records(files, label_set)
         with records.named_errors(files):
             for frame in data.evaluation_data(files, label_set).as_numpy_iterator():
@@ -74,6 +74,8 @@ def examples(args):
         return
     if not args.train_records:
         raise ValueError("give --records, or a recipe by --flagfile")
+    # As `train` does, so that these are the examples that it will see.
+    keras.utils.set_random_seed(args.seed + 1)
     file_sets = [records.match_files(pattern) for pattern in args.train_records]
     every_file = [path for files in file_sets for path in files]
     data.check_records(every_file, label_set)
@@ -85,7 +87,7 @@ def examples(args):
         batch_size=1,
         steps_per_epoch=args.steps_per_epoch,
         seed=args.seed,
-        strength=augment.from_flags(args),
+        strength=training_flags.augmentation(args),
         weights=args.train_weights,
         made_flow=args.made_flow,
     )

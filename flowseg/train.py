@@ -19,7 +19,7 @@ from flowseg import commands
 import keras
 import numpy as np
 
-from flowseg import augment, callbacks, data, files, pictures, records, runs
+from flowseg import callbacks, data, files, pictures, records, restore, runs
 from flowseg import flags as training_flags
 from flowseg.labels import load_label_set
 from flowseg.losses import FlowLoss, SegLoss
@@ -37,32 +37,13 @@ def build_model(args, label_set):
     model = build_flowseg(len(label_set.names), args.exchange, args.backbone_weights)
     if args.weights:
         path = Path(args.weights)
-        copy_weights(runs.load_model(path / "best.keras" if path.is_dir() else path), model)
+        if not path.exists():
+            raise ValueError(f"--weights {path}: neither a .keras file nor a run folder")
+        source = runs.load_model(path / runs.WEIGHTS["best"] if path.is_dir() else path)
+        # A file without its run's classes is taken for the same classes if there are as many.
+        same = not path.is_dir() or runs.load_run_labels(path) == label_set
+        restore.copy_weights(source, model, same)
     return model
-
-
-def copy_weights(source, target):
-    """Copy every layer's weights by name; what does not fit is left new, with a warning.
-
-    Raises:
-        ValueError: the encoders differ: another network.
-    """
-    new = []
-    for part in ("encoder", "decoder"):
-        donors = {layer.name: layer for layer in source.get_layer(part).layers}
-        for layer in target.get_layer(part).layers:
-            shapes = [w.shape for w in layer.weights]
-            donor = donors.get(layer.name)
-            if donor is not None and [w.shape for w in donor.weights] == shapes:
-                layer.set_weights(donor.get_weights())
-            elif part == "encoder":
-                raise ValueError(f"--weights: its encoder differs from this one at {layer.name}")
-            elif shapes:
-                new.append(layer.name)
-    if new:
-        print(
-            f"warning: these layers do not fit the given weights and start anew: {', '.join(new)}"
-        )
 
 
 def compile_model(model, args, label_set):
@@ -95,37 +76,6 @@ def compile_model(model, args, label_set):
     return training
 
 
-def resume(training, run_dir):
-    """Take up the state of the last finished epoch.
-
-    Returns:
-        The state that `callbacks.Checkpoint` wrote: `step` and `epoch` to go on from, and the
-        `best` score so far (None before the first).
-
-    Raises:
-        ValueError: a checkpoint that cannot be read.
-    """
-    state_file = run_dir / "checkpoints" / "latest.json"
-    if not state_file.is_file():
-        return {"step": 0, "epoch": 0, "best": None}
-    state = json.loads(state_file.read_text())
-    path = run_dir / "checkpoints" / state["file"]
-    try:
-        saved = keras.saving.load_model(path)
-        training.set_weights(saved.get_weights())
-        training.optimizer.build(training.trainable_variables)
-        pairs = zip(training.optimizer.variables, saved.optimizer.variables, strict=True)
-        for variable, value in pairs:
-            variable.assign(value)
-    except Exception as error:  # zipfile, h5py and Keras each raise their own.
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{path}: cannot be resumed from: damaged, or of other flags than now ({reason}); "
-            f"begin in another --run_dir, with --weights {run_dir / 'model.keras'}"
-        ) from error
-    return state
-
-
 def train(args, run_dir):
     """Run or resume one training; `args` holds the flags of `define_training_flags`.
 
@@ -133,61 +83,78 @@ def train(args, run_dir):
         ValueError: what cannot be read or does not fit, by name.
     """
     label_set = load_label_set(args.label_set)
+    if not args.train_records:
+        raise ValueError("--train_records is empty: name the record sets to train on")
     file_sets = [records.match_files(pattern) for pattern in args.train_records]
-    if args.train_weights and len(args.train_weights) != len(file_sets):
-        raise ValueError(
-            f"--train_weights has {len(args.train_weights)} numbers for {len(file_sets)} sets"
-        )
+    weights = _set_weights(args.train_weights, file_sets)
     val_files = _validation_files(args.val_records or [])
-    every_file = [path for files in file_sets for path in files] + val_files
+    every_file = [path for paths in file_sets for path in paths] + val_files
     data.check_records(every_file, label_set)
 
-    model = build_model(args, label_set)
-    training = compile_model(model, args, label_set)
-    state = resume(training, run_dir)
+    state = restore.read_state(run_dir, args, label_set)
     remaining = args.steps - state["step"]
     if remaining <= 0:
         print(f"{run_dir}: finished already, {state['step']} steps")
         return
+    model = build_model(args, label_set)
+    training = compile_model(model, args, label_set)
     if state["step"]:
         print(f"{run_dir}: resuming after step {state['step']}")
+        restore.load_state(training, run_dir / "checkpoints" / state["file"])
     # Not more than there is to do, for the progress bar.
     steps_per_epoch = min(args.steps_per_epoch, remaining)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    files.write(run_dir / "flags.txt", training_flags.to_text())
+    files.write(run_dir / "flags.txt", training_flags.to_text(args))
     runs.write_json(run_dir / "label_set.json", label_set._asdict())
-    drawn = data.evaluation_data(val_files or file_sets[0], label_set)
-    _keep_sample(drawn, run_dir)
-
-    batches = data.training_data(
-        file_sets,
-        label_set,
-        height=args.height,
-        width=args.width,
-        batch_size=args.batch_size,
-        steps_per_epoch=steps_per_epoch,
-        seed=args.seed,
-        first_epoch=state["epoch"],
-        strength=augment.from_flags(args),
-        weights=args.train_weights,
-        made_flow=args.made_flow,
-    )
-    validation = data.validation_data(val_files, label_set).map(_coarse_targets)
     with records.named_errors(every_file):
+        drawn = data.evaluation_data(val_files or file_sets[0], label_set)
+        _keep_sample(drawn, run_dir)
+        batches = data.training_data(
+            file_sets,
+            label_set,
+            height=args.height,
+            width=args.width,
+            batch_size=args.batch_size,
+            steps_per_epoch=steps_per_epoch,
+            seed=args.seed,
+            first_epoch=state["epoch"],
+            strength=training_flags.augmentation(args),
+            weights=weights,
+            made_flow=args.made_flow,
+        )
+        validation = None
+        if val_files:
+            validation = data.validation_data(val_files, label_set).map(_coarse_targets)
         training.fit(
             batches.map(_coarse_targets),
             shuffle=False,
             initial_epoch=state["epoch"],
             epochs=state["epoch"] + math.ceil(remaining / steps_per_epoch),
             steps_per_epoch=steps_per_epoch,
-            validation_data=validation if val_files else None,
+            validation_data=validation,
             callbacks=[
                 callbacks.TensorBoard(run_dir, model, label_set, drawn.take(args.pictures)),
                 keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=state["step"] > 0),
                 callbacks.Checkpoint(run_dir, model, args.best_metric, state["best"]),
-                callbacks.StopAtStep(args.steps),
+                callbacks.StopAtStep(remaining),
             ],
         )
+
+
+def _set_weights(texts, file_sets):
+    """How often each record set is drawn from, as numbers."""
+    if not texts:
+        return [1.0] * len(file_sets)
+    try:
+        weights = [float(text) for text in texts]
+    except ValueError:
+        weights = []
+    usable = all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0
+    if len(weights) != len(file_sets) or not usable:
+        raise ValueError(
+            f"--train_weights={','.join(map(str, texts))}: one number a record set "
+            f"({len(file_sets)}), none below 0 and not all 0"
+        )
+    return weights
 
 
 def _keep_sample(frames, run_dir):
@@ -210,10 +177,11 @@ def _validation_files(patterns):
         try:
             files += records.match_files(pattern)
         except ValueError:
-            index = Path(pattern).parent / "index.json"
-            if not index.is_file() or json.loads(index.read_text())["records"]["val"]:
+            folder = Path(pattern).parent
+            index = data.read_index(folder)
+            if index is None or index["records"].get("val"):
                 raise
-            print(f"warning: {index} says that no frame is for validation: training without")
+            restore.warn(f"{folder}: no frame is for validation, by its index.json: going without")
     return files
 
 

@@ -54,7 +54,8 @@ def visualize(run, frames, output, fps, count=None, scale=1.0, overlay=0.5, max_
     written = 0
     with video_writer(output, fps) as write:
         pairs = itertools.pairwise(frames)
-        for (name, image), (_, following) in tqdm(pairs, total=count and count - 1, unit="pair"):
+        pairs = tqdm(pairs, total=count and count - 1, unit="pair", disable=None)
+        for (name, image), (_, following) in pairs:
             seg, flow = run.predict_pair(image, following, scale=scale)
             max_flow = max_flow or first_max_flow(flow)
             write(compose(name, image, seg, flow, run.label_set, overlay, max_flow))
@@ -74,7 +75,7 @@ def first_max_flow(flow):
     return math.ceil(max(1.5 * fast, 0.005 * flow.shape[1], 1))
 
 
-def compose(name, image, seg, flow, label_set, overlay, max_flow):
+def compose(name, image, seg, flow, label_set, overlay, max_flow, min_side=MIN_SIDE):
     """One frame of the video.
 
     Wide frames stand above each other, upright ones beside each other, both over a strip with the
@@ -88,6 +89,7 @@ def compose(name, image, seg, flow, label_set, overlay, max_flow):
         label_set: the classes of `seg`.
         overlay: strength of the class colours over the frame, 0..1.
         max_flow: speed of full colour in px.
+        min_side: frames with a shorter side are enlarged to it.
 
     Returns:
         (H', W', 3) uint8 RGB; H' and W' depend on H and W alone.
@@ -96,7 +98,7 @@ def compose(name, image, seg, flow, label_set, overlay, max_flow):
     columns = 1 if width > 2 * height else 2 if width >= height else 3
     rows = {1: 3, 2: 2, 3: 1}[columns]
     limit = min(MAX_WIDTH / (columns * width), MAX_HEIGHT / (rows * height))
-    factor = min(limit, max(1, MIN_SIDE / min(height, width)))
+    factor = min(limit, max(1, min_side / min(height, width)))
     size = max(1, round(width * factor)), max(1, round(height * factor))
     kind = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     titled = [

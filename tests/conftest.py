@@ -11,12 +11,17 @@ from flowseg import commands  # noqa: F401  (quiets TensorFlow's start, so it co
 from tests.kitti_writer import write_kitti
 
 ROOT = Path(__file__).parent.parent
+# Of the made-up frames, in turn.
+SIZES = [(96, 160), (90, 168)]
 
 
 @pytest.fixture(scope="session")
 def kitti_folder(tmp_path_factory):
-    """Made-up KITTI: frames 0..3 in both sets, frame 4 with labels alone. Not to be changed."""
-    return write_kitti(tmp_path_factory.mktemp("kitti"), count=4, semantics_only=1)
+    """Made-up KITTI: frames 0..3 in both sets, frame 4 with labels alone. Not to be changed.
+
+    Of two sizes, as the real one has four: whatever takes these frames takes that too.
+    """
+    return write_kitti(tmp_path_factory.mktemp("kitti"), count=4, semantics_only=1, sizes=SIZES)
 
 
 @pytest.fixture(scope="session")

@@ -228,7 +228,9 @@ def copy(kitti_records, tmp_path):
 
 def test_sound_records_pass_the_check(copy):
     data.check_records([str(copy)], CITYSCAPES)
+    # Shards taken elsewhere, without what the conversion wrote about itself.
     copy.with_name("index.json").unlink()
+    copy.with_name(".plan.json").unlink()
     data.check_records([str(copy)], CITYSCAPES)
 
 
@@ -285,4 +287,8 @@ def test_a_damaged_index_is_named(content, kitti_records, tmp_path):
     shard = shutil.copy(next(kitti_records.glob("train-*")), tmp_path)
     (tmp_path / "index.json").write_text(content)
     with pytest.raises(ValueError, match="index.json: damaged"):
+        data.check_records([shard], CITYSCAPES)
+    # A journal without an index: the conversion was stopped.
+    (tmp_path / "index.json").rename(tmp_path / ".plan.json")
+    with pytest.raises(ValueError, match="this conversion is not finished"):
         data.check_records([shard], CITYSCAPES)

@@ -154,7 +154,7 @@ def test_flow_that_is_no_number_is_never_a_good_score(tmp_path):
 
 
 def test_made_up_kitti(kitti_records):
-    files = records.match_files(f"{kitti_records}/train-*,{kitti_records}/val-*")
+    files = records.match_files(f"{kitti_records}/train-*", f"{kitti_records}/val-*")
     scores, seen = evaluate(fake_run(), files)
     assert seen == {"frames": 5, "seg": 5, "flow": 4, "flow_noc": 4, "single": 1}
     classes = {name for name in scores if name.startswith("seg/iou/")}
@@ -229,7 +229,8 @@ def test_nothing_to_score(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere-\*: no record files match"):
         records.match_files(f"{tmp_path}/nowhere-*")
     empty = write(tmp_path / "empty.tfrecord")
-    data.check_records([empty], CITYSCAPES)
+    with pytest.raises(ValueError, match="empty.tfrecord: a shard without records"):
+        data.check_records([empty], CITYSCAPES)
     with pytest.raises(ValueError, match="empty.tfrecord: no records: nothing to score"):
         evaluate(fake_run(), [empty])
     # A frame without any truth is looked at, and gives no number.
@@ -248,7 +249,7 @@ def test_a_damaged_shard_is_named(tmp_path):
 def test_run_folders_that_cannot_be_read(tmp_path, run_dir):
     with pytest.raises(ValueError, match="gone: no such run folder"):
         runs.load_run(tmp_path / "gone")
-    with pytest.raises(ValueError, match="best.keras: missing; .* train it first"):
+    with pytest.raises(ValueError, match="best.keras: missing; .* train first"):
         runs.load_run(tmp_path)
     with pytest.raises(ValueError, match="model.keras: missing"):
         runs.load_run(run_dir, "last")
@@ -289,7 +290,7 @@ def test_the_command(run_dir, kitti_records, tmp_path):
     globs = f"{kitti_records}/train-*,{kitti_records}/val-*"
     done = run_command(*command, "--records", globs)
     written = json.loads(output.read_text())
-    files = records.match_files(globs)
+    files = records.match_files(*globs.split(","))
     assert written == pytest.approx(evaluate(runs.load_run(run_dir), files, scale=0.5)[0])
     assert all(f"{name} " in done.stdout for name in written)
     assert "5 frames, 5 with labels, 4 with flow truth; 1 have no second frame" in done.stdout

@@ -9,7 +9,7 @@ import pytest
 
 from data_prep import kitti
 from flowseg import flow_io, records
-from tests.conftest import run_command
+from tests.conftest import SIZES, run_command
 from tests.kitti_writer import make_frame, write_kitti
 
 FLOW = "data_scene_flow/training"
@@ -24,7 +24,7 @@ def folder(kitti_folder, tmp_path):
 
 def read_all(output):
     """frame id -> record, of every shard of a folder."""
-    files = records.match_files(f"{output}/train-*.tfrecord,{output}/val-*.tfrecord")
+    files = records.match_files(f"{output}/train-*.tfrecord", f"{output}/val-*.tfrecord")
     found = [fields for file in files for _, fields in records.read_shard(file)]
     by_id = {fields["frame_id"].decode(): fields for fields in found}
     assert len(by_id) == len(found)
@@ -59,7 +59,8 @@ def test_records_hold_the_untouched_files(kitti_folder, kitti_records):
             "instances": f"{LABELS}/instance/{k:06d}_10.png",
         }.items():
             assert fields[field] == (kitti_folder / file).read_bytes()
-        assert (fields["height"], fields["width"]) == (96, 160)
+        odd = int(fields["frame_id"].decode()[:6]) % 2
+        assert (fields["height"], fields["width"]) == SIZES[odd]
         assert fields["dataset"] == b"kitti" and fields["label_set"] == b"cityscapes"
         assert fields["flow_format"] == b"kitti" and fields["image2_format"] == b"png"
 
@@ -78,10 +79,9 @@ def test_index(kitti_folder, kitti_records):
     train = {"image2": 3, "flow": 3, "flow_noc": 3, "labels": 4, "instances": 4, "objects": 3}
     assert index["truth"]["train"] == train
     assert index["settings"] == {"val_fraction": 0.1, "seed": 0, "records_per_shard": 32}
-    assert index["sizes_height_x_width"] == {"96x160": 5} and index["left_out"] == []
-    expected = sum(
-        np.bincount(make_frame(k)["labels"].ravel(), minlength=34).astype(int) for k in range(5)
-    )
+    assert index["sizes_height_x_width"] == {"90x168": 2, "96x160": 3} and index["left_out"] == []
+    frames = [make_frame(k, 0, *SIZES[k % 2]) for k in range(5)]
+    expected = sum(np.bincount(frame["labels"].ravel(), minlength=34) for frame in frames)
     assert index["class_pixels"]["cityscapes"] == {
         str(i): int(n) for i, n in enumerate(expected) if n
     }
@@ -163,15 +163,15 @@ def narrow(image):
     ("file", "change", "match"),
     [
         (f"{FLOW}/flow_occ", lambda flow: np.uint8(flow >> 8), "16 bits and 3 channels"),
-        (f"{FLOW}/flow_occ", narrow, "is 96x156, but 000001_10.png is 96x160"),
+        (f"{FLOW}/flow_occ", narrow, "is 90x164, but 000001_10.png is 90x168"),
         (f"{FLOW}/flow_occ", lambda flow: flow * 0, "without a single valid pixel"),
-        (f"{FLOW}/flow_noc", narrow, "is 96x156"),
+        (f"{FLOW}/flow_noc", narrow, "is 90x164"),
         (f"{FLOW}/image_2", lambda image: image[..., 0], "8 bits and 3 channels"),
-        (f"{FLOW}/obj_map", narrow, "is 96x156"),
+        (f"{FLOW}/obj_map", narrow, "is 90x164"),
         (f"{LABELS}/semantic", lambda ids: np.where(ids == 7, 77, ids), "does not have: 77"),
         (f"{LABELS}/semantic", lambda ids: np.uint16(ids), "8 bits and 1 channel"),
         (f"{LABELS}/semantic", lambda ids: np.dstack([ids] * 3), "one channel"),
-        (f"{LABELS}/semantic", narrow, "is 96x156"),
+        (f"{LABELS}/semantic", narrow, "is 90x164"),
     ],
 )
 def test_file_of_the_wrong_kind(folder, tmp_path, file, change, match):
@@ -181,7 +181,7 @@ def test_file_of_the_wrong_kind(folder, tmp_path, file, change, match):
 
 def test_second_frame_of_another_size(folder, tmp_path):
     change_png(folder / FLOW / "image_2/000001_11.png", narrow)
-    assert_refused([folder], tmp_path, r"000001_11\.png: is 96x156, but 000001_10\.png is 96x160")
+    assert_refused([folder], tmp_path, r"000001_11\.png: is 90x164, but 000001_10\.png is 90x168")
 
 
 @pytest.mark.parametrize("file", [f"{FLOW}/image_2", f"{FLOW}/flow_occ", f"{LABELS}/semantic"])

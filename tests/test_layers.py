@@ -12,12 +12,34 @@ PACKAGE = Path(__file__).parents[1] / "flowseg"
 # A module imports from its own floor or below. A new module is given its floor here.
 FLOORS = (
     {"labels", "files", "records", "flow_io", "flow_ops"},
-    {"pictures", "frames", "data", "augment", "backbones", "decoder", "model", "losses", "metrics"},
-    {"commands", "flags", "runs", "callbacks", "train", "evaluate", "predict", "visualize", "show"},
+    {
+        "pictures",
+        "frames",
+        "layers",
+        "data",
+        "augment",
+        "backbones",
+        "decoder",
+        "model",
+        "losses",
+        "metrics",
+    },
+    {
+        "commands",
+        "flags",
+        "runs",
+        "callbacks",
+        "train",
+        "evaluate",
+        "predict",
+        "visualize",
+        "show",
+        "restore",
+    },
 )
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
 COMMAND_FLOOR = 2  # Flags are read here and nowhere below.
-KERAS_ONLY = {"backbones", "decoder", "model", "losses", "metrics", "flow_ops"}
+KERAS_ONLY = {"layers", "backbones", "decoder", "model", "losses", "metrics", "flow_ops"}
 FORBIDDEN = {"data_prep", "export"}  # The package never looks at the rooms beside it.
 
 

@@ -6,8 +6,9 @@ import pytest
 from keras import ops
 
 from flowseg import backbones
-from flowseg.decoder import EXCHANGES, SoftArgmax, UnitFeatures, build_decoder
-from flowseg.model import PadToMultiple, build_flowseg, training_model
+from flowseg.decoder import EXCHANGES, build_decoder
+from flowseg.layers import PadToMultiple, SoftArgmax, UnitFeatures
+from flowseg.model import build_flowseg, training_model
 
 
 @pytest.fixture(scope="module")

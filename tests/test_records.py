@@ -107,5 +107,5 @@ def test_missing_files(tmp_path):
 def test_match_files(tmp_path):
     for name in ("train-1", "train-0", "val-0"):
         (tmp_path / name).write_bytes(b"")
-    found = records.match_files(f"{tmp_path}/val-*, {tmp_path}/train-*")
+    found = records.match_files(f"{tmp_path}/val-*", f"{tmp_path}/train-*")
     assert found == [f"{tmp_path}/{name}" for name in ("val-0", "train-0", "train-1")]

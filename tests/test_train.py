@@ -1,6 +1,7 @@
 """Training as a user runs it: the run folder, resuming, warm starts, and what goes wrong."""
 
 import csv
+import errno
 import json
 import shutil
 from types import SimpleNamespace
@@ -8,9 +9,10 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from absl.flags import FLAGS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flowseg import callbacks, data, records, runs, train
+from flowseg import callbacks, data, records, restore, runs, train
 from flowseg import flags as training_flags
 from flowseg.labels import CITYSCAPES
 from flowseg.model import build_flowseg
@@ -24,6 +26,14 @@ def flags(**changes):
     defaults |= dict(alpha=1.0, beta=1.0, flow_loss="log", learning_rate=1e-3, warmup_steps=2)
     defaults |= dict(weight_decay=1e-4, clip_norm=1.0, train_records=[], val_records=[])
     return SimpleNamespace(**defaults | changes)
+
+
+def parse(*argv):
+    """The training flags of a command line."""
+    training_flags.define_training_flags(train_records_required=False)
+    FLAGS.unparse_flags()
+    FLAGS(["train", *map(str, argv)])
+    return FLAGS
 
 
 def test_run_folder_holds_what_the_contract_names(trained_run):
@@ -62,8 +72,9 @@ def test_the_same_command_says_that_it_is_finished_and_more_steps_resume(trained
     shutil.copytree(trained_run, folder)
     again = ("flowseg.train", "--flagfile", folder / "flags.txt", "--run_dir", folder)
     assert "finished already, 2 steps" in run_command(*again).stdout
-    small = ("--height", 64, "--width", 96, "--steps", 3, "--val_records=", "--pictures", 0)
-    done = run_command(*again, *small)
+    other = run_command(*again, "--height", 64, ok=False).stderr
+    assert "trained with other flags (--height=320, --height=64)" in other
+    done = run_command(*again, "--steps", 3, "--val_records=", "--pictures", 0)
     assert "resuming after step 2" in done.stdout
     state = json.loads((folder / "checkpoints" / "latest.json").read_text())
     assert (state["step"], state["epoch"]) == (3, 2)
@@ -73,9 +84,11 @@ def test_the_same_command_says_that_it_is_finished_and_more_steps_resume(trained
 
 
 def test_resume_takes_up_weights_and_optimizer(trained_run):
-    args = flags(seed=5)
+    args = parse("--flagfile", trained_run / "flags.txt", "--steps", 9)
+    state = restore.read_state(trained_run, args, CITYSCAPES)
+    assert (state["step"], state["epoch"]) == (2, 1) and state["best"] > 0
     training = train.compile_model(train.build_model(args, CITYSCAPES), args, CITYSCAPES)
-    state = train.resume(training, trained_run)
+    restore.load_state(training, trained_run / "checkpoints" / state["file"])
     saved = keras.saving.load_model(trained_run / "checkpoints" / state["file"])
     assert int(training.optimizer.iterations) == 2
     for ours, theirs in zip(training.optimizer.variables, saved.optimizer.variables, strict=True):
@@ -84,27 +97,56 @@ def test_resume_takes_up_weights_and_optimizer(trained_run):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_damaged_checkpoint_is_named(trained_run, tmp_path):
+def test_a_damaged_or_foreign_run_folder_is_told(trained_run, tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    shutil.copy(trained_run / "checkpoints" / "latest.json", tmp_path / "checkpoints")
-    name = json.loads((tmp_path / "checkpoints" / "latest.json").read_text())["file"]
-    (tmp_path / "checkpoints" / name).write_bytes(b"half a file")
-    args = flags()
-    training = train.compile_model(build_flowseg(19), args, CITYSCAPES)
-    with pytest.raises(ValueError, match=f"{name}: cannot be resumed from.*model.keras"):
-        train.resume(training, tmp_path)
+    for name in ("flags.txt", "label_set.json", "checkpoints/latest.json"):
+        shutil.copy(trained_run / name, tmp_path / name)
+    args = parse("--flagfile", tmp_path / "flags.txt", "--best_metric", "seg/miou")
+    # The best so far was measured by another score: it counts no more.
+    assert restore.read_state(tmp_path, args, CITYSCAPES)["best"] is None
+    others = CITYSCAPES._replace(names=CITYSCAPES.names[::-1])
+    with pytest.raises(ValueError, match="trained on other classes"):
+        restore.read_state(tmp_path, args, others)
+    for content in ("", "{}", "[]"):
+        (tmp_path / "checkpoints" / "latest.json").write_text(content)
+        with pytest.raises(ValueError, match="latest.json: damaged"):
+            restore.read_state(tmp_path, args, CITYSCAPES)
+    (tmp_path / "epoch.keras").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match="epoch.keras: cannot be resumed from.*model.keras"):
+        restore.load_state(None, tmp_path / "epoch.keras")
+
+
+def test_a_full_disk_leaves_the_weights_that_were_there(tmp_path):
+    class Network:
+        def save(self, path):
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "model.keras").write_bytes(b"whole")
+    with pytest.raises(OSError, match="No space left") as caught:
+        runs.save_model(Network(), tmp_path / "model.keras")
+    assert caught.value.filename == str(tmp_path / "model.keras")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+    assert (tmp_path / "model.keras").read_bytes() == b"whole"
 
 
 def test_warm_start_copies_all_but_a_head_of_other_classes(trained_run, capsys):
     source = runs.load_model(trained_run / "best.keras")
     target = build_flowseg(4)
-    train.copy_weights(source, target)
-    assert "seg_logits" in capsys.readouterr().out
+    restore.copy_weights(source, target)
+    assert "seg_logits" in capsys.readouterr().err
     for part, layer in (("encoder", "conv3_block1_1_conv"), ("decoder", "flow_conv2")):
         a, b = (m.get_layer(part).get_layer(layer).get_weights()[0] for m in (source, target))
         np.testing.assert_array_equal(a, b)
-    train.copy_weights(source, build_flowseg(19))
-    assert capsys.readouterr().out == ""
+    same = build_flowseg(19)
+    restore.copy_weights(source, same)
+    assert capsys.readouterr().err == ""
+    head = same.get_layer("decoder").get_layer("seg_logits")
+    head.set_weights([w * 0 for w in head.get_weights()])
+    # As many classes, but other ones: the head stays as it was.
+    restore.copy_weights(source, same, same_classes=False)
+    assert "seg_logits" in capsys.readouterr().err
+    assert not any(w.any() for w in head.get_weights())
 
 
 def test_learns_both_tasks_and_alpha_and_beta_weigh_them(kitti_records):
@@ -125,6 +167,21 @@ def test_learns_both_tasks_and_alpha_and_beta_weigh_them(kitti_records):
     assert last["flow_loss"] < 0.6 * first["flow_loss"]
 
 
+def test_a_loss_that_is_no_number_keeps_the_weights_that_were_there(tmp_path):
+    checkpoint = callbacks.Checkpoint(tmp_path, None, "loss", None)
+    with pytest.raises(ValueError, match="no number any more in epoch 3.*--learning_rate"):
+        checkpoint.on_epoch_end(2, {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("texts", [["1"], ["1", "x"], ["0", "0"], ["1", "-1"], ["inf", "1"]])
+def test_record_set_weights_that_make_no_sense(texts):
+    assert train._set_weights(["3", "1"], [["a"], ["b"]]) == [3.0, 1.0]
+    assert train._set_weights(None, [["a"], ["b"]]) == [1.0, 1.0]
+    with pytest.raises(ValueError, match=f"--train_weights={','.join(texts)}: one number a record"):
+        train._set_weights(texts, [["a"], ["b"]])
+
+
 def test_best_is_kept_by_the_metric_and_its_direction(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(runs, "save_model", lambda model, path: saved.append(path.name))
@@ -142,10 +199,12 @@ def test_best_is_kept_by_the_metric_and_its_direction(tmp_path, monkeypatch):
 
 
 def test_without_validation_frames_it_trains_and_says_so(tmp_path, capsys):
-    (tmp_path / "index.json").write_text(json.dumps({"records": {"train": 2, "val": 0}}))
+    index = {"files": {}, "records": {"train": 2, "val": 0}}
+    (tmp_path / "index.json").write_text(json.dumps(index))
     assert train._validation_files([str(tmp_path / "val-*")]) == []
-    assert "no frame is for validation" in capsys.readouterr().out
-    (tmp_path / "index.json").write_text(json.dumps({"records": {"train": 2, "val": 1}}))
+    assert "no frame is for validation" in capsys.readouterr().err
+    index["records"]["val"] = 1
+    (tmp_path / "index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r"val-\*: no record files match"):
         train._validation_files([str(tmp_path / "val-*")])
 
@@ -179,19 +238,25 @@ def damage(kitti_records, folder, place):
     return shard
 
 
-def test_damage_met_in_mid_training_is_named(kitti_records, tmp_path, monkeypatch):
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_damage_met_in_mid_training_is_named(split, kitti_records, tmp_path, monkeypatch):
     shard = damage(kitti_records, tmp_path, 0.9)
+    sound = next(kitti_records.glob("train-*"))
 
-    def fit(batches, steps_per_epoch, **_):
+    def fit(batches, steps_per_epoch, validation_data, **_):
         for _ in batches.take(steps_per_epoch):
+            pass
+        for _ in validation_data:
             pass
 
     # The records' way through training, without the time that a network takes.
     network = SimpleNamespace(fit=fit)
     monkeypatch.setattr(train, "build_model", lambda *_: None)
     monkeypatch.setattr(train, "compile_model", lambda *_: network)
-    args = flags(train_records=[str(shard)], made_flow=True, pictures=0, best_metric="loss")
-    args.train_weights = None
+    shards = {"train": sound, "val": sound, split: shard}
+    args = flags(**{f"{name}_records": [str(path)] for name, path in shards.items()})
+    args.made_flow, args.pictures, args.best_metric, args.train_weights = True, 0, "loss", None
+    monkeypatch.setattr(training_flags, "to_text", lambda args: "")
     for name in ("scale", "stretch", "flip", "colour", "erase"):
         setattr(args, name, 0.0)
     with pytest.raises(ValueError, match=rf"{shard.name}, record \d+: damaged"):

@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -157,7 +158,17 @@ def test_command_keeps_the_rate_of_a_video(tmp_path):
     first, last = answer.stdout.splitlines()
     assert json.loads(first) == ["r", "best"] and "3 frames, 24 a second" in last
     assert open_frames(out)[1:] == (24.0, 3)
-    assert "3/3" in answer.stderr, "the progress bar"
+    assert answer.stderr == "", "a progress bar where nobody looks"
+
+
+def test_progress_bar_on_a_terminal(tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    visualize(fake_run(), grey_frames(4), tmp_path / "a.mp4", 10, count=4)
+    assert "3/3" in sys.stderr.getvalue()
 
 
 def test_command_takes_a_folder_at_ten_frames_or_as_told(tmp_path):

@@ -148,6 +148,19 @@ def test_a_mended_file_is_read_again(kitti_folder, tmp_path, whole):
     assert content(tmp_path / "out") == whole
 
 
+def test_to_stop_at_a_bad_frame_costs_nothing_that_was_there(kitti_folder, tmp_path):
+    source, output = tmp_path / "kitti", tmp_path / "records"
+    shutil.copytree(kitti_folder, source)
+    bad = source / "data_semantics/training/semantic/000002_10.png"
+    bad.write_bytes(bad.read_bytes()[:50])
+    kitti.convert([source], output, on_error="skip", **SMALL)
+    before = content(output)
+    with pytest.raises(ValueError, match="000002_10.png: truncated"):
+        kitti.convert([source], output, **SMALL)
+    assert {name: before[name] for name in content(output)} == content(output)
+    assert "index.json" in before and any(name.endswith(".tfrecord") for name in content(output))
+
+
 def test_another_conversion_is_not_overwritten_unasked(kitti_folder, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "train-old.tfrecord").write_text("mine too")
@@ -157,8 +170,13 @@ def test_another_conversion_is_not_overwritten_unasked(kitti_folder, tmp_path):
         ValueError, match="another conversion, with --seed=0 instead of 1.*--overwrite"
     ):
         kitti.convert([kitti_folder], tmp_path, seed=1, **SMALL)
-    with pytest.raises(ValueError, match="another conversion, of other frames"):
+    with pytest.raises(ValueError, match="another conversion, of other sources"):
         kitti.convert([kitti_folder / "data_scene_flow"], tmp_path, **SMALL)
+    # The same names elsewhere are other frames all the same.
+    shutil.copytree(kitti_folder, tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="another conversion, of other sources"):
+        kitti.convert([tmp_path / "elsewhere"], tmp_path, **SMALL)
+    shutil.rmtree(tmp_path / "elsewhere")
     assert content(tmp_path) == before
     kitti.convert([kitti_folder], tmp_path, val_fraction=0, overwrite=True)
     assert visible(tmp_path) == [

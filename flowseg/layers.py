@@ -1,0 +1,208 @@
+"""Keras layers around `flow_ops`, and those that the decoder and the network are built of.
+
+All take heights and widths that are known only at run time. Layers that carry flow do not let a
+mixed-precision policy touch it (`autocast=False`): a pixel coordinate needs all of float32.
+"""
+
+import keras
+from keras import initializers, layers, ops
+
+from flowseg.flow_ops import backward_warp, cost_volume, upsample, upsample_flow
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class Upsample(layers.Layer):
+    """(B, H, W, C) -> (B, factor H, factor W, C), bilinear, sizes known only at run time."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, x):
+        return upsample(x, self.factor)
+
+    def compute_output_shape(self, input_shape):
+        return _scaled(input_shape, self.factor)
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class UpsampleFlow(Upsample):
+    """(B, H, W, 2) -> (B, factor H, factor W, 2), bilinear, vectors scaled with the size."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(factor, autocast=False, **kwargs)
+
+    def call(self, flow):
+        return upsample(flow, self.factor) * self.factor
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class ConvexUpsample(Upsample):
+    """Flow and the logits of its mix -> fine flow; see `flow_ops.upsample_flow`."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(factor, autocast=False, **kwargs)
+
+    def call(self, flow, weights):
+        return upsample_flow(flow, ops.cast(weights, "float32"), self.factor)
+
+    def compute_output_shape(self, flow_shape, weights_shape):
+        return _scaled(flow_shape, self.factor)
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class UnitFeatures(layers.Layer):
+    """Features made comparable: zero mean, unit variance a channel and image; unit length a pixel.
+
+    So the correlation of two pixels is the cosine between them, whatever exposure or layer.
+    """
+
+    def call(self, x):
+        mean, variance = ops.moments(ops.cast(x, "float32"), axes=(1, 2), keepdims=True)
+        x = (x - mean) * ops.rsqrt(variance + 1e-5)
+        return x * ops.rsqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-5)
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class Warp(layers.Layer):
+    """Features of the second frame seen from the first; no gradient reaches the flow (RAFT)."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, features, flow):
+        return backward_warp(features, ops.stop_gradient(flow))
+
+    def compute_output_shape(self, features_shape, flow_shape):
+        return features_shape
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class CostVolume(layers.Layer):
+    """Cosines of each pixel with its (2r+1)^2 neighbours in the (warped) second frame."""
+
+    def __init__(self, radius, **kwargs):
+        super().__init__(**kwargs)
+        self.radius = radius
+
+    def call(self, features1, features2):
+        # `cost_volume` is a mean over channels; unit vectors' cosine is the sum.
+        return cost_volume(features1, features2, self.radius) * features1.shape[-1]
+
+    def compute_output_shape(self, features1_shape, features2_shape):
+        return (*features1_shape[:-1], (2 * self.radius + 1) ** 2)
+
+    def get_config(self):
+        return {**super().get_config(), "radius": self.radius}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class SoftArgmax(layers.Layer):
+    """Correlation (B, H, W, (2r+1)^2) -> expected displacement (B, H, W, 2), |u|, |v| <= r.
+
+    The correlation is box-filtered (5x5) first, so that a window is matched and not a pixel; the
+    sharpness of the softmax is learned.
+    """
+
+    def __init__(self, radius, **kwargs):
+        super().__init__(**kwargs)
+        self.radius = radius
+
+    def build(self, input_shape):
+        self.log_sharpness = self.add_weight(
+            name="log_sharpness", shape=(), initializer=initializers.Constant(3.0)
+        )
+
+    def call(self, cost):
+        window = ops.average_pool(cost, 5, 1, "same", data_format="channels_last")
+        share = ops.softmax(window * ops.exp(self.log_sharpness), axis=-1)
+        radius = self.radius
+        shifts = [
+            [dx, dy] for dy in range(-radius, radius + 1) for dx in range(-radius, radius + 1)
+        ]
+        return ops.matmul(share, ops.convert_to_tensor(shifts, dtype="float32"))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2)
+
+    def get_config(self):
+        return {**super().get_config(), "radius": self.radius}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class MoveFlow(layers.Layer):
+    """flow + gate * match + residual, in float32 whatever the policy."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, flow, match, gate, residual):
+        return flow + match * ops.cast(gate, "float32") + ops.cast(residual, "float32")
+
+    def compute_output_shape(self, flow_shape, match_shape, gate_shape, residual_shape):
+        return flow_shape
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class StartFlow(layers.Layer):
+    """Zero flow of the size of the features given."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, features):
+        return ops.cast(ops.zeros_like(features[..., :2]), "float32")
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2)
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class PadToMultiple(layers.Layer):
+    """Repeats the last row and column until height and width are multiples of `multiple`."""
+
+    def __init__(self, multiple, **kwargs):
+        super().__init__(**kwargs)
+        self.multiple = multiple
+
+    def call(self, image):
+        for axis in (1, 2):
+            size = ops.shape(image)[axis]
+            padded = (size + self.multiple - 1) // self.multiple * self.multiple
+            if isinstance(size, int) and padded == size:
+                continue
+            index = ops.minimum(ops.arange(padded, dtype="int32"), size - 1)
+            image = ops.take(image, index, axis=axis)
+        return image
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        sizes = (n and -(-n // self.multiple) * self.multiple for n in (height, width))
+        return (batch, *sizes, channels)
+
+    def get_config(self):
+        return {**super().get_config(), "multiple": self.multiple}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class CropLike(layers.Layer):
+    """The first rows and columns of `x`, as many as `image` has."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, x, image):
+        height, width = ops.shape(image)[1:3]
+        return x[:, :height, :width]
+
+    def compute_output_shape(self, x_shape, image_shape):
+        return (x_shape[0], *image_shape[1:3], x_shape[3])
+
+
+def _scaled(shape, factor):
+    batch, height, width, channels = shape
+    grow = (None if n is None else n * factor for n in (height, width))
+    return (batch, *grow, channels)
