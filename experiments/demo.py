@@ -8,6 +8,7 @@ repeated by hand. The first form scores frames held out of training. The second 
 frames and scores the same ones, which proves the way and not the network.
 """
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,9 +48,15 @@ def draw(run_dir, files, output, most=8):
         print(f"drew {path}")
 
 
+def index_of(folder):
+    """The text of a conversion's index.json; None where there is none."""
+    path = folder / "index.json"
+    return path.read_text() if path.is_file() else None
+
+
 def demo(output, source):
     """Run all steps into the folder `output`."""
-    output = Path(output)
+    output = Path(output or ("demo/made" if source is None else "demo/yours"))
     recipe = "demo" if source is None else "kitti_sample"
     made = output / "kitti"
     if source is None:
@@ -58,30 +65,26 @@ def demo(output, source):
     records_dir, run_dir = output / "records", output / "run"
     held_out = 0.2 if source is None else 0
     convert = ("--output", records_dir, "--val_fraction", held_out, "--overwrite")
+    before = index_of(records_dir)
     step("data_prep.kitti", "--source", source or made, *convert)
+    if before not in (None, index_of(records_dir)):
+        # Other frames than last time: what was learnt from those is of no use.
+        shutil.rmtree(run_dir, ignore_errors=True)
     shards = {split: records_dir / f"{split}-*.tfrecord" for split in ("train", "val")}
     scored = shards["val" if source is None else "train"]
     sets = ("--train_records", shards["train"], "--val_records", scored)
     step("flowseg.train", "--flagfile", f"experiments/{recipe}.flags", *sets, "--run_dir", run_dir)
-    metrics = output / "metrics.json"
-    step("flowseg.evaluate", "--run_dir", run_dir, "--records", scored, "--metrics_json", metrics)
+    asked = ("--records", scored, "--metrics_json", output / "metrics.json")
+    answers = ("--output", output / "answers", "--seg_ids", "label")
+    step("flowseg.evaluate", "--run_dir", run_dir, *asked, *answers)
     files = records.match_files(str(scored))
     draw(run_dir, files, output / "pictures")
-    frame1, frame2 = (run_dir / name for name in runs.SAMPLE.values())
-    pair = ("--image1", frame1, "--image2", frame2)
-    step("flowseg.predict", "--run_dir", run_dir, *pair, "--output", output / "predict")
     if source is None:
         video = ("--input", made / "clip", "--output", output / "video.mp4")
         step("flowseg.visualize", "--run_dir", run_dir, *video)
-    step(
-        "export.saved_model",
-        "--run_dir",
-        run_dir,
-        "--output",
-        output / "saved_model",
-        "--overwrite",
-    )
-    height, width = read_image(frame1).shape[:2]
+    served = ("--output", output / "saved_model", "--overwrite")
+    step("export.saved_model", "--run_dir", run_dir, *served)
+    height, width = read_image(run_dir / runs.SAMPLE["image1"]).shape[:2]
     tflite = ("--output", output / "flowseg.tflite", "--height", height, "--width", width)
     step("export.tflite", "--run_dir", run_dir, *tflite, "--overwrite")
     print(f"\nLook at {output}/:")
@@ -89,7 +92,7 @@ def demo(output, source):
     print("  metrics.json    the scores" + (" on held-out frames" if source is None else ""))
     if source is None:
         print("  video.mp4       input, classes and motion of a clip that was never trained on")
-    print("  predict/        seg.png and flow.png as `predict` writes them")
+    print("  answers/        each frame's seg.png and flow.png, as files for other programs")
     print("  saved_model/, flowseg.tflite: the network for servers and for edge devices")
     print(f"  the training: tensorboard --logdir {output}")
 
@@ -97,7 +100,9 @@ def demo(output, source):
 def define_flags():
     """The flags of this command."""
     flags.DEFINE_string("source", None, "Your KITTI folder; default: made-up frames.")
-    flags.DEFINE_string("output", "demo", "Folder for everything.")
+    flags.DEFINE_string(
+        "output", None, "Folder for everything; default: demo/made, or demo/yours with --source."
+    )
 
 
 def main():

@@ -6,7 +6,11 @@ writes flat JSON: seg/miou, seg/iou/<class>, seg/pixel_accuracy, flow/aepe, flow
 flow/fl_all_per_image; and the flow scores again with _noc, without the occluded pixels, where the
 set has such truth. Rates are percent, flow errors pixels. Kinds of truth that no frame has are
 left out. A frame without a second one is shown with itself in its place: only its classes count.
+
+With --output DIR each frame's answers are written into DIR/<frame id>/ as `flowseg.predict` does.
 """
+
+from pathlib import Path
 
 from absl import flags
 
@@ -21,6 +25,7 @@ from flowseg import data, records, runs
 from flowseg import flags as shared_flags
 from flowseg.labels import IGNORE_LABEL
 from flowseg.metrics import FlowScores, SegScores
+from flowseg.predict import write_answers
 
 
 def evaluate(run, files, scale=1.0, answers=None):
@@ -80,6 +85,8 @@ def define_flags():
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_list("records", None, "Record shards to score on: GLOB[,GLOB].", required=True)
     flags.DEFINE_string("metrics_json", None, "File for the scores; default: none.")
+    flags.DEFINE_string("output", None, "Folder for the answers; default: none.")
+    shared_flags.define_seg_ids()
 
 
 def main():
@@ -88,7 +95,13 @@ def main():
     files = records.match_files(*args.records)
     run = runs.load_run(args.run_dir, args.weights)
     data.check_records(files, run.label_set)
-    scores, seen = evaluate(run, files, args.scale)
+
+    def write(frame, logits, flow):
+        folder = Path(args.output) / frame["frame_id"].decode()
+        seg = logits.argmax(-1).astype(np.uint8)
+        write_answers(folder, seg, flow, run.label_set, args.seg_ids)
+
+    scores, seen = evaluate(run, files, args.scale, write if args.output else None)
     print(table(scores))
     print(
         f"{seen['frames']} frames, {seen['seg']} with labels, {seen['flow']} with flow truth"

@@ -90,6 +90,13 @@ def define_run_flags(scale=True):
     flags.register_validator("scale", lambda scale: scale > 0, "must be greater than 0")
 
 
+def define_seg_ids():
+    """Which numbers a written seg.png holds."""
+    flags.DEFINE_enum(
+        "seg_ids", "train", ["train", "label"], "Ids in seg.png: train ids or the data set's own."
+    )
+
+
 def augmentation(args):
     """The `augment.Augmentation` that the training flags ask for; its fields are named alike."""
     from flowseg.augment import Augmentation

@@ -58,17 +58,25 @@ def predict(run, image1, image2, output, seg_ids="train", scale=1.0):
         OSError: a file cannot be written.
     """
     seg, flow = run.predict_pair(image1, image2, scale=scale)
-    output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    ids = owner_id_table(run.label_set)[seg] if seg_ids == "label" else seg
-    pictures.write_png(output / "seg.png", ids)
-    files.write(output / "flow.png", encode_kitti_flow(flow))
-    pictures.write_png(output / "seg_color.png", pictures.color_labels(seg, run.label_set))
-    pictures.write_png(output / "flow_color.png", flow_to_color(flow))
+    write_answers(output, seg, flow, run.label_set, seg_ids)
     return (
         f"{output}: seg.png, flow.png, seg_color.png, flow_color.png; "
         f"{_main_classes(seg, run.label_set)}; {_motion(flow)}"
     )
+
+
+def write_answers(output, seg, flow, label_set, seg_ids="train"):
+    """Write (H, W) train ids and (H, W, 2) flow as the four PNG files into the folder `output`.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    output = Path(output)
+    ids = owner_id_table(label_set)[seg] if seg_ids == "label" else seg
+    pictures.write_png(output / "seg.png", ids)
+    files.write(output / "flow.png", encode_kitti_flow(flow))
+    pictures.write_png(output / "seg_color.png", pictures.color_labels(seg, label_set))
+    pictures.write_png(output / "flow_color.png", flow_to_color(flow))
 
 
 def _main_classes(seg, label_set, shown=3):
@@ -93,9 +101,7 @@ def define_flags():
     flags.DEFINE_string("image1", None, "Earlier frame.", required=True)
     flags.DEFINE_string("image2", None, "Later frame, of the same size.", required=True)
     flags.DEFINE_string("output", None, "Folder to write into.", required=True)
-    flags.DEFINE_enum(
-        "seg_ids", "train", ["train", "label"], "Ids in seg.png: train ids or the data set's own."
-    )
+    shared_flags.define_seg_ids()
 
 
 def main():
