@@ -49,7 +49,7 @@ def answer(data, pair):
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise ValueError("ai-edge-litert is missing: pip install flowseg[tflite]") from error
+        raise ValueError("ai-edge-litert is missing: pip install -e '.[tflite]'") from error
     interpreter = Interpreter(model_content=data, num_threads=os.cpu_count())
     return interpreter.get_signature_runner("serving_default")(**pair)
 

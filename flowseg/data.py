@@ -9,6 +9,7 @@ frame lacks is a fully masked target, so that sets with one kind of label mix fr
 import json
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from flowseg import augment, records
@@ -70,7 +71,7 @@ def frame_decoder(label_set):
     image2 is image1); `flow`, `flow_noc` (H, W, 3) float32; `seg` (H, W) int32; `frame_id`,
     `dataset` string.
     """
-    table = tf.constant(train_id_table(label_set, label_set.numbering), tf.int32)
+    tables = {numbering: train_id_table(label_set, numbering) for numbering in label_set.ids}
 
     def decode(serialized):
         fields = records.parse_example(serialized)
@@ -87,7 +88,7 @@ def frame_decoder(label_set):
             "has_image2": has_image2,
             "flow": _decode_flow(fields["flow"], fields["flow_format"], shape),
             "flow_noc": _decode_flow(fields["flow_noc"], fields["flow_format"], shape),
-            "seg": _decode_labels(fields, shape, table, label_set),
+            "seg": _decode_labels(fields, shape, tables, label_set.name),
             "frame_id": fields["frame_id"],
             "dataset": fields["dataset"],
         }
@@ -134,23 +135,18 @@ def _decode_flow(data, flow_format, shape):
     return tf.ensure_shape(flow, (None, None, 3))
 
 
-def _decode_labels(fields, shape, table, label_set):
-    """(H, W) int32 train ids; all 255 where absent."""
+def _decode_labels(fields, shape, tables, name):
+    """(H, W) int32 train ids of the label set `name`; all 255 where absent."""
+    numberings = tf.constant(list(tables))
+    stacked = tf.constant(np.stack(list(tables.values())), tf.int32)
 
     def decode():
-        known = tf.debugging.Assert(
-            fields["label_set"] == label_set.numbering,
-            [
-                tf.strings.join(
-                    [
-                        *("frame ", fields["frame_id"], ": labels numbered as "),
-                        *(fields["label_set"], f" have no map into the set {label_set.name}"),
-                    ]
-                )
-            ],
-        )
-        with tf.control_dependencies([known]):
+        matches = fields["label_set"] == numberings
+        told = ("frame ", fields["frame_id"], ": labels numbered as ", fields["label_set"])
+        told = tf.strings.join([*told, f" have no map into the label set {name}"])
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_any(matches), [told])]):
             labels = tf.io.decode_png(fields["labels"], channels=1)
+        table = stacked[tf.argmax(tf.cast(matches, tf.int32))]
         return tf.gather(table, tf.cast(tf.reshape(labels, shape), tf.int32))
 
     absent = fields["labels"] == ""

@@ -24,16 +24,15 @@ class LabelSet(NamedTuple):
     Attributes:
         name: what `--label_set` and error messages call it.
         names: one name a class.
-        ids: one tuple of owner ids a class; the first is the id written back for the class.
+        ids: numbering, as records name it -> one tuple of owner ids a class (empty where that
+            owner has no such class). The first id of the first numbering is written back.
         palette: one (R, G, B) a class, 0..255.
-        numbering: the numbering that `ids` belong to, as records name it.
     """
 
     name: str
     names: tuple[str, ...]
-    ids: tuple[tuple[int, ...], ...]
+    ids: dict[str, tuple[tuple[int, ...], ...]]
     palette: tuple[tuple[int, int, int], ...]
-    numbering: str
 
 
 # cityscapesscripts/helpers/labels.py, the 19 classes that are scored; KITTI semantics uses them.
@@ -44,16 +43,17 @@ CITYSCAPES = LabelSet(
         *("traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car"),
         *("truck", "bus", "train", "motorcycle", "bicycle"),
     ),
-    ids=tuple(
-        (i,) for i in (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-    ),
+    ids={
+        "cityscapes": tuple(
+            (i,) for i in (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+        )
+    },
     palette=(
         *((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153)),
         *((153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152)),
         *((70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70)),
         *((0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
     ),
-    numbering="cityscapes",
 )
 
 LABEL_SETS = {CITYSCAPES.name: CITYSCAPES}
@@ -62,9 +62,9 @@ LABEL_SETS = {CITYSCAPES.name: CITYSCAPES}
 def load_label_set(name_or_path):
     """The label set of a built-in name, or of a user's JSON file.
 
-    The JSON holds `names` (list of text), `ids` (one id, or a list of ids, a class), `palette`
-    (one [R, G, B] a class) and, where records carry another numbering than the file's own name,
-    `numbering` (for example "cityscapes").
+    The JSON holds `names` (list of text), `palette` (one [R, G, B] a class) and `ids`: numbering,
+    as records name it (for example "cityscapes") -> one id, or a list of ids, a class. Several
+    numberings let sets of several owners mix.
 
     Raises:
         ValueError: no such built-in name or file, or a file that is not such a JSON.
@@ -91,21 +91,32 @@ def from_dict(content):
         KeyError: `name`, `names`, `ids` or `palette` is missing.
     """
     names = tuple(str(name) for name in content["names"])
-    ids = tuple((i,) if isinstance(i, int) else tuple(int(j) for j in i) for i in content["ids"])
     palette = tuple(tuple(int(c) for c in colour) for colour in content["palette"])
-    if not names or not len(names) == len(ids) == len(palette):
-        raise ValueError(
-            f"{len(names)} names, {len(ids)} ids and {len(palette)} colours: one of each a class"
-        )
+    if not names or len(names) != len(palette):
+        raise ValueError(f"{len(names)} names and {len(palette)} colours: one of each a class")
     if len(names) >= IGNORE_LABEL:
         raise ValueError(f"{len(names)} classes: at most {IGNORE_LABEL - 1} fit beside void (255)")
-    flat = [i for group in ids for i in group]
-    if not all(ids) or len(set(flat)) != len(flat) or not all(0 <= i < IGNORE_LABEL for i in flat):
-        raise ValueError("every class needs ids in 0..254, and no id may stand in two classes")
     if not all(len(c) == 3 and all(0 <= v <= 255 for v in c) for c in palette):
         raise ValueError("a colour is three numbers in 0..255")
-    numbering = content.get("numbering", content["name"])
-    return LabelSet(str(content["name"]), names, ids, palette, str(numbering))
+    if not isinstance(content["ids"], dict) or not content["ids"]:
+        raise ValueError('ids: {"cityscapes": [...]} or the like, one list a numbering')
+    ids = {
+        numbering: tuple((i,) if isinstance(i, int) else tuple(map(int, i)) for i in groups)
+        for numbering, groups in content["ids"].items()
+    }
+    for i, (numbering, groups) in enumerate(ids.items()):
+        _check_ids(groups, len(names), numbering, may_lack=i > 0)
+    return LabelSet(str(content["name"]), names, ids, palette)
+
+
+def _check_ids(groups, classes, numbering, may_lack):
+    if len(groups) != classes:
+        raise ValueError(f"{numbering}: {len(groups)} ids for {classes} classes")
+    flat = [i for group in groups for i in group]
+    if len(set(flat)) != len(flat) or not all(0 <= i < IGNORE_LABEL for i in flat):
+        raise ValueError(f"{numbering}: ids are in 0..254, and none may stand in two classes")
+    if not may_lack and not all(groups):
+        raise ValueError(f"{numbering}: every class needs an id in the first numbering")
 
 
 def train_id_table(label_set, numbering):
@@ -114,13 +125,13 @@ def train_id_table(label_set, numbering):
     Raises:
         ValueError: `label_set` has no map for that numbering.
     """
-    if numbering != label_set.numbering:
+    if numbering not in label_set.ids:
         raise ValueError(
             f"label set {label_set.name!r} has no map for labels numbered as {numbering!r} "
-            f"(it maps {label_set.numbering!r}): choose another --label_set"
+            f"(it maps {', '.join(map(repr, label_set.ids))}): choose another --label_set"
         )
     table = np.full(256, IGNORE_LABEL, np.uint8)
-    for train_id, ids in enumerate(label_set.ids):
+    for train_id, ids in enumerate(label_set.ids[numbering]):
         table[list(ids)] = train_id
     return table
 
@@ -128,7 +139,8 @@ def train_id_table(label_set, numbering):
 def owner_id_table(label_set):
     """(256,) uint8: train id -> the owner's id that is written back; 255 stays 255."""
     table = np.full(256, IGNORE_LABEL, np.uint8)
-    table[: len(label_set.ids)] = [ids[0] for ids in label_set.ids]
+    groups = next(iter(label_set.ids.values()))
+    table[: len(groups)] = [ids[0] for ids in groups]
     return table
 
 

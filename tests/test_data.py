@@ -1,7 +1,6 @@
 """Records -> decoded frames: exactly what OpenCV and flow_io read from the owner's files."""
 
 import json
-import shutil
 
 import cv2
 import numpy as np
@@ -34,7 +33,7 @@ def read_rgb(path):
 def to_train_ids(ids, label_set=CITYSCAPES):
     """Owner ids -> train ids, class by class."""
     train_ids = np.full(ids.shape, 255)
-    for train_id, group in enumerate(label_set.ids):
+    for train_id, group in enumerate(label_set.ids["cityscapes"]):
         train_ids[np.isin(ids, group)] = train_id
     return train_ids
 
@@ -177,9 +176,8 @@ def test_real_flo_files(dataset, samples, tmp_path):
 
 MERGED = {
     "names": ["way", "vehicle"],
-    "ids": [[7, 8], [26, 27, 28]],
+    "ids": {"cityscapes": [[7, 8], [26, 27, 28]]},
     "palette": [[128, 64, 128], [0, 0, 142]],
-    "numbering": "cityscapes",
 }
 
 
@@ -202,7 +200,8 @@ def test_a_users_label_set(kitti_records, kitti_folder, tmp_path):
 
 
 def test_labels_without_a_map(kitti_records, kitti_folder, tmp_path):
-    foreign = labels.from_dict({**MERGED, "name": "mine", "numbering": "other"})
+    groups = MERGED["ids"]["cityscapes"]
+    foreign = labels.from_dict({**MERGED, "name": "mine", "ids": {"other": groups}})
     files = records.match_files(f"{kitti_records}/train-*")
     match = r"train-.*tfrecord: label set 'mine' has no map for .*'cityscapes'.*--label_set"
     with pytest.raises(ValueError, match=match):
@@ -219,76 +218,13 @@ def test_labels_without_a_map(kitti_records, kitti_folder, tmp_path):
         read_frames(files, foreign)
 
 
-@pytest.fixture
-def copy(kitti_records, tmp_path):
-    """A copy of the made-up records, to be spoilt: its train shard."""
-    shutil.copytree(kitti_records, tmp_path / "copy")
-    return next((tmp_path / "copy").glob("train-*.tfrecord"))
-
-
-def test_sound_records_pass_the_check(copy):
-    data.check_records([str(copy)], CITYSCAPES)
-    # Shards taken elsewhere, without what the conversion wrote about itself.
-    copy.with_name("index.json").unlink()
-    copy.with_name(".plan.json").unlink()
-    data.check_records([str(copy)], CITYSCAPES)
-
-
-def test_a_shard_of_another_size_than_its_index_says(copy):
-    write_shard(copy, *(s.numpy() for s in tf.data.TFRecordDataset(str(copy)).take(3)))
-    with pytest.raises(ValueError, match=f"{copy.name}: .* bytes, but .*index.json says .*again"):
-        data.check_records([str(copy)], CITYSCAPES)
-
-
-def test_another_schema_version(copy, monkeypatch):
-    monkeypatch.setattr(records, "SCHEMA_VERSION", 2)
-    with pytest.raises(ValueError, match=f"{copy.name}, record 0: .*version 1, .* version 2"):
-        data.check_records([str(copy)], CITYSCAPES)
-
-
-def spoil(path, number):
-    """Flip one bit in the middle of record `number`: length (8), sum (4), Example, sum (4)."""
-    content, start = bytearray(path.read_bytes()), 0
-    for _ in range(number):
-        start += int.from_bytes(content[start : start + 8], "little") + 16
-    content[start + 12 + int.from_bytes(content[start : start + 8], "little") // 2] ^= 1
-    path.write_bytes(content)
-
-
-def test_a_damaged_record_is_named(copy):
-    spoil(copy, 2)
-    files = records.match_files(f"{copy.parent}/*.tfrecord")
-    data.check_records(files, CITYSCAPES)  # looks at first records alone
-    with pytest.raises(ValueError, match=f"{copy.name}, record 2: damaged"):
-        with records.named_errors(files):
-            read_frames(files)
-    batches = data.training_data(
-        [files], CITYSCAPES, height=32, width=32, batch_size=1, steps_per_epoch=8
-    )
-    with pytest.raises(ValueError, match=f"{copy.name}, record 2: damaged"):
-        with records.named_errors(files):
-            for _ in batches.take(8):
-                pass
-    spoil(copy, 2)
-    spoil(copy, 0)
-    with pytest.raises(ValueError, match=f"{copy.name}, record 0: damaged"):
-        data.check_records([str(copy)], CITYSCAPES)
-
-
-def test_an_error_that_is_no_damage_stays_itself(tmp_path):
-    record = records.make_example(image1=b"no PNG", image1_format="png", height=4, width=4)
-    files = write_shard(tmp_path / "a.tfrecord", record)
-    with pytest.raises(tf.errors.InvalidArgumentError), records.named_errors(files):
-        read_frames(files)
-
-
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"files": 3}'])
-def test_a_damaged_index_is_named(content, kitti_records, tmp_path):
-    shard = shutil.copy(next(kitti_records.glob("train-*")), tmp_path)
-    (tmp_path / "index.json").write_text(content)
-    with pytest.raises(ValueError, match="index.json: damaged"):
-        data.check_records([shard], CITYSCAPES)
-    # A journal without an index: the conversion was stopped.
-    (tmp_path / "index.json").rename(tmp_path / ".plan.json")
-    with pytest.raises(ValueError, match="this conversion is not finished"):
-        data.check_records([shard], CITYSCAPES)
+def test_owners_of_several_numberings_mix(tmp_path):
+    ids = {"cityscapes": [[7, 8], [26, 27, 28]], "other": [[1], []]}
+    mixed = labels.from_dict({**MERGED, "name": "mixed", "ids": ids})
+    png = encoded(np.zeros((1, 4, 3), np.uint8), ".png")
+    label_png = cv2.imencode(".png", np.uint8([[1, 7, 8, 26]]))[1].tobytes()
+    frame = {"image1": png, "image1_format": "png", "height": 1, "width": 4, "labels": label_png}
+    examples = [records.make_example(**frame, label_set=name) for name in ids]
+    ours, theirs = read_frames(write_shard(tmp_path / "two.tfrecord", *examples), mixed)
+    assert ours["seg"].tolist() == [[255, 0, 0, 1]]
+    assert theirs["seg"].tolist() == [[0, 255, 255, 255]]

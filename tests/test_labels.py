@@ -9,9 +9,8 @@ from flowseg import labels
 
 GOOD = {
     "names": ["road", "thing"],
-    "ids": [7, [24, 26]],
+    "ids": {"cityscapes": [7, [24, 26]]},
     "palette": [[128, 64, 128], [220, 20, 60]],
-    "numbering": "cityscapes",
 }
 
 
@@ -21,7 +20,7 @@ def test_cityscapes_against_its_owner():
                     key=lambda label: label.trainId)  # fmt: skip
     ours = labels.CITYSCAPES
     assert ours.names == tuple(label.name for label in scored)
-    assert ours.ids == tuple((label.id,) for label in scored)
+    assert ours.ids == {"cityscapes": tuple((label.id,) for label in scored)}
     assert ours.palette == tuple(label.color for label in scored)
     known = {label.id for label in owner.labels if label.id >= 0} | {labels.IGNORE_LABEL}
     assert set(labels.KNOWN_IDS["cityscapes"]) == known
@@ -44,34 +43,38 @@ def test_a_json_label_set(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(GOOD))
     mine = labels.load_label_set(str(path))
-    assert mine.name == "mine" and mine.ids == ((7,), (24, 26))
+    assert mine.name == "mine" and mine.ids == {"cityscapes": ((7,), (24, 26))}
     table = labels.train_id_table(mine, "cityscapes")
     assert table[[7, 24, 25, 26]].tolist() == [0, 1, 255, 1]
     assert labels.owner_id_table(mine)[1] == 24
     assert labels.from_dict(json.loads(json.dumps(mine._asdict()))) == mine
 
 
-def test_numbering_is_the_name_unless_said():
-    mine = labels.from_dict({"name": "mine", **GOOD, "numbering": "mine"})
-    assert mine == labels.from_dict({k: v for k, v in {"name": "mine", **GOOD}.items()
-                                     if k != "numbering"})  # fmt: skip
-    with pytest.raises(ValueError, match="'mine' has no map for .*'cityscapes'.*--label_set"):
-        labels.train_id_table(mine, "cityscapes")
+def test_several_numberings(tmp_path):
+    # The second owner calls the road 3, and has no things.
+    mine = labels.from_dict({"name": "mine", **GOOD, "ids": {**GOOD["ids"], "other": [3, []]}})
+    assert labels.train_id_table(mine, "other")[[3, 7, 24]].tolist() == [0, 255, 255]
+    assert labels.owner_id_table(mine)[:2].tolist() == [7, 24]
+    with pytest.raises(ValueError, match="'mine' has no map for .*'third'.*--label_set"):
+        labels.train_id_table(mine, "third")
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"names": ["road"]}, "1 names, 2 ids and 2 colours"),
-        ({"names": [], "ids": [], "palette": []}, "0 names"),
-        ({"ids": [7, 7]}, "no id may stand in two"),
-        ({"ids": [7, []]}, "every class needs ids"),
-        ({"ids": [7, 255]}, "0..254"),
-        ({"ids": [7, "x"]}, "invalid literal"),
-        ({"ids": 7}, "not iterable"),
+        ({"names": ["road"]}, "1 names and 2 colours"),
+        ({"names": [], "palette": []}, "0 names"),
+        ({"ids": {"cityscapes": [7]}}, "cityscapes: 1 ids for 2 classes"),
+        ({"ids": {"cityscapes": [7, 7]}}, "none may stand in two"),
+        ({"ids": {"cityscapes": [7, []]}}, "every class needs an id"),
+        ({"ids": {"cityscapes": [7, 255]}}, "0..254"),
+        ({"ids": {"cityscapes": [7, "x"]}}, "invalid literal"),
+        ({"ids": {"cityscapes": 7}}, "not iterable"),
+        ({"ids": {}}, "one list a numbering"),
+        ({"ids": [7, 8]}, "one list a numbering"),
         ({"palette": [[0, 0, 0], [0, 0]]}, "three numbers"),
         ({"palette": [[0, 0, 0], [0, 0, 256]]}, "three numbers"),
-        ({"names": [str(i) for i in range(255)], "ids": list(range(255)),
+        ({"names": [str(i) for i in range(255)], "ids": {"mine": list(range(255))},
           "palette": [[0, 0, 0]] * 255}, "at most 254"),
     ],
 )  # fmt: skip

@@ -49,7 +49,7 @@ def spoil_labels(ids, rng):
     """Label ids -> (H, W, 19) logits: edges moved, spots mistaken, classes that are not there."""
     height, width = ids.shape
     train_ids = np.full(256, 0)
-    for train_id, (owner_id, *_) in enumerate(CITYSCAPES.ids):
+    for train_id, (owner_id, *_) in enumerate(CITYSCAPES.ids["cityscapes"]):
         train_ids[owner_id] = train_id
     answer = np.roll(train_ids[ids], (1, 2), (0, 1))
     for _ in range(12):
