@@ -16,6 +16,7 @@ import json, sys
 from types import SimpleNamespace
 from flowseg import commands
 import keras
+import numpy as np
 from flowseg import data, train
 from flowseg.labels import CITYSCAPES
 from flowseg.runs import load_model

@@ -30,8 +30,10 @@ def flags(**changes):
 
 def parse(*argv):
     """The training flags of a command line."""
-    training_flags.define_training_flags(train_records_required=False)
-    FLAGS.unparse_flags()
+    if "train_records" not in FLAGS:
+        training_flags.define_training_flags(train_records_required=False)
+    for flag in FLAGS.get_key_flags_for_module(training_flags):
+        flag.unparse()
     FLAGS(["train", *map(str, argv)])
     return FLAGS
 
