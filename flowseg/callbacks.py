@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from flowseg import pictures, runs
 
+# Of TensorBoard's pictures, in px: whole KITTI panels would be 3 MB each, every epoch.
+_PICTURE_WIDTH = 1280
 # Scores that are better when higher; all others when lower.
 _HIGHER = ("seg/miou", "seg/pixel_accuracy")
 
@@ -125,6 +127,7 @@ class TensorBoard(keras.callbacks.Callback):
             for frame in self.frames.as_numpy_iterator():
                 answers = self.run.predict_pair(frame["image1"], frame["image2"])
                 picture = pictures.draw_answers(frame, *answers, self.run.label_set)
+                picture = pictures.shrink(picture, _PICTURE_WIDTH)
                 tf.summary.image(frame["frame_id"].decode(), picture[None], step)
         for writer in self.writers.values():
             writer.flush()

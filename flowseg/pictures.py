@@ -214,6 +214,14 @@ def shorten(text, size, width):
     return text if cut == text else cut + ".."
 
 
+def shrink(picture, width):
+    """(H, W, 3) uint8 at most `width` px wide, its aspect kept."""
+    if picture.shape[1] <= width:
+        return picture
+    size = (width, max(1, round(picture.shape[0] * width / picture.shape[1])))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
 def write_png(path, picture):
     """Write (H, W, 3) RGB or (H, W) grey uint8 as a PNG; whole, or not at all.
 

@@ -181,3 +181,10 @@ def test_pictures_of_a_real_frame(samples):
     zero = pictures.flow_error_map(np.zeros_like(truth[..., :2]), truth)
     warm = zero[..., 0].astype(int) > zero[..., 2]
     assert (warm[known] == outlier[known]).mean() > 0.9999
+
+
+def test_shrink_keeps_the_aspect_and_what_is_small():
+    picture = np.full((50, 200, 3), 7, np.uint8)
+    assert pictures.shrink(picture, 100).shape == (25, 100, 3)
+    assert (pictures.shrink(picture, 100) == 7).all()
+    assert pictures.shrink(picture, 200) is picture
