@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 
-from absl import app, flags
+from absl import app, flags, logging
 
 _HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
 # Whose flags --help shows; absl and other libraries define dozens of their own.
@@ -45,6 +45,9 @@ def run(main, usage=None):
 
 
 def _guard(main):
+    # TensorFlow's export tells of every file it writes.
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
     try:
         return main()
     except KeyboardInterrupt:
