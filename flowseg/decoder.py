@@ -4,7 +4,7 @@ Both streams walk down the same pyramid (strides 32, 16, 8, 4). At each of the s
 flow stream warps the second frame's features by the flow so far, correlates, and refines; the
 segmentation stream upsamples and refines; and each hands the other its features.
 
-What made flow learn fast (experiments/README.md): matching by a soft-argmax over box-filtered
+Flow learns fast by this matching, which an early trial chose: a soft-argmax over box-filtered
 correlation of instance-normalised, unit-length features, added through a gate, beside a
 convolutional residual that starts at zero; one set of weights for all strides.
 """
