@@ -40,7 +40,7 @@ format: setup  ## format the code and mend what ruff can
 lock: setup  ## remake requirements.lock; UPGRADE=--upgrade moves every pin to its newest release
 	$(BIN)/uv pip compile setup.py --output-file requirements.lock $(UPGRADE) \
 	  --universal --python-version 3.11 --fork-strategy fewest \
-	  --extra tflite --extra jax --extra test --extra dev \
+	  --extra tflite --extra jax --extra scenes --extra test --extra dev \
 	  --custom-compile-command 'make lock' --quiet
 
 clean:  ## remove caches and build outputs; data, runs and .venv stay

@@ -31,6 +31,7 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "tflite": ["ai-edge-litert>=2"],
         "jax": ["jax>=0.10"],
+        "scenes": ["mujoco>=4,<5"],
         "test": ["pytest>=9", "cityscapesscripts>=2.2"],
         "dev": ["ruff>=0.17", "pre-commit>=4", "uv>=0.13"],
     },

@@ -1,19 +1,22 @@
-"""Frames checked side by side in worker processes, without TensorFlow in them."""
+"""Work done side by side in worker processes, without TensorFlow in them.
+
+This room imports nothing heavy: a worker that is to keep to one core must know it before NumPy,
+OpenCV or MuJoCo start their threads.
+"""
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-import cv2
-
-from data_prep.frames import read_frame
-
 # Below this many frames, starting processes takes longer than the work.
 _FEW_FRAMES = 16
+
+_work = None  # what this worker process was started for
 
 
 def read_frames(frames, processes=None):
@@ -29,14 +32,60 @@ def read_frames(frames, processes=None):
     processes = min(processes or os.cpu_count() or 1, len(frames))
     if processes <= 1 or len(frames) < _FEW_FRAMES:
         yield from map(_attempt, frames)
-        return
+    else:
+        yield from map_in_processes(_attempt, frames, processes)
+
+
+def _attempt(frame):
+    import cv2
+
+    from data_prep.frames import read_frame
+
+    try:
+        return read_frame(frame)
+    except (ValueError, OSError) as error:
+        return error
+    except cv2.error as error:
+        return ValueError(f"{frame.files['image1']}: OpenCV cannot read this frame: {error.err}")
+
+
+def cores():
+    """The CPU cores that this process may use, as far as the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def map_in_processes(function, items, processes, pin=False):
+    """Yield `function(item)` of every item, in order; only few items are under way at a time.
+
+    Close the generator to end the processes early; what they have begun is finished first.
+
+    Args:
+        function: can be pickled; sent once to every process, so it may carry much with it.
+        items: iterable, read as the work goes on.
+        processes: how many.
+        pin: keep each process to one core of its own, where the system can.
+
+    Raises:
+        OSError: a worker process died.
+        Exception: whatever `function` raised.
+    """
     # Spawned, not forked: TensorFlow's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, context, initializer=_start_worker)
+    own_cores = context.SimpleQueue()
+    if pin and hasattr(os, "sched_setaffinity"):
+        # Not always from the first core on: a second run beside this one would crowd there.
+        usable, first = cores(), os.getpid()
+        for i in range(processes):
+            own_cores.put(usable[(first + i) % len(usable)])
+    pool = ProcessPoolExecutor(
+        processes, context, _start_worker, (pickle.dumps(function), own_cores)
+    )
     waiting = deque()
     try:
-        for frame in frames:
-            waiting.append(_submit(pool, frame))
+        for item in items:
+            waiting.append(_submit(pool, item))
             if len(waiting) > 2 * processes:  # bounds the memory
                 yield waiting.popleft().result()
         while waiting:
@@ -47,27 +96,26 @@ def read_frames(frames, processes=None):
         pool.shutdown(cancel_futures=True)
 
 
-def _attempt(frame):
-    try:
-        return read_frame(frame)
-    except (ValueError, OSError) as error:
-        return error
-    except cv2.error as error:
-        return ValueError(f"{frame.files['image1']}: OpenCV cannot read this frame: {error.err}")
-
-
-def _submit(pool, frame):
+def _submit(pool, item):
     """Submit with Ctrl-C blocked, which the processes started here inherit: only the parent
     heeds it, and ends them.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(_attempt, frame)
+        return pool.submit(_do, item)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker():
+def _start_worker(function, own_cores):
+    global _work
     # Else a worker whose parent was killed would wait for work for ever.
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    if not own_cores.empty():
+        os.sched_setaffinity(0, {own_cores.get()})
+    _work = pickle.loads(function)  # imports what it needs only now
+
+
+def _do(item):
+    return _work(item)

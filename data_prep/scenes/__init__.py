@@ -1,0 +1,1 @@
+"""Made worlds with exact flow and labels, written in KITTI's layout."""

@@ -1,0 +1,63 @@
+"""A camera of made worlds: pixels to rays and points to pixels, exactly, lens included.
+
+The lens follows the division model (Fitzgibbon, Simultaneous linear estimation of multiple view
+geometry and lens distortion, 2001), whose two directions are both closed formulas.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+# KITTI's rectified colour camera (calib_cam_to_cam.txt, P_rect_02), at 1242x375.
+KITTI_SIZE = (375, 1242)
+KITTI_FOCAL, KITTI_CENTRE = 721.5377, (609.5593, 172.8540)
+
+
+class Camera(NamedTuple):
+    """Where a camera stands and how it draws. Lengths in metres, the rest in pixels."""
+
+    position: np.ndarray  # (3,) in the world: x ahead, y left, z up
+    axes: np.ndarray  # (3, 3) rows: the picture's right, down and ahead, in the world
+    focal: float
+    centre: tuple[float, float]
+    bend: float = 0.0  # the division model's parameter, in focal lengths; 0 is a pinhole
+
+
+def kitti_lens(height, width, zoom=1.0, shift=(0.0, 0.0), bend=0.0):
+    """Focal length, centre and bend of KITTI's camera for pictures of another size.
+
+    Scaled by the width, so that pixels stay square at any shape; the horizon keeps its share of
+    the height. `zoom` and `shift` (px at KITTI's width) vary it.
+    """
+    scale = width / KITTI_SIZE[1]
+    x = KITTI_CENTRE[0] * scale + shift[0] * scale
+    y = KITTI_CENTRE[1] / KITTI_SIZE[0] * height + shift[1] * scale
+    return {"focal": KITTI_FOCAL * scale * zoom, "centre": (x, y), "bend": bend}
+
+
+def rays(camera, x, y):
+    """(N, 3) float64 unit vectors in the world, of the pixels x, y (N,)."""
+    x, y = ((p - c) / camera.focal for p, c in zip((x, y), camera.centre, strict=True))
+    ahead = 1 + camera.bend * (x * x + y * y)
+    length = np.sqrt(x * x + y * y + ahead * ahead)
+    return np.stack([x / length, y / length, ahead / length], -1) @ camera.axes
+
+
+def project(camera, points):
+    """(N, 3) points in the world -> x, y, depth along the axis, each (N,) float64.
+
+    Where the depth is not above 0 the point is behind the camera, and x, y mean nothing.
+    """
+    return project_directions(camera, points - camera.position)
+
+
+def project_directions(camera, directions):
+    """As `project`, of directions: points that are infinitely far."""
+    x, y, depth = (directions @ axis for axis in camera.axes)
+    safe = np.where(depth > 1e-6, depth, 1.0)
+    x, y = x / safe, y / safe
+    if camera.bend:
+        square = np.maximum(1 - 4 * camera.bend * (x * x + y * y), 0)
+        stretch = 2 / (1 + np.sqrt(square))
+        x, y = x * stretch, y * stretch
+    return x * camera.focal + camera.centre[0], y * camera.focal + camera.centre[1], depth

@@ -1,0 +1,199 @@
+"""Light: how bright each pixel of a made street is.
+
+Each pixel's centre is one ray, whose answer is also the truth of labels and flow. Only pixels on
+an edge that shows (of a thing, a fold or a shadow) get two rays more, for smooth pictures.
+Textures are filtered when looked up, so a surface needs no more than one ray.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from data_prep.scenes import textures
+from data_prep.scenes.rays import SKY, cast, cast_all, chessboard, meet, neighbours
+
+# Where in a pixel the further rays go, px from its centre; evenly about it.
+_MORE = ((0.33, -0.17), (-0.33, 0.17))
+_CONTRAST = 0.12  # a smaller step of light is no edge worth more rays
+_SUN_DISTANCE = 1000.0  # so near parallel that no eye sees it, so near that rays stay exact
+
+
+class Weather(NamedTuple):
+    """Light and air. Directions point away from the ground; colours are linear."""
+
+    sun_direction: np.ndarray  # (3,) unit
+    sun: np.ndarray  # (3,) light of the sun on a surface that faces it
+    zenith: np.ndarray  # (3,) the sky overhead
+    horizon: np.ndarray  # (3,) and far away; also the colour of haze
+    ambient: np.ndarray  # (3,) light from the whole sky
+    clouds: float  # 0: clear
+    cloud_tile: int
+    visibility: float  # metres at which haze takes 63 %
+
+
+def photograph(world, camera, height, width, weather, road):
+    """One frame.
+
+    Returns:
+        Light, (H, W, 3) float32, and the :class:`Hits` of the pixels' centres, row by row.
+    """
+    y, x = (n.ravel().astype(np.float64) for n in np.mgrid[:height, :width])
+    hits = cast_all(world, camera, x, y, height, width)
+    lit = _sunlit_all(world, hits, weather, height, width)
+    light = _shade(world, camera, hits, lit, weather, road)
+    edge, shadow = _edges(world, hits, lit, light, height, width)
+    edge = np.flatnonzero(edge)
+    if len(edge):
+        near = [np.concatenate([n[edge] + more[i] for more in _MORE]) for i, n in enumerate((x, y))]
+        fine = cast(world, camera, *near)
+        fine_lit = _sunlit_near(world, fine, weather, hits, lit, shadow, edge, width)
+        fine_light = _shade(world, camera, fine, fine_lit, weather, road)
+        light[edge] += sum(fine_light.reshape(len(_MORE), -1, 3))
+        light[edge] /= len(_MORE) + 1
+    return light.reshape(height, width, 3), hits
+
+
+def _sunlit(world, hits, weather, asked):
+    """(N,) bool: does the sun reach the point? Only of the indices `asked`; elsewhere False."""
+    lit = np.zeros(len(hits.geom), bool)
+    sun = _SUN_DISTANCE * weather.sun_direction
+    path = hits.point[asked] - sun
+    length = np.linalg.norm(path, axis=1)
+    _, distance, _ = meet(world, sun, path / length[:, None], normals=False)
+    lit[asked] = distance > length - 0.03
+    return lit
+
+
+def _faces_sun(hits, weather):
+    return (hits.geom != SKY) & (hits.normal @ weather.sun_direction > 0)
+
+
+def _sunlit_all(world, hits, weather, height, width):
+    """`_sunlit` of all pixels of a frame.
+
+    Cast for every second pixel, as on a chessboard; one between neighbours that see the same geom
+    and agree is as they are.
+    """
+    faces = _faces_sun(hits, weather)
+    black, white = (some[faces[some]] for some in chessboard(height, width))
+    lit = _sunlit(world, hits, weather, black)
+    agree, bright = np.ones(len(white), bool), np.zeros(len(white), int)
+    for near in neighbours(white, height, width):
+        agree &= hits.geom[near] == hits.geom[white]
+        bright += lit[near]
+    agree &= (bright == 0) | (bright == 4)
+    lit[white] = bright == 4
+    asked = white[~agree]
+    lit[asked] = _sunlit(world, hits, weather, asked)[asked]
+    return lit
+
+
+def _sunlit_near(world, fine, weather, hits, lit, shadow, edge, width):
+    """`_sunlit` for the further rays `fine` of the pixels `edge`.
+
+    Away from the edges of shadows it is as in the nearest pixel that shows the same geom.
+    """
+    facing = _faces_sun(fine, weather)
+    pixel = np.tile(edge, len(_MORE))
+    known, answer = np.zeros(len(pixel), bool), np.zeros(len(pixel), bool)
+    for step in (0, 1, -1, width, -width):
+        near = np.clip(pixel + step, 0, len(lit) - 1)
+        same = ~known & (hits.geom[near] == fine.geom)
+        answer[same], known = lit[near[same]], known | same
+    asked = np.flatnonzero(facing & (~known | shadow[pixel]))
+    answer[asked] = _sunlit(world, fine, weather, asked)[asked]
+    return answer & facing
+
+
+def _edges(world, hits, lit, light, height, width):
+    """(N,) bool twice: pixels beside another surface, a fold or a shadow's edge that show; and
+    all beside a shadow's edge.
+    """
+    surface = np.where(hits.geom == SKY, SKY, world.surface[hits.geom])
+    surface = surface.reshape(height, width)
+    lit, normal = lit.reshape(height, width), hits.normal.reshape(height, width, 3)
+    light = (light @ np.float32([0.3, 0.6, 0.1])).reshape(height, width)
+    edge, shadow = np.zeros((2, height, width), bool)
+    for a, b in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        shade = lit[a] != lit[b]
+        differs = shade | (surface[a] != surface[b])
+        differs |= (np.einsum("yxi,yxi->yx", normal[a], normal[b]) < 0.7) & (surface[a] != SKY)
+        differs &= np.abs(light[a] - light[b]) > _CONTRAST * np.maximum(light[a], light[b])
+        for part in (a, b):
+            edge[part] |= differs
+            shadow[part] |= shade
+    return edge.ravel(), shadow.ravel()
+
+
+def _shade(world, camera, hits, lit, weather, road):
+    """(N, 3) float32 light that comes along the rays."""
+    light = np.empty((len(hits.geom), 3), np.float32)
+    found, sky = (np.flatnonzero(some) for some in (hits.geom != SKY, hits.geom == SKY))
+    light[sky] = _sky(hits.direction[sky], weather, 1 / camera.focal)
+    geom, distance = hits.geom[found], hits.distance[found].astype(np.float32)
+    normal, direction = hits.normal[found], hits.direction[found].astype(np.float32)
+    slant = np.abs(np.einsum("ni,ni->n", normal, direction)).astype(np.float32)
+    albedo = _albedo(world, hits.point[found], normal, geom, distance / camera.focal, slant)
+    plane = np.flatnonzero(world.road[geom])
+    paint = road.paint(hits.point[found[plane]], distance[plane] / camera.focal, slant[plane])
+    albedo[plane] += paint[:, None] * (0.75 - albedo[plane])
+    normal = normal.astype(np.float32)
+    facing = np.maximum(normal @ np.float32(weather.sun_direction), 0) * lit[found]
+    seen = facing[:, None] * np.float32(weather.sun)
+    seen += (0.55 + 0.45 * normal[:, 2:]) * np.float32(weather.ambient)
+    seen = albedo * seen + world.glow[geom, None] * world.colour[geom]
+    shiny = np.flatnonzero(world.gloss[geom] > 0)
+    if len(shiny):
+        against = np.einsum("ni,ni->n", direction[shiny], normal[shiny])
+        mirrored = direction[shiny] - 2 * against[:, None] * normal[shiny]
+        share = world.gloss[geom[shiny]] + (1 - slant[shiny]) ** 4 * 0.4
+        # At the horizon and below it a mirror shows the street, far darker than the sky.
+        above = np.clip(mirrored[:, 2:] * 5, 0.08, 1)
+        bright = weather.horizon + (weather.zenith - weather.horizon) * np.abs(mirrored[:, 2:])
+        seen[shiny] += share[:, None] * (above * bright - seen[shiny])
+    clear = np.exp(-distance / weather.visibility)[:, None]
+    light[found] = seen * clear + np.float32(weather.horizon) * (1 - clear)
+    return light
+
+
+def _albedo(world, point, normal, geom, footprint, slant):
+    """(N, 3) colour of the surface at the points; `footprint` is a pixel's width there, metres."""
+    turn = world.data.geom_xmat.reshape(-1, 3, 3)[geom]
+    local = np.einsum("nji,nj->ni", turn, point - world.data.geom_xpos[geom])
+    axis = np.abs(np.einsum("nji,nj->ni", turn, normal)).argmax(1)
+    ground = world.ground[geom]
+    local[ground], axis[ground] = point[ground], 2
+    u = np.where(axis == 0, local[:, 1], local[:, 0])
+    v = np.where(axis == 2, local[:, 1], local[:, 2])
+    # Seen at a slant a pixel covers more along the slope than across; between the two.
+    spread = footprint * np.maximum(slant, 0.02) ** -0.7
+    albedo = world.colour[geom].copy()
+    period, offset = world.period[geom], world.offset[geom]
+    for tile, size in (
+        (world.tile[geom], period),
+        (world.detail[geom], np.float32([0.6, 0.6])),
+        (world.stain[geom], np.float32([4.5, 3.5])),
+    ):
+        texels = spread * textures.SIZE / size[..., 0]
+        at = [(p / size[..., i] + offset[:, i]).astype(np.float32) for i, p in enumerate((u, v))]
+        albedo *= textures.sample(tile, *at, texels)
+    return albedo
+
+
+def _sky(direction, weather, pixel):
+    """(N, 3) float32: a gradient, clouds on a plane far above, and a glow about the sun."""
+    up = np.maximum(direction[:, 2], 0).astype(np.float32)[:, None]
+    colour = weather.horizon + (weather.zenith - weather.horizon) * np.sqrt(up)
+    colour = colour.astype(np.float32)
+    above = np.flatnonzero(direction[:, 2] > 0)
+    if weather.clouds > 0 and len(above):
+        flat = np.float32(0.6) / (up[above, 0] + np.float32(0.12))
+        u, v = (direction[above, i].astype(np.float32) * flat for i in (0, 1))
+        tile = np.full(len(above), weather.cloud_tile)
+        cover = textures.sample(tile, u, v, pixel * textures.SIZE * flat * 2)
+        cover = np.clip(cover * weather.clouds * 1.6, 0, 1)
+        white = np.float32(weather.ambient.mean() * 1.6 + weather.sun.mean() * 0.15)
+        colour[above] += cover * (white - colour[above])
+    toward = np.maximum(direction @ weather.sun_direction, 0).astype(np.float32)
+    colour += (toward**60)[:, None] * np.float32(weather.sun * 0.5)
+    return colour

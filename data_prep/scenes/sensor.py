@@ -1,0 +1,116 @@
+"""From light to bytes: exposure, lens blur, motion blur, vignette, noise, gamma, 8 bits."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+_TAPS = 5  # samples along the path of a moving point
+
+
+class Sensor(NamedTuple):
+    """How one camera takes one pair of frames."""
+
+    exposure: float = 0.4  # mean brightness of the first picture, 0..1
+    drift: float = 1.0  # gain of the second frame beside the first
+    gamma: float = 1.8
+    white: tuple[float, float, float] = (1.0, 1.0, 1.0)  # gains of red, green, blue
+    knee: float = 0.8  # where highlights begin to bend towards white
+    shutter: float = 0.0  # open time as a share of the time between the frames
+    lens_blur: float = 0.0  # sigma in px
+    vignette: float = 0.0  # light lost in the corners
+    shot_noise: float = 0.0  # variance of the noise at full light
+    read_noise: float = 0.0  # standard deviation in the dark
+
+
+def draw(rng, width):
+    """A :class:`Sensor` of a real camera; `width` of the frames, as blur scales with it."""
+    small = width / 1242
+    return Sensor(
+        exposure=rng.uniform(0.34, 0.47),
+        drift=rng.normal(1, 0.02),
+        gamma=rng.uniform(1.3, 1.9),
+        white=tuple(rng.normal((0.96, 1.0, 1.04), 0.05)),
+        knee=rng.uniform(0.7, 0.95),
+        shutter=rng.choice([0.0, rng.uniform(0.02, 0.15)]),
+        lens_blur=rng.uniform(0.35, 0.5 + 0.5 * small),
+        vignette=rng.uniform(0, 0.25),
+        shot_noise=10 ** rng.uniform(-4.0, -3.0),
+        read_noise=10 ** rng.uniform(-3.3, -2.6),
+    )
+
+
+def expose(lights, sensor, rng=None, motions=(None, None)):
+    """Light that falls on the sensor -> the pictures.
+
+    Args:
+        lights: the two frames, (H, W, 3) float32, linear, 0 and up; only relative size matters.
+        sensor: the :class:`Sensor`.
+        rng: numpy Generator for the noise; None: no noise.
+        motions: for each frame (H, W, 2) px that each point moves between two frames, for motion
+            blur; or None.
+
+    Returns:
+        Two (H, W, 3) uint8 RGB.
+    """
+    lights = [
+        _through_lens(np.asarray(light, np.float32), sensor, motion)
+        for light, motion in zip(lights, motions, strict=True)
+    ]
+    # Metered on the first frame: the second differs by the drift alone.
+    gain = _meter(lights[0], sensor)
+    return tuple(
+        _develop(light * np.float32(g), sensor, rng)
+        for light, g in zip(lights, (gain, gain * sensor.drift), strict=True)
+    )
+
+
+def _through_lens(light, sensor, motion):
+    if motion is not None and sensor.shutter > 0:
+        light = _blur_along(light, motion * np.float32(sensor.shutter))
+    if sensor.lens_blur > 0:
+        light = cv2.GaussianBlur(light, (0, 0), sensor.lens_blur)
+    light = light * np.float32(sensor.white)
+    if sensor.vignette > 0:
+        light *= _vignette(*light.shape[:2], sensor.vignette)[..., None]
+    return light
+
+
+def _meter(light, sensor):
+    """The gain that brings the mean of the picture (after gamma) to what the sensor asks."""
+    small = light[::4, ::4].mean(-1)
+    gain = 1.0
+    for _ in range(6):
+        mean = (np.minimum(small * gain, 1) ** (1 / sensor.gamma)).mean()
+        gain *= (sensor.exposure / max(mean, 1e-3)) ** sensor.gamma
+    return gain
+
+
+def _develop(light, sensor, rng):
+    if rng is not None:
+        noise = rng.standard_normal(light.shape, np.float32)
+        spread = np.sqrt(sensor.shot_noise * light + sensor.read_noise**2)
+        light = light + noise * spread.astype(np.float32)
+    # A soft knee, as cameras have it: bright walls keep some of their texture.
+    room = 1 - sensor.knee
+    over = np.maximum(light - sensor.knee, 0)
+    light = np.minimum(light, sensor.knee) + room * (1 - np.exp(-over / room))
+    curve = np.maximum(light, 0) ** np.float32(1 / sensor.gamma)
+    return np.uint8(np.rint(255 * np.minimum(curve, 1)))
+
+
+def _vignette(height, width, loss):
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, width, dtype=np.float32)
+    return 1 - np.float32(loss / 2) * (x * x + y * y)
+
+
+def _blur_along(light, path):
+    """The mean of `light` along each pixel's own `path`, (H, W, 2) px, centred on the pixel."""
+    height, width = light.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    total = np.zeros_like(light)
+    for share in np.linspace(-0.5, 0.5, _TAPS, dtype=np.float32):
+        at = (x + share * path[..., 0], y + share * path[..., 1])
+        total += cv2.remap(light, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return total / _TAPS

@@ -1,0 +1,224 @@
+"""Parts and bodies -> a MuJoCo model, and the tables of how each part looks.
+
+A world is a list of parts that never move, a list of bodies that move on their own, and the car
+that carries the camera. MuJoCo moves them (rigid bodies, hinges, the car's springs) and finds what
+each ray hits; what a part looks like stands in tables here, by MuJoCo's number of the geom.
+"""
+
+from typing import NamedTuple
+
+import mujoco
+import numpy as np
+
+from data_prep.scenes import textures
+
+INTERVAL = 0.1  # seconds between the frames: KITTI's 10 a second
+_STEP = 0.02
+# The car on its springs: mass (kg), height of its centre above the springs' hinge (m).
+_MASS, _CENTRE = 1300.0, 0.5
+ROAD = 7  # Cityscapes id
+_SMOOTH = ("asphalt", "paving", "gravel", "paint", "glass", "sign")  # little dirt
+
+
+class Look(NamedTuple):
+    """How a surface looks."""
+
+    material: str  # a name of `textures.TILES`
+    colour: tuple[float, float, float]  # linear albedo
+    period: tuple[float, float] = (2.0, 2.0)  # metres of one tile, across and up
+    gloss: float = 0.0  # share of the sky that it mirrors when looked at straight
+    glow: float = 0.0  # light of its own
+
+
+class Part(NamedTuple):
+    """A convex piece, in the frame of its body, or of the world."""
+
+    kind: str  # MuJoCo's geom type: box, sphere, ellipsoid, cylinder, capsule
+    size: tuple  # MuJoCo's: half lengths, or radius and half height
+    position: tuple[float, float, float]
+    look: Look
+    label: int  # Cityscapes id
+    turn: tuple[float, float, float] = (0.0, 0.0, 0.0)  # radians about x, y, z, in this order
+    ground: bool = False  # textures follow the world's x and y, so that neighbours join
+
+
+class Limb(NamedTuple):
+    """Parts on a hinge across the body."""
+
+    position: tuple[float, float, float]
+    speed: float  # radians a second
+    angle: float  # radians at the first frame
+    parts: list
+
+
+class Body(NamedTuple):
+    """A thing that moves on its own."""
+
+    position: tuple[float, float, float]
+    yaw: float
+    speed: float  # metres a second along its own x
+    yaw_rate: float
+    parts: list
+    limbs: list = []
+
+
+class Drive(NamedTuple):
+    """The car of the camera at the first frame."""
+
+    position: tuple[float, float]
+    yaw: float
+    speed: float
+    yaw_rate: float
+    acceleration: float
+    height: float  # of the camera
+    aim: tuple[float, float, float]  # roll, pitch, yaw of the camera in the car, radians
+    sway: tuple  # height, pitch, roll of the body on its springs, and their rates
+
+
+class World(NamedTuple):
+    """The model and, by geom number, how each part looks."""
+
+    model: mujoco.MjModel
+    data: mujoco.MjData
+    label: np.ndarray
+    colour: np.ndarray
+    tile: np.ndarray
+    detail: np.ndarray
+    stain: np.ndarray
+    period: np.ndarray
+    offset: np.ndarray
+    gloss: np.ndarray
+    glow: np.ndarray
+    ground: np.ndarray
+    road: np.ndarray  # what is painted with lines
+    surface: np.ndarray  # parts that join without an edge share a number
+
+
+def build(static, bodies, drive, rng):
+    """Compile a world. `static[0]` is the plane that everything stands on.
+
+    Args:
+        static: list of :class:`Part` that never move.
+        bodies: list of :class:`Body`.
+        drive: the :class:`Drive` of the camera's car.
+        rng: numpy Generator: which of its textures each part gets, and from where.
+    """
+    parts, lines, speeds = [], [], []
+
+    def geoms(pieces):
+        for part in pieces:
+            lines.append(_geom_xml(part, len(parts)))
+            parts.append(part)
+
+    geoms(static)
+    for body in bodies:
+        lines.append(f'<body pos="{_text(body.position)}" euler="0 0 {body.yaw:.9f}">')
+        lines.append('<freejoint/><inertial pos="0 0 0" mass="1e3" diaginertia="1e3 1e3 1e3"/>')
+        ahead = body.speed * np.array([np.cos(body.yaw), np.sin(body.yaw)])
+        speeds += [*ahead, 0, 0, 0, body.yaw_rate]
+        geoms(body.parts)
+        for limb in body.limbs:
+            lines.append(f'<body pos="{_text(limb.position)}" euler="0 {limb.angle:.9f} 0">')
+            lines.append('<joint type="hinge" axis="0 1 0"/>')
+            # So light that swinging it does not move the body.
+            lines.append('<inertial pos="0 0 0" mass="1e-3" diaginertia="1e-3 1e-3 1e-3"/>')
+            speeds.append(limb.speed)
+            geoms(limb.parts)
+            lines.append("</body>")
+        lines.append("</body>")
+    lines.append(_car_xml(drive))
+    model = mujoco.MjModel.from_xml_string(
+        # Contacts are off as a whole: geoms that cannot touch are left out of MuJoCo's tree of
+        # boxes, and rays get three times slower.
+        f'<mujoco><option gravity="0 0 0" timestep="{_STEP}"><flag contact="disable"/></option>'
+        '<compiler angle="radian" eulerseq="XYZ"/><size nuser_geom="1"/>'
+        f"<worldbody>{''.join(lines)}</worldbody></mujoco>"
+    )
+    data = mujoco.MjData(model)
+    _start(model, data, drive, speeds)
+    order = model.geom_user[:, 0].astype(int)
+    return World(model, data, **_tables([parts[i] for i in order], rng))
+
+
+def _text(numbers):
+    return ("%.9f " * len(numbers))[:-1] % tuple(numbers)
+
+
+def _geom_xml(part, number):
+    return (
+        f'<geom type="{part.kind}" size="{_text(part.size)}" pos="{_text(part.position)}" '
+        f'euler="{_text(part.turn)}" user="{number}"/>'
+    )
+
+
+def _car_xml(drive):
+    """The camera's car: it drives on slides and turns; its body sways on springs above that."""
+    inertia = _MASS * 1.5
+    spring = f'stiffness="{inertia * 66:.0f}" damping="{inertia * 5:.0f}"'
+    return (
+        f'<body pos="{_text(drive.position)} 0"><joint type="slide" axis="1 0 0"/>'
+        '<joint type="slide" axis="0 1 0"/>'
+        f'<joint name="yaw" type="hinge" axis="0 0 1" ref="0"/>'
+        '<inertial pos="0 0 0" mass="200" diaginertia="300 300 300"/>'
+        f'<body pos="0 0 0.5"><joint type="slide" axis="0 0 1" {spring}/>'
+        f'<joint type="hinge" axis="0 1 0" {spring}/><joint type="hinge" axis="1 0 0" {spring}/>'
+        f'<inertial pos="0 0 {_CENTRE}" mass="{_MASS}" '
+        f'diaginertia="{inertia} {inertia} {inertia}"/>'
+        f'<site name="camera" pos="0.3 0 {drive.height - 0.5:.9f}" euler="{_text(drive.aim)}"/>'
+        "</body></body>"
+    )
+
+
+def _start(model, data, drive, speeds):
+    """Positions and speeds of the first frame."""
+    dofs = model.nv - 6
+    if dofs != len(speeds):
+        raise AssertionError("MuJoCo numbers the joints in another order than they were written")
+    # The camera's car comes last: x, y, yaw, height, pitch, roll.
+    data.qpos[-6:] = [0, 0, drive.yaw, *drive.sway[:3]]
+    ahead = np.array([np.cos(drive.yaw), np.sin(drive.yaw)])
+    data.qvel[:dofs] = speeds
+    data.qvel[-6:] = [*(drive.speed * ahead), drive.yaw_rate, *drive.sway[3:]]
+    # Brakes or engine along the car, and what a turn needs across it.
+    across = drive.speed * drive.yaw_rate * np.array([-ahead[1], ahead[0]])
+    force = (drive.acceleration * ahead + across) * (_MASS + 200)
+    data.qfrc_applied[-6:-4] = force
+    mujoco.mj_kinematics(model, data)
+
+
+def advance(world):
+    """Move the world on to the next frame."""
+    for _ in range(round(INTERVAL / _STEP)):
+        mujoco.mj_step(world.model, world.data)
+    mujoco.mj_kinematics(world.model, world.data)
+
+
+def _tables(parts, rng):
+    looks = [part.look for part in parts]
+    count = len(parts)
+    ground = np.array([part.ground for part in parts])
+    surface = np.arange(count)
+    for label in {part.label for part in parts if part.ground}:
+        same = ground & (np.array([part.label for part in parts]) == label)
+        surface[same] = surface[same].min()
+
+    def choose(names):
+        own = [textures.TILES[name] for name in names]
+        chances = rng.random(count)
+        return np.array([tiles[int(n * len(tiles))] for tiles, n in zip(own, chances, strict=True)])
+
+    tables = {
+        "label": np.array([part.label for part in parts], np.uint8),
+        "colour": np.array([look.colour for look in looks], np.float32),
+        "tile": choose(look.material for look in looks),
+        "detail": choose(["grain"] * count),
+        "stain": choose("stain" if look.material in _SMOOTH else "rough" for look in looks),
+        "period": np.array([look.period for look in looks], np.float32),
+        "offset": rng.random((count, 2)).astype(np.float32),
+        "gloss": np.array([look.gloss for look in looks], np.float32),
+        "glow": np.array([look.glow for look in looks], np.float32),
+    }
+    # One surface, one look: else every piece of a pavement would have its own stones.
+    tables = {name: table[surface] for name, table in tables.items()}
+    road = ground & (tables["label"] == ROAD)
+    return tables | {"ground": ground, "road": road, "surface": surface}
