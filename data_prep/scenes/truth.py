@@ -5,6 +5,8 @@ import numpy as np
 from data_prep.scenes.camera import project, project_directions
 from data_prep.scenes.rays import SKY, meet
 
+_ROUNDING = 1e-6  # px
+
 
 def poses(world):
     """The rotations (G, 3, 3) and positions (G, 3) of all geoms now, as copies."""
@@ -59,7 +61,9 @@ def in_sight(world, camera, hits, place, seen, height, width):
         height, width: of the frames.
     """
     x, y, depth, point, normal = place
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1) & (depth > 0)
+    # What rests in the picture's first column must not leave it by a rounding.
+    inside = (x > -_ROUNDING) & (x < width - 1 + _ROUNDING) & (depth > 0)
+    inside &= (y > -_ROUNDING) & (y < height - 1 + _ROUNDING)
     toward = point - camera.position
     facing = (np.einsum("ni,ni->n", normal, toward) < 0) | (hits.geom == SKY)
     visible = inside & facing

@@ -1,0 +1,193 @@
+"""The sensor of made worlds: every effect alone, by hand."""
+
+import numpy as np
+import pytest
+
+from data_prep.scenes.sensor import Sensor, draw, expose
+
+# gamma 1 and an exposure far below the knee: bytes are 255 times gain times light.
+LINEAR = Sensor(exposure=0.3, gamma=1.0, knee=0.95)
+
+
+def flat(light=1.0, height=40, width=60):
+    return np.full((height, width, 3), light, np.float32)
+
+
+def street_like(rng, height=64, width=96):
+    """Light of a wide range, a few times brighter at the brightest than in the mean."""
+    return np.exp(rng.normal(-1, 0.7, (height, width, 3))).astype(np.float32)
+
+
+def twice(light, sensor, *more):
+    return expose((light, light), sensor, *more)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 70.0])
+@pytest.mark.parametrize("gamma", [1.0, 1.3, 1.9])
+def test_mean_brightness_is_as_asked(gamma, scale):
+    light = scale * street_like(np.random.default_rng(0))
+    for exposure in (0.34, 0.47):
+        picture, _ = twice(light, Sensor(exposure=exposure, gamma=gamma))
+        assert picture.mean() / 255 == pytest.approx(exposure, abs=0.04)  # the knee takes some
+        assert 20 < picture.std() < 100
+
+
+def test_exposure_of_plain_light_by_hand():
+    # One light everywhere becomes the asked 0.4; twice the light 0.4 * 2^(1/1.8) = 0.588.
+    light = flat()
+    light[1, 1] = 2
+    picture, _ = twice(light, Sensor(exposure=0.4, gamma=1.8))
+    assert picture.dtype == np.uint8 and picture.shape == (40, 60, 3)
+    assert (picture[0] == 102).all() and (picture[1, 1] == 150).all()
+
+
+def test_drift_alone_tells_the_frames_apart():
+    light = street_like(np.random.default_rng(1))
+    sensor = Sensor(lens_blur=0.5, vignette=0.2, white=(0.9, 1.0, 1.1), shot_noise=1e-3)
+    one, other = twice(light, sensor)
+    assert np.array_equal(one, other)
+    one, other = twice(light, sensor._replace(drift=1.1))
+    # Brighter nowhere else but beyond white, and by 1.1 where nothing bends: gamma is undone.
+    assert (other >= one).all()
+    middle = (one > 60) & (one < 180)
+    assert middle.mean() > 0.4
+    ratio = (other[middle] / one[middle].astype(float)) ** sensor.gamma
+    assert ratio.mean() == pytest.approx(1.1, abs=0.003)
+
+
+def test_both_frames_have_the_exposure_of_the_first():
+    # Of twice the light the second becomes twice as bright: it is not metered anew.
+    one, other = expose((flat(1), flat(2)), LINEAR)
+    assert np.abs(one - 0.3 * 255).max() <= 0.5 and np.abs(other - 0.6 * 255).max() <= 0.5
+
+
+def test_white_balance_by_hand():
+    # Gains 0.5, 1, 1.5 have mean 1, by which the light is metered.
+    picture, _ = twice(flat(), LINEAR._replace(white=(0.5, 1.0, 1.5)))
+    assert np.abs(picture - 255 * np.array([0.15, 0.3, 0.45])).max() <= 0.5
+
+
+def test_noise_grows_with_light():
+    sensor = LINEAR._replace(shot_noise=1e-3, read_noise=2e-3)
+    # Dark, middle and bright rows, 0.06, 0.3 and 0.54: their mean is the asked 0.3.
+    light = np.repeat(np.float32([0.2, 1, 1.8]), 40)[:, None, None] * flat(1, 120, 300)
+    one, other = twice(light, sensor, np.random.default_rng(0))
+    clean, _ = twice(light, sensor)
+    for i, level in enumerate((0.06, 0.3, 0.54)):
+        rows = np.s_[40 * i : 40 * i + 40]
+        # The variance of rounding to bytes comes on top.
+        expected = (1e-3 * level + 4e-6) + 1 / 255**2 / 12
+        for noisy in (one, other):
+            noise = (noisy[rows] - clean[rows].astype(float)) / 255
+            assert noise.var() == pytest.approx(expected, rel=0.05)
+            assert abs(noise.mean()) < 3e-3
+    noises = [(n - clean.astype(float)).ravel() for n in (one, other)]
+    assert abs(np.corrcoef(noises)[0, 1]) < 0.02
+    # Noise of its own for each colour too.
+    assert abs(np.corrcoef(noises[0].reshape(-1, 3)[:, :2].T)[0, 1]) < 0.02
+
+
+def test_no_generator_no_noise():
+    light = street_like(np.random.default_rng(2))
+    noisy = LINEAR._replace(shot_noise=1e-2, read_noise=1e-2)
+    assert np.array_equal(twice(light, LINEAR), twice(light, noisy))
+    one, other = (twice(light, noisy, np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(one, other) and not np.array_equal(one[0], one[1])
+
+
+def motion(u, v, height=40, width=60):
+    return np.broadcast_to(np.float32([u, v]), (height, width, 2))
+
+
+def test_motion_blur_by_hand():
+    # Bright from column 30 on. A point moves 8 px, the shutter is open half of the time: five
+    # samples at -2, -1, 0, 1, 2 px, of which 0, 1, 2, 3, 4, 5 are bright at columns 27..32.
+    light = flat(0.5)
+    light[:, 30:] = 1.5
+    sensor = LINEAR._replace(shutter=0.5)
+    sharp, _ = twice(light, LINEAR)
+    for u in (8, -8):
+        blurred, still = twice(light, sensor, None, (motion(u, 0), None))
+        # Metered on the blurred light, which moves all by a little; a step is 16.
+        ramp = np.linspace(sharp[0, 0], sharp[0, -1], 6)
+        assert np.abs(blurred[:, 27:33] - ramp).max() <= 3
+        assert np.abs(np.subtract(blurred[:, :27], sharp[:, :27], dtype=int)).max() <= 3
+        assert np.ptp(blurred[:, :27]) == np.ptp(blurred[:, 33:]) == 0
+        assert np.ptp(still[:, :30]) == np.ptp(still[:, 30:]) == 0
+    # Along the edge nothing blurs, nor with the shutter closed; the second frame has its own.
+    along, across = twice(light, sensor, None, (motion(0, 8), motion(8, 0)))
+    assert np.ptp(along[:, :30]) == np.ptp(along[:, 30:]) == 0
+    assert np.abs(np.subtract(across, blurred, dtype=int)).max() <= 3
+    assert np.array_equal(twice(light, LINEAR, None, (motion(8, 0),) * 2)[0], sharp)
+
+
+def test_motion_blur_keeps_plain_light():
+    sensor = LINEAR._replace(shutter=0.15)
+    paths = np.random.default_rng(4).normal(0, 30, (2, 40, 60, 2)).astype(np.float32)
+    for picture in twice(flat(), sensor, None, paths):
+        assert np.abs(picture - 0.3 * 255).max() <= 0.5
+
+
+def test_lens_blur():
+    light = street_like(np.random.default_rng(5))
+    detail = []
+    for sigma in (0.0, 0.5, 1.0):
+        picture, _ = twice(light, LINEAR._replace(lens_blur=sigma))
+        detail.append(np.abs(np.diff(picture.astype(int), axis=1)).mean())
+        assert picture.mean() == pytest.approx(0.3 * 255, rel=0.1)
+    assert detail[0] > 1.3 * detail[1] > 1.3 * 1.3 * detail[2]
+    plain, _ = twice(flat(), LINEAR._replace(lens_blur=0.7))
+    assert np.abs(plain - 0.3 * 255).max() <= 0.5
+
+
+def test_vignette_by_hand():
+    # 20 % lost in the corners, 10 % in the middle of every side, nothing at the centre.
+    picture, _ = twice(flat(1, 41, 61), LINEAR._replace(vignette=0.2))
+    picture = picture.astype(float) / picture[20, 30]
+    for row in (0, -1):
+        assert np.abs(picture[row, [0, -1]] - 0.8).max() < 0.01
+        assert np.abs(picture[row, 30] - 0.9).max() < 0.01
+    assert np.abs(picture[20, [0, -1]] - 0.9).max() < 0.01
+    assert (picture.argmax() // 3) == 20 * 61 + 30 or picture.max() == 1
+
+
+def test_highlights_bend_and_never_wrap():
+    # From black to ten thousand times the mean: ever brighter, up to white.
+    light = np.repeat(np.geomspace(1e-4, 1e4, 60, dtype=np.float32), 3).reshape(1, 60, 3)
+    light = np.concatenate([light, flat(1, 399, 60)])
+    for gamma in (1.0, 1.8):
+        row = twice(light, Sensor(exposure=0.3, gamma=gamma))[0][0, :, 0].astype(int)
+        assert (np.diff(row) >= 0).all() and row[0] <= 3 and row[-1] == 255
+    # Gain 0.3: light 4 is 1.2, over a knee of 0.8 by 0.4: 0.8 + 0.2 * (1 - e^-2) = 0.973.
+    light[0, 5] = 4
+    picture, _ = twice(light[:, :12], Sensor(exposure=0.3, gamma=1.0, knee=0.8))
+    assert abs(int(picture[0, 5, 0]) - round(0.97293 * 255)) <= 1
+    # Noise below black and above white stays within the byte.
+    dark = flat(0)
+    dark[::2] = 3
+    loud = LINEAR._replace(exposure=0.9, read_noise=0.2)
+    noisy, _ = twice(dark, loud, np.random.default_rng(0))
+    assert noisy[1::2].mean() < 60 and noisy[::2].mean() > 200
+
+
+def test_a_black_night_is_black():
+    for picture in twice(flat(0), Sensor(), np.random.default_rng(0)):
+        assert not picture.any()
+
+
+@pytest.mark.parametrize("width", [416, 1242])
+def test_drawn_sensors(width):
+    drawn = [draw(np.random.default_rng(i), width) for i in range(300)]
+    assert drawn[5] == draw(np.random.default_rng(5), width)
+    values = np.array([[*s[:3], *s.white, *s[4:]] for s in drawn])
+    assert (values >= 0).all() and len(np.unique(values[:, 0])) == 300
+    columns = dict(zip(Sensor._fields[:3], values.T, strict=False))
+    assert abs(columns["drift"].mean() - 1) < 0.01 and columns["drift"].std() < 0.04
+    assert 0.3 < columns["exposure"].min() and columns["exposure"].max() < 0.5
+    assert columns["gamma"].min() >= 1
+    # Some stand still in a blink; the others blur fewer px than a sixth of the motion.
+    shutters = np.array([s.shutter for s in drawn])
+    assert 0.3 < (shutters == 0).mean() < 0.7 and shutters.max() < 1 / 6
+    blur = np.array([s.lens_blur for s in drawn])
+    assert blur.max() < (1.01 if width == 1242 else 0.68) and blur.min() > 0.3
+    assert max(s.knee for s in drawn) < 1  # at 1 the bend would have no room

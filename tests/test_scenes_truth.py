@@ -1,0 +1,227 @@
+"""Flow and visibility of made streets, against closed formulas and single rays."""
+
+import mujoco
+import numpy as np
+import pytest
+
+from data_prep.scenes import layout, light, movers, rays, sensor, street, truth
+from data_prep.scenes import world as worlds
+from data_prep.scenes.camera import kitti_lens
+from data_prep.scenes.layout import Road
+from data_prep.scenes.world import Body, Drive, Look, Part
+
+GREY = Look("asphalt", (0.2, 0.2, 0.2))
+PLANE = Part("plane", (0, 0, 1), (0, 0, 0), GREY, worlds.ROAD, ground=True)
+STILL = ((0.0, 0.0, 0.0), (0.0,) * 6)  # no aim, no sway
+HEIGHT, WIDTH = 60, 200
+
+
+def drive(speed=0.0, yaw_rate=0.0, acceleration=0.0):
+    aim, sway = STILL
+    return Drive((0.0, 0.0), 0.0, speed, yaw_rate, acceleration, 1.65, aim, sway)
+
+
+def two_moments(static, bodies, car, after=lambda world: None):
+    """(world at the second moment, cameras, hits of the first, poses)."""
+    world = worlds.build(static, bodies, car, np.random.default_rng(0))
+    lens = kitti_lens(HEIGHT, WIDTH)
+    y, x = (n.ravel().astype(float) for n in np.mgrid[:HEIGHT, :WIDTH])
+    camera1 = street._camera(world, lens)
+    hits = rays.cast(world, camera1, x, y)
+    before = truth.poses(world)
+    worlds.advance(world)
+    return world, (camera1, street._camera(world, lens)), hits, (before, truth.poses(world))
+
+
+def flow_of(static, bodies, car):
+    _, cameras, hits, poses = two_moments(static, bodies, car)
+    x, y, depth, _, _ = truth.follow(hits, *poses, cameras[1])
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    return np.stack([x - columns.ravel(), y - rows.ravel()], -1).reshape(HEIGHT, WIDTH, 2), hits
+
+
+def test_driving_over_a_plane_by_hand():
+    speed = 7.0
+    flow, hits = flow_of([PLANE], [], drive(speed))
+    lens = kitti_lens(HEIGHT, WIDTH)
+    focal, (cx, cy) = lens["focal"], lens["centre"]
+    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(float)
+    ground = y > cy + 2
+    # A row y below the horizon sees the ground at f h / (y - cy) ahead; 0.7 m later it is nearer.
+    depth = focal * 1.65 / (y[ground] - cy)
+    nearer = depth / (depth - speed * worlds.INTERVAL)
+    u, v = (x[ground] - cx) * (nearer - 1), (y[ground] - cy) * (nearer - 1)
+    np.testing.assert_allclose(flow[ground], np.stack([u, v], -1), atol=1e-6)
+    assert np.abs(u - v).max() > 10
+    # The sky is too far to move.
+    assert np.abs(flow[: int(cy)]).max() < 1e-6
+
+
+def test_a_turn_moves_the_sky_as_a_homography():
+    rate = 0.4
+    flow, hits = flow_of([PLANE], [], drive(yaw_rate=rate))
+    lens = kitti_lens(HEIGHT, WIDTH)
+    focal, (cx, cy) = lens["focal"], lens["centre"]
+    y, x = (n.astype(float) for n in np.mgrid[: int(cy), :WIDTH])
+    # To the left by 0.04 rad: a direction at angle a right of ahead is then at a + 0.04.
+    angle = rate * worlds.INTERVAL
+    right, ahead = (x - cx) / focal, 1.0
+    moved = (
+        np.cos(angle) * right + np.sin(angle) * ahead,
+        (y - cy) / focal,
+        np.cos(angle) * ahead - np.sin(angle) * right,
+    )
+    expected = [cx + focal * moved[0] / moved[2] - x, cy + focal * moved[1] / moved[2] - y]
+    np.testing.assert_allclose(flow[: int(cy)], np.stack(expected, -1), atol=1e-6)
+    assert flow[: int(cy), :, 0].min() > 3
+
+
+def test_standing_still_is_no_motion():
+    crate = Part("box", (1, 1, 1), (9, 1.5, 1), Look("shapes", (0.5, 0.4, 0.3)), 11)
+    world, cameras, hits, poses = two_moments([PLANE, crate], [], drive())
+    place = truth.follow(hits, *poses, cameras[1])
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    assert np.abs(place[0] - columns.ravel()).max() < 1e-9
+    assert np.abs(place[1] - rows.ravel()).max() < 1e-9
+    weather = layout.draw_weather(np.random.default_rng(1))
+    road = Road(1e-4, 4, (2, 2), True, 20.0)
+    lights = [
+        light.photograph(world, camera, HEIGHT, WIDTH, weather, road)[0] for camera in cameras
+    ]
+    one, other = sensor.expose(lights, sensor.Sensor())
+    assert np.array_equal(one, other) and one.std() > 5
+    seen = rays.cast(world, cameras[1], columns.ravel() * 1.0, rows.ravel() * 1.0)
+    assert truth.in_sight(world, cameras[1], hits, place, seen, HEIGHT, WIDTH).all()
+
+
+def test_a_crate_hides_what_it_moves_over():
+    """A crate 10 m ahead goes 1 m to the left: left of it the wall behind is hidden next."""
+    wall = Part("box", (0.5, 50, 20), (20.5, 0, 0), Look("brick", (0.4, 0.3, 0.3)), 12)
+    crate = Part("box", (0.5, 1, 1), (0, 0, 1.65), GREY, 26)
+    body = Body((10.8, 0, 0), np.pi / 2, 10.0, 0.0, [crate._replace(turn=(0, 0, -np.pi / 2))])
+    world, cameras, hits, poses = two_moments([PLANE, wall], [body], drive())
+    place = truth.follow(hits, *poses, cameras[1])
+    rows, columns = (n.ravel().astype(float) for n in np.mgrid[:HEIGHT, :WIDTH])
+    seen = rays.cast(world, cameras[1], columns, rows)
+    visible = truth.in_sight(world, cameras[1], hits, place, seen, HEIGHT, WIDTH)
+    lens = kitti_lens(HEIGHT, WIDTH)
+    focal, (cx, cy) = lens["focal"], lens["centre"]
+    row = round(cy) * WIDTH
+    # The camera is 0.3 m ahead of its car. The crate's front, 10 m on, spans 1 m to each side;
+    # then from 2 m left to the middle.
+    on_crate = np.abs(columns[:WIDTH] - cx) < focal / 10
+    over = (columns[:WIDTH] > cx - focal * 2 / 10) & (columns[:WIDTH] < cx)
+    assert np.array_equal(world.label[hits.geom[row : row + WIDTH]] == 26, on_crate)
+    expected = on_crate | ~over
+    np.testing.assert_array_equal(visible[row : row + WIDTH], expected)
+    crate_flow = (place[0] - columns)[row : row + WIDTH][on_crate]
+    np.testing.assert_allclose(crate_flow, -focal / 10, atol=1e-6)
+
+
+def test_bodies_go_where_their_speed_takes_them():
+    car = Body((10, 3, 0), 0.3, 8.0, 0.5, movers.car(np.random.default_rng(0)))
+    walker = movers.person(np.random.default_rng(1), 12, -2, 1.0, 1.5)
+    far = movers.person(np.random.default_rng(1), 30, -2, 1.0, 1.5, near=False)
+    assert walker.limbs and not far.limbs
+    world = worlds.build([PLANE], [car, walker, far], drive(5.0), np.random.default_rng(0))
+    data = world.data
+    first = data.xpos.copy(), data.xmat.copy(), data.qpos.copy()
+    worlds.advance(world)
+    # Bodies in the order of writing; walkers' limbs follow them. 0 is the world.
+    for body, number in ((car, 1), (walker, 2), (far, 2 + 1 + len(walker.limbs))):
+        ahead = np.array([np.cos(body.yaw), np.sin(body.yaw), 0])
+        expected = first[0][number] + body.speed * 0.1 * ahead
+        np.testing.assert_allclose(data.xpos[number], expected, atol=1e-5)
+        angles = [np.arctan2(xmat[number][3], xmat[number][0]) for xmat in (first[1], data.xmat)]
+        assert angles[1] - angles[0] == pytest.approx(0.1 * body.yaw_rate, abs=1e-6)
+    # A free joint takes 7 numbers; then the limbs' angles.
+    swung = (data.qpos - first[2])[14 : 14 + len(walker.limbs)]
+    expected = [0.1 * limb.speed for limb in walker.limbs]
+    np.testing.assert_allclose(swung, expected, atol=1e-3)
+    assert np.abs(expected).max() > 0.02
+
+
+def test_the_cameras_car_drives_brakes_and_nods():
+    def path(car):
+        world = worlds.build([PLANE], [], car, np.random.default_rng(0))
+        start = world.data.site_xpos[0].copy()
+        worlds.advance(world)
+        turn = world.data.site_xmat[0].reshape(3, 3)
+        return world.data.site_xpos[0] - start, turn
+
+    way, turn = path(drive(8.0))
+    np.testing.assert_allclose(way, [0.8, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(turn, np.eye(3), atol=1e-9)
+    # Half a metre a second squared over a tenth of a second: about 1/2 a t^2, MuJoCo's steps are
+    # not infinitely small; and its nose goes down.
+    braked, turn = path(drive(8.0, acceleration=-4.0))
+    assert 0.5 * 4 * 0.1**2 * 0.7 < 0.8 - braked[0] < 0.5 * 4 * 0.1**2 * 1.6
+    assert turn[2, 0] < -1e-3  # the car's x, ahead, points below the horizon
+    way, turn = path(drive(8.0, yaw_rate=0.5))
+    assert np.arctan2(turn[1, 0], turn[0, 0]) == pytest.approx(0.05, abs=1e-3)
+    # On a circle to the left: sideways by v w t^2 / 2, and by the 0.3 m that it sits ahead.
+    assert way[1] == pytest.approx(8 * 0.5 * 0.1**2 / 2 + 0.3 * np.sin(0.05), rel=0.15)
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_flow_and_visibility_by_single_rays(index):
+    """Depth by single rays, moved by MuJoCo's own bodies, through K [R|t] written out here."""
+    height, width, seed = 96, 312, 21
+    pair = street.make_pair(index, seed, height, width, effects=False)
+    rng = np.random.default_rng([seed, height, width, index])
+    road, static, bodies, car, weather = layout.draw_street(rng)
+    lens = street._draw_lens(rng, height, width, effects=False)
+    static = street._without_hidden(static, bodies, car, lens, height, width)
+    world = worlds.build(static, bodies, car, rng)
+    model, data = world.model, world.data
+    focal, (cx, cy) = lens["focal"], lens["centre"]
+    matrix = np.array([[focal, 0, cx], [0, focal, cy], [0, 0, 1]])
+    # The camera's axes (right, down, ahead) in its site's (ahead, left, up).
+    from_site = np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]])
+
+    def pose():
+        return from_site @ data.site_xmat[0].reshape(3, 3).T, data.site_xpos[0].copy()
+
+    def ray(start, direction):
+        geom = np.full(1, -1, np.int32)
+        distance = mujoco.mj_ray(model, data, start, direction, None, 1, -1, geom)
+        return distance, int(geom[0])
+
+    pick = np.random.default_rng(index)
+    pixels = np.stack([pick.integers(0, width, 300), pick.integers(0, height, 300)], -1)
+    turn, place = pose()
+    points = []
+    for x, y in pixels:
+        direction = turn.T @ np.linalg.solve(matrix, [x, y, 1.0])
+        distance, geom = ray(place, direction)
+        if geom < 0:
+            points.append((direction, None, None))
+            continue
+        body = model.geom_bodyid[geom]
+        frame = data.xmat[body].reshape(3, 3)
+        local = frame.T @ (place + distance * direction - data.xpos[body])
+        points.append((local, body, geom))
+    worlds.advance(world)
+    turn, place = pose()
+    errors, agree, moving = [], [], 0
+    for (x, y), (local, body, _) in zip(pixels, points, strict=True):
+        if body is None:
+            seen = matrix @ turn @ local
+            target, reach = local, np.inf
+        else:
+            point = data.xmat[body].reshape(3, 3) @ local + data.xpos[body]
+            moving += body > 0
+            seen = matrix @ turn @ (point - place)
+            reach = np.linalg.norm(point - place)
+            target = (point - place) / reach
+        if seen[2] < 0.05:
+            assert not pair.valid[y, x]
+            continue
+        end = seen[:2] / seen[2]
+        errors.append(np.abs(pair.flow[y, x] - (end - (x, y))).max())
+        inside = (end >= 0).all() and (end <= (width - 1, height - 1)).all()
+        distance, found = ray(place, target)
+        met = found < 0 if body is None else abs(distance - reach) < 2e-3 * reach
+        agree.append(pair.visible[y, x] == (inside and met))
+    assert len(errors) > 250 and max(errors) < 0.01
+    assert np.mean(agree) > 0.99
