@@ -5,9 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from flowseg import commands  # noqa: F401  (quiets TensorFlow's start, so it comes first)
+
+# isort: split
+from flowseg import files
 from tests.kitti_writer import write_kitti
 
 ROOT = Path(__file__).parent.parent
@@ -73,3 +78,22 @@ def run_command(*args, ok=True):
         assert done.returncode == 1, done.stdout
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
     return done
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Folder of pictures that have something to see at every scale."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(5)
+    for k in range(3):
+        picture = sum(
+            cv2.resize(rng.uniform(0, 85, (n, n, 3)), (160, 120)) for n in (4, 16, 64)
+        )  # fmt: skip
+        files.write(folder / f"{k}.png", cv2.imencode(".png", np.uint8(picture))[1].tobytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def layer_world(photos):
+    """The world that costs least, as keywords of `write_pairs`."""
+    return {"world": "layers", "photos": photos}

@@ -46,7 +46,9 @@ class Road(NamedTuple):
         across, along = pixel, pixel / np.maximum(slant, 0.02)
 
         def band(place, half, blur):
-            return np.clip((half - np.abs(place)) / blur + 0.5, 0, 1)
+            """How much of a pixel of width `blur` a line covers, `half` to each side of 0."""
+            share = np.clip((half - np.abs(place)) / blur + 0.5, 0, 1)
+            return np.minimum(share, 2 * half / blur)
 
         paint = np.zeros(len(points))
         dash, gap = self.dashed
@@ -55,10 +57,9 @@ class Road(NamedTuple):
             lines = band(place, dash / 2, along) if gap else 1.0
             # Finer than a pixel the dashes average out.
             lines = np.where(along > dash + gap, dash / (dash + gap), lines)
-            paint = band(d, 0.07, across) * lines * np.minimum(1, 0.14 / across)
+            paint = band(d, 0.07, across) * lines
         if self.edge_lines:
-            edge = band(np.abs(d) - self.half + 0.35, 0.06, across)
-            paint = np.maximum(paint, edge * np.minimum(1, 0.12 / across))
+            paint = np.maximum(paint, band(np.abs(d) - self.half + 0.35, 0.06, across))
         if np.isfinite(self.crossing):
             stripe = band((d % 1.0) - 0.5, 0.25, across)
             zebra = band(s - self.crossing, 1.6, along) * (np.abs(d) < self.half - 0.2)
@@ -243,8 +244,9 @@ def _fill_road(rng, road, kind, own_lane, static, bodies):
 
     def drive_on(parts, s, d, speed, yaw):
         x, y, heading = road.at(s, d)
-        # Along the bend as the road is.
-        bodies.append(Body((x, y, 0.0), heading + yaw, speed, speed * road.curve, parts))
+        # Round the bend with the road, which bends the other way for who comes.
+        turn = speed * road.curve * np.cos(yaw)
+        bodies.append(Body((x, y, 0.0), heading + yaw, speed, turn, parts))
 
     def vehicle(s):
         return movers.lorry(rng) if rng.random() < 0.15 else movers.car(rng, near=s < 25)

@@ -1,0 +1,27 @@
+"""Folders of made scenes, as the tests of their command ask for them and look into them."""
+
+from data_prep.scenes import layers
+
+FLOW = "data_scene_flow/training"
+LABELS = "data_semantics/training"
+SIZE = {"height": 64, "width": 96}
+SIZE_FLAGS = ("--height=64", "--width=96")
+
+
+def as_flags(world, photos, count=4):
+    given = ["--photos", photos] if photos else []
+    return ["--world", world, *given, "--count", count, *SIZE_FLAGS]
+
+
+def content(folder):
+    """Path below the folder -> bytes, of all files but the lock."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def pictures(folder):
+    return list(folder.rglob("*_1?.png"))
+
+
+def find_photos_of(world):
+    return layers.find_photos(world["photos"]) if world["photos"] else None
