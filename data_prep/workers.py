@@ -24,12 +24,13 @@ def read_frames(frames, processes=None):
 
     Args:
         frames: list of :class:`data_prep.frames.Frame`.
-        processes: how many; default: one a CPU core. One, or few frames: none but this.
+        processes: how many; default: one a core that this process may use. One, or few frames:
+            none but this.
 
     Raises:
         OSError: a worker process died.
     """
-    processes = min(processes or os.cpu_count() or 1, len(frames))
+    processes = min(processes or len(cores()), len(frames))
     if processes <= 1 or len(frames) < _FEW_FRAMES:
         yield from map(_attempt, frames)
     else:

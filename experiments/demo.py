@@ -18,7 +18,7 @@ from absl import flags
 from flowseg import commands
 
 # isort: split
-from data_prep.scenes import street
+from data_prep.scenes import farm, store
 from experiments import page
 from flowseg import data, pictures, records, runs
 from flowseg.frames import read_image
@@ -26,7 +26,7 @@ from flowseg.frames import read_image
 # Of the made streets.
 COUNT, HEIGHT, WIDTH = 400, 128, 416
 # A drive of another seed, so that no training saw it.
-FILM = {"seed": 1, "index": 0, "count": 24}
+FILM = {"seed": 1, "index": 9, "count": 24}
 
 
 def step(*arguments):
@@ -44,7 +44,7 @@ def step(*arguments):
 def draw(run_dir, files, output, most=8):
     """Write one picture a frame: frames, truth, answers and errors side by side."""
     run = runs.load_run(run_dir)
-    output.mkdir(parents=True, exist_ok=True)
+    empty(output)
     for frame in data.evaluation_data(files, run.label_set).take(most).as_numpy_iterator():
         path = output / f"{frame['frame_id'].decode()}.png"
         answers = run.predict_pair(frame["image1"], frame["image2"])
@@ -52,9 +52,16 @@ def draw(run_dir, files, output, most=8):
         print(f"drew {path}")
 
 
+def empty(folder):
+    """Make the folder, without what an earlier run left there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
 def film(folder):
     """Write the frames of a drive."""
-    folder.mkdir(parents=True, exist_ok=True)
+    empty(folder)
+    street = farm.load("street")
     for number, frame in enumerate(street.film(height=HEIGHT, width=WIDTH, **FILM)):
         pictures.write_png(folder / f"{number:04d}.png", frame)
 
@@ -69,11 +76,12 @@ def demo(output, source):
     """Run all steps into the folder `output`."""
     output = Path(output or ("demo/made" if source is None else "demo/yours"))
     recipe = "demo" if source is None else "kitti_sample"
-    made = output / "kitti"
+    # Named by what is in it, so that scenes of an earlier version are never in the way.
+    made = output / f"street-{COUNT}x{HEIGHT}x{WIDTH}-v{store.VERSION}"
     if source is None:
         size = ("--height", HEIGHT, "--width", WIDTH)
         step("data_prep.scenes", "--world", "street", "--count", COUNT, *size, "--output", made)
-        film(made / "film")
+        film(output / "film")
     records_dir, run_dir = output / "records", output / "run"
     held_out = 0.1 if source is None else 0
     convert = ("--output", records_dir, "--val_fraction", held_out, "--overwrite")
@@ -92,7 +100,7 @@ def demo(output, source):
     files = records.match_files(str(scored))
     draw(run_dir, files, output / "pictures")
     if source is None:
-        video = ("--input", made / "film", "--output", output / "video.mp4")
+        video = ("--input", output / "film", "--output", output / "video.mp4")
         step("flowseg.visualize", "--run_dir", run_dir, *video)
         page.animate(output / "video.mp4", output / "video.webp")
     served = ("--output", output / "saved_model", "--overwrite")

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 from absl import flags
 
-from data_prep.scenes import farm
+from data_prep.scenes import farm, store
 from data_prep.workers import cores
 from flowseg import commands
 
@@ -88,8 +88,8 @@ def main():
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("height", 128, "Of the frames, px.", 32)
-    flags.DEFINE_integer("width", 416, "Of the frames, px.", 32)
+    flags.DEFINE_integer("height", 128, "Of the frames, px.", *store.SIZES)
+    flags.DEFINE_integer("width", 416, "Of the frames, px.", *store.SIZES)
     flags.DEFINE_integer("count", 40, "Pairs made, twice.", 1)
     flags.DEFINE_integer("seed", 0, "Of the pairs.", 0)
     commands.run(main)

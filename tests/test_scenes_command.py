@@ -74,7 +74,7 @@ def test_one_process_and_a_growing_count_give_the_same(made, world, tmp_path, ca
     store.write_pairs(tmp_path, count=2, processes=1, **SIZE, **world)
     assert len(content(tmp_path)) < len(content(made[0]))
     store.write_pairs(tmp_path, count=4, processes=1, **SIZE, **world)
-    assert "resuming, 2 of 4 pairs" in capsys.readouterr().out
+    assert "resuming, 1 of 4 pairs" in capsys.readouterr().out
     assert content(tmp_path) == content(made[0])
     before = {path: path.stat().st_mtime_ns for path in pictures(tmp_path)}
     store.write_pairs(tmp_path, count=3, **SIZE, **world)
@@ -90,10 +90,12 @@ def test_a_lost_file_is_made_again(made, world, tmp_path, capsys):
     for name in lost:
         (output / name).unlink()
         files.write(output / name.replace("0000", ".partial-0000"), "half")
+    # What a power cut may leave of the last pair: a name without content.
+    (output / FLOW / "image_2/000003_10.png").write_bytes(b"")
     kept = output / FLOW / "flow_occ/000001_10.png"
     before = kept.stat().st_mtime_ns
     store.write_pairs(output, count=4, **SIZE, **world)
-    assert "resuming, 2 of 4 pairs" in capsys.readouterr().out
+    assert "resuming, 1 of 4 pairs" in capsys.readouterr().out
     assert content(output) == content(made[0]) and before == kept.stat().st_mtime_ns
 
 

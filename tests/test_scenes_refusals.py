@@ -202,6 +202,7 @@ def test_a_drive_without_links_gets_a_copy(tmp_path, monkeypatch):
         (["--world=layers", "--count=1", "--output=x"], ["--photos is not given"]),
         (["--world=street", "--count=1", "--output=x", "--photos=y"], ["--photos=y: only"]),
         (["--world=layers", "--count=1", "--output=x", "--photos=nowhere"], ["nowhere: no such"]),
+        (["--world=street", "--count=1", "--output=x", "--height=99", "--width=49"], ["twice as"]),
         (["--world=street", "--count=1", "--output=setup.py"], ["setup.py: is a file"]),
         (["--world=street", "--count=1", "--output=setup.py/x"], ["setup.py/x: Not a directory"]),
     ],

@@ -2,7 +2,6 @@
 
 import cv2
 import numpy as np
-import pytest
 
 from data_prep.kitti import find_frames
 from data_prep.scenes import layout, rays, street, truth
@@ -23,15 +22,16 @@ def warped_error(image1, image2, flow, known):
 def ratios(count, effects):
     found = []
     for index in range(count):
-        pair = street.make_pair(index, 3, 128, 416, effects)
+        # Pairs of several seeds.
+        pair = street.make_pair(index // 4, index % 4, 128, 416, effects)
         unwarped, warped = warped_error(pair.image1, pair.image2, pair.flow, pair.visible)
         found.append(unwarped / warped)
     return found
 
 
 def test_flow_explains_the_second_frame():
-    """5.3 in the median when this was written; pairs that hardly move explain little."""
-    assert np.median(ratios(12, effects=False)) > 5
+    """5.2 in the median when this was written; pairs that hardly move explain little."""
+    assert np.median(ratios(20, effects=False)) > 5
 
 
 def test_flow_explains_the_second_frame_of_a_real_sensor():
@@ -92,56 +92,12 @@ def test_every_class_shows_and_stands_where_it_belongs():
             seen.setdefault(int(label), []).append((rows * (labels == label)).sum())
             seen[int(label)][-1] /= (labels == label).sum()
     assert set(seen) <= known
-    # Road, pavement, building, fence, pole, light, sign, plants, grass, sky, person, rider, car.
-    assert set(seen) >= {7, 8, 11, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26}
+    # Road, pavement, building, fence, pole, light, sign, plants, grass, sky, person, rider, car
+    # and bicycle.
+    assert set(seen) >= {7, 8, 11, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 33}
     height = {label: np.mean(places) for label, places in seen.items()}
     assert height[23] < 0.35 and height[7] > 0.6
     assert height[23] < height[11] < height[26] < height[7]
-
-
-@pytest.mark.parametrize("index", range(4))
-def test_edges_of_labels_and_depth_are_edges_of_things(index):
-    height, width = 96, 312
-    rng = np.random.default_rng([8, height, width, index])
-    road, static, bodies, drive, weather = layout.draw_street(rng)
-    world = worlds.build(static, bodies, drive, rng)
-    camera = street._camera(world, street.kitti_lens(height, width))
-    y, x = (n.ravel().astype(float) for n in np.mgrid[:height, :width])
-    hits = rays.cast_all(world, camera, x, y, height, width)
-    geom = hits.geom.reshape(height, width)
-    labels = np.where(geom == rays.SKY, 23, world.label[geom])
-    normal = hits.normal.reshape(height, width, 3)
-    depth = ((hits.point - camera.position) @ camera.axes[2]).reshape(height, width)
-    # Of a plane, 1 / depth is linear in the pixel: its second difference is 0 there.
-    bend = np.abs(np.diff(1 / depth, 2, axis=1)) * depth[:, 1:-1]
-    three = [geom[:, 2:], geom[:, 1:-1], geom[:, :-2]]
-    one_geom = (three[0] == three[1]) & (three[1] == three[2]) & (three[0] != rays.SKY)
-    normals = [normal[:, 2:], normal[:, 1:-1], normal[:, :-2]]
-    one_face = one_geom & (np.abs(normals[0] - normals[2]).max(-1) < 1e-9)
-    one_face &= np.abs(normals[0] - normals[1]).max(-1) < 1e-9
-    assert one_face.mean() > 0.3 and bend[one_face].max() < 1e-9
-    # So depth jumps only from one thing to another, and labels change only there.
-    assert (bend[~one_geom] > 0.01).mean() > 0.1
-    changes = labels[:, 1:] != labels[:, :-1]
-    assert changes.any() and (geom[:, 1:] != geom[:, :-1])[changes].all()
-
-
-def test_all_pixels_at_two_thirds_of_the_rays_are_the_same():
-    height, width = 96, 312
-    for index in range(4):
-        rng = np.random.default_rng([9, index])
-        road, static, bodies, drive, weather = layout.draw_street(rng)
-        world = worlds.build(static, bodies, drive, rng)
-        camera = street._camera(world, street.kitti_lens(height, width))
-        y, x = (n.ravel().astype(float) for n in np.mgrid[:height, :width])
-        fast, slow = (
-            rays.cast_all(world, camera, x, y, height, width),
-            rays.cast(world, camera, x, y),
-        )
-        same = fast.geom == slow.geom
-        assert same.mean() > 0.999
-        np.testing.assert_allclose(fast.distance[same], slow.distance[same], rtol=1e-9)
-        np.testing.assert_allclose(fast.normal[same], slow.normal[same], atol=1e-9)
 
 
 def test_what_is_left_out_was_hidden():

@@ -16,7 +16,7 @@ from flowseg import callbacks, data, records, restore, runs, train
 from flowseg import flags as training_flags
 from flowseg.labels import CITYSCAPES
 from flowseg.model import build_flowseg
-from tests.conftest import run_command
+from tests.conftest import ROOT, run_command
 
 
 def flags(**changes):
@@ -209,6 +209,17 @@ def test_without_validation_frames_it_trains_and_says_so(tmp_path, capsys):
     (tmp_path / "index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r"val-\*: no record files match"):
         train._validation_files([str(tmp_path / "val-*")])
+
+
+def test_every_recipe_names_flags_that_there_are():
+    known = run_command("flowseg.train", "--help").stdout
+    recipes = list((ROOT / "experiments").glob("*.flags"))
+    assert len(recipes) >= 4
+    for recipe in recipes:
+        lines = [line for line in recipe.read_text().splitlines() if line.startswith("-")]
+        for line in lines:
+            assert f"\n  {line.partition('=')[0]}: " in known, (recipe.name, line)
+        assert len({line.partition("=")[0] for line in lines}) == len(lines) > 5
 
 
 def test_run_dir_is_named_after_the_flagfile(monkeypatch):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.scenes import movers, textures, things
-from data_prep.scenes.light import Weather
+from data_prep.scenes import movers, things
+from data_prep.scenes.light import draw_weather
 from data_prep.scenes.world import ROAD, Body, Drive, Look, Part
 
 SIDEWALK = 8  # Cityscapes id
@@ -53,10 +53,11 @@ class Road(NamedTuple):
         paint = np.zeros(len(points))
         dash, gap = self.dashed
         if dash:
-            place = (s + dash / 2) % (dash + gap) - dash / 2
+            period = dash + gap
+            place = (s + period / 2) % period - period / 2
             lines = band(place, dash / 2, along) if gap else 1.0
             # Finer than a pixel the dashes average out.
-            lines = np.where(along > dash + gap, dash / (dash + gap), lines)
+            lines = np.where(along > period, dash / period, lines)
             paint = band(d, 0.07, across) * lines
         if self.edge_lines:
             paint = np.maximum(paint, band(np.abs(d) - self.half + 0.35, 0.06, across))
@@ -67,36 +68,11 @@ class Road(NamedTuple):
         return (0.85 * paint).astype(np.float32)
 
 
-def draw_weather(rng):
-    """Sun or cloud, noon or evening, clear or hazy."""
-    sunny = rng.random() < 0.6
-    height, around = rng.uniform(0.3, 1.15), rng.uniform(0, 2 * np.pi)
-    low = (1 - np.sin(height)) ** 2
-    direction = np.array(
-        [np.cos(height) * np.cos(around), np.cos(height) * np.sin(around), np.sin(height)]
-    )
-    warm = np.array([1.0, 1 - 0.35 * low, 1 - 0.6 * low])
-    grey = rng.uniform(0.75, 1.05) * np.array([0.92, 1.02, 1.1])
-    blue = np.array([0.35, 0.75, 1.3]) * rng.uniform(0.6, 1.2)
-    return Weather(
-        sun_direction=direction,
-        sun=warm * (rng.uniform(1.6, 3.0) if sunny else rng.uniform(0.15, 0.5)),
-        zenith=blue if sunny else grey * rng.uniform(0.7, 1.0),
-        horizon=(grey * [0.7, 1.0, 1.15] if sunny else grey) * rng.uniform(1.0, 1.6),
-        ambient=grey
-        * [0.85, 1, 1.15]
-        * (rng.uniform(0.22, 0.45) if sunny else rng.uniform(0.55, 0.85)),
-        clouds=rng.choice([0.0, rng.uniform(0.4, 1.5)]),
-        cloud_tile=rng.choice(textures.TILES["clouds"]),
-        visibility=np.exp(rng.uniform(np.log(400), np.log(5000))),
-    )
-
-
 def draw_street(rng):
     """A street laid out by chance: its :class:`Road`, what stands and moves there, and the weather.
 
     Returns:
-        road, parts, bodies, :class:`Drive`, :class:`Weather`.
+        road, parts, bodies, :class:`Drive`, :class:`light.Weather`.
     """
     kind = rng.choice(["town", "suburb", "country"], p=[0.25, 0.45, 0.3])
     bend = rng.choice([1e-4, 2e-3, 6e-3], p=[0.4, 0.35, 0.25])
@@ -232,10 +208,10 @@ def _line_side(rng, road, kind, side, line, static, bodies):
         walk = rng.choice([0.0, rng.uniform(0.8, 1.8)], p=[0.25, 0.75])
         bodies.append(movers.person(rng, x, y, turn, walk, near=s < 22))
     parked = {"town": 0.45, "suburb": 0.3, "country": 0.02}[kind] if road.half > 4 else 0.08
-    for s in np.arange(rng.uniform(5, 10), 75, rng.uniform(5.6, 7.5)):
+    for s in np.arange(rng.uniform(8, 13), 75, rng.uniform(5.6, 7.5)):
         if rng.random() < parked:
             way = 0 if side < 0 or rng.random() < 0.3 else np.pi
-            parts = movers.lorry(rng) if rng.random() < 0.1 else movers.car(rng, near=s < 25)
+            parts = movers.lorry(rng) if rng.random() < 0.04 else movers.car(rng, near=s < 25)
             _put(road, parts, s, side * (road.half - 1.15), static, way + rng.normal(0, 0.03))
 
 
@@ -249,7 +225,7 @@ def _fill_road(rng, road, kind, own_lane, static, bodies):
         bodies.append(Body((x, y, 0.0), heading + yaw, speed, turn, parts))
 
     def vehicle(s):
-        return movers.lorry(rng) if rng.random() < 0.15 else movers.car(rng, near=s < 25)
+        return movers.lorry(rng) if rng.random() < 0.06 else movers.car(rng, near=s < 25)
 
     ahead = np.cumsum(rng.uniform(9, 45, 3)) if rng.random() < 0.6 else ()
     for s in ahead:
@@ -284,7 +260,11 @@ def _close_end(rng, road, static):
         if rng.random() < 0.7:
             look, tall = things.leaves(rng), rng.uniform(4, 11)
             part = Part(
-                "ellipsoid", (8, 8, tall), (0, 0, tall * 0.4), look._replace(period=(6, 6)), 21
+                "ellipsoid",
+                (8, 8, tall),
+                (0, 0, tall * 0.4),
+                look._replace(period=(6, 6)),
+                things.VEGETATION,
             )
             _put(road, [part], s, d, static)
         else:

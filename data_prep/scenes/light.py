@@ -31,6 +31,31 @@ class Weather(NamedTuple):
     visibility: float  # metres at which haze takes 63 %
 
 
+def draw_weather(rng):
+    """Sun or cloud, noon or evening, clear or hazy."""
+    sunny = rng.random() < 0.6
+    height, around = rng.uniform(0.3, 1.15), rng.uniform(0, 2 * np.pi)
+    low = (1 - np.sin(height)) ** 2
+    direction = np.array(
+        [np.cos(height) * np.cos(around), np.cos(height) * np.sin(around), np.sin(height)]
+    )
+    warm = np.array([1.0, 1 - 0.35 * low, 1 - 0.6 * low])
+    grey = rng.uniform(0.75, 1.05) * np.array([0.92, 1.02, 1.1])
+    blue = np.array([0.35, 0.75, 1.3]) * rng.uniform(0.6, 1.2)
+    return Weather(
+        sun_direction=direction,
+        sun=warm * (rng.uniform(1.6, 3.0) if sunny else rng.uniform(0.15, 0.5)),
+        zenith=blue if sunny else grey * rng.uniform(0.7, 1.0),
+        horizon=(grey * [0.7, 1.0, 1.15] if sunny else grey) * rng.uniform(1.0, 1.6),
+        ambient=grey
+        * [0.85, 1, 1.15]
+        * (rng.uniform(0.22, 0.45) if sunny else rng.uniform(0.55, 0.85)),
+        clouds=rng.choice([0.0, rng.uniform(0.4, 1.5)]),
+        cloud_tile=rng.choice(textures.TILES["clouds"]),
+        visibility=np.exp(rng.uniform(np.log(400), np.log(5000))),
+    )
+
+
 def photograph(world, camera, height, width, weather, road):
     """One frame.
 
@@ -165,8 +190,8 @@ def _albedo(world, point, normal, geom, footprint, slant):
     local[ground], axis[ground] = point[ground], 2
     u = np.where(axis == 0, local[:, 1], local[:, 0])
     v = np.where(axis == 2, local[:, 1], local[:, 2])
-    # Seen at a slant a pixel covers more along the slope than across; between the two.
-    spread = footprint * np.maximum(slant, 0.02) ** -0.7
+    # Seen at a slant a pixel covers more along the slope than across: filtered by the longer way.
+    spread = footprint / np.maximum(slant, 0.02)
     albedo = world.colour[geom].copy()
     period, offset = world.period[geom], world.offset[geom]
     for tile, size in (

@@ -133,14 +133,16 @@ def person(rng, x, y, yaw, speed, near=True):
             piece = Part("capsule", (thick, long / 2 - thick), (0, 0, -long / 2), look, PERSON)
             limbs.append(Limb(at, rate, angle, [piece]))
     turn = rng.normal(0, 0.1)
+    # In a stride the hips come down, so that the feet stay on the ground.
+    place = (x, y, -0.48 * tall * (1 - np.cos(swing * np.sin(phase))))
     if near:
-        return Body((x, y, 0.0), yaw, speed, turn, parts, limbs)
+        return Body(place, yaw, speed, turn, parts, limbs)
     still = [
         piece._replace(position=tuple(np.add(limb.position, piece.position)))
         for limb in limbs
         for piece in limb.parts
     ]
-    return Body((x, y, 0.0), yaw, speed, turn, parts + still)
+    return Body(place, yaw, speed, turn, parts + still)
 
 
 def cyclist(rng, x, y, yaw, speed):

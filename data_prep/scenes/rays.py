@@ -36,7 +36,7 @@ def cast_all(world, camera, x, y, height, width):
 
     Every second pixel is cast, as on a chessboard. One whose neighbours all lie on one flat face,
     or all in the sky, lies there too (faces are convex), and where on the face is a division. Only
-    a thing smaller than a pixel both ways can slip through, and then it is in no picture.
+    what is thinner than a pixel and slips between the black ones is missed, and is in no picture.
     """
     direction = rays(camera, x, y)
     black, white = chessboard(height, width)
@@ -65,7 +65,10 @@ def chessboard(height, width):
 
 
 def neighbours(pixels, height, width):
-    """The indices right, left, below and above of `pixels`; at the border the opposite one."""
+    """The indices right, left, below and above of `pixels`.
+
+    Above the first row and below the last it is the opposite one; past a row's end the next row's.
+    """
     found = []
     for step in (1, -1, width, -width):
         near = pixels + step

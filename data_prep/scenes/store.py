@@ -26,7 +26,7 @@ WORLDS = ("street", "layers")
 SIZES = (32, 8192)  # px, least and most
 MOST_PAIRS = 1_000_000  # names have six digits
 PLAN = "scenes.json"
-_VERSION = 1  # raise it when a world comes to draw other pairs from the same seed
+VERSION = 1  # raise it when a world comes to draw other pairs from the same seed
 
 
 def write_pairs(
@@ -50,7 +50,7 @@ def write_pairs(
         OSError: reading or writing failed, or a worker process died; finished pairs are kept.
     """
     output = Path(output)
-    _check(output, world, photos)
+    _check(output, world, photos, height, width)
     found = farm.load(world).find_photos(photos) if photos else None
     job = farm.Job(output, world, seed, height, width, effects, found)
     output.mkdir(parents=True, exist_ok=True)
@@ -66,10 +66,12 @@ def write_pairs(
         print(_make_all(job, todo, count, processes))
 
 
-def _check(output, world, photos):
+def _check(output, world, photos, height, width):
     """Refuse what cannot be, before anything is touched."""
     if world == "layers" and not photos:
         raise ValueError("--photos is not given: --world=layers is cut from a folder of pictures")
+    if world == "street" and height > 2 * width:
+        raise ValueError(f"--height={height}: a street's frames are at most twice as tall as wide")
     if world != "layers" and photos:
         raise ValueError(f"--photos={photos}: only --world=layers takes it")
     farm.load(world)
@@ -100,7 +102,7 @@ def _locked(output):
 
 def _plan(job, photos):
     """What `scenes.json` holds: all that decides the pairs, and nothing of this machine."""
-    plan = {"version": _VERSION, "world": job.world, "seed": job.seed}
+    plan = {"version": VERSION, "world": job.world, "seed": job.seed}
     plan |= {"height": job.height, "width": job.width, "effects": job.effects, "photos": None}
     if job.photos:
         described = [[os.path.relpath(path, photos), os.stat(path).st_size] for path in job.photos]
@@ -151,7 +153,8 @@ def _find_done(job, count):
                     if entry.name.startswith(".partial-"):
                         os.unlink(entry.path)
                     elif len(number) == 6 and number.isdecimal() and int(number) < count:
-                        here[int(number)] = True
+                        # Of no length: the power failed before it was on the disk.
+                        here[int(number)] = entry.stat().st_size > 0
         done &= here
     return done
 

@@ -112,7 +112,7 @@ def building(rng, length, depth, tall, near=True):
         side = depth / 2 * np.sqrt(0.5)
         ridge = (0, depth / 2, tall - depth * 0.08)
         parts.append(
-            Part("box", (half + 0.3, side, side), ridge, roof, BUILDING, (np.pi / 4, 0, 0))
+            Part("box", (half - 0.05, side, side), ridge, roof, BUILDING, (np.pi / 4, 0, 0))
         )
     else:
         parts.append(
@@ -157,7 +157,7 @@ def rail(rng, length):
 
 def pole(rng):
     """A lamp, a post with signs, a traffic light or a bare pole; the road is at y < 0."""
-    kind = rng.choice(["lamp", "sign", "lights", "bare"], p=[0.3, 0.32, 0.23, 0.15])
+    kind = rng.choice(["lamp", "sign", "lights", "bare"], p=[0.27, 0.3, 0.3, 0.13])
     tall = {"lamp": rng.uniform(4, 9), "sign": rng.uniform(2.3, 3.4)}.get(kind, rng.uniform(2.8, 8))
     thick = rng.uniform(0.04, 0.11) if kind != "sign" else rng.uniform(0.03, 0.06)
     look = Look("stain", grey(rng, 0.05, 0.4, 0.05), (0.8, 2.0))

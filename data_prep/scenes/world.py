@@ -16,6 +16,7 @@ INTERVAL = 0.1  # seconds between the frames: KITTI's 10 a second
 _STEP = 0.02
 # The car on its springs: mass (kg), height of its centre above the springs' hinge (m).
 _MASS, _CENTRE = 1300.0, 0.5
+_WHEELS = 200.0  # what stays below the springs, kg
 ROAD = 7  # Cityscapes id
 _SMOOTH = ("asphalt", "paving", "gravel", "paint", "glass", "sign")  # little dirt
 
@@ -33,7 +34,7 @@ class Look(NamedTuple):
 class Part(NamedTuple):
     """A convex piece, in the frame of its body, or of the world."""
 
-    kind: str  # MuJoCo's geom type: box, sphere, ellipsoid, cylinder, capsule
+    kind: str  # MuJoCo's geom type: plane, box, sphere, ellipsoid, cylinder, capsule
     size: tuple  # MuJoCo's: half lengths, or radius and half height
     position: tuple[float, float, float]
     look: Look
@@ -59,7 +60,7 @@ class Body(NamedTuple):
     speed: float  # metres a second along its own x
     yaw_rate: float
     parts: list
-    limbs: list = []
+    limbs: tuple = ()
 
 
 class Drive(NamedTuple):
@@ -95,7 +96,7 @@ class World(NamedTuple):
 
 
 def build(static, bodies, drive, rng):
-    """Compile a world. `static[0]` is the plane that everything stands on.
+    """Compile a world.
 
     Args:
         static: list of :class:`Part` that never move.
@@ -158,8 +159,8 @@ def _car_xml(drive):
     return (
         f'<body pos="{_text(drive.position)} 0"><joint type="slide" axis="1 0 0"/>'
         '<joint type="slide" axis="0 1 0"/>'
-        f'<joint name="yaw" type="hinge" axis="0 0 1" ref="0"/>'
-        '<inertial pos="0 0 0" mass="200" diaginertia="300 300 300"/>'
+        '<joint type="hinge" axis="0 0 1"/>'
+        f'<inertial pos="0 0 0" mass="{_WHEELS}" diaginertia="300 300 300"/>'
         f'<body pos="0 0 0.5"><joint type="slide" axis="0 0 1" {spring}/>'
         f'<joint type="hinge" axis="0 1 0" {spring}/><joint type="hinge" axis="1 0 0" {spring}/>'
         f'<inertial pos="0 0 {_CENTRE}" mass="{_MASS}" '
@@ -181,7 +182,7 @@ def _start(model, data, drive, speeds):
     data.qvel[-6:] = [*(drive.speed * ahead), drive.yaw_rate, *drive.sway[3:]]
     # Brakes or engine along the car, and what a turn needs across it.
     across = drive.speed * drive.yaw_rate * np.array([-ahead[1], ahead[0]])
-    force = (drive.acceleration * ahead + across) * (_MASS + 200)
+    force = (drive.acceleration * ahead + across) * (_MASS + _WHEELS)
     data.qfrc_applied[-6:-4] = force
     mujoco.mj_kinematics(model, data)
 
