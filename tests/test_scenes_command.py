@@ -74,7 +74,7 @@ def test_one_process_and_a_growing_count_give_the_same(made, world, tmp_path, ca
     store.write_pairs(tmp_path, count=2, processes=1, **SIZE, **world)
     assert len(content(tmp_path)) < len(content(made[0]))
     store.write_pairs(tmp_path, count=4, processes=1, **SIZE, **world)
-    assert "resuming, 1 of 4 pairs" in capsys.readouterr().out
+    assert "resuming, 2 of 4 pairs" in capsys.readouterr().out
     assert content(tmp_path) == content(made[0])
     before = {path: path.stat().st_mtime_ns for path in pictures(tmp_path)}
     store.write_pairs(tmp_path, count=3, **SIZE, **world)

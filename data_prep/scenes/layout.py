@@ -173,12 +173,12 @@ def _line_side(rng, road, kind, side, line, static, bodies):
         length = rng.uniform(7, 22)
         if rng.random() < town:
             tall = rng.uniform(6, 17) if kind == "town" else rng.uniform(3.2, 7.5)
-            block = things.building(rng, length, rng.uniform(8, 13), tall, near=s < 55)
+            block = things.building(rng, length, rng.uniform(8, 13), tall, near=s < 40)
             _put(road, block, s + length / 2, side * (back + rng.uniform(0, 1.5)), static, yaw)
         else:
             for _ in range(rng.integers(2, 5)):
                 at = s + rng.uniform(0, length), side * (line + rng.uniform(2.0, 12))
-                _put(road, things.tree(rng, far=s > 60), *at, static, rng.uniform(0, 6))
+                _put(road, things.tree(rng, far=s > 40), *at, static, rng.uniform(0, 6))
         s += length + (0.0 if rng.random() < 0.4 else rng.uniform(1, 8))
     wall = {"town": 0.15, "suburb": 0.6, "country": 0.25}[kind]
     for s in np.arange(rng.uniform(0, 6), 80, 11):
@@ -191,7 +191,7 @@ def _line_side(rng, road, kind, side, line, static, bodies):
     place = max(road.half + 0.8, line - 0.5) if kind == "town" else line + rng.uniform(0.6, 3)
     for s in np.arange(rng.uniform(3, 12), 100, gap) if row else ():
         if rng.random() < 0.8:
-            _put(road, things.tree(rng, far=s > 50), s, side * (place + rng.normal(0, 0.2)), static)
+            _put(road, things.tree(rng, far=s > 35), s, side * (place + rng.normal(0, 0.2)), static)
     for _ in range(rng.poisson({"town": 1, "suburb": 5, "country": 9}[kind])):
         at = rng.uniform(4, 80), side * (line + rng.uniform(1.5, 7))
         _put(road, things.bush(rng), *at, static)
@@ -211,7 +211,7 @@ def _line_side(rng, road, kind, side, line, static, bodies):
     for s in np.arange(rng.uniform(8, 13), 75, rng.uniform(5.6, 7.5)):
         if rng.random() < parked:
             way = 0 if side < 0 or rng.random() < 0.3 else np.pi
-            parts = movers.lorry(rng) if rng.random() < 0.04 else movers.car(rng, near=s < 25)
+            parts = movers.lorry(rng) if rng.random() < 0.04 else movers.car(rng, near=s < 18)
             _put(road, parts, s, side * (road.half - 1.15), static, way + rng.normal(0, 0.03))
 
 
@@ -225,7 +225,7 @@ def _fill_road(rng, road, kind, own_lane, static, bodies):
         bodies.append(Body((x, y, 0.0), heading + yaw, speed, turn, parts))
 
     def vehicle(s):
-        return movers.lorry(rng) if rng.random() < 0.06 else movers.car(rng, near=s < 25)
+        return movers.lorry(rng) if rng.random() < 0.06 else movers.car(rng, near=s < 18)
 
     ahead = np.cumsum(rng.uniform(9, 45, 3)) if rng.random() < 0.6 else ()
     for s in ahead:

@@ -9,6 +9,7 @@ import numpy as np
 from data_prep.scenes import layout, light, rays, sensor, things, truth
 from data_prep.scenes import world as worlds
 from data_prep.scenes.camera import Camera, kitti_lens, project
+from data_prep.scenes.movers import CAR
 from data_prep.scenes.pair import Pair
 
 _LARGEST = 500.0  # px of flow; KITTI's files hold 512
@@ -84,7 +85,7 @@ def film(index, seed, height, width, count):
 
 
 def _without_hidden(static, bodies, drive, lens, height, width):
-    """The static parts without leaves and walls that a coarse look does not meet.
+    """The static parts without leaves, walls and far cars' pieces that a coarse look does not meet.
 
     Nearly all of them are hidden by others, and every ray gets faster by it. Both frames lose the
     same ones, so flow stays exact. What stands aside of the view stays, for its shadow's sake.
@@ -99,7 +100,9 @@ def _without_hidden(static, bodies, drive, lens, height, width):
     met = np.bincount(geom[(geom >= 0) & (geom < count)], minlength=count)
     px, py, depth = project(camera, world.data.geom_xpos[:count])
     ahead = (depth > 8) & (np.abs(px - width / 2) < width / 2) & (py > 0)
-    hidden = ahead & (met == 0) & np.isin(world.label[:count], _BIG) & ~world.ground[:count]
+    label = world.label[:count]
+    big = np.isin(label, _BIG) & ~world.ground[:count] | ((label == CAR) & (depth > 25))
+    hidden = ahead & (met == 0) & big
     return [part for part, gone in zip(static, hidden, strict=True) if not gone]
 
 
