@@ -7,6 +7,7 @@ frame; `summarise` makes `{name: number}` of those of a whole set. What a set ca
 import cv2
 import numpy as np
 
+from data_prep.scenes.camera import KITTI_CENTRE, KITTI_SIZE
 from flowseg.labels import CITYSCAPES, IGNORE_LABEL, train_id_table
 
 PERCENTILES = (10, 25, 50, 75, 90, 99)
@@ -15,8 +16,8 @@ FAST = 40.0
 # Speeds are counted in steps of 0.01 px up to 655 px: exact enough, and a set needs no memory.
 _STEP, _STEPS = 0.01, 2**16
 _BANDS = ("top", "middle", "bottom")
-# KITTI's principal point (calib_cam_to_cam, P_rect_02), in shares of its 1242 x 375 px.
-_PRINCIPAL = (609.56 / 1242, 172.85 / 375)
+# KITTI's principal point in shares of the width and the height.
+_PRINCIPAL = (KITTI_CENTRE[0] / KITTI_SIZE[1], KITTI_CENTRE[1] / KITTI_SIZE[0])
 # Cycles per pixel between which the slope of the spectrum is fitted.
 _SPECTRUM = (1 / 32, 1 / 4)
 # A class occurs in a frame from this share of its pixels on: less is a slip of who drew it.

@@ -70,10 +70,10 @@ def test_every_texture_is_about_one_and_tiles():
 
 
 def test_place_turns_and_moves():
-    # (2, 1, 0.5) turned by a right angle is (-1, 2); then moved by (10, 20, 3).
+    # (2, 1, 0.5) turned by a right angle is (-1, 2); then moved by (10, 20).
     part = Part("box", (1, 2, 3), (2, 1, 0.5), Look("grain", (1, 1, 1)), 11, (0.1, 0.2, 0.3))
-    (placed,) = things.place([part], 10, 20, np.pi / 2, z=3)
-    assert placed.position == pytest.approx((9, 22, 3.5))
+    (placed,) = things.place([part], 10, 20, np.pi / 2)
+    assert placed.position == pytest.approx((9, 22, 0.5))
     assert placed.turn == pytest.approx((0.1, 0.2, 0.3 + np.pi / 2))
     assert placed.size == part.size and placed.label == 11
 

@@ -42,7 +42,7 @@ def box(label, position=(0.0, 0.0, 0.0), turn=(0.0, 0.0, 0.0)):
 def test_parts_turn_about_x_then_y_then_z():
     turn = (0.3, -0.5, 0.8)
     part = box(11, (2, -1, 3), turn)
-    placed = things.place([part], 5, -4, 0.7, 1.5)[0]._replace(label=12)
+    placed = things.place([part], 5, -4, 0.7)[0]._replace(label=12)
     world = build([part, placed])
     position, rotation = find(world, 11)
     np.testing.assert_allclose(position, [2, -1, 3], atol=1e-9)
@@ -50,7 +50,7 @@ def test_parts_turn_about_x_then_y_then_z():
     # `place` turns the part as it is, in place and in way, about the upright axis.
     position, rotation = find(world, 12)
     whole = turns(0, 0, 0.7)
-    np.testing.assert_allclose(position, whole @ [2, -1, 3] + [5, -4, 1.5], atol=1e-9)
+    np.testing.assert_allclose(position, whole @ [2, -1, 3] + [5, -4, 0], atol=1e-9)
     np.testing.assert_allclose(rotation, whole @ turns(*turn), atol=1e-8)
 
 

@@ -156,10 +156,10 @@ def _kerb(rng, road, line):
     return parts
 
 
-def _put(road, parts, s, d, static, yaw=0.0, z=0.0):
+def _put(road, parts, s, d, static, yaw=0.0):
     """Add parts at s, d, turned with the road."""
     x, y, heading = road.at(s, d)
-    static.extend(things.place(parts, x, y, heading + yaw, z))
+    static.extend(things.place(parts, x, y, heading + yaw))
 
 
 def _line_side(rng, road, kind, side, line, static, bodies):

@@ -14,15 +14,15 @@ _METAL = Look("stain", (0.25, 0.25, 0.26), (0.8, 2.0))
 DARK = Look("grain", (0.04, 0.04, 0.045))
 
 
-def place(parts, x, y, yaw=0.0, z=0.0):
-    """The parts turned by `yaw` and moved to x, y, z."""
+def place(parts, x, y, yaw):
+    """The parts turned by `yaw` and moved to x, y."""
     c, s = np.cos(yaw), np.sin(yaw)
     return [
         part._replace(
             position=(
                 x + c * part.position[0] - s * part.position[1],
                 y + s * part.position[0] + c * part.position[1],
-                z + part.position[2],
+                part.position[2],
             ),
             turn=(*part.turn[:2], part.turn[2] + yaw),
         )
@@ -30,12 +30,12 @@ def place(parts, x, y, yaw=0.0, z=0.0):
     ]
 
 
-def box(x, y, z, label, look, turn=(0.0, 0.0, 0.0)):
+def box(x, y, z, label, look):
     """A box by its extents, each (from, to)."""
     extents = (x, y, z)
     half = tuple((high - low) / 2 for low, high in extents)
     middle = tuple((high + low) / 2 for low, high in extents)
-    return Part("box", half, middle, look, label, turn)
+    return Part("box", half, middle, look, label)
 
 
 def grey(rng, low, high, tint=0.08):
@@ -88,9 +88,9 @@ def leaves(rng):
     return Look("leaves", tuple(green), (size, size))
 
 
-def bush(rng, size=None):
+def bush(rng):
     """A few low balls of leaves."""
-    look, size = leaves(rng), size or rng.uniform(0.5, 1.5)
+    look, size = leaves(rng), rng.uniform(0.5, 1.5)
     parts = []
     for _ in range(rng.integers(1, 4)):
         radii = size * rng.uniform(0.6, 1.1, 3) * (1, 1, 0.9)
@@ -176,12 +176,13 @@ def pole(rng):
             face = Look("sign", bright(rng), (0.9, 0.9))
             z, size = tall - 0.3 - 0.75 * i, rng.uniform(0.25, 0.42)
             turn = rng.normal(0, 0.25)
+            at = (-thick - 0.02, 0, z)
             if rng.random() < 0.5:
-                shape = ("cylinder", (size, 0.015), (0, np.pi / 2, turn))
+                plate = Part("cylinder", (size, 0.015), at, face, SIGN, (0, np.pi / 2, turn))
             else:
-                shape = ("box", (0.015, size, size * rng.uniform(0.6, 1.2)), (0, 0, turn))
-            kind_, half, turn_ = shape
-            parts.append(Part(kind_, half, (-thick - 0.02, 0, z), face, SIGN, turn_))
+                half = (0.015, size, size * rng.uniform(0.6, 1.2))
+                plate = Part("box", half, at, face, SIGN, (0, 0, turn))
+            parts.append(plate)
     elif kind == "lights":
         on, case = rng.integers(3), Look("grain", (0.02, 0.02, 0.02))
         parts.append(box((-0.34, -0.06), (-0.2, 0.2), (tall - 1.1, tall), LIGHT, case))

@@ -130,7 +130,7 @@ def build(static, bodies, drive, rng):
     lines.append(_car_xml(drive))
     model = mujoco.MjModel.from_xml_string(
         # Contacts are off as a whole: geoms that cannot touch are left out of MuJoCo's tree of
-        # boxes, and rays get three times slower.
+        # boxes, and rays get twice as slow.
         f'<mujoco><option gravity="0 0 0" timestep="{_STEP}"><flag contact="disable"/></option>'
         '<compiler angle="radian" eulerseq="XYZ"/><size nuser_geom="1"/>'
         f"<worldbody>{''.join(lines)}</worldbody></mujoco>"
