@@ -24,7 +24,9 @@ $(STAMP): requirements.lock setup.py
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
 
-test-all: test  ## run every test; for now the same as make test
+test-all: setup  ## run every test; installs PyTorch (3 GB) to judge the edge encoder by
+	$(BIN)/python -m pip install -r requirements-torch.lock
+	$(BIN)/python -m pytest -m ''
 
 demo: setup  ## run the demo; DATA=folder gives it your own data
 	$(BIN)/python -m experiments.demo $(if $(DATA),--source "$(DATA)")
@@ -40,8 +42,11 @@ format: setup  ## format the code and mend what ruff can
 lock: setup  ## remake requirements.lock; UPGRADE=--upgrade moves every pin to its newest release
 	$(BIN)/uv pip compile setup.py --output-file requirements.lock $(UPGRADE) \
 	  --universal --python-version 3.11 --fork-strategy fewest \
-	  --extra tflite --extra jax --extra scenes --extra test --extra dev \
+	  --extra tflite --extra jax --extra scenes --extra lite0 --extra test --extra dev \
 	  --custom-compile-command 'make lock' --quiet
+	$(BIN)/uv pip compile setup.py --output-file requirements-torch.lock $(UPGRADE) \
+	  --universal --python-version 3.11 --fork-strategy fewest --constraint requirements.lock \
+	  --extra torch --custom-compile-command 'make lock' --quiet
 
 clean:  ## remove caches and build outputs; data, runs and .venv stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

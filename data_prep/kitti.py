@@ -9,7 +9,7 @@ becomes one record. Repeat --source to join folders.
 
 from pathlib import Path
 
-from data_prep import options, writer
+from data_prep import options, split, writer
 from data_prep.frames import Frame
 from flowseg import commands
 
@@ -92,7 +92,7 @@ def convert(sources, output, val_fraction=0.1, seed=0, **how):
     frames = find_frames(sources)
     return writer.write(
         "kitti",
-        writer.split_by_hash(frames, val_fraction, seed),
+        split.by_hash(frames, val_fraction, seed),
         output,
         sources=sources,
         settings={"val_fraction": val_fraction, "seed": seed},

@@ -5,14 +5,22 @@ from absl import flags
 from data_prep.writer import RECORDS_PER_SHARD
 
 
-def define_flags(source_help):
-    """Define the flags; `source_help` says what --source is for this data set."""
+def define_flags(source_help, official_split=False):
+    """Define the flags.
+
+    Args:
+        source_help: what --source is for this data set.
+        official_split: the data set's own split is kept, so that there is no --val_fraction.
+    """
     flags.DEFINE_multi_string("source", [], f"{source_help}; repeat it to join several.")
     flags.DEFINE_string("output", None, "Folder for the shards and index.json; made if need be.")
-    flags.DEFINE_float(
-        "val_fraction", 0.1, "Share of the frames for val; 0: all in train.", 0.0, 1.0
-    )
-    flags.DEFINE_integer("seed", 0, "Decides which frames are val, and the order of records.")
+    decides = "the order of records"
+    if not official_split:
+        flags.DEFINE_float(
+            "val_fraction", 0.1, "Share of the frames for val; 0: all in train.", 0.0, 1.0
+        )
+        decides = f"which frames are val, and {decides}"
+    flags.DEFINE_integer("seed", 0, f"Decides {decides}.")
     flags.DEFINE_integer("records_per_shard", RECORDS_PER_SHARD, "At most.", lower_bound=1)
     flags.DEFINE_integer("workers", None, "Processes; default: one a CPU core.", lower_bound=1)
     flags.DEFINE_enum(
@@ -21,8 +29,12 @@ def define_flags(source_help):
     flags.DEFINE_bool("overwrite", False, "Replace another conversion's shards in --output.")
 
 
-def convert_from_flags(convert):
+def convert_from_flags(convert, *own):
     """Call `convert(sources, output, ...)` with the values of the flags.
+
+    Args:
+        convert: takes each flag as a keyword; --workers is called `processes`.
+        *own: names of the flags that only this reader has.
 
     Raises:
         ValueError: --source or --output is not given.
@@ -32,13 +44,11 @@ def convert_from_flags(convert):
         raise ValueError("--source is not given: the folder of the data set (see --help)")
     if not values.output:
         raise ValueError("--output is not given: the folder to write records to (see --help)")
+    split = ["val_fraction"] if "val_fraction" in values else []
+    names = (*split, "seed", "records_per_shard", "on_error", "overwrite", *own)
     convert(
         values.source,
         values.output,
-        val_fraction=values.val_fraction,
-        seed=values.seed,
-        records_per_shard=values.records_per_shard,
         processes=values.workers,
-        on_error=values.on_error,
-        overwrite=values.overwrite,
+        **{name: values[name].value for name in names},
     )

@@ -48,7 +48,11 @@ def make_index(plan, shards, roots):
         "dataset": plan["dataset"],
         "sources": [root.resolve().name for root in roots],
         "settings": plan["settings"],
-        "records": {split: splits.get(split, Counter())["records"] for split in ("train", "val")},
+        # A split for testing stands here only where the data set has one.
+        "records": {
+            split: splits.get(split, Counter())["records"]
+            for split in ("train", "val", *(["test"] if "test" in splits else []))
+        },
         "truth": {
             split: {field: counts[field] for field in TRUTH} for split, counts in splits.items()
         },
@@ -67,7 +71,7 @@ def make_index(plan, shards, roots):
 def summary(index):
     """The table printed at the end, and the frames that were left out."""
     rows = [("split", "records", "pairs", "flow", "labels", "shards", "MB")]
-    for split in ("train", "val"):
+    for split in index["records"]:
         files = [file for name, file in index["files"].items() if name.startswith(split)]
         truth = index["truth"].get(split, {})
         counts = [truth.get(field, 0) for field in ("image2", "flow", "labels")]

@@ -1,6 +1,6 @@
 """Frames -> shards: what every reader of a data set shares.
 
-Splits, parallel checking, sharding, resume and `index.json`. A shard gets its name when it is
+Parallel checking, sharding, resume and `index.json`. A shard gets its name when it is
 whole; `.plan.json` beside the shards is the journal: what was asked for and what made each shard,
 so that a second run makes only what is missing. `index.json` is written last.
 """
@@ -11,48 +11,18 @@ import hashlib
 import json
 import os
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
 from tqdm import tqdm
 
 from data_prep import report, workers
+from data_prep.split import check_ids
 
 RECORDS_PER_SHARD = 32
 JOURNAL = ".plan.json"
 INDEX = "index.json"
-_OURS = re.compile(r"(train|val)-\d{5}-of-\d{5}\.tfrecord|index\.json|\.plan\.json")
-
-
-def split_by_hash(frames, val_fraction, seed):
-    """{"train": [...], "val": [...]}, each in an order mixed by `seed`.
-
-    A frame's split depends on its id and the seed alone, so that new frames move no old one.
-
-    Raises:
-        ValueError: `val_fraction` outside 0..1.
-    """
-    if not 0 <= val_fraction <= 1:
-        raise ValueError(f"--val_fraction={val_fraction}: must be between 0 and 1")
-    splits = {"train": [], "val": []}
-    for frame in sorted(frames, key=lambda frame: _share(f"order {seed} {frame.frame_id}")):
-        in_val = _share(f"split {seed} {frame.frame_id}") < val_fraction
-        splits["val" if in_val else "train"].append(frame)
-    if val_fraction > 0 and not splits["val"]:
-        _warn("no frame falls into val: choose another --seed, or --val_fraction=0 to want none")
-    if not splits["train"]:
-        _warn("no frame falls into train: choose another --seed or a smaller --val_fraction")
-    return splits
-
-
-def _share(text):
-    """`text` -> a number in 0..1, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
-
-
-def _warn(message):
-    print(f"warning: {message}", file=sys.stderr)
+_OURS = re.compile(r"(train|val|test)-\d{5}-of-\d{5}\.tfrecord|index\.json|\.plan\.json")
 
 
 def write(
@@ -70,7 +40,8 @@ def write(
 
     Args:
         dataset: name that the records carry.
-        splits: split name -> list of :class:`data_prep.frames.Frame`, in the order of the records.
+        splits: split name (train, val, test) -> list of :class:`data_prep.frames.Frame`, in the
+            order of the records; see `data_prep.split`.
         output: folder; made if need be.
         sources: folders that the frames come from; stored paths are relative to them.
         settings: the flags that decide the content, name -> JSON value.
@@ -83,12 +54,14 @@ def write(
         The content of `index.json`.
 
     Raises:
-        ValueError: no good frame, a bad frame, or `output` holds another conversion.
+        ValueError: no good frame, a bad frame, two of one id, or `output` holds another
+            conversion.
         OSError: reading or writing failed.
     """
     # Not at the top: the worker processes import this room, and TensorFlow costs each 4 s.
     from flowseg import records
 
+    check_ids(splits)
     output, roots = Path(output), [Path(source) for source in sources]
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output}: is a file; --output must be a folder")
@@ -256,7 +229,7 @@ def _digest_inputs(frames, roots):
 
     return _digest(
         [
-            [frame.frame_id, frame.label_set]
+            [frame.frame_id, frame.label_set, *frame.known_ids]
             + [[field, describe(path)] for field, path in frame.files.items()]
             + [[field, *map(describe, paths)] for field, paths in frame.copies.items()]
             for frame in frames

@@ -19,8 +19,10 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+from data_prep.doctor.read import decode
 from data_prep.frames import read_frame
 from data_prep.kitti import find_frames
+from data_prep.page import shrink_flow
 from experiments.set_measures import UNITS, measure, summarise
 from flowseg import commands, files, flow_io, pictures
 from flowseg.labels import CITYSCAPES, IGNORE_LABEL, train_id_table
@@ -58,17 +60,7 @@ def load(frame):
         ValueError, OSError: a file is missing, damaged, or does not fit the others.
     """
     fields, _ = read_frame(frame)
-    decoded = {}
-    for name in frame.files:
-        if name in ("flow", "flow_noc"):
-            decoded[name] = flow_io.decode_kitti_flow(fields[name], frame.files[name])
-        elif name in ("image1", "image2"):
-            image = cv2.imdecode(np.frombuffer(fields[name], np.uint8), cv2.IMREAD_COLOR)
-            decoded[name] = image[..., ::-1].copy()
-        elif name == "labels":
-            decoded[name] = cv2.imdecode(
-                np.frombuffer(fields[name], np.uint8), cv2.IMREAD_UNCHANGED
-            )
+    decoded, _ = decode(fields)
     return decoded
 
 
@@ -172,13 +164,9 @@ def _shrink(frame, cell, width):
         ids = train_id_table(CITYSCAPES, "cityscapes")[frame["labels"]]
         small["train_ids"] = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST_EXACT)
     if "flow" in frame:
-        # Unknown flow is 0, so that means of (u, v) over means of valid are means of what is known.
-        flow = cv2.resize(frame["flow"], size, interpolation=cv2.INTER_AREA)
-        flow = np.where(flow[..., 2:] > 0, flow, cv2.blur(flow, (3, 3)))
-        share = flow[..., 2:]
-        known = share > 0
-        uv = flow[..., :2] / np.where(known, share, 1) * (width / frame["image1"].shape[1])
-        small["flow"] = np.dstack([uv, known])
+        flow = shrink_flow(frame["flow"], size)
+        flow[..., :2] *= width / frame["image1"].shape[1]
+        small["flow"] = flow
     return small
 
 

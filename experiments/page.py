@@ -5,6 +5,7 @@ import json
 
 import cv2
 
+from data_prep.page import write_html
 from flowseg import files, frames
 
 # What a page shows first; the rest stands in metrics.json.
@@ -16,13 +17,6 @@ _SCORES = (
     ("flow/aepe", "end-point error", "px"),
     ("flow/fl_all", "Fl-all", "%"),
 )
-_STYLE = """
-body { background: #181a1f; color: #e2e4e8; font: 16px/1.5 sans-serif; margin: 2em auto;
-       max-width: 1280px; padding: 0 1em }
-img { max-width: 100%; display: block; margin: 0 0 1em }
-a { color: #8ab4f8 } td, th { padding: .2em 1em .2em 0; text-align: left; font-weight: normal }
-td { font-variant-numeric: tabular-nums } code { color: #b8bcc4 }
-"""
 
 
 def animate(video, output, width=960):
@@ -75,8 +69,4 @@ def write_page(folder, title, told):
         "<code>saved_model/</code>; for edge devices: <code>flowseg.tflite</code>; for more "
         "training: <code>run/</code>.</p>"
     )
-    files.write(
-        folder / "index.html",
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style>{''.join(parts)}</html>\n",
-    )
+    write_html(folder / "index.html", html.escape(title), "".join(parts))

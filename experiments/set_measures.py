@@ -7,6 +7,7 @@ frame; `summarise` makes `{name: number}` of those of a whole set. What a set ca
 import cv2
 import numpy as np
 
+from data_prep.doctor.warp import warp
 from data_prep.scenes.camera import KITTI_CENTRE, KITTI_SIZE
 from flowseg.labels import CITYSCAPES, IGNORE_LABEL, train_id_table
 
@@ -188,11 +189,7 @@ def pair_values(image1, image2, flow_noc):
     NaN without such pixels; so is the ratio where the warped frame equals the first exactly.
     """
     known = flow_noc[..., 2] > 0
-    y, x = np.mgrid[: known.shape[0], : known.shape[1]].astype(np.float32)
-    places = x + flow_noc[..., 0], y + flow_noc[..., 1]
-    back = cv2.remap(
-        image2.astype(np.float32), *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    back = warp(image2.astype(np.float32), flow_noc)
     first = image1[known].astype(np.float32)
     unwarped, warped = _mean(abs(first - image2[known])), _mean(abs(first - back[known]))
     ratio = unwarped / warped if warped > 0 else float("nan")

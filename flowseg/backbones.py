@@ -8,6 +8,9 @@ from pathlib import Path
 import keras
 from keras import layers, ops
 
+from flowseg import efficientnet_lite0
+
+BACKBONES = ("resnet50", "efficientnet_lite0")
 STRIDES = (4, 8, 16, 32)
 # The last activation at each stride (keras.applications' names).
 _RESNET50_LAYERS = ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out")
@@ -18,52 +21,73 @@ _BGR_MEAN = (103.939, 116.779, 123.68)
 _MOMENTUM = 0.95
 
 
-def build_resnet50(weights="none"):
-    """ResNet50 (He et al. 2016, keras.applications) as an encoder.
+def build_encoder(backbone="resnet50", weights="none"):
+    """The encoder: an image in, features at `STRIDES` out.
 
     Args:
-        weights: "none" (random), "imagenet" (Keras downloads them once), or the path of a weights
-            file that fits keras.applications' ResNet50 without its top.
+        backbone: one of `BACKBONES`: ResNet50 (He et al. 2016, keras.applications) or
+            EfficientNet-Lite0 (see `efficientnet_lite0`), for int8 devices and for CPUs.
+        weights: "none" (random), "imagenet" (ResNet50: Keras downloads them once; EfficientNet-
+            Lite0: of the installed package), or the path of a weights file: of keras.applications'
+            ResNet50 without its top; or what `flowseg.convert_lite0` writes.
 
     Returns:
-        keras.Model, (B, H, W, 3) RGB 0..255 -> {"stride4": (B, H/4, W/4, 256), "stride8": ...512,
-        "stride16": ...1024, "stride32": ...2048}; H and W multiples of 32.
+        keras.Model, (B, H, W, 3) RGB 0..255 -> {"stride4": (B, H/4, W/4, C), "stride8": ...,
+        "stride16": ..., "stride32": ...}; H and W multiples of 32. C is 256, 512, 1024, 2048, or
+        24, 40, 112, 320.
 
     Raises:
-        ValueError: the weights cannot be had, or do not fit.
+        ValueError: an unknown backbone; weights that cannot be had, or do not fit.
     """
+    if backbone not in BACKBONES:
+        raise ValueError(f"backbone {backbone!r}: not one of {', '.join(BACKBONES)}")
     image = keras.Input((None, None, 3), name="image")
+    if backbone == "resnet50":
+        network, names = _resnet50(image), _RESNET50_LAYERS
+    else:
+        network = efficientnet_lite0.build(image, _MOMENTUM)
+        names = efficientnet_lite0.FEATURE_LAYERS
+    if weights == "imagenet":
+        _load_imagenet(network, backbone)
+    elif weights != "none":
+        _load_file(network, backbone, weights)
+    features = {
+        f"stride{stride}": network.get_layer(name).output
+        for stride, name in zip(STRIDES, names, strict=True)
+    }
+    return keras.Model(image, features, name="encoder")
+
+
+def _resnet50(image):
     bgr = ops.flip(image, axis=-1)
     normalized = layers.Rescaling(1.0, offset=[-mean for mean in _BGR_MEAN], name="normalize")(bgr)
     network = keras.applications.ResNet50(include_top=False, weights=None, input_tensor=normalized)
     for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = _MOMENTUM
-    if weights != "none":
-        _load(network, weights)
-    features = {
-        f"stride{stride}": network.get_layer(name).output
-        for stride, name in zip(STRIDES, _RESNET50_LAYERS, strict=True)
-    }
-    return keras.Model(image, features, name="encoder")
+    return network
 
 
-def _load(network, weights):
-    if weights == "imagenet":
-        try:
-            donor = keras.applications.ResNet50(include_top=False, weights="imagenet")
-        except Exception as error:  # urllib, ssl and Keras each raise their own.
-            raise ValueError(
-                f"the ImageNet weights of ResNet50 could not be downloaded ({error}). Download "
-                "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 (keras-applications "
-                "releases) where there is a network and give its path as --backbone_weights, or "
-                "train from random weights with --backbone_weights none"
-            ) from error
-        network.set_weights(donor.get_weights())
+def _load_imagenet(network, backbone):
+    if backbone == "efficientnet_lite0":
+        efficientnet_lite0.load_imagenet(network)
         return
-    if not Path(weights).is_file():
-        raise ValueError(f"--backbone_weights {weights}: neither none, imagenet, nor a file")
     try:
-        network.load_weights(weights)
+        donor = keras.applications.ResNet50(include_top=False, weights="imagenet")
+    except Exception as error:  # urllib, ssl and Keras each raise their own.
+        raise ValueError(
+            f"the ImageNet weights of ResNet50 could not be downloaded ({error}). Download "
+            "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 (keras-applications "
+            "releases) where there is a network and give its path as --backbone_weights, or "
+            "train from random weights with --backbone_weights none"
+        ) from error
+    network.set_weights(donor.get_weights())
+
+
+def _load_file(network, backbone, path):
+    if not Path(path).is_file():
+        raise ValueError(f"--backbone_weights {path}: neither none, imagenet, nor a file")
+    try:
+        network.load_weights(path)
     except Exception as error:
-        raise ValueError(f"{weights}: not weights of ResNet50 without its top: {error}") from error
+        raise ValueError(f"{path}: not weights of {backbone} without its top: {error}") from error

@@ -7,6 +7,10 @@ flow/fl_all_per_image; and the flow scores again with _noc, without the occluded
 set has such truth. Rates are percent, flow errors pixels. Kinds of truth that no frame has are
 left out. A frame without a second one is shown with itself in its place: only its classes count.
 
+With --score_as NAME the classes are scored as another set's wider ones (CamVid's 11 classes for a
+network of Cityscapes' 19): a pixel's probabilities are summed per wider class, then the largest
+wins.
+
 With --output DIR each frame's answers are written into DIR/<frame id>/ as `flowseg.predict` does.
 """
 
@@ -23,12 +27,12 @@ from tqdm import tqdm
 
 from flowseg import data, records, runs
 from flowseg import flags as shared_flags
-from flowseg.labels import IGNORE_LABEL
-from flowseg.metrics import FlowScores, SegScores
+from flowseg.labels import IGNORE_LABEL, class_groups, load_label_set
+from flowseg.metrics import FlowScores, SegScores, grouped_logits
 from flowseg.predict import write_answers
 
 
-def evaluate(run, files, scale=1.0, answers=None):
+def evaluate(run, files, scale=1.0, answers=None, score_as=None):
     """Scores of a run over every frame of `files`.
 
     Args:
@@ -36,18 +40,21 @@ def evaluate(run, files, scale=1.0, answers=None):
         files: record shards.
         scale: frames are resized by it for the network; scores are at their own size.
         answers: called with (frame, logits, flow) of each frame, where given.
+        score_as: a `labels.LabelSet` of wider classes to score; default: the run's own classes.
 
     Returns:
         Dict of scores, and dict of how many frames there were: `frames`, with `seg` truth, with
         `flow` truth, and `single` without a second frame.
 
     Raises:
-        ValueError: no frames; or a shard that cannot be read, by name.
+        ValueError: no frames; a shard that cannot be read, by name; classes that do not group.
     """
-    seg_scores = SegScores(run.label_set.names, per_class=True)
+    scored = score_as or run.label_set
+    groups = None if scored == run.label_set else class_groups(run.label_set, scored)
+    seg_scores = SegScores(scored.names, per_class=True)
     flow_scores = {"flow": FlowScores(), "flow_noc": FlowScores("_noc")}
     seen = dict.fromkeys(("frames", "seg", "flow", "flow_noc", "single"), 0)
-    frames = data.evaluation_data(files, run.label_set).as_numpy_iterator()
+    frames = data.evaluation_data(files, scored).as_numpy_iterator()
     with records.named_errors(files):
         for frame in tqdm(frames, unit="frame", total=records.count(files), disable=None):
             logits, flow = run.predict(frame["image1"], frame["image2"], scale)
@@ -55,7 +62,8 @@ def evaluate(run, files, scale=1.0, answers=None):
             seen["single"] += not frame["has_image2"]
             if (frame["seg"] != IGNORE_LABEL).any():
                 seen["seg"] += 1
-                seg_scores.update_state(frame["seg"][None], logits[None])
+                told = logits if groups is None else grouped_logits(logits, groups)
+                seg_scores.update_state(frame["seg"][None], told[None])
             for key, scores in flow_scores.items():
                 if frame[key][..., 2].any():
                     seen[key] += 1
@@ -87,6 +95,9 @@ def define_flags():
     flags.DEFINE_string("metrics_json", None, "File for the scores; default: none.")
     flags.DEFINE_string("output", None, "Folder for the answers; default: none.")
     shared_flags.define_seg_ids()
+    flags.DEFINE_string(
+        "score_as", None, "Score these classes: a built-in label set, or a JSON file; default: own."
+    )
 
 
 def main():
@@ -94,14 +105,15 @@ def main():
     args = flags.FLAGS
     files = records.match_files(*args.records)
     run = runs.load_run(args.run_dir, args.weights)
-    data.check_records(files, run.label_set)
+    score_as = load_label_set(args.score_as) if args.score_as else run.label_set
+    data.check_records(files, score_as)
 
     def write(frame, logits, flow):
         folder = Path(args.output) / frame["frame_id"].decode()
         seg = logits.argmax(-1).astype(np.uint8)
         write_answers(folder, seg, flow, run.label_set, args.seg_ids)
 
-    scores, seen = evaluate(run, files, args.scale, write if args.output else None)
+    scores, seen = evaluate(run, files, args.scale, write if args.output else None, score_as)
     print(table(scores))
     print(
         f"{seen['frames']} frames, {seen['seg']} with labels, {seen['flow']} with flow truth"

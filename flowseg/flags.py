@@ -14,6 +14,7 @@ BEST_METRICS = ("loss", "seg/miou", "seg/pixel_accuracy", "flow/aepe", "flow/fl_
 def define_training_flags(train_records_required=True):
     """Everything that decides a training."""
     # Imported here: they bring TensorFlow, which the other commands start without.
+    from flowseg.backbones import BACKBONES
     from flowseg.decoder import EXCHANGES
     from flowseg.losses import FLOW_LOSSES
 
@@ -32,8 +33,14 @@ def define_training_flags(train_records_required=True):
     flags.DEFINE_string(
         "weights", None, "Weights to start from: a .keras file, or a run folder (its best)."
     )
+    flags.DEFINE_enum("backbone", "resnet50", BACKBONES, "The encoder.")
     flags.DEFINE_string(
         "backbone_weights", "none", "Start of the encoder: none, imagenet, or a weights file."
+    )
+    flags.DEFINE_bool(
+        "freeze_norms",
+        False,
+        "Keep the encoder's batch norms as its start weights have them: for small or mixed batches.",
     )
     flags.DEFINE_enum("exchange", "both", EXCHANGES, "Which stream gets the other's features.")
     flags.DEFINE_integer("steps", 10000, "Training steps in all.", 1)

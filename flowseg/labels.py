@@ -170,6 +170,40 @@ def train_id_table(label_set, numbering):
     return table
 
 
+def class_groups(label_set, score_set):
+    """Which class of `score_set` each class of `label_set` belongs to, by an owner's ids.
+
+    Returns:
+        (classes of label_set,) uint8; 255 where `score_set` has no such class.
+
+    Raises:
+        ValueError: no numbering in common, a class that falls into two, or a class of `score_set`
+            that none belongs to.
+    """
+    common = [numbering for numbering in label_set.ids if numbering in score_set.ids]
+    if not common:
+        raise ValueError(
+            f"label sets {label_set.name!r} and {score_set.name!r} have no numbering in common"
+        )
+    groups = []
+    for train_id, name in enumerate(label_set.names):
+        # The first numbering in which the class is told apart from others.
+        own = next((n for n in common if label_set.ids[n][train_id]), common[0])
+        ids = label_set.ids[own][train_id]
+        classes = sorted(set(train_id_table(score_set, own)[list(ids)].tolist())) or [IGNORE_LABEL]
+        if len(classes) > 1:
+            raise ValueError(
+                f"class {name!r} of {label_set.name!r} falls into {len(classes)} classes of "
+                f"{score_set.name!r}: it cannot be scored as that set"
+            )
+        groups += classes
+    missing = sorted(set(range(len(score_set.names))) - set(groups))
+    if missing:
+        named = ", ".join(repr(score_set.names[i]) for i in missing)
+        raise ValueError(f"no class of {label_set.name!r} belongs to {named} of {score_set.name!r}")
+    return np.array(groups, np.uint8)
+
+
 def owner_id_table(label_set):
     """(256,) uint8: train id -> the owner's id that is written back; 255 stays 255."""
     table = np.full(256, IGNORE_LABEL, np.uint8)

@@ -45,6 +45,23 @@ def _ratio(part, whole):
     return ops.where(known, 100.0 * part / ops.where(known, whole, 1.0), float("nan"))
 
 
+def grouped_logits(logits, groups):
+    """Logits of wider classes: the log of the sum of their members' probabilities.
+
+    Args:
+        logits: (..., C).
+        groups: (C,) the wider class of each, as `labels.class_groups` gives; 255: in none.
+
+    Returns:
+        (..., max group + 1) float32, probabilities' logarithms (they do not sum to 1 where some
+        class is in no group).
+    """
+    logits = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+    wider = max(int(g) for g in groups if g != IGNORE_LABEL) + 1
+    members = ([i for i, g in enumerate(groups) if g == group] for group in range(wider))
+    return ops.stack([ops.logsumexp(ops.take(logits, m, -1), axis=-1) for m in members], axis=-1)
+
+
 @keras.saving.register_keras_serializable("flowseg")
 class SegScores(_Scores):
     """`seg/miou`, `seg/pixel_accuracy` and, if asked, `seg/iou/<class>`, in percent.

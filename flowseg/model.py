@@ -3,27 +3,38 @@
 import keras
 from keras import ops
 
-from flowseg.backbones import STRIDES, build_resnet50
+from flowseg.backbones import STRIDES, build_encoder
 from flowseg.decoder import build_decoder
 from flowseg.layers import CropLike, PadToMultiple
 
 
-def build_flowseg(num_classes, exchange="both", backbone_weights="none"):
+def build_flowseg(num_classes, exchange="both", backbone="resnet50", backbone_weights="none"):
     """The joint network.
 
     Args:
         num_classes: classes of `seg`.
         exchange: see `decoder.build_decoder`.
-        backbone_weights: see `backbones.build_resnet50`.
+        backbone: see `backbones.build_encoder`.
+        backbone_weights: likewise.
 
     Returns:
         keras.Model: {"image1", "image2"}: (B, H, W, 3) RGB 0..255 -> {"seg": (B, H, W, classes)
         logits, "flow": (B, H, W, 2) pixels}, any H and W.
     """
-    encoder = build_resnet50(backbone_weights)
+    encoder = build_encoder(backbone, backbone_weights)
     shapes = {name: tensor.shape for name, tensor in encoder.output.items()}
     decoder = build_decoder(shapes, num_classes, exchange)
     return _compose(encoder, decoder, ("seg", "flow"), "flowseg")
+
+
+def freeze_norms(encoder):
+    """Batch norms of `encoder` keep their statistics, scales and offsets, in training too.
+
+    Pretrained statistics rest on a million images; those of a small batch of mixed sets wander.
+    """
+    for layer in encoder.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
 
 
 def training_model(model):

@@ -24,7 +24,7 @@ from flowseg import flags as training_flags
 from flowseg.labels import load_label_set
 from flowseg.losses import FlowLoss, SegLoss
 from flowseg.metrics import FlowScores, SegScores
-from flowseg.model import build_flowseg, training_model
+from flowseg.model import build_flowseg, freeze_norms, training_model
 
 # Weight of each output's loss; alpha and beta scale them. Coarser flows count less.
 _FLOW_WEIGHTS = {"flow": 1.0, "flow_8": 0.5, "flow_16": 0.25}
@@ -34,7 +34,10 @@ def build_model(args, label_set):
     """The public network, with the start weights that the flags ask for."""
     # Not 0: under a global seed of 0 TensorFlow's Dataset.shuffle takes no seed that is a tensor.
     keras.utils.set_random_seed(args.seed + 1)
-    model = build_flowseg(len(label_set.names), args.exchange, args.backbone_weights)
+    classes = len(label_set.names)
+    model = build_flowseg(classes, args.exchange, args.backbone, args.backbone_weights)
+    if args.freeze_norms:
+        freeze_norms(model.get_layer("encoder"))
     if args.weights:
         path = Path(args.weights)
         if not path.exists():

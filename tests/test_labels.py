@@ -20,7 +20,8 @@ def test_cityscapes_against_its_owner():
                     key=lambda label: label.trainId)  # fmt: skip
     ours = labels.CITYSCAPES
     assert ours.names == tuple(label.name for label in scored)
-    assert ours.ids == {"cityscapes": tuple((label.id,) for label in scored)}
+    assert ours.ids["cityscapes"] == tuple((label.id,) for label in scored)
+    assert ours.ids["cityscapes_train"] == tuple((label.trainId,) for label in scored)
     assert ours.palette == tuple(label.color for label in scored)
     known = {label.id for label in owner.labels if label.id >= 0} | {labels.IGNORE_LABEL}
     assert set(labels.KNOWN_IDS["cityscapes"]) == known

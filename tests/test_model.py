@@ -131,10 +131,10 @@ def test_soft_argmax_points_at_the_best_match_in_x_y_order():
 
 def test_backbone_weights_that_cannot_be_had(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="nowhere.h5: neither none, imagenet, nor a file"):
-        backbones.build_resnet50("nowhere.h5")
+        backbones.build_encoder("resnet50", "nowhere.h5")
     (tmp_path / "bad.weights.h5").write_bytes(b"no weights")
-    with pytest.raises(ValueError, match="bad.weights.h5: not weights of ResNet50"):
-        backbones.build_resnet50(str(tmp_path / "bad.weights.h5"))
+    with pytest.raises(ValueError, match="bad.weights.h5: not weights of resnet50"):
+        backbones.build_encoder("resnet50", str(tmp_path / "bad.weights.h5"))
 
     real = keras.applications.ResNet50
 
@@ -145,13 +145,13 @@ def test_backbone_weights_that_cannot_be_had(monkeypatch, tmp_path):
 
     monkeypatch.setattr(keras.applications, "ResNet50", offline)
     with pytest.raises(ValueError, match="could not be downloaded.*--backbone_weights"):
-        backbones.build_resnet50("imagenet")
+        backbones.build_encoder("resnet50", "imagenet")
 
 
 def test_backbone_weights_from_a_file(tmp_path):
     donor = keras.applications.ResNet50(include_top=False, weights=None)
     donor.save_weights(tmp_path / "donor.weights.h5")
-    encoder = backbones.build_resnet50(str(tmp_path / "donor.weights.h5"))
+    encoder = backbones.build_encoder("resnet50", str(tmp_path / "donor.weights.h5"))
     for name in ("conv1_conv", "conv5_block3_out"):
         for a, b in zip(
             donor.get_layer(name).get_weights(), encoder.get_layer(name).get_weights(), strict=True

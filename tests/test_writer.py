@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_prep import frames, kitti, workers, writer
+from data_prep import frames, kitti, workers
+from data_prep import split as split_frames
 from tests.conftest import ROOT
 from tests.kitti_writer import write_kitti
 
@@ -200,7 +201,7 @@ def test_output_is_a_file(kitti_folder, tmp_path):
 
 def test_split_depends_on_id_and_seed_alone():
     def split(ids, seed=0):
-        splits = writer.split_by_hash([frames.Frame(i, {}) for i in ids], 0.25, seed)
+        splits = split_frames.by_hash([frames.Frame(i, {}) for i in ids], 0.25, seed)
         return {name: [frame.frame_id for frame in part] for name, part in splits.items()}
 
     ids = [f"{k:06d}_10" for k in range(400)]
@@ -212,7 +213,7 @@ def test_split_depends_on_id_and_seed_alone():
     assert all_of_them["val"] != sorted(all_of_them["val"])
     assert set(split(ids, seed=1)["val"]) != set(all_of_them["val"])
     with pytest.raises(ValueError, match="val_fraction"):
-        writer.split_by_hash([], 1.5, 0)
+        split_frames.by_hash([], 1.5, 0)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,230 @@
+"""Are the labels what they should be: ids, void, classes, and whether they lie on the pictures."""
+
+import cv2
+import numpy as np
+
+from data_prep.doctor.findings import Finding, count
+from flowseg.labels import IGNORE_LABEL, KNOWN_IDS, train_id_table
+
+# A frame with more void than this is told. KITTI's and CamVid's have 4 to 20 %.
+VOID = 0.6
+# How far labels are shifted when looking for where they fit, in px.
+REACH = 8
+# Their best place may be this far off. Measured: at most 2 px in every frame of KITTI, CamVid and
+# made streets.
+_SLACK = 3
+# Edges at the best place over edges at all places. Pooled over a set: 1.26 to 1.7 where labels
+# fit (KITTI, CamVid, made streets), 1.02 to 1.08 for mirrored ones and those of other frames.
+_FIT = 1.13
+# Frames before labels are told not to fit at all.
+_FEW = 5
+# Border pixels taken of a frame.
+_BORDERS = 4000
+
+
+def tables(label_set, facts):
+    """{numbering: (256,) uint8, owner id -> train id} of the numberings that the set maps."""
+    numberings = {frame.numbering for frame in facts} & set(label_set.ids)
+    return {numbering: train_id_table(label_set, numbering) for numbering in sorted(numberings)}
+
+
+def class_counts(frame, label_set, table):
+    """(classes + 1,) pixels of each class of one frame, void last.
+
+    Args:
+        frame: Facts with ids.
+        label_set: the classes.
+        table: its map of the frame's numbering.
+    """
+    train_ids = np.minimum(table, len(label_set.names))
+    return np.bincount(train_ids, weights=frame.ids, minlength=len(label_set.names) + 1)
+
+
+def check(facts, label_set):
+    """Findings of single frames' labels and of the classes of the splits.
+
+    Args:
+        facts: list of :class:`data_prep.doctor.facts.Facts`.
+        label_set: the classes that are to be trained.
+
+    Returns:
+        list of :class:`Finding`.
+    """
+    labelled = [frame for frame in facts if frame.ids is not None]
+    findings, known = _unknown(labelled), tables(label_set, labelled)
+    strange = [frame for frame in labelled if frame.numbering not in known]
+    if strange:
+        named = ", ".join(sorted({frame.numbering for frame in strange}))
+        findings.append(
+            Finding(
+                "error",
+                "numbering",
+                f"labels of {count(len(strange), 'frame')} are numbered as {named}, which label "
+                f"set {label_set.name} does not map: training stops there; give another "
+                "--label_set",
+                strange,
+            )
+        )
+    read = [frame for frame in labelled if frame.numbering in known]
+    counts = [class_counts(frame, label_set, known[frame.numbering]) for frame in read]
+    findings += _void(read, counts)
+    one = [f for f, n in zip(read, counts, strict=True) if np.count_nonzero(n[:-1]) == 1]
+    if one and len(np.flatnonzero(np.sum(counts, 0)[:-1])) > 1:
+        findings.append(
+            Finding(
+                "warning",
+                "one-class",
+                f"{count(len(one), 'frame')} with a single class over all labelled pixels: "
+                "are these the right label files?",
+                one,
+            )
+        )
+    return findings + _absent(read, counts, label_set)
+
+
+def _unknown(labelled):
+    """Ids that the numbering's owner does not have; a user's own numbering may have any."""
+    findings = []
+    for numbering in sorted({frame.numbering for frame in labelled} & set(KNOWN_IDS)):
+        known = list(KNOWN_IDS[numbering])
+        bad, ids = [], set()
+        for frame in (frame for frame in labelled if frame.numbering == numbering):
+            found = set(np.flatnonzero(frame.ids).tolist()) - set(known)
+            if found:
+                bad.append(frame)
+                ids |= found
+        if bad:
+            shown = ", ".join(map(str, sorted(ids)[:8])) + (", ..." if len(ids) > 8 else "")
+            findings.append(
+                Finding(
+                    "error",
+                    "unknown-ids",
+                    f"label ids that {numbering} does not have ({shown}) in "
+                    f"{count(len(bad), 'frame')}: colours, another numbering, or damage; they "
+                    "would be void",
+                    bad,
+                )
+            )
+    return findings
+
+
+def _void(read, counts):
+    """Frames without a labelled pixel, and frames with few."""
+    shares = [n[-1] / n.sum() for n in counts]
+    empty = [frame for frame, share in zip(read, shares, strict=True) if share == 1]
+    much = [frame for frame, share in zip(read, shares, strict=True) if VOID < share < 1]
+    findings = []
+    if empty:
+        every = len(empty) == len(read)
+        findings.append(
+            Finding(
+                "error" if every else "warning",
+                "all-void",
+                f"{count(len(empty), 'frame')} of {len(read)} labelled without one pixel of a "
+                "class: they teach nothing" + ("; is it the right --label_set?" if every else ""),
+                empty,
+            )
+        )
+    if much:
+        findings.append(
+            Finding(
+                "warning",
+                "much-void",
+                f"{count(len(much), 'frame')} of {len(read)} labelled with more than "
+                f"{VOID:.0%} void",
+                much,
+            )
+        )
+    return findings
+
+
+def _absent(read, counts, label_set):
+    """Classes that one split has and another lacks."""
+    found = {}
+    for frame, pixels in zip(read, counts, strict=True):
+        found[frame.split] = found.get(frame.split, 0) + pixels[:-1]
+    if "train" not in found:
+        return []
+    findings = []
+    for other in sorted(found.keys() & {"val", "test"}):
+        for level, name, one, two, told in (
+            ("warning", "untrained", other, "train", "they are scored without having been learnt"),
+            ("note", "unscored", "train", other, "nothing is known of how well they are learnt"),
+        ):
+            names = [
+                label_set.names[i] for i in np.flatnonzero((found[one] > 0) & (found[two] == 0))
+            ]
+            if names:
+                text = f"classes in {one} that {two} lacks: {', '.join(names)}; {told}"
+                findings.append(Finding(level, f"{name}-classes", text))
+    return findings
+
+
+def border_fit(image, train_ids):
+    """How strong the picture's edges are at the labels' borders, for every shift of the labels.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        train_ids: (H, W); borders to void (255) do not count, as they are often drawn wide.
+
+    Returns:
+        (2 * REACH + 1, 2 * REACH + 1) over (dy, dx), in mean edges of the picture; None with fewer
+        than 100 places at borders.
+    """
+    luma = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1)
+    edge = np.hypot(cv2.Sobel(luma, cv2.CV_32F, 1, 0), cv2.Sobel(luma, cv2.CV_32F, 0, 1))
+    # A few hard edges must not decide it.
+    edge = np.minimum(edge, np.percentile(edge, 95))
+    here, right, below = train_ids[:-1, :-1], train_ids[:-1, 1:], train_ids[1:, :-1]
+    border = (here != right) | (here != below)
+    border &= np.maximum(np.maximum(here, right), below) != IGNORE_LABEL
+    inner = slice(REACH, -REACH)
+    y, x = np.nonzero(border[inner, inner])
+    if len(y) < 100:
+        return None
+    if len(y) > _BORDERS:
+        taken = np.random.default_rng(0).choice(len(y), _BORDERS, replace=False)
+        y, x = y[taken], x[taken]
+    shifts = range(2 * REACH + 1)
+    fit = np.array([[edge[y + dy, x + dx].mean() for dx in shifts] for dy in shifts])
+    return fit / max(float(edge.mean()), 1e-6)
+
+
+def check_borders(dataset, fits, frames):
+    """A finding where the labels of one set do not lie on its pictures.
+
+    Args:
+        dataset: name of the set.
+        fits: what `border_fit` gave of its frames; None is passed over.
+        frames: their Facts.
+
+    Returns:
+        list of :class:`Finding`.
+    """
+    pairs = [(fit, frame) for fit, frame in zip(fits, frames, strict=True) if fit is not None]
+    if len(pairs) < 2:
+        return []
+    pooled = np.mean([fit for fit, _ in pairs], 0)
+    (dy, dx), fit = _peak(pooled), pooled.max() / pooled.mean()
+    if fit >= _FIT:
+        off = [frame for one, frame in pairs if max(map(abs, _peak(one))) > _SLACK]
+        # One frame's best place can be chance; that of the set and of most frames is not.
+        if max(abs(dy), abs(dx)) <= _SLACK or 2 * len(off) < len(pairs):
+            return []
+        # The labels fit after a move by (dx, dy), so they lie that far to the other side.
+        text = (
+            f"{dataset}: the labels look shifted against the pictures by ({-dx}, {-dy}) px (right, "
+            f"down) in {len(off)} of {count(len(pairs), 'frame')}: cut or scale both alike"
+        )
+        return [Finding("warning", "labels-shifted", text, off)]
+    if len(pairs) < _FEW:
+        return []
+    text = (
+        f"{dataset}: the labels' borders are nowhere near the pictures' edges (fit {fit:.2f}, "
+        f"1.3 is usual; {count(len(pairs), 'frame')}): mirrored, scaled, or of other frames?"
+    )
+    return [Finding("warning", "labels-elsewhere", text, [frame for _, frame in pairs])]
+
+
+def _peak(fit):
+    return tuple(int(i) - REACH for i in np.unravel_index(fit.argmax(), fit.shape))

@@ -1,0 +1,124 @@
+"""The numbers of a set: counts, classes and speeds, as one flat table and as text."""
+
+from collections import Counter
+
+import numpy as np
+
+from data_prep.doctor import classes
+from data_prep.doctor.facts import SPEED_BINS
+from data_prep.doctor.findings import count
+
+PERCENTILES = (50, 90, 99)
+FIELDS = {"pairs": "image2", "flow": "flow", "noc": "flow_noc", "labels": "labels"}
+
+
+def groups(facts):
+    """{(data set, split): its Facts}, sorted."""
+    found = {}
+    for frame in sorted(facts, key=lambda frame: (frame.dataset, frame.split)):
+        found.setdefault((frame.dataset, frame.split), []).append(frame)
+    return found
+
+
+def measure(facts, label_set):
+    """{name: number} of some records; what they cannot tell is left out.
+
+    `class/NAME` is a share of the labelled pixels and `class/void` of all in frames with labels,
+    `occurs/NAME` counts frames, `flow/known` is a share of the pixels of frames with flow; shares
+    are percent, speeds px.
+    """
+    numbers = {"records": len(facts)}
+    for name, field in FIELDS.items():
+        numbers[name] = sum(field in frame.truth for frame in facts)
+    tables = classes.tables(label_set, facts)
+    counts = [
+        classes.class_counts(frame, label_set, tables[frame.numbering])
+        for frame in facts
+        if frame.numbering in tables
+    ]
+    if counts:
+        pixels = np.sum(counts, 0)
+        for i, name in enumerate(label_set.names):
+            numbers[f"class/{name}"] = _percent(pixels[i], pixels[:-1].sum())
+            numbers[f"occurs/{name}"] = int(sum(n[i] > 0 for n in counts))
+        numbers["class/void"] = _percent(pixels[-1], pixels.sum())
+    moving = [frame for frame in facts if frame.speeds is not None]
+    if moving:
+        known, speed, fast = np.sum([frame.flow_sums for frame in moving], 0)
+        places = sum(frame.height * frame.width for frame in moving)
+        numbers["flow/known"] = _percent(known, places)
+        if known:
+            numbers["flow/mean"] = float(speed / known)
+            reached = np.cumsum(np.sum([frame.speeds for frame in moving], 0))
+            for q in PERCENTILES:
+                bin_ = int(np.searchsorted(reached, q / 100 * known))
+                numbers[f"flow/p{q}"] = float(min(SPEED_BINS[bin_ + 1], SPEED_BINS[-2]))
+            numbers["flow/over_40px"] = _percent(fast, known)
+    return numbers
+
+
+def _percent(part, whole):
+    return float(100 * part / whole) if whole else 0.0
+
+
+def table(facts, label_set):
+    """{"all/records": number, "kitti/train/flow/mean": number, ...}: `measure` of all and parts."""
+    parts = {"all": facts}
+    for split in sorted({frame.split for frame in facts}):
+        parts[split] = [frame for frame in facts if frame.split == split]
+    parts |= {f"{dataset}/{split}": found for (dataset, split), found in groups(facts).items()}
+    numbers = {}
+    for part, found in parts.items():
+        numbers |= {f"{part}/{name}": value for name, value in measure(found, label_set).items()}
+    sizes = Counter(f"{frame.height}x{frame.width}" for frame in facts)
+    return numbers | {f"size/{size}": number for size, number in sorted(sizes.items())}
+
+
+def text(facts, numbers, label_set):
+    """The table for a person: records, classes by split, speeds by set."""
+    rows = [["data set", "split", "records", *FIELDS]]
+    flows = [["flow in px", "", "mean", *(f"{q} %" for q in PERCENTILES), "> 40 px", "known"]]
+    for dataset, split in groups(facts):
+        part = f"{dataset}/{split}/"
+        rows.append([dataset, split, *(numbers[part + name] for name in ("records", *FIELDS))])
+        if part + "flow/mean" in numbers:
+            speeds = (f"{numbers[part + f'flow/{k}']:.1f}" for k in ("mean", "p50", "p90", "p99"))
+            shares = (f"{numbers[part + f'flow/{k}']:.1f} %" for k in ("over_40px", "known"))
+            flows.append([dataset, split, *speeds, *shares])
+    sizes = {name[5:]: n for name, n in numbers.items() if name.startswith("size/")}
+    common = sorted(sizes, key=sizes.get, reverse=True)
+    more = f", and {len(common) - 6} other sizes" if len(common) > 6 else ""
+    told = ", ".join(f"{size} ({sizes[size]})" for size in common[:6])
+    parts = [_align(rows, 2), f"height x width (records): {told}{more}"]
+    splits = [s for s in ("train", "val", "test", "other") if f"{s}/class/void" in numbers]
+    if splits:
+        parts.append(_align(_class_rows(numbers, splits, label_set), 1))
+    if len(flows) > 1:
+        parts.append(_align(flows, 2))
+    return "\n\n".join(parts)
+
+
+def _class_rows(numbers, splits, label_set):
+    rows = [[f"classes ({label_set.name})", *(cell for split in splits for cell in (split, ""))]]
+    for name in label_set.names:
+        cells = []
+        for split in splits:
+            occurs = numbers[f"{split}/occurs/{name}"]
+            share = numbers[f"{split}/class/{name}"]
+            cells += [f"{share:.2f} %", f"in {count(occurs, 'frame')}"] if occurs else ["-", ""]
+        rows.append([name, *cells])
+    void = (cell for s in splits for cell in (f"{numbers[f'{s}/class/void']:.2f} %", "of all px"))
+    return [*rows, ["void", *void]]
+
+
+def _align(rows, left):
+    """Rows of cells as text in columns; the first `left` columns start at their left."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

