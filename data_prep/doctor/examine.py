@@ -58,16 +58,16 @@ def examine(files, label_set, limit=200, processes=None):
     damaged = []
     items = _every_record(files, damaged)
     with tqdm(total=sum(map(count_records, files)), unit="record", disable=None) as bar:
-        facts = list(_map(note, items, processes, bar))
-    findings = _check_shards(files, damaged) + _check_files(facts)
+        facts = _name_sets(list(_map(note, items, processes, bar)))
+    findings = _check_shards(files, facts, damaged) + _check_files(facts)
     findings += classes.check(facts, label_set) + duplicates.check(facts)
     numbers = survey.table(facts, label_set)
     numbers |= {"damaged": len(damaged), "shards": len(files)}
     looked, tables = [], classes.tables(label_set, facts)
     for dataset in sorted({frame.dataset for frame in facts}):
         own = [frame for frame in facts if frame.dataset == dataset]
-        pairs = _sample([f for f in own if f.speeds is not None and f.pixels2], limit)
-        labelled = _sample([f for f in own if f.numbering in tables and f.pixels1], limit)
+        pairs = evenly([f for f in own if f.speeds is not None and f.pixels2], limit)
+        labelled = evenly([f for f in own if f.numbering in tables and f.pixels1], limit)
         chosen = {(frame.shard, frame.index): frame for frame in pairs + labelled}
         work = functools.partial(_look, tables)
         with tqdm(total=len(chosen), unit="frame", desc=dataset, disable=None) as bar:
@@ -81,6 +81,22 @@ def examine(files, label_set, limit=200, processes=None):
         numbers |= {f"{dataset}/warp/{name}": number for name, number in told.items()}
         looked += _tell_looked(dataset, own, labelled, told)
     return Diagnosis(facts, numbers, by_weight(findings), looked)
+
+
+def _name_sets(facts):
+    """The same Facts; sets of one name in several folders get the folder's name instead.
+
+    Made streets are named like KITTI's frames, and a fault of either must not be lost in the other.
+    """
+    folders = {}
+    for frame in facts:
+        folders.setdefault(frame.dataset, set()).add(Path(frame.shard).parent)
+    return [
+        frame._replace(dataset=str(Path(frame.shard).parent))
+        if len(folders[frame.dataset]) > 1
+        else frame
+        for frame in facts
+    ]
 
 
 def _every_record(files, damaged):
@@ -106,10 +122,14 @@ def _map(function, items, processes, bar):
             yield result
 
 
-def _check_shards(files, damaged):
+def _check_shards(files, facts, damaged):
     from flowseg.data import read_index
 
     findings = []
+    empty = set(files) - {frame.shard for frame in facts} - {path for path, _, _ in damaged}
+    if empty:
+        text = f"{count(len(empty), 'shard')} without records: {', '.join(sorted(empty)[:4])}"
+        findings.append(Finding("error", "empty-shards", text))
     if damaged:
         _, _, first = damaged[0]
         text = f"{count(len(damaged), 'damaged record')}, training would stop there; {first}"
@@ -142,10 +162,14 @@ def _check_files(facts):
             reason = next(reason for what, reason in bad[0].problems if what == kind)
             text = f"{count(len(bad), 'record')} with a file {told} (the first: {reason})"
             findings.append(Finding("error", f"bad-{kind}", text, bad))
+    blank = [frame for frame in facts if frame.speeds is not None and not frame.flow_sums[0]]
+    if blank:
+        text = f"{count(len(blank), 'record')} with flow that is known nowhere: it teaches nothing"
+        findings.append(Finding("warning", "flow-unknown", text, blank))
     return findings
 
 
-def _sample(frames, limit):
+def evenly(frames, limit):
     """At most `limit` of them, evenly spread."""
     places = np.linspace(0, len(frames) - 1, min(limit, len(frames)))
     return [frames[round(place)] for place in places]
@@ -173,10 +197,9 @@ def _look(tables, item):
 
 
 def _partners(probes, own):
-    """What `flow.find_partner` gives of the first misfits, by id of their Facts."""
-    _, _, misfits = flow.sort_pairs(probes)
+    """What `flow.find_partner` gives of some bad pairs, by id of their Facts."""
     partners = {}
-    for facts, _ in misfits[: flow.SEARCHED]:
+    for facts, _ in evenly(flow.bad_pairs(probes), flow.SEARCHED):
         near = _neighbours(facts, own)
         fields = {(s, i): f for s, i, f in fields_of([facts, *near])}
         frames = {key: decode(value)[0] for key, value in fields.items()}

@@ -1,6 +1,7 @@
 """What the doctor notes of one record: sizes, classes, speeds, and marks to find duplicates by."""
 
 import hashlib
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -53,12 +54,13 @@ class Facts(NamedTuple):
 
     def name(self):
         """The record as a person looks for it."""
-        return f"{self.frame_id or 'without an id'} ({self.shard.split('/')[-1]}, {self.index})"
+        place = "/".join(Path(self.shard).parts[-2:])
+        return f"{self.frame_id or 'without an id'} ({place}, record {self.index})"
 
 
 def split_of(shard):
     """train, val or test, by how the name of a shard begins; else other."""
-    start = shard.split("/")[-1].split("-")[0]
+    start = Path(shard).name.split("-")[0]
     return start if start in ("train", "val", "test") else "other"
 
 

@@ -32,31 +32,65 @@ _FAULTS = {
 }
 
 
-def sort_pairs(probes):
-    """The pairs of one set by what is wrong with them.
+def bad_pairs(probes):
+    """Those (Facts, Probe) whose flow was looked at and does not fit."""
+    return [pair for pair in probes if pair[1].verdict not in ("fits", "still", "few")]
+
+
+def check(dataset, probes, partners):
+    """Findings of the flow of one set.
 
     Args:
-        probes: list of (Facts, :class:`data_prep.doctor.warp.Probe`).
+        dataset: its name.
+        probes: list of (Facts, :class:`data_prep.doctor.warp.Probe`) of the pairs looked at.
+        partners: what `find_partner` gave of some bad pairs, by id of their Facts.
 
     Returns:
-        (name, suited, misfits): the hypothesis that most bad pairs agree on, or ""; lists of
-        (Facts, Probe) of the pairs that it suits, and of bad pairs that it does not.
+        list of :class:`Finding`.
     """
-    bad = [pair for pair in probes if pair[1].verdict not in ("fits", "still", "few")]
-    named = [probe.verdict for _, probe in bad if probe.verdict != "unexplained"]
-    if not named:
-        return "", [], bad
-    name = max(named, key=named.count)
-    scale = _scale_of(probe for _, probe in bad if probe.verdict == name)
-    suited = [pair for pair in bad if _suits(pair[1], name, scale)]
+    bad = bad_pairs(probes)
+    if not bad:
+        return _cannot_tell(dataset, probes)
+    sure = [probe for _, probe in probes if probe.verdict not in ("still", "few")]
+    searched = [pair for pair in bad if id(pair[0]) in partners]
+    found = [partners[id(frame)] for frame, probe in searched if _explains(partners, frame, probe)]
+    if found and 2 * len(found) >= len(searched):
+        return [_tell_shifted(dataset, bad, found, len(sure))]
+    name, scale = _commonest(bad)
+    suited = [pair for pair in bad if name and _suits(pair[1], name, scale)]
     # Wrong flow that fits by chance here and there is no systematic fault.
     if 2 * len(suited) < len(bad):
-        return "", [], bad
-    return name, suited, [pair for pair in bad if not _suits(pair[1], name, scale)]
+        suited = []
+    rest = [pair for pair in bad if all(pair is not other for other in suited)]
+    findings = []
+    if suited:
+        telling = sum(probe.telling[name] >= warp.ENOUGH for probe in sure)
+        of = max(telling, len(suited))
+        text = (
+            f"{dataset}: {_fault(name, scale)}. So it is in {len(suited)} of {count(of, 'pair')} "
+            f"that can tell (mismatch {_mean(p.own for _, p in suited):.2f}, mended "
+            f"{_mean(p.others[name] for _, p in suited):.2f})"
+        )
+        frames = [frame for frame, _ in suited]
+        findings.append(Finding(_level(len(suited), of), f"flow-{name}", text, frames))
+    if rest:
+        text = (
+            f"{dataset}: {len(rest)} of {count(len(sure), 'pair')} that can tell are not explained "
+            f"by their flow, nor by none (mismatch {_mean(p.own for _, p in rest):.2f}, 1 is "
+            "nothing alike): do image1, image2 and flow belong together?"
+        )
+        frames = [frame for frame, _ in rest]
+        findings.append(Finding(_level(len(rest), len(sure)), "flow-misfit", text, frames))
+    return findings
 
 
-def _scale_of(probes):
-    return float(np.median([probe.scale for probe in probes]))
+def _commonest(bad):
+    """The hypothesis that suits most of the bad pairs best, or "", and its scale."""
+    named = [probe.verdict for _, probe in bad if probe.verdict != "unexplained"]
+    if not named:
+        return "", 1.0
+    name = max(named, key=named.count)
+    return name, float(np.median([p.scale for _, p in bad if p.verdict == name]))
 
 
 def _suits(probe, name, scale):
@@ -66,70 +100,38 @@ def _suits(probe, name, scale):
     return name != "scale" or abs(np.log(probe.scale / scale)) < np.log(_SAME_SCALE)
 
 
-def check(dataset, probes, partners):
-    """Findings of the flow of one set.
+def _explains(partners, frame, probe):
+    """Whether another record explains a pair better than any mistake in its own flow does."""
+    partner = partners[id(frame)]
+    return bool(partner) and partner[2] <= min(probe.others.values()) - _SUITS
 
-    Args:
-        dataset: its name.
-        probes: list of (Facts, Probe) of the pairs that were looked at.
-        partners: what `find_partner` gave of misfits, by id of their Facts.
 
-    Returns:
-        list of :class:`Finding`.
-    """
-    name, suited, misfits = sort_pairs(probes)
-    sure = [(f, p) for f, p in probes if p.verdict not in ("still", "few")]
-    findings = []
-    if name:
-        telling = [probe for _, probe in sure if probe.telling[name] >= warp.ENOUGH]
-        own, best = (
-            np.mean([p.own for _, p in suited]),
-            np.mean([p.others[name] for _, p in suited]),
-        )
-        text = (
-            f"{dataset}: {_fault(name, [p for _, p in suited])}. So it is in {len(suited)} of "
-            f"{count(max(len(telling), len(suited)), 'pair')} that can tell (mismatch "
-            f"{own:.2f}, mended {best:.2f})"
-        )
-        level = _level(len(suited), len(telling))
-        findings.append(Finding(level, f"flow-{name}", text, [f for f, _ in suited]))
-    if misfits:
-        findings.append(_tell_misfits(dataset, misfits, len(sure), partners))
-    return findings + _cannot_tell(dataset, probes)
+def _mean(values):
+    return float(np.mean(list(values)))
 
 
 def _level(bad, of):
     return "error" if bad >= SET_FAULT * of else "warning"
 
 
-def _fault(name, probes):
+def _fault(name, scale):
     if name != "scale":
         return _FAULTS[name]
-    scale = _scale_of(probes)
     size = "small" if scale > 1 else "large"
     hint = " (KITTI's files count 1/64 px)" if 60 < max(scale, 1 / scale) < 68 else ""
     return f"the flow looks too {size}: multiply it by {scale:.3g}{hint}"
 
 
-def _tell_misfits(dataset, misfits, of, partners):
-    """A finding of pairs that neither their flow nor any mistake in it explains."""
-    frames = [frame for frame, _ in misfits]
-    found = [partners[id(frame)] for frame in frames if id(frame) in partners]
-    own = np.mean([probe.own for _, probe in misfits])
-    known = [partner for partner in found if partner]
-    text = f"{dataset}: {len(misfits)} of {count(of, 'pair')} that can tell "
-    if known and 2 * len(known) >= len(found):
-        kinds = [kind for kind, _, _ in known]
-        kind = max(kinds, key=kinds.count)
-        other = next(partner.name() for what, partner, _ in known if what == kind)
-        mend = f"the {kind} is another record's (the first fits with that of {other})"
-        text += f"look shifted: {mend}; keep image1, image2 and flow of one pair together"
-        return Finding(_level(len(misfits), of), "flow-shifted", text, frames)
-    text += (
-        f"are not explained by their flow, nor by none (mismatch {own:.2f}, 1 is nothing alike): "
-        "do image1, image2 and flow belong together?"
+def _tell_shifted(dataset, bad, found, of):
+    kinds = [kind for kind, _, _ in found]
+    kind = max(kinds, key=kinds.count)
+    other = next(partner.name() for what, partner, _ in found if what == kind)
+    text = (
+        f"{dataset}: {len(bad)} of {count(of, 'pair')} that can tell look shifted: the {kind} is "
+        f"another record's (one fits with that of {other}); keep image1, image2 and flow of one "
+        "pair together"
     )
-    return Finding(_level(len(misfits), of), "flow-misfit", text, frames)
+    return Finding(_level(len(bad), of), "flow-shifted", text, [frame for frame, _ in bad])
 
 
 def _cannot_tell(dataset, probes):

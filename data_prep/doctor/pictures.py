@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from data_prep.doctor import survey, warp
-from data_prep.doctor.examine import fields_of
+from data_prep.doctor.examine import evenly, fields_of
 from data_prep.doctor.facts import SPEED_BINS
 from data_prep.doctor.findings import count
 from data_prep.doctor.read import decode
@@ -88,11 +88,12 @@ def _choose(diagnosis):
 
 
 def _spread(frames):
-    """The few that are shown of a set: those with the most truth, evenly taken."""
-    most = max(len(frame.truth) for frame in frames)
-    full = [frame for frame in frames if len(frame.truth) == most]
-    places = np.linspace(0, len(full) - 1, min(SHOWN, len(full)))
-    return [full[round(place)] for place in places]
+    """The few that are shown of a set: those with the most truth first, evenly taken."""
+    chosen = []
+    for truth in sorted({len(frame.truth) for frame in frames}, reverse=True):
+        alike = [frame for frame in frames if len(frame.truth) == truth]
+        chosen += evenly(alike, SHOWN - len(chosen))
+    return chosen
 
 
 def _figures(frames, names):
@@ -165,13 +166,13 @@ def draw_classes(facts, numbers, label_set):
     if not splits:
         return None
     names = label_set.names
-    shares = [[max(numbers[f"{s}/class/{name}"], 1e-3) for name in names] for s in splits]
+    shares = [[max(numbers[f"{s}/class/{name}"], 1e-4) for name in names] for s in splits]
     figure, axes = _figure(10, 1.2 + 0.28 * len(names))
     for i, (split, share) in enumerate(zip(splits, shares, strict=True)):
         height = 0.8 / len(splits)
         places = np.arange(len(names)) + (i - (len(splits) - 1) / 2) * height
         axes.barh(places, share, height, label=split, color=_COLOURS[i], left=0)
-    axes.set(yticks=range(len(names)), yticklabels=names, xscale="log", xlim=(1e-2, 100))
+    axes.set(yticks=range(len(names)), yticklabels=names, xscale="log", xlim=(1e-3, 100))
     axes.set_xlabel("% of the labelled pixels (log scale)")
     axes.invert_yaxis()
     return _rendered(figure, axes)

@@ -14,7 +14,7 @@ import numpy as np
 _REACH, _CONTRAST = 3, 2.0
 _DY, _DX = np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1].reshape(2, -1).astype(np.float32)
 # Places taken of a pair, and those of them that the search for a scale looks at first.
-_PLACES, _COARSE = 3000, 600
+_PLACES, _COARSE = 3000, 400
 # Two flows can be told apart at a place where they differ by more than this, in px.
 APART = 1.0
 # Fewer places than this tell nothing.
@@ -39,7 +39,8 @@ _TURNS = {
     "axes-sign-u": (True, -1, 1),
     "axes-sign-v": (True, 1, -1),
 }
-_SCALES = 2.0 ** np.arange(-7, 11.01, 1 / 8)
+# A step of an eighth of an octave moves a vector of 10 px by 0.9 px.
+_SCALES = 2.0 ** np.arange(-7, 7.01, 1 / 8)
 
 
 class Probe(NamedTuple):
