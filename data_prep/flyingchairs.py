@@ -44,7 +44,7 @@ def find_frames(source):
         raise ValueError(f"{source}: no such folder (--source)")
     for folder in (source, source / "data", source / "FlyingChairs_release" / "data"):
         if frames := _find_pairs(folder):
-            above = (folder, folder.parent, source, source.absolute().parent)
+            above = (folder, folder.parent, source, source.resolve().parent)
             files = (place / SPLIT_FILE for place in above)
             return frames, next((file for file in files if file.is_file()), None)
     raise ValueError(

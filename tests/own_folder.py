@@ -36,7 +36,7 @@ def write_own(folder):
     save(folder / "flow/video/f10.flo", flow_io.encode_flo(motion(10)))
     for k in (1, 2):
         save(folder / f"images/deep/er/{k:03d}.ppm", picture(20 + k))
-    save(folder / "flow/deep/er/001.flo", flow_io.encode_flo(motion(21)))
+    save(folder / "flow/deep/er/001.FLO", flow_io.encode_flo(motion(21)))
     for name, k in (("000003_10", 30), ("000003_11", 31), ("000004_10", 32)):
         save(folder / f"images/{name}.jpg", picture(k))
     save(folder / "flow/000003_10.flo", flow_io.encode_flo(motion(30)))

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from data_prep import camvid
+from data_prep import camvid, report
 from flowseg.labels import CAMVID, CITYSCAPES
 from tests.conftest import run_command
 from tests.made_files import ids, load, picture, read_back, save, splits_of
@@ -60,6 +60,8 @@ def assert_refused(folder, tmp_path, match):
 
 def test_its_own_split_is_kept(converted, folder, tmp_path, capsys):
     output, index = converted
+    told = report.summary(index).splitlines()
+    assert [line.split()[:2] for line in told[1:]] == [["train", "9"], ["val", "4"], ["test", "2"]]
     assert {split: sorted(names) for split, names in splits_of(output).items()} == NAMES
     assert index["records"] == {"train": 9, "val": 4, "test": 2}
     assert json.loads((output / "index.json").read_text()) == index

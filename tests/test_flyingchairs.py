@@ -70,11 +70,12 @@ def test_the_names_of_the_examples(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "place"), [("data", "data"), ("data", "."), (".", "data"), (".", "."), (".", "..")]
+    ("source", "place"),
+    [("data", "data"), ("data", "."), (".", "data"), (".", "."), (".", ".."), ("..", ".")],
 )
 def test_the_official_split(folder, tmp_path, source, place, capsys):
     (folder / place / SPLIT_FILE).write_text("1\n2\n1\n1\n2\n1\n")
-    index = flyingchairs.convert([folder / source], tmp_path / "out", val_fraction=0.9)
+    index = flyingchairs.convert([(folder / source).resolve()], tmp_path / "out", val_fraction=0.9)
     found = splits_of(tmp_path / "out")
     assert sorted(found["val"]) == ["00002", "00011"]
     assert sorted(found["train"]) == ["00001", "00003", "00010", "22872"]
@@ -84,16 +85,17 @@ def test_the_official_split(folder, tmp_path, source, place, capsys):
     # Without it, the same output is not silently gone on with.
     (folder / place / SPLIT_FILE).unlink()
     with pytest.raises(ValueError, match=f"--val_fraction=.{SPLIT_FILE}. instead of 0.9"):
-        flyingchairs.convert([folder / source], tmp_path / "out", val_fraction=0.9)
+        flyingchairs.convert([(folder / source).resolve()], tmp_path / "out", val_fraction=0.9)
     printed = capsys.readouterr().out
     assert f"without {SPLIT_FILE}, names and --seed decide" in printed
 
 
 def test_the_split_file_of_a_relative_source(folder, tmp_path, monkeypatch):
     (folder.parent / SPLIT_FILE).write_text("2\n" * 6)
-    monkeypatch.chdir(folder)
-    index = flyingchairs.convert(["."], tmp_path / "out")
-    assert index["records"] == {"train": 0, "val": 6}
+    for place, source in ((folder, "."), (folder / "data", "..")):
+        monkeypatch.chdir(place)
+        index = flyingchairs.convert([source], tmp_path / f"out{len(source)}")
+        assert index["records"] == {"train": 0, "val": 6}
 
 
 @pytest.mark.parametrize(

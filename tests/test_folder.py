@@ -142,11 +142,11 @@ def test_a_video_stays_in_one_split(tmp_path, capsys):
     for video in range(12):
         for k in range(3):
             for name, pixels in (("images", picture(k)), ("masks", ids(k, [7]))):
-                save(tmp_path / f"{name}/{video}/{k}.png", pixels)
+                save(tmp_path / f"{name}/take/{video}/{k}.png", pixels)
                 save(tmp_path / f"{name}/{video}_{k}.png", pixels)
     convert(tmp_path, tmp_path / "out", "cityscapes", val_fraction=0.4)
     parts = splits_of(tmp_path / "out")
-    videos = [{name.split("/")[0] for name in parts[split] if "/" in name} for split in parts]
+    videos = [{name.rpartition("/")[0] for name in parts[split] if "/" in name} for split in parts]
     assert not videos[0] & videos[1] and all(videos)
     single = [{name.split("_")[0] for name in parts[split] if "_" in name} for split in parts]
     assert single[0] & single[1], "these are drawn one by one"

@@ -67,7 +67,7 @@ def test_flags_that_do_not_fit(folder, tmp_path, classes, how, match):
 @pytest.mark.parametrize(
     ("file", "content", "match"),
     [
-        ("images/deep/er/002.ppm", None, "flow/deep/er/001.flo: has no second frame"),
+        ("images/deep/er/002.ppm", None, "flow/deep/er/001.FLO: has no second frame"),
         ("images/000004_10.jpg", None, "masks/000004_10.png: its image is missing in .*own/images"),
         ("flow/nothing.flo", b"x", "flow/nothing.flo: its image is missing"),
         ("flow/video/f12.flo", flow_io.encode_flo(motion(1)), "f12.flo: has no second frame"),
@@ -96,4 +96,8 @@ def test_files_that_do_not_fit(folder, tmp_path, classes, file, content, match):
 def test_folders_that_are_none(tmp_path):
     assert_refused(tmp_path / "nowhere", tmp_path, "nowhere/images: no such folder")
     (tmp_path / "images").mkdir()
+    (tmp_path / "masks").write_bytes(b"")
+    with pytest.raises(NotADirectoryError):
+        convert(tmp_path, tmp_path / "refused")
+    (tmp_path / "masks").unlink()
     assert_refused(tmp_path, tmp_path, "no truth here, neither masks.* nor flow", "cityscapes")

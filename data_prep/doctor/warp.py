@@ -106,6 +106,9 @@ def find_places(luma1, known):
 
 
 def _patches(image, x, y):
+    """(N, 49) patches less their means, and their (N,) norms."""
+    if not len(x):
+        return np.zeros((0, len(_DX)), np.float32), np.zeros(0, np.float32)
     columns, rows = x[:, None] + _DX, y[:, None] + _DY
     patches = cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     patches -= patches.mean(1, keepdims=True)
