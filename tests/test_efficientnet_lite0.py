@@ -191,6 +191,7 @@ def one_step(frozen):
     args.seed, args.exchange, args.weights, args.freeze_norms = 0, "both", None, frozen
     args.backbone, args.backbone_weights = "efficientnet_lite0", "none"
     training = train.compile_model(train.build_model(args, CAMVID), args, CAMVID)
+    training.run_eagerly = True  # one step is not worth tracing
     before = {w.path: keras.ops.convert_to_numpy(w) for w in training.weights}
     rng = np.random.default_rng(0)
     image = rng.uniform(0, 255, (2, 32, 64, 3)).astype("float32")
@@ -240,7 +241,10 @@ def test_frozen_norms_outlive_file_and_resume(frozen_training, tmp_path):
         (again.non_trainable_variables, training.non_trainable_variables),
         (again.optimizer.variables, training.optimizer.variables),
     ):
-        assert [v.path for v in ours] == [v.path for v in theirs]
+        # The optimizer's own name counts up.
+        assert [v.path.partition("/")[2] for v in ours] == [
+            v.path.partition("/")[2] for v in theirs
+        ]
         assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(ours, theirs, strict=True))
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     names = [v.path for v in training.trainable_variables]
