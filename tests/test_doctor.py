@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.doctor import warp
+from data_prep.doctor import flow, warp
 from data_prep.doctor.examine import examine
 from flowseg.labels import CAMVID, CITYSCAPES
 from tests import doctor_sets as sets
@@ -169,6 +169,25 @@ def test_what_the_flow_leaves_open_is_told(clean, tmp_path, motion, told):
     diagnosis = diagnose(tmp_path, {"train": [moved(f, *motion) for f in clean["train"][:2]]})
     assert_found(diagnosis, ("note", "flow-untold", []))
     assert told in diagnosis.findings[0].text
+
+
+def test_wrong_flow_that_fits_by_chance_is_no_systematic_fault():
+    costs = {"zero": 0.8, "axes": 0.8, "signs": 0.8}
+    lost = warp.Probe("unexplained", 0.8, costs, dict.fromkeys(costs, 500))
+    lucky = lost._replace(verdict="axes", others={**costs, "axes": 0.5})
+    for probes, names in (
+        ([lucky, lost, lost], ["flow-misfit"]),
+        ([lucky, lucky, lost], ["flow-axes", "flow-misfit"]),
+        # Where it cannot be told apart it may as well be the same fault.
+        ([lucky, lucky, lost._replace(telling={"axes": 3})], ["flow-axes"]),
+    ):
+        pairs = [(object(), probe) for probe in probes]
+        assert [finding.name for finding in flow.check("set", pairs, {})] == names
+    # Factors that differ are no scale.
+    others = {**costs, "scale": 0.4}
+    scaled = [warp.Probe("scale", 0.8, others, {"scale": 500}, scale) for scale in (0.3, 2, 0.7)]
+    pairs = [(object(), probe) for probe in scaled]
+    assert [finding.name for finding in flow.check("set", pairs, {})] == ["flow-misfit"]
 
 
 def test_what_is_hidden_in_image2_does_not_count(clean):
