@@ -59,7 +59,8 @@ def build_encoder(backbone="resnet50", weights="none"):
 
 
 def _resnet50(image):
-    bgr = ops.flip(image, axis=-1)
+    # Not ops.flip: TensorFlow 2.21's converter to int8 gives its output the input's scale.
+    bgr = ops.take(image, [2, 1, 0], axis=-1)
     normalized = layers.Rescaling(1.0, offset=[-mean for mean in _BGR_MEAN], name="normalize")(bgr)
     network = keras.applications.ResNet50(include_top=False, weights=None, input_tensor=normalized)
     for layer in network.layers:

@@ -8,7 +8,8 @@ from data_prep.doctor.findings import Finding, count
 # From this share of the pairs that can tell, a fault is the set's and an error; below, a warning
 # about single pairs.
 SET_FAULT = 0.25
-# A hypothesis suits a pair when no other is better by more than this.
+# A hypothesis suits a pair when it is better than the record's flow by this, over the places that
+# tell the two apart, and no other is better by more than this.
 _SUITS = 0.05
 # Another record's flow or second frame must be better by this.
 _FITS_BETTER = 0.2
@@ -95,6 +96,9 @@ def _commonest(bad):
 
 def _suits(probe, name, scale):
     if probe.telling[name] >= warp.ENOUGH:
+        least = _SUITS * probe.telling[name] / max(probe.telling.values())
+        if probe.own - probe.others[name] < least:
+            return False
         if probe.others[name] > min(probe.others.values()) + _SUITS:
             return False
     return name != "scale" or abs(np.log(probe.scale / scale)) < np.log(_SAME_SCALE)
