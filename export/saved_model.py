@@ -45,12 +45,11 @@ def write_saved_model(model, output, batch=None, height=None, width=None):
     archive.write_out(str(output), verbose=False)
 
 
-def export(run, run_dir, output, overwrite=False):
+def export(run, output, overwrite=False):
     """Export a run, check it, and only then give the folder its name.
 
     Args:
         run: a `runs.Run`.
-        run_dir: its folder, for the sample pair.
         output: folder to make.
         overwrite: whether an existing SavedModel there is replaced.
 
@@ -64,7 +63,7 @@ def export(run, run_dir, output, overwrite=False):
     if output.exists() and not (overwrite and (output / "saved_model.pb").is_file()):
         mend = "is no SavedModel" if overwrite else "exists already; --overwrite replaces it"
         raise ValueError(f"{output}: {mend}")
-    pair = sample_pair(run_dir)
+    pair = sample_pair(run.folder)
     with files.whole(output) as temporary:
         write_saved_model(run.model, temporary)
         serve = tf.saved_model.load(str(temporary)).signatures["serving_default"]
@@ -91,7 +90,7 @@ def main():
     # A GPU's own float formats would make Keras differ from the file by more than rounding.
     tf.config.set_visible_devices([], "GPU")
     run = load_run(args.run_dir, args.weights)
-    told = export(run, args.run_dir, args.output, args.overwrite)
+    told = export(run, args.output, args.overwrite)
     print(f"{args.output}: SavedModel, {told}")
 
 

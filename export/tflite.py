@@ -54,12 +54,11 @@ def answer(data, pair):
     return interpreter.get_signature_runner("serving_default")(**pair)
 
 
-def export(run, run_dir, output, height, width, overwrite=False):
+def export(run, output, height, width, overwrite=False):
     """Export a run, check it, and only then give the file its name.
 
     Args:
         run: a `runs.Run`.
-        run_dir: its folder, for the sample pair.
         output: file to write.
         height: rows of the frames that it will take.
         width: columns.
@@ -74,7 +73,7 @@ def export(run, run_dir, output, height, width, overwrite=False):
     output = Path(output)
     if output.exists() and not overwrite:
         raise ValueError(f"{output}: exists already; --overwrite replaces it")
-    pair = sample_pair(run_dir, height, width)
+    pair = sample_pair(run.folder, height, width)
     data = convert(run.model, height, width)
     told = compare(run.model.predict_on_batch(pair), answer(data, pair), output)
     files.write(output, data)
@@ -99,7 +98,7 @@ def main():
     tf.config.set_visible_devices([], "GPU")
     run = load_run(args.run_dir, args.weights)
     size = (args.height, args.width)
-    told = export(run, args.run_dir, args.output, *size, args.overwrite)
+    told = export(run, args.output, *size, args.overwrite)
     print(f"{args.output}: TFLite {args.height}x{args.width}, {told}")
 
 

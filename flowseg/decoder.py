@@ -6,7 +6,12 @@ segmentation stream upsamples and refines; and each hands the other its features
 
 Flow learns fast by this matching, which an early trial chose: a soft-argmax over box-filtered
 correlation of instance-normalised, unit-length features, added through a gate, beside a
-convolutional residual that starts at zero; one set of weights for all strides.
+convolutional residual that starts at zero. Strides 16 and 8 share one set of weights; stride 4,
+which has most of the pixels, has its own, of half the width (see experiments/README.md, "The
+decoder by ablation").
+
+A third answer stays inside: from the flow stream's last features, the logit of the flow's being
+right.
 """
 
 import keras
@@ -32,7 +37,8 @@ RADIUS = 3
 # Two steps where displacements are largest: +-3 px a step at stride 16 is 96 px on the image.
 _STEPS = {16: 2, 8: 1, 4: 1}
 _SEG_WIDTH = {32: 128, 16: 128, 8: 96, 4: 64}
-_FLOW_WIDTH = 64
+# Of a flow step's convolutions; the last is that of its hidden state and of the features matched.
+_FLOW_WIDTHS = {16: (96, 96, 64), 8: (96, 96, 64), 4: (48, 48, 32)}
 
 
 def build_decoder(feature_shapes, num_classes, exchange="both"):
@@ -45,8 +51,9 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
 
     Returns:
         keras.Model: {"frame1": {"stride4": ...}, "frame2": {...}} -> {"seg": (B, H, W, classes),
-        "flow": (B, H, W, 2), "flow_8": ..., "flow_16": ...}, all at the image's resolution and in
-        its pixels; the last two are the coarser steps, upsampled, for supervision.
+        "flow": (B, H, W, 2), "confidence": (B, H, W, 1), "flow_8": ..., "flow_16": ...}, all at the
+        image's resolution and in its pixels; confidence is the logit of the flow's being right, the
+        last two are the coarser steps, upsampled, for supervision.
 
     Raises:
         ValueError: an unknown exchange.
@@ -60,7 +67,8 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
         }
         for frame in ("frame1", "frame2")
     }
-    refine = _flow_refiner()
+    coarse = _flow_refiner(_FLOW_WIDTHS[16], "flow")
+    refiners = {16: coarse, 8: coarse, 4: _flow_refiner(_FLOW_WIDTHS[4], "flow_fine")}
     seg = _seg_top(inputs["frame1"]["stride32"])
     flow = hidden = None
     outputs = {}
@@ -68,7 +76,7 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
         features1, features2 = (inputs[frame][f"stride{stride}"] for frame in inputs)
         seg = _seg_in(seg, features1, stride)
         flow, hidden = _flow_step(
-            *(flow, hidden, features1, features2, refine, stride),
+            *(flow, hidden, features1, features2, refiners[stride], stride),
             seg if exchange in ("seg_to_flow", "both") else None,
         )
         seg = _seg_out(seg, hidden if exchange in ("flow_to_seg", "both") else None, stride)
@@ -76,9 +84,12 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
             outputs[f"flow_{stride}"] = UpsampleFlow(stride, name=f"flow_{stride}")(flow)
     logits = layers.Conv2D(num_classes, 1, name=SEG_HEAD)(seg)
     outputs["seg"] = Upsample(stride, dtype="float32", name="seg")(logits)
-    mix = layers.Conv2D(_FLOW_WIDTH, 3, padding="same", activation="relu", name="mix_1")(hidden)
+    width = hidden.shape[-1]
+    mix = layers.Conv2D(width, 3, padding="same", activation="relu", name="mix_1")(hidden)
     mix = layers.Conv2D(stride * stride * 9, 1, name="mix_2")(mix)
     outputs["flow"] = ConvexUpsample(stride, name="flow")(flow, mix)
+    sure = layers.Conv2D(1, 3, padding="same", name="confidence_head")(hidden)
+    outputs["confidence"] = Upsample(stride, dtype="float32", name="confidence")(sure)
     return keras.Model(inputs, outputs, name="decoder")
 
 
@@ -117,36 +128,40 @@ def _hand_over(x, width, name):
     return layers.Conv2D(width, 1, kernel_initializer="zeros", name=name)(x)
 
 
-def _flow_refiner():
-    """The layers of one refinement step, made once and shared by all strides."""
+def _flow_refiner(widths, name):
+    """The layers of one refinement step, made once and shared by all its uses."""
 
-    def conv(width, **kwargs):
-        return layers.Conv2D(width, 3, padding="same", **kwargs)
+    def conv(width, what, **kwargs):
+        return layers.Conv2D(width, 3, padding="same", name=f"{name}_{what}", **kwargs)
 
     return {
-        "cost": CostVolume(RADIUS, name="flow_cost"),
-        "match": SoftArgmax(RADIUS, dtype="float32", name="flow_match"),
-        "conv1": conv(96, name="flow_conv1"),
-        "conv2": conv(96, activation="relu", name="flow_conv2"),
-        "conv3": conv(_FLOW_WIDTH, activation="relu", name="flow_conv3"),
-        "gate": conv(1, activation="sigmoid", bias_initializer="ones", name="flow_gate"),
-        "residual": conv(2, kernel_initializer="zeros", name="flow_residual"),
+        "cost": CostVolume(RADIUS, name=f"{name}_cost"),
+        "match": SoftArgmax(RADIUS, dtype="float32", name=f"{name}_match"),
+        "conv1": conv(widths[0], "conv1"),
+        "conv2": conv(widths[1], "conv2", activation="relu"),
+        "conv3": conv(widths[2], "conv3", activation="relu"),
+        "gate": conv(1, "gate", activation="sigmoid", bias_initializer="ones"),
+        "residual": conv(2, "residual", kernel_initializer="zeros"),
     }
 
 
 def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
     """Flow and hidden state of the coarser stride (None at the top) -> those of this stride."""
-    side = layers.Conv2D(_FLOW_WIDTH, 1, name=f"flow_{stride}_side")
+    widths = _FLOW_WIDTHS[stride]
+    side = layers.Conv2D(widths[2], 1, name=f"flow_{stride}_side")
     context, other = side(features1), side(features2)
     units = UnitFeatures(name=f"flow_{stride}_units")
     target, source = units(context), units(other)
     if flow is None:
         flow = StartFlow(name="flow_start")(context)
-        hidden = layers.Conv2D(_FLOW_WIDTH, 1, activation="relu", name="flow_hidden_start")(context)
+        hidden = layers.Conv2D(widths[2], 1, activation="relu", name="flow_hidden_start")(context)
     else:
         flow = UpsampleFlow(2, name=f"flow_{stride}_up")(flow)
+        if hidden.shape[-1] != widths[2]:
+            narrow = layers.Conv2D(widths[2], 1, activation="relu", name=f"flow_{stride}_hidden")
+            hidden = narrow(hidden)
         hidden = Upsample(2, name=f"flow_{stride}_hidden_up")(hidden)
-    handed = None if seg is None else _hand_over(seg, 96, f"seg_to_flow_{stride}")
+    handed = None if seg is None else _hand_over(seg, widths[0], f"seg_to_flow_{stride}")
     for step in range(_STEPS[stride]):
         warped = Warp(name=f"flow_{stride}_warp_{step}")(source, flow)
         cost = refine["cost"](target, warped)

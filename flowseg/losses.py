@@ -1,4 +1,4 @@
-"""Masked losses: cross-entropy for `seg`, end-point error for `flow`.
+"""Masked losses: cross-entropy for `seg`, end-point error for `flow`, and for its confidence.
 
 A masked mean divides by the number of valid pixels of the whole batch, and is 0 (with zero
 gradients) when there is none. Truth is masked before the arithmetic, so that a NaN in an invalid
@@ -35,6 +35,20 @@ def end_point_error(truth, flow):
     # The root's slope is infinite at 0; 1e-12 px^2 keeps it finite and moves no error by 1e-6 px.
     squared = ops.sum(ops.square(difference), axis=-1)
     return ops.sqrt(squared + 1e-12) * ops.cast(valid, "float32"), valid
+
+
+def is_outlier(truth, error, valid):
+    """(B, H, W) bool: valid, and wrong by over 3 px and over 5 % of the true magnitude.
+
+    (KITTI 2015 development kit, evaluate_scene_flow.cpp.) An answer that is no number is wrong.
+
+    Args:
+        truth: (B, H, W, 3) (u, v, valid) in pixels.
+        error: (B, H, W), valid: (B, H, W) bool, both as `end_point_error` gives.
+    """
+    truth = ops.where(valid[..., None], ops.cast(truth, "float32")[..., :2], 0.0)
+    magnitude = ops.sqrt(ops.sum(ops.square(truth), axis=-1))
+    return valid & ~((error <= 3.0) | (error <= 0.05 * magnitude))
 
 
 @keras.saving.register_keras_serializable("flowseg")
@@ -81,3 +95,23 @@ class FlowLoss(keras.losses.Loss):
     def get_config(self):
         """The form beside Keras's own."""
         return {**super().get_config(), "form": self.form}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class ConfidenceLoss(keras.losses.Loss):
+    """Mean binary cross-entropy of "this flow is no outlier" over valid pixels; see `is_outlier`.
+
+    `y_true`: (B, H, W, 3) (u, v, valid); `y_pred`: (B, H, W, 3) (u, v, logit). So confidence is
+    the probability that KITTI's rule calls the flow right. No gradient goes to u and v.
+    """
+
+    def __init__(self, name="confidence_loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+
+    def call(self, y_true, y_pred):
+        """Scalar."""
+        logit = ops.cast(y_pred, "float32")[..., 2]
+        error, valid = end_point_error(y_true, ops.stop_gradient(y_pred[..., :2]))
+        right = ops.cast(~is_outlier(y_true, error, valid), "float32")
+        entropy = ops.softplus(logit) - right * logit
+        return masked_mean(entropy, valid)

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from flowseg.labels import IGNORE_LABEL
-from flowseg.losses import end_point_error
+from flowseg.losses import end_point_error, is_outlier
 
 _CARRY = 2**30
 
@@ -122,8 +122,7 @@ class SegScores(_Scores):
 class FlowScores(_Scores):
     """`flow/aepe` (pixels), `flow/fl_all` and `flow/fl_all_per_image` (percent).
 
-    An outlier has an end-point error over 3 px and over 5 % of the true magnitude (KITTI 2015
-    development kit, evaluate_scene_flow.cpp). `fl_all` pools outliers over all valid pixels of
+    `fl_all` (see `losses.is_outlier`) pools outliers over all valid pixels of
     the set; `fl_all_per_image` is the mean of each image's own share.
 
     Args:
@@ -144,10 +143,7 @@ class FlowScores(_Scores):
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Count a batch: (B, H, W, 3) (u, v, valid), (B, H, W, 2), in pixels."""
         error, valid = end_point_error(y_true, y_pred)
-        truth = ops.where(valid[..., None], ops.cast(y_true, "float32")[..., :2], 0.0)
-        magnitude = ops.sqrt(ops.sum(ops.square(truth), axis=-1))
-        # Said this way round, an answer that is no number is an outlier.
-        outlier = valid & ~((error <= 3.0) | (error <= 0.05 * magnitude))
+        outlier = is_outlier(y_true, error, valid)
         counts = ops.sum(ops.cast(valid, "int32"), axis=(1, 2))
         outliers = ops.sum(ops.cast(outlier, "int32"), axis=(1, 2))
         self._count(self._valid, ops.sum(counts))

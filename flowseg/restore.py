@@ -36,7 +36,9 @@ def copy_weights(source, target, same_classes=True):
             if donor is not None and [w.shape for w in donor.weights] == shapes:
                 layer.set_weights(donor.get_weights())
             elif part == "encoder":
-                raise ValueError(f"--weights: its encoder differs from this one at {layer.name}")
+                raise ValueError(
+                    f"--weights: its encoder differs from this one at {layer.name} (--backbone?)"
+                )
             elif shapes:
                 new.append(layer.name)
     if new:

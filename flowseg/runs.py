@@ -20,7 +20,7 @@ import numpy as np
 
 # Registers the network's own layers, so that a saved model loads in safe mode.
 import flowseg.model  # noqa: F401
-from flowseg import files
+from flowseg import files, pretrained
 from flowseg.labels import LabelSet, from_dict
 
 SAMPLE = {"image1": "sample_image1.png", "image2": "sample_image2.png"}
@@ -28,10 +28,11 @@ WEIGHTS = {"best": "best.keras", "last": "model.keras"}
 
 
 class Run(NamedTuple):
-    """A trained network and its classes."""
+    """A trained network, its classes, and the folder that both are from."""
 
     model: keras.Model
     label_set: LabelSet
+    folder: Path | None = None
 
     def predict(self, image1, image2, scale=1.0):
         """Raw answers to one pair, at its own size.
@@ -76,12 +77,16 @@ def load_run(run_dir, weights="best"):
     """A trained run.
 
     Args:
-        run_dir: folder of a training.
-        weights: "best" or "last".
+        run_dir: folder of a training; not looked at for pretrained weights.
+        weights: "best" or "last" of the folder, or "pretrained": the package's own.
 
     Raises:
         ValueError: no such folder, or one without (readable) weights.
     """
+    if weights == "pretrained":
+        label_set = load_run_labels(pretrained.FOLDER)
+        model = pretrained.read_network(pretrained.FOLDER, len(label_set.names))
+        return Run(model, label_set, pretrained.FOLDER)
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir}: no such run folder")
@@ -92,7 +97,7 @@ def load_run(run_dir, weights="best"):
         raise ValueError(
             f"{run_dir}: label_set.json has {len(label_set.names)} classes, the network {classes}"
         )
-    return Run(model, label_set)
+    return Run(model, label_set, run_dir)
 
 
 def load_model(path):

@@ -22,12 +22,13 @@ import numpy as np
 from flowseg import callbacks, data, files, pictures, records, restore, runs
 from flowseg import flags as training_flags
 from flowseg.labels import load_label_set
-from flowseg.losses import FlowLoss, SegLoss
+from flowseg.losses import ConfidenceLoss, FlowLoss, SegLoss
 from flowseg.metrics import FlowScores, SegScores
 from flowseg.model import build_flowseg, freeze_norms, training_model
 
 # Weight of each output's loss; alpha and beta scale them. Coarser flows count less.
 _FLOW_WEIGHTS = {"flow": 1.0, "flow_8": 0.5, "flow_16": 0.25}
+_CONFIDENCE_WEIGHT = 0.2
 
 
 def build_model(args, label_set):
@@ -39,14 +40,22 @@ def build_model(args, label_set):
     if args.freeze_norms:
         freeze_norms(model.get_layer("encoder"))
     if args.weights:
-        path = Path(args.weights)
-        if not path.exists():
-            raise ValueError(f"--weights {path}: neither a .keras file nor a run folder")
-        source = runs.load_model(path / runs.WEIGHTS["best"] if path.is_dir() else path)
+        source, classes = _start_weights(args.weights)
         # A file without its run's classes is taken for the same classes if there are as many.
-        same = not path.is_dir() or runs.load_run_labels(path) == label_set
-        restore.copy_weights(source, model, same)
+        restore.copy_weights(source, model, classes in (None, label_set))
     return model
+
+
+def _start_weights(weights):
+    """The network that --weights names, and its classes (None: not known)."""
+    if weights == "pretrained":
+        return runs.load_run(None, weights)[:2]
+    path = Path(weights)
+    if not path.exists():
+        raise ValueError(f"--weights {path}: neither pretrained, a .keras file, nor a run folder")
+    if path.is_dir():
+        return runs.load_model(path / runs.WEIGHTS["best"]), runs.load_run_labels(path)
+    return runs.load_model(path), None
 
 
 def compile_model(model, args, label_set):
@@ -66,10 +75,12 @@ def compile_model(model, args, label_set):
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness"])
     flow_loss = FlowLoss(args.flow_loss)
     losses = {"seg": SegLoss(), **dict.fromkeys(_FLOW_WEIGHTS, flow_loss)}
-    weights = {"seg": args.alpha, **{k: args.beta * w for k, w in _FLOW_WEIGHTS.items()}}
+    losses["confidence"] = ConfidenceLoss()
+    weights = {**_FLOW_WEIGHTS, "confidence": _CONFIDENCE_WEIGHT}
+    weights = {"seg": args.alpha, **{key: args.beta * weight for key, weight in weights.items()}}
     # A loss dict that misses an output would train silently without it.
-    if set(losses) != set(training.output_names):
-        raise AssertionError(f"losses {sorted(losses)}, outputs {sorted(training.output_names)}")
+    if set(losses) != set(training.output):
+        raise AssertionError(f"losses {sorted(losses)}, outputs {sorted(training.output)}")
     training.compile(
         optimizer,
         loss=losses,
@@ -126,9 +137,9 @@ def train(args, run_dir):
         )
         validation = None
         if val_files:
-            validation = data.validation_data(val_files, label_set).map(_coarse_targets)
+            validation = data.validation_data(val_files, label_set).map(_every_target)
         training.fit(
-            batches.map(_coarse_targets),
+            batches.map(_every_target),
             shuffle=False,
             initial_epoch=state["epoch"],
             epochs=state["epoch"] + math.ceil(remaining / steps_per_epoch),
@@ -168,9 +179,10 @@ def _keep_sample(frames, run_dir):
         pictures.write_png(run_dir / name, frame[key])
 
 
-def _coarse_targets(inputs, targets):
-    """The coarser flows are held to the same truth."""
-    return inputs, {**targets, **dict.fromkeys(_FLOW_WEIGHTS, targets["flow"])}
+def _every_target(inputs, targets):
+    """The coarser flows, and the confidence in the finest, are held to the same truth."""
+    held = dict.fromkeys((*_FLOW_WEIGHTS, "confidence"), targets["flow"])
+    return inputs, {**targets, **held}
 
 
 def _validation_files(patterns):

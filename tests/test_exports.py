@@ -34,11 +34,11 @@ def test_saved_model_by_command(trained_run, run, tmp_path):
     for key in ("seg", "flow"):
         np.testing.assert_allclose(answers[key].numpy(), expected[key], atol=2e-3)
     with pytest.raises(ValueError, match="exists already; --overwrite"):
-        saved_model.export(run, trained_run, folder)
-    saved_model.export(run, trained_run, folder, overwrite=True)
+        saved_model.export(run, folder)
+    saved_model.export(run, folder, overwrite=True)
     (tmp_path / "mine").mkdir()
     with pytest.raises(ValueError, match="mine: is no SavedModel"):
-        saved_model.export(run, trained_run, tmp_path / "mine", overwrite=True)
+        saved_model.export(run, tmp_path / "mine", overwrite=True)
 
 
 def test_tflite_by_command_on_a_size_that_needs_padding(trained_run, run, tmp_path):
@@ -58,7 +58,7 @@ def test_tflite_by_command_on_a_size_that_needs_padding(trained_run, run, tmp_pa
     swapped = tflite.answer(content, {"image1": pair["image2"], "image2": pair["image1"]})
     assert np.abs(swapped["flow"] - expected["flow"]).max() > 0.05
     with pytest.raises(ValueError, match="exists already; --overwrite"):
-        tflite.export(run, trained_run, path, 60, 100)
+        tflite.export(run, path, 60, 100)
 
 
 def test_an_export_that_answers_otherwise_is_refused():
@@ -80,7 +80,7 @@ def test_nothing_half_written_when_the_disk_is_full(trained_run, run, tmp_path, 
     monkeypatch.setattr(tflite, "compare", lambda *args: "")
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        tflite.export(run, trained_run, tmp_path / "f.tflite", 64, 64)
+        tflite.export(run, tmp_path / "f.tflite", 64, 64)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowseg.losses import FlowLoss, SegLoss, end_point_error, masked_mean
+from flowseg.losses import (
+    ConfidenceLoss,
+    FlowLoss,
+    SegLoss,
+    end_point_error,
+    is_outlier,
+    masked_mean,
+)
 
 
 def seg_loss(labels, logits):
@@ -186,3 +193,29 @@ def test_round_trip():
 def test_unknown_form():
     with pytest.raises(ValueError, match="flow loss 'l2': not one of epe, log"):
         FlowLoss("l2")
+
+
+def test_outliers_by_hand():
+    # 4 px wrong: of 0 an outlier, of 100 not (under 5 %); 3 px of 0 not; NaN is wrong; not valid.
+    truth = np.float32([[[[0, 0, 1], [100, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 0]]]])
+    flow = np.float32([[[[0, 4], [96, 0], [3, 0], [np.nan, 0], [50, 0]]]])
+    found = is_outlier(truth, *end_point_error(truth, flow))
+    assert np.asarray(found).tolist() == [[[True, False, False, True, False]]]
+
+
+def test_confidence_loss_by_hand():
+    # Right at odds of 3 to 1, wrong at odds of 1 to 1, unknown at any: -(ln 3/4 + ln 1/2) / 2.
+    truth = np.float32([[[[1, 2, 1], [9, 0, 1], [0, 0, 0]]]])
+    told = np.float32([[[[1, 3, np.log(3)], [0, 0, 0], [0, 0, 9]]]])
+    loss, gradient = with_gradient(ConfidenceLoss(), truth, told)
+    assert loss == pytest.approx(-(np.log(3 / 4) + np.log(1 / 2)) / 2, rel=1e-5)
+    # The flow is judged, not taught: only the logit is moved, up where right and down where wrong.
+    assert (gradient[..., :2] == 0).all()
+    np.testing.assert_allclose(gradient[0, 0, :, 2], [-1 / 8, 1 / 4, 0], atol=1e-6)
+
+
+def test_confidence_of_nothing_known():
+    truth = np.full((1, 2, 2, 3), np.nan, np.float32)
+    truth[..., 2] = 0
+    loss, gradient = with_gradient(ConfidenceLoss(), truth, np.ones((1, 2, 2, 3)))
+    assert loss == 0 and (gradient == 0).all()

@@ -8,7 +8,7 @@ from keras import ops
 from flowseg import backbones
 from flowseg.decoder import EXCHANGES, build_decoder
 from flowseg.layers import PadToMultiple, SoftArgmax, UnitFeatures
-from flowseg.model import build_flowseg, training_model
+from flowseg.model import build_flowseg, confident_model, training_model
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +80,24 @@ def test_unknown_exchange():
 
 def test_training_form_shares_every_layer(network):
     training = training_model(network)
-    assert list(training.output_names) and set(training.output) == {
-        *("seg", "flow", "flow_8", "flow_16")
-    }
+    assert set(training.output) == {"seg", "flow", "flow_8", "flow_16", "confidence"}
     assert {id(w) for w in training.weights} == {id(w) for w in network.weights}
     pair = frames(40, 72)
     public, private = network(pair), training(pair)
     for key in public:
         np.testing.assert_array_equal(*(ops.convert_to_numpy(x[key]) for x in (public, private)))
     assert private["flow_16"].shape == (1, 40, 72, 2)
+    judged = ops.convert_to_numpy(private["confidence"])
+    np.testing.assert_array_equal(judged[..., :2], ops.convert_to_numpy(public["flow"]))
+
+
+def test_confident_form_adds_the_probability_of_the_trained_logit(network):
+    pair = frames(40, 72)
+    told = {k: ops.convert_to_numpy(v) for k, v in confident_model(network)(pair).items()}
+    assert set(told) == {"seg", "flow", "confidence"} and told["confidence"].shape == (1, 40, 72)
+    np.testing.assert_array_equal(told["flow"], ops.convert_to_numpy(network(pair)["flow"]))
+    logit = ops.convert_to_numpy(training_model(network)(pair)["confidence"])[..., 2]
+    np.testing.assert_allclose(told["confidence"], 1 / (1 + np.exp(-logit)), atol=1e-5)
 
 
 def test_encoder_sees_rgb_normalised_as_the_imagenet_weights_want(network):

@@ -1,0 +1,187 @@
+r"""Do the two tasks help each other? Joint networks beside networks of one task, in one table.
+
+python -m experiments.joint --recipe experiments/joint.flags --train_records 'GLOB' \
+    --val_records 'GLOB' --output DIR [--seeds 0,1,2] [--train_flag FLAG ...]
+
+Every variant is trained once a seed: equal steps, data, augmentation draws and encoder; the last
+weights are scored on the validation records. Finished trainings are kept: the same command goes on
+where it was stopped. Networks of one task leave the other's loss out and are charged for nothing
+that only the other needs (segmentation alone: one frame, no flow stream). Latency is LiteRT's, all
+files timed in turn in one process.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from flowseg import commands
+
+# isort: split
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from experiments import cost
+from experiments import quantized_encoder as quantized
+from export import tflite
+from flowseg import evaluate, records, runs
+from flowseg.decoder import FLOW_STRIDES
+from flowseg.labels import CITYSCAPES
+from flowseg.model import build_flowseg
+
+VARIANTS = {
+    "segmentation only": ("--exchange=none", "--beta=0"),
+    "flow only": ("--exchange=none", "--alpha=0"),
+    "joint, no exchange": ("--exchange=none",),
+    "joint, seg to flow": ("--exchange=seg_to_flow",),
+    "joint, flow to seg": ("--exchange=flow_to_seg",),
+    "joint, both": ("--exchange=both",),
+}
+_SCORES = ("seg/miou", "seg/pixel_accuracy", "flow/aepe", "flow/fl_all")
+# What a network of one task is not asked.
+_UNASKED = {"segmentation only": "flow/", "flow only": "seg/"}
+
+
+def score(folder, variant, seed, args):
+    """Train one variant with one seed (unless that is done) and score it; dict of scores.
+
+    Raises:
+        ValueError: the training failed.
+    """
+    done = folder / "scores.json"
+    if not done.is_file():
+        command = [sys.executable, "-m", "flowseg.train", f"--flagfile={args.recipe}"]
+        command += [f"--run_dir={folder}", f"--train_records={','.join(args.train_records)}"]
+        command += [f"--seed={seed}", "--val_records=", *VARIANTS[variant], *args.train_flag]
+        if subprocess.run(command).returncode:
+            raise ValueError(f"{folder}: the training failed (its reason stands above)")
+        run = runs.load_run(folder, "last")
+        scores, _ = evaluate.evaluate(run, records.match_files(*args.val_records))
+        unasked = _UNASKED.get(variant, "none")
+        runs.write_json(done, {k: v for k, v in scores.items() if not k.startswith(unasked)})
+    return json.loads(done.read_text())
+
+
+def task_networks(backbone):
+    """Variant -> the network that it takes to answer, and "encoder" -> the encoder of one frame."""
+    classes, image = len(CITYSCAPES.names), keras.Input((None, None, 3), name="image1")
+    model = build_flowseg(classes, "none", backbone)
+    encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+    alone = keras.Model({"frame1": decoder.input["frame1"]}, {"seg": decoder.output["seg"]})
+    return {
+        "encoder": encoder,
+        "segmentation only": keras.Model(image, alone({"frame1": encoder(image)})),
+        "flow only": _flow_network(encoder, decoder),
+        "joint, no exchange": model,
+        **{
+            name: build_flowseg(classes, variant[0].partition("=")[2], backbone)
+            for name, variant in list(VARIANTS.items())[3:]
+        },
+    }
+
+
+def _flow_network(encoder, decoder):
+    """Flow alone: of encoder and decoder only what it needs, which is nothing of stride 32."""
+    names = [f"stride{stride}" for stride in FLOW_STRIDES]
+    inputs = {frame: {k: decoder.input[frame][k] for k in names} for frame in decoder.input}
+    moves = keras.Model(inputs, {"flow": decoder.output["flow"]})
+    features = keras.Model(encoder.input, {key: encoder.output[key] for key in names})
+    images = {key: keras.Input((None, None, 3), name=key) for key in ("image1", "image2")}
+    both = features(ops.concatenate(list(images.values()), axis=0))
+    halves = {key: ops.split(value, 2, axis=0) for key, value in both.items()}
+    frames = {f"frame{i + 1}": {key: half[i] for key, half in halves.items()} for i in (0, 1)}
+    return keras.Model(images, moves(frames))
+
+
+def costs(backbone, height, width, threads, rounds):
+    """Variant (and "encoder") -> {"params", "gflops", "ms"}; height and width: multiples of 32."""
+    networks = task_networks(backbone)
+    data = {
+        name: quantized.convert(network, height, width)
+        if len(network.inputs) == 1
+        else tflite.convert(network, height, width)
+        for name, network in networks.items()
+    }
+    frame = np.random.default_rng(0).uniform(0, 255, (height, width, 3)).astype(np.float32)
+    times = cost.latencies(data, frame, threads, rounds)
+    return {
+        name: {
+            "params": network.count_params() / 1e6,
+            "gflops": quantized.flops(quantized.operators(data[name])) / 1e9,
+            "ms": statistics.median(times[name]),
+        }
+        for name, network in networks.items()
+    }
+
+
+def table(found, spent):
+    """Markdown: a row a variant, mean and standard deviation over the seeds."""
+    lines = [
+        "| | mIoU, % | pixels, % | AEPE, px | Fl-all, % | parameters, M | GFLOPs | ms |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for variant, runs_ in found.items():
+        cells = []
+        for key in _SCORES:
+            values = [scores[key] for scores in runs_ if scores.get(key) is not None]
+            spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+            cells.append(f"{statistics.mean(values):.2f} ± {spread:.2f}" if values else "")
+        own = spent[variant]
+        cells += [f"{own['params']:.2f}", f"{own['gflops']:.2f}", f"{own['ms']:.1f}"]
+        lines.append(" | ".join([f"| {variant}", *cells]) + " |")
+    return "\n".join(lines)
+
+
+def define_flags():
+    """The flags of this command."""
+    flags.DEFINE_string("recipe", "experiments/joint.flags", "Flagfile of flowseg.train.")
+    flags.DEFINE_list("train_records", None, "Records to train on: GLOB[,GLOB].", required=True)
+    flags.DEFINE_list("val_records", None, "Records to score on: GLOB[,GLOB].", required=True)
+    flags.DEFINE_string("output", None, "Folder for runs and scores.", required=True)
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "One training a variant and seed.")
+    flags.DEFINE_list("variants", list(VARIANTS), "Which variants.")
+    flags.DEFINE_multi_string("train_flag", [], "Further flag of flowseg.train; repeat it.")
+    flags.DEFINE_string("backbone", "efficientnet_lite0", "Encoder whose cost is told.")
+    flags.DEFINE_integer("height", 128, "Rows at which cost is measured, a multiple of 32.", 32)
+    flags.DEFINE_integer("width", 416, "Columns, a multiple of 32.", 32)
+    flags.DEFINE_integer("threads", 2, "Threads of LiteRT.", 1)
+    flags.DEFINE_integer("rounds", 20, "Timed rounds.", 1)
+
+
+def main():
+    """Train what is missing, score, measure, print the table."""
+    args = flags.FLAGS
+    unknown = set(args.variants) - set(VARIANTS)
+    if unknown:
+        raise ValueError(f"--variants: {sorted(unknown)}: not among {', '.join(VARIANTS)}")
+    tf.config.set_visible_devices([], "GPU")
+    found = {variant: [] for variant in args.variants}
+    for seed in args.seeds:
+        for variant in args.variants:
+            name = variant.replace(",", "").replace(" ", "_")
+            folder = Path(args.output) / f"{name}_{seed}"
+            found[variant].append(score(folder, variant, seed, args))
+    size = args.height, args.width
+    spent = costs(args.backbone, *size, args.threads, args.rounds)
+    print(table(found, spent))
+    alone = spent["segmentation only"]["ms"] + spent["encoder"]["ms"]
+    print(
+        f"{size[0]}x{size[1]}, {args.threads} threads: both {spent['joint, both']['ms']:.1f} ms, "
+        f"{spent['joint, both']['ms'] / alone:.2f} times segmentation alone and another encoder "
+        f"({alone:.1f} ms)"
+    )
+    everything = {f"{v}/cost/{k}": x for v, own in spent.items() for k, x in own.items()}
+    for variant, seeds in found.items():
+        for seed, scores in zip(args.seeds, seeds, strict=True):
+            everything |= {f"{variant}/{seed}/{key}": value for key, value in scores.items()}
+    runs.write_json(Path(args.output) / "scores.json", everything)
+
+
+if __name__ == "__main__":
+    define_flags()
+    commands.run(main)
