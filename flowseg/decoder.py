@@ -7,8 +7,8 @@ segmentation stream upsamples and refines; and each hands the other its features
 Flow learns fast by this matching, which an early trial chose: a soft-argmax over box-filtered
 correlation of instance-normalised, unit-length features, added through a gate, beside a
 convolutional residual that starts at zero. Strides 16 and 8 share one set of weights; stride 4,
-which has most of the pixels, has its own, of half the width (see experiments/README.md, "The
-decoder by ablation").
+which has most of the pixels, has its own, of half the width. What has no match (hidden, or out of
+the frame) takes the flow around it. (experiments/README.md, "The decoder by ablation".)
 
 A third answer stays inside: from the flow stream's last features, the logit of the flow's being
 right.
@@ -20,6 +20,7 @@ from keras import layers
 from flowseg.layers import (
     ConvexUpsample,
     CostVolume,
+    FillFlow,
     MoveFlow,
     SoftArgmax,
     StartFlow,
@@ -33,9 +34,12 @@ EXCHANGES = ("none", "seg_to_flow", "flow_to_seg", "both")
 FLOW_STRIDES = (16, 8, 4)
 # The one layer whose channels are classes.
 SEG_HEAD = "seg_logits"
-RADIUS = 3
-# Two steps where displacements are largest: +-3 px a step at stride 16 is 96 px on the image.
+# Of the correlation. Two steps where displacements are largest: +-3 px each at stride 16 are 96 px
+# on the image; after them a little is left.
+_RADIUS = {16: 3, 8: 3, 4: 2}
 _STEPS = {16: 2, 8: 1, 4: 1}
+# Strides after whose steps flow that has no match is filled from around, and how far (px there).
+_FILLED, _REACHES = (16, 8), (3, 7, 15)
 _SEG_WIDTH = {32: 128, 16: 128, 8: 96, 4: 64}
 # Of a flow step's convolutions; the last is that of its hidden state and of the features matched.
 _FLOW_WIDTHS = {16: (96, 96, 64), 8: (96, 96, 64), 4: (48, 48, 32)}
@@ -67,8 +71,8 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
         }
         for frame in ("frame1", "frame2")
     }
-    coarse = _flow_refiner(_FLOW_WIDTHS[16], "flow")
-    refiners = {16: coarse, 8: coarse, 4: _flow_refiner(_FLOW_WIDTHS[4], "flow_fine")}
+    coarse = _flow_refiner(16, "flow")
+    refiners = {16: coarse, 8: coarse, 4: _flow_refiner(4, "flow_fine")}
     seg = _seg_top(inputs["frame1"]["stride32"])
     flow = hidden = None
     outputs = {}
@@ -128,15 +132,16 @@ def _hand_over(x, width, name):
     return layers.Conv2D(width, 1, kernel_initializer="zeros", name=name)(x)
 
 
-def _flow_refiner(widths, name):
+def _flow_refiner(stride, name):
     """The layers of one refinement step, made once and shared by all its uses."""
+    radius, widths = _RADIUS[stride], _FLOW_WIDTHS[stride]
 
     def conv(width, what, **kwargs):
         return layers.Conv2D(width, 3, padding="same", name=f"{name}_{what}", **kwargs)
 
     return {
-        "cost": CostVolume(RADIUS, name=f"{name}_cost"),
-        "match": SoftArgmax(RADIUS, dtype="float32", name=f"{name}_match"),
+        "cost": CostVolume(radius, name=f"{name}_cost"),
+        "match": SoftArgmax(radius, dtype="float32", name=f"{name}_match"),
         "conv1": conv(widths[0], "conv1"),
         "conv2": conv(widths[1], "conv2", activation="relu"),
         "conv3": conv(widths[2], "conv3", activation="relu"),
@@ -177,4 +182,13 @@ def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
         flow = MoveFlow(name=f"flow_{stride}_move_{step}")(
             flow, match, refine["gate"](hidden), refine["residual"](hidden)
         )
+    if stride in _FILLED:
+        trust = layers.Conv2D(
+            *(1, 3),
+            padding="same",
+            activation="sigmoid",
+            bias_initializer="ones",
+            name=f"flow_{stride}_trust",
+        )(hidden)
+        flow = FillFlow(_REACHES, name=f"flow_{stride}_fill")(flow, trust)
     return flow, hidden

@@ -147,6 +147,37 @@ class MoveFlow(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("flowseg")
+class FillFlow(layers.Layer):
+    """trust * flow + (1 - trust) * the mean of the trusted flow around.
+
+    What is hidden in the second frame, or leaves it, has no match; convolutions learn only slowly
+    to bring it the flow of its surroundings. The mean is over squares of `reaches` pixels, each
+    counting an eighth of the one before: far flow decides only where none near is trusted.
+    """
+
+    def __init__(self, reaches, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.reaches = tuple(reaches)
+
+    def call(self, flow, trust):
+        trust = ops.cast(trust, "float32")
+        trusted = ops.concatenate([flow * trust, trust], axis=-1)
+        means = [
+            ops.average_pool(trusted, reach, 1, "same", data_format="channels_last") / 8**i
+            for i, reach in enumerate(self.reaches)
+        ]
+        total = sum(means)
+        around = total[..., :2] / (total[..., 2:] + 1e-6)
+        return trust * flow + (1 - trust) * around
+
+    def compute_output_shape(self, flow_shape, trust_shape):
+        return flow_shape
+
+    def get_config(self):
+        return {**super().get_config(), "reaches": self.reaches}
+
+
+@keras.saving.register_keras_serializable("flowseg")
 class StartFlow(layers.Layer):
     """Zero flow of the size of the features given."""
 

@@ -10,6 +10,10 @@ flow.png        motion to the second frame, KITTI's 16-bit PNG: u = (R - 2^15) /
                 right, v = (G - 2^15) / 64 px down, B = 1
 seg_color.png   the same two as colours to look at; the flow's full colour is the 99th
 flow_color.png  percentile of the speeds
+
+and with --confidence
+
+confidence.png  probability that the flow is right, within 3 px or 5 %: 8 bit, 255 = 1
 """
 
 from pathlib import Path
@@ -101,6 +105,7 @@ def define_flags():
     flags.DEFINE_string("image1", None, "Earlier frame.", required=True)
     flags.DEFINE_string("image2", None, "Later frame, of the same size.", required=True)
     flags.DEFINE_string("output", None, "Folder to write into.", required=True)
+    flags.DEFINE_bool("confidence", False, "Also write how sure the flow is.")
     shared_flags.define_seg_ids()
 
 
@@ -113,6 +118,11 @@ def main():
 
     loaded = load_run(args.run_dir, weights=args.weights)
     print(predict(loaded, *pair, args.output, args.seg_ids, args.scale))
+    if args.confidence:
+        sure = loaded.predict_confidence(*pair, args.scale)
+        path = Path(args.output) / "confidence.png"
+        pictures.write_png(path, np.uint8(np.round(255 * sure)))
+        print(f"{path}: flow thought right at {np.mean(sure > 0.5):.0%} of the pixels")
 
 
 def run():

@@ -18,10 +18,11 @@ import cv2
 import keras
 import numpy as np
 
-# Registers the network's own layers, so that a saved model loads in safe mode.
-import flowseg.model  # noqa: F401
 from flowseg import files, pretrained
 from flowseg.labels import LabelSet, from_dict
+
+# Also registers the network's own layers, so that a saved model loads in safe mode.
+from flowseg.model import confident_model
 
 SAMPLE = {"image1": "sample_image1.png", "image2": "sample_image2.png"}
 WEIGHTS = {"best": "best.keras", "last": "model.keras"}
@@ -46,20 +47,34 @@ class Run(NamedTuple):
             (H, W, C) float32 logits and (H, W, 2) float32 flow in the frames' own pixels.
         """
         height, width = image1.shape[:2]
-        small = max(1, round(height * scale)), max(1, round(width * scale))
-        frames = {
-            key: _resize(np.asarray(image), small)[None].astype(np.float32)
-            for key, image in (("image1", image1), ("image2", image2))
-        }
-        answers = self.model.predict_on_batch(frames)
-        seg, flow = (np.asarray(answers[key])[0] for key in ("seg", "flow"))
+        answers = _ask(self.model, image1, image2, scale)
+        small = answers["flow"].shape
         factors = np.float32([width / small[1], height / small[0]])
-        return _resize(seg, (height, width)), _resize(flow, (height, width)) * factors
+        seg, flow = (_resize(answers[key], (height, width)) for key in ("seg", "flow"))
+        return seg, flow * factors
 
     def predict_pair(self, image1, image2, scale=1.0):
         """(H, W) uint8 train ids and (H, W, 2) float32 flow of one pair; see `predict`."""
         seg, flow = self.predict(image1, image2, scale)
         return seg.argmax(-1).astype(np.uint8), flow
+
+    def predict_confidence(self, image1, image2, scale=1.0):
+        """(H, W) float32, 0..1: the probability that `predict`'s flow is right.
+
+        A pass of its own; `model.confident_model` gives all three answers in one.
+        """
+        sure = _ask(confident_model(self.model), image1, image2, scale)["confidence"]
+        return _resize(sure[..., None], image1.shape[:2])[..., 0]
+
+
+def _ask(model, image1, image2, scale):
+    """A model's answers to one pair of frames resized by `scale`, without the batch's axis."""
+    size = [max(1, round(n * scale)) for n in image1.shape[:2]]
+    frames = {
+        key: _resize(np.asarray(image), tuple(size))[None].astype(np.float32)
+        for key, image in (("image1", image1), ("image2", image2))
+    }
+    return {key: np.asarray(x)[0] for key, x in model.predict_on_batch(frames).items()}
 
 
 def _resize(image, size):

@@ -49,6 +49,7 @@ def trained_run(kitti_records, tmp_path_factory):
     run_command(
         *("flowseg.train", "--flagfile", "experiments/kitti.flags"),
         *("--steps", 2, "--batch_size", 1, "--run_dir", folder, "--pictures", 1),
+        *("--height", 96, "--width", 160),
         *("--train_records", kitti_records / "train-*", "--val_records", kitti_records / "val-*"),
     )
     return folder

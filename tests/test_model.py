@@ -7,7 +7,7 @@ from keras import ops
 
 from flowseg import backbones
 from flowseg.decoder import EXCHANGES, build_decoder
-from flowseg.layers import PadToMultiple, SoftArgmax, UnitFeatures
+from flowseg.layers import FillFlow, PadToMultiple, SoftArgmax, UnitFeatures
 from flowseg.model import build_flowseg, confident_model, training_model
 
 
@@ -170,3 +170,21 @@ def test_backbone_weights_from_a_file(tmp_path):
         donor.get_layer("conv5_block3_3_conv").get_weights()[0],
         encoder.get_layer("conv5_block3_3_conv").get_weights()[0],
     )
+
+
+def test_flow_is_filled_from_the_trusted_around():
+    fill = FillFlow((3, 9))
+    flow = np.random.default_rng(0).normal(size=(1, 21, 21, 2)).astype("float32")
+    trust = np.ones((1, 21, 21, 1), "float32")
+    np.testing.assert_allclose(ops.convert_to_numpy(fill(flow, trust)), flow, atol=1e-6)
+    # Nothing is trusted but (4, 8) beside pixel (10, 10), and (0, 16) three further on. Of the mean
+    # over 3x3 it sees the first, of that over 9x9, which counts an eighth, both:
+    # first (1/9 + 1/648) + second 1/648, over 74/648, is (73 first + second) / 74.
+    flow[:], trust[:] = 50, 0
+    for column, vector in ((11, (4, 8)), (14, (0, 16))):
+        flow[0, 10, column], trust[0, 10, column] = vector, 1
+    filled = ops.convert_to_numpy(fill(flow, trust))[0]
+    np.testing.assert_allclose(filled[10, 10], [4 * 73 / 74, (8 * 73 + 16) / 74], rtol=2e-3)
+    # Where the small square sees neither, the large one decides; what is trusted stays.
+    np.testing.assert_allclose(filled[7, 10], [2, 12], rtol=5e-3)
+    np.testing.assert_allclose(filled[10, 14], [0, 16], atol=1e-6)

@@ -12,6 +12,8 @@ from flowseg.frames import read_image
 from flowseg.labels import CITYSCAPES
 from flowseg.pictures import color_labels, write_png
 from flowseg.predict import predict, read_pair
+from flowseg.runs import load_run
+from tests import conftest
 
 # 8 road, 3 car, 1 void of 12 px.
 SEG = np.uint8([[0, 0, 0, 0], [0, 0, 0, 0], [13, 13, 13, 255]])
@@ -122,6 +124,20 @@ def test_command(tmp_path):
         answer = run_command(*arguments)
         assert answer.returncode == 1 and answer.stdout == ""
         assert answer.stderr.count("\n") == 1 and message in answer.stderr
+
+
+def test_confidence(trained_run, kitti_folder, tmp_path):
+    frames = kitti_folder / "data_scene_flow/training/image_2"
+    pair = frames / "000001_10.png", frames / "000001_11.png"
+    told = conftest.run_command(
+        *("flowseg.predict", "--run_dir", trained_run, "--output", tmp_path, "--confidence"),
+        *("--image1", pair[0], "--image2", pair[1]),
+    ).stdout
+    sure = load_run(trained_run).predict_confidence(*read_pair(*pair))
+    assert sure.shape == (90, 168) and 0 < sure.min() < sure.max() < 1
+    written = read_ids(tmp_path / "confidence.png")
+    assert written.dtype == np.uint8 and np.abs(written - 255 * sure).max() <= 1
+    assert f"right at {np.mean(sure > 0.5):.0%} of the pixels" in told
 
 
 def test_real_kitti_pair(samples, tmp_path):
