@@ -1,10 +1,10 @@
-"""What flow without learning reaches: OpenCV's DIS, and no flow at all, on KITTI pairs.
+"""What flow without learning reaches: OpenCV's DIS, and no flow at all, on any records with flow.
 
-    python -m experiments.dis_flow --source KITTI [--source ...] --metrics_json FILE
+    python -m experiments.dis_flow --records GLOB[,GLOB] --metrics_json FILE
 
-The scores are those of `flowseg.evaluate`, on every pair of the folders (as `data_prep.kitti`
-takes them) at its own size; the file holds DIS's under the names of evaluate's metrics file. DIS:
-Kroeger et al., Fast Optical Flow using Dense Inverse Search, 2016.
+The scores are those of `flowseg.evaluate`, on every pair that has flow truth, at its own size; the
+file holds DIS's under the names of evaluate's metrics file. DIS: Kroeger et al., Fast Optical Flow
+using Dense Inverse Search, 2016.
 """
 
 import time
@@ -19,9 +19,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.kitti import find_frames
-from experiments.compare_sets import load
-from flowseg import runs
+from flowseg import flow_io, records, runs
 from flowseg.metrics import FlowScores
 
 PRESETS = {
@@ -46,41 +44,63 @@ def dis_flow(grey1, grey2, preset="medium"):
         raise ValueError(f"DIS cannot take frames of {width}x{height} px: {error.err}") from error
 
 
-def score(frames, preset="medium"):
+def pairs_with_flow(files):
+    """Yields (set/frame id, [grey1, grey2], truth) of each pair with flow.
+
+    Truth is a dict of `flow` and, where there is such, `flow_noc`.
+
+    Raises:
+        ValueError: a damaged shard or picture, by name.
+    """
+    for path in files:
+        for index, fields in records.read_shard(path):
+            if not (fields["flow"] and fields["image2"]):
+                continue
+            name = f"{path}, record {index}"
+            # Grey as the decoder makes it: `cvtColor` rounds otherwise, which moves DIS by 5 %.
+            greys = [
+                cv2.imdecode(np.frombuffer(fields[key], np.uint8), cv2.IMREAD_GRAYSCALE)
+                for key in ("image1", "image2")
+            ]
+            if any(grey is None for grey in greys):
+                raise ValueError(f"{name}: an image is damaged; convert this data again")
+            is_flo = fields["flow_format"] == b"flo"
+            decode = flow_io.decode_flo if is_flo else flow_io.decode_kitti_flow
+            kinds = [key for key in ("flow", "flow_noc") if fields[key]]
+            told = f"{fields['dataset'].decode()}/{fields['frame_id'].decode()}"
+            yield told, greys, {kind: decode(fields[kind], name) for kind in kinds}
+
+
+def score(files, preset="medium"):
     """Scores of DIS and of zero flow.
 
     Args:
-        frames: list of :class:`data_prep.frames.Frame`; those without flow are passed over.
+        files: record shards; frames without flow are passed over.
         preset: key of PRESETS.
 
     Returns:
-        (per_pair, pooled): {frame id: {method: scores}} and {method: scores}, the scores as
-        `flowseg.evaluate` names them, and for DIS `seconds_per_pair`.
+        (per_pair, pooled): {set/frame id: {method: scores}}, sorted, and {method: scores}; the
+        scores as `flowseg.evaluate` names them, and for DIS `seconds_per_pair`.
 
     Raises:
         ValueError: no frame has flow; a damaged file; frames too small for DIS.
     """
-    frames = [frame for frame in frames if "flow" in frame.files]
-    if not frames:
-        raise ValueError("no pair with flow truth: training/flow_occ (data_scene_flow) is needed")
     pooled = {method: _Scores() for method in METHODS}
     per_pair = {}
-    for frame in tqdm(frames, unit="pair", disable=None):
-        pair = load(frame)
-        # Grey as the decoder makes it: `cvtColor` rounds otherwise, which alone moves DIS by 5 %.
-        greys = [
-            cv2.imread(str(frame.files[name]), cv2.IMREAD_GRAYSCALE)
-            for name in ("image1", "image2")
-        ]
+    total = records.count(files)
+    for name, greys, truth in tqdm(pairs_with_flow(files), unit="pair", total=total, disable=None):
         begin = time.perf_counter()
         found = dis_flow(*greys, preset)
         seconds = time.perf_counter() - begin
-        per_pair[frame.frame_id] = {}
+        per_pair[name] = {}
         for method, flow in (("zero", np.zeros_like(found)), ("dis", found)):
             alone = _Scores()
             for scores in (alone, pooled[method]):
-                scores.add(pair, flow, seconds if method == "dis" else None)
-            per_pair[frame.frame_id][method] = alone.result()
+                scores.add(truth, flow, seconds if method == "dis" else None)
+            per_pair[name][method] = alone.result()
+    if not per_pair:
+        raise ValueError(f"{files[0]}: no pair with flow truth")
+    per_pair = dict(sorted(per_pair.items()))
     return per_pair, {method: scores.result() for method, scores in pooled.items()}
 
 
@@ -91,11 +111,11 @@ class _Scores:
         self._scores = {"flow": FlowScores(), "flow_noc": FlowScores("_noc")}
         self._seen, self._seconds = set(), []
 
-    def add(self, pair, flow, seconds):
+    def add(self, truth, flow, seconds):
         for key, scores in self._scores.items():
-            if key in pair and pair[key][..., 2].any():
+            if key in truth and truth[key][..., 2].any():
                 self._seen.add(key)
-                scores.update_state(pair[key][None], flow[None])
+                scores.update_state(truth[key][None], flow[None])
         if seconds is not None:
             self._seconds.append(seconds)
 
@@ -132,9 +152,7 @@ def table(per_pair, pooled):
 
 def define_flags():
     """The flags of this command."""
-    flags.DEFINE_multi_string(
-        "source", None, "Folder as data_prep.kitti takes it; repeatable.", required=True
-    )
+    flags.DEFINE_list("records", None, "Record shards with flow: GLOB[,GLOB].", required=True)
     flags.DEFINE_enum("preset", "medium", list(PRESETS), "OpenCV's settings of DIS.")
     flags.DEFINE_string(
         "metrics_json", None, "File for the scores of DIS, and under zero/ of no flow."
@@ -144,7 +162,7 @@ def define_flags():
 def main():
     """Score and tell."""
     args = flags.FLAGS
-    per_pair, pooled = score(find_frames(args.source), args.preset)
+    per_pair, pooled = score(records.match_files(*args.records), args.preset)
     print(table(per_pair, pooled))
     if args.metrics_json:
         zero = {f"zero/{key}": value for key, value in pooled["zero"].items()}

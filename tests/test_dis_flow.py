@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep import kitti
+from data_prep import kitti, middlebury
 from experiments import dis_flow
 from tests.conftest import run_command
 from tests.test_compare_sets import write_pair
@@ -24,8 +24,14 @@ def moved(flow, seed, height=96, width=160):
     return [wide[y : y + height, x : x + width] for y, x in cuts]
 
 
+def convert(folder, output):
+    """The folder's records, as the command makes them."""
+    kitti.convert([folder], output, val_fraction=0)
+    return sorted(map(str, output.glob("train-*")))
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def files(tmp_path_factory):
     """Pair 0 moves by (3, 4) and is known everywhere; pair 1 by (0, 2), known in its upper half."""
     folder = tmp_path_factory.mktemp("moved")
     everywhere = np.ones((96, 160), bool)
@@ -36,11 +42,11 @@ def folder(tmp_path_factory):
     ):
         truth = np.full((96, 160, 2), flow, np.float32)
         write_pair(folder, number, moved(flow, number), truth, known, visible)
-    return folder
+    return convert(folder, tmp_path_factory.mktemp("records"))
 
 
-def test_zero_flow_by_hand(folder):
-    per_pair, pooled = dis_flow.score(kitti.find_frames([folder]))
+def test_zero_flow_by_hand(files):
+    per_pair, pooled = dis_flow.score(files)
     first, second = (pair["zero"] for pair in per_pair.values())
     assert first["flow/aepe"] == pytest.approx(5) and first["flow/fl_all"] == 100
     # 2 px are no outlier, however large a share they are.
@@ -56,10 +62,9 @@ def test_zero_flow_by_hand(folder):
     assert pooled["zero"] == pytest.approx(expected)
 
 
-def test_dis_finds_the_motion(folder):
-    frames = kitti.find_frames([folder])
+def test_dis_finds_the_motion(files):
     for preset in dis_flow.PRESETS:
-        per_pair, pooled = dis_flow.score(frames, preset)
+        per_pair, pooled = dis_flow.score(files, preset)
         assert pooled["dis"]["flow/aepe_noc"] < 0.3, preset
         assert pooled["dis"]["seconds_per_pair"] > 0
         times = [pair["dis"]["seconds_per_pair"] for pair in per_pair.values()]
@@ -70,20 +75,20 @@ def test_dis_finds_the_motion(folder):
     np.testing.assert_allclose(np.median(flow, (0, 1)), [3, 4], atol=0.1)
 
 
-def test_command(folder, tmp_path):
+def test_command(files, tmp_path):
     done = run_command(
-        *("experiments.dis_flow", "--source", folder, "--metrics_json", tmp_path / "m.json"),
+        *("experiments.dis_flow", "--records", files[0], "--metrics_json", tmp_path / "m.json"),
         *("--preset", "fast"),
     )
     lines = done.stdout.splitlines()
     assert lines[0].startswith("| pair | flow | AEPE (px) | Fl-all (%) |")
-    assert lines[2].startswith("| 000000_10 | zero | 5.000 | 100.000 |")
+    assert lines[2].startswith("| kitti/000000_10 | zero | 5.000 | 100.000 |")
     assert re.match(r"\| all 2 \| zero \| 4.000 \| 66.667 \|.* - \|$", lines[6])
     scores = json.loads((tmp_path / "m.json").read_text())
     assert scores["zero/flow/aepe"] == pytest.approx(4)
     assert 0 <= scores["flow/aepe"] < 0.5 and "flow/fl_all_per_image_noc" in scores
     help_text = run_command("experiments.dis_flow", "--help").stdout
-    assert all(f"--{name}:" in help_text for name in ("source", "preset", "metrics_json"))
+    assert all(f"--{name}:" in help_text for name in ("records", "preset", "metrics_json"))
 
 
 def test_without_flow_noc_there_are_no_such_scores(tmp_path):
@@ -91,31 +96,37 @@ def test_without_flow_noc_there_are_no_such_scores(tmp_path):
         *(tmp_path, 0, moved((1, 0), 0), np.full((96, 160, 2), (1, 0), np.float32)),
         known=np.ones((96, 160), bool),
     )
-    per_pair, pooled = dis_flow.score(kitti.find_frames([tmp_path]))
+    per_pair, pooled = dis_flow.score(convert(tmp_path, tmp_path / "records"))
     assert not any("noc" in name for name in pooled["dis"])
     assert dis_flow.table(per_pair, pooled).count("| - | - |") == 4
 
 
 def test_errors(kitti_folder, tmp_path):
-    labels_only = kitti.find_frames([kitti_folder / "data_semantics"])
-    with pytest.raises(ValueError, match="no pair with flow truth"):
+    labels_only = convert(kitti_folder / "data_semantics", tmp_path / "labels")
+    with pytest.raises(ValueError, match="labels.*no pair with flow truth"):
         dis_flow.score(labels_only)
     small = np.zeros((8, 8, 3), np.uint8)
     write_pair(tmp_path, 0, (small, small), np.ones((8, 8, 2)), np.ones((8, 8), bool))
     with pytest.raises(ValueError, match="DIS cannot take frames of 8x8 px"):
-        dis_flow.score(kitti.find_frames([tmp_path]))
-    done = run_command("experiments.dis_flow", "--source", tmp_path / "nowhere", ok=False)
-    assert "no such folder" in done.stderr
+        dis_flow.score(convert(tmp_path, tmp_path / "small"))
+    done = run_command("experiments.dis_flow", "--records", tmp_path / "nowhere", ok=False)
+    assert "no record files match" in done.stderr
 
 
-def test_real_kitti(samples):
-    per_pair, pooled = dis_flow.score(kitti.find_frames([samples / "kitti"]))
+def test_real_kitti(samples, tmp_path):
+    per_pair, pooled = dis_flow.score(convert(samples / "kitti", tmp_path))
     for name, dis, zero in (
         ("000002_10", (0.97, 6.7), 12.9),
         ("000003_10", (1.99, 14.6), 14.5),
     ):
-        found = per_pair[name]["dis"]
+        found = per_pair[f"kitti/{name}"]["dis"]
         assert found["flow/aepe"] == pytest.approx(dis[0], abs=0.1)
         assert found["flow/fl_all"] == pytest.approx(dis[1], abs=0.6)
-        assert per_pair[name]["zero"]["flow/aepe"] == pytest.approx(zero, abs=0.1)
+        assert per_pair[f"kitti/{name}"]["zero"]["flow/aepe"] == pytest.approx(zero, abs=0.1)
     assert pooled["dis"]["flow/aepe_noc"] < pooled["dis"]["flow/aepe"]
+
+
+def test_real_flo_records(samples, tmp_path):
+    middlebury.convert([samples / "middlebury"], tmp_path, val_fraction=0)
+    per_pair, pooled = dis_flow.score(sorted(map(str, tmp_path.glob("train-*"))))
+    assert len(per_pair) == 3 and pooled["dis"]["flow/aepe"] < 0.5 < pooled["zero"]["flow/aepe"]
