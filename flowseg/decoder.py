@@ -38,8 +38,8 @@ SEG_HEAD = "seg_logits"
 # on the image; after them a little is left.
 _RADIUS = {16: 3, 8: 3, 4: 2}
 _STEPS = {16: 2, 8: 1, 4: 1}
-# Strides after whose steps flow that has no match is filled from around, and how far (px there).
-_FILLED, _REACHES = (16, 8), (3, 7, 15)
+# How far flow that has no match is filled from, after strides 16 and 8, in their pixels.
+_REACHES = (3, 7, 15)
 _SEG_WIDTH = {32: 128, 16: 128, 8: 96, 4: 64}
 # Of a flow step's convolutions; the last is that of its hidden state and of the features matched.
 _FLOW_WIDTHS = {16: (96, 96, 64), 8: (96, 96, 64), 4: (48, 48, 32)}
@@ -55,9 +55,10 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
 
     Returns:
         keras.Model: {"frame1": {"stride4": ...}, "frame2": {...}} -> {"seg": (B, H, W, classes),
-        "flow": (B, H, W, 2), "confidence": (B, H, W, 1), "flow_8": ..., "flow_16": ...}, all at the
-        image's resolution and in its pixels; confidence is the logit of the flow's being right, the
-        last two are the coarser steps, upsampled, for supervision.
+        "flow": (B, H, W, 2), "flow_8": ..., "flow_16": ..., "sure_4": (B, H, W, 3), "sure_8": ...,
+        "sure_16": ...}, all at the image's resolution and in its pixels. The coarser flows are for
+        supervision. Each of the last three is the flow that its stride matched (of stride 4: `flow`
+        itself) and the logit of its being right.
 
     Raises:
         ValueError: an unknown exchange.
@@ -79,12 +80,14 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
     for stride in FLOW_STRIDES:
         features1, features2 = (inputs[frame][f"stride{stride}"] for frame in inputs)
         seg = _seg_in(seg, features1, stride)
-        flow, hidden = _flow_step(
+        flow, hidden, sure = _flow_step(
             *(flow, hidden, features1, features2, refiners[stride], stride),
             seg if exchange in ("seg_to_flow", "both") else None,
         )
         seg = _seg_out(seg, hidden if exchange in ("flow_to_seg", "both") else None, stride)
         if stride != FLOW_STRIDES[-1]:
+            outputs[f"sure_{stride}"] = _told(flow, sure, stride)
+            flow = FillFlow(_REACHES, name=f"flow_{stride}_fill")(flow, sure)
             outputs[f"flow_{stride}"] = UpsampleFlow(stride, name=f"flow_{stride}")(flow)
     logits = layers.Conv2D(num_classes, 1, name=SEG_HEAD)(seg)
     outputs["seg"] = Upsample(stride, dtype="float32", name="seg")(logits)
@@ -92,8 +95,8 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
     mix = layers.Conv2D(width, 3, padding="same", activation="relu", name="mix_1")(hidden)
     mix = layers.Conv2D(stride * stride * 9, 1, name="mix_2")(mix)
     outputs["flow"] = ConvexUpsample(stride, name="flow")(flow, mix)
-    sure = layers.Conv2D(1, 3, padding="same", name="confidence_head")(hidden)
-    outputs["confidence"] = Upsample(stride, dtype="float32", name="confidence")(sure)
+    sure = Upsample(stride, dtype="float32", name="sure_4_up")(sure)
+    outputs["sure_4"] = layers.Concatenate(dtype="float32", name="sure_4")([outputs["flow"], sure])
     return keras.Model(inputs, outputs, name="decoder")
 
 
@@ -147,11 +150,15 @@ def _flow_refiner(stride, name):
         "conv3": conv(widths[2], "conv3", activation="relu"),
         "gate": conv(1, "gate", activation="sigmoid", bias_initializer="ones"),
         "residual": conv(2, "residual", kernel_initializer="zeros"),
+        "sure": conv(1, "sure"),
     }
 
 
 def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
-    """Flow and hidden state of the coarser stride (None at the top) -> those of this stride."""
+    """Flow and hidden state of the coarser stride (None at the top) -> those of this stride.
+
+    And the logit of the flow's being right.
+    """
     widths = _FLOW_WIDTHS[stride]
     side = layers.Conv2D(widths[2], 1, name=f"flow_{stride}_side")
     context, other = side(features1), side(features2)
@@ -182,13 +189,11 @@ def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
         flow = MoveFlow(name=f"flow_{stride}_move_{step}")(
             flow, match, refine["gate"](hidden), refine["residual"](hidden)
         )
-    if stride in _FILLED:
-        trust = layers.Conv2D(
-            *(1, 3),
-            padding="same",
-            activation="sigmoid",
-            bias_initializer="ones",
-            name=f"flow_{stride}_trust",
-        )(hidden)
-        flow = FillFlow(_REACHES, name=f"flow_{stride}_fill")(flow, trust)
-    return flow, hidden
+    return flow, hidden, refine["sure"](hidden)
+
+
+def _told(flow, sure, stride):
+    """Coarse flow and the logit of its being right, side by side at full resolution."""
+    flow = UpsampleFlow(stride, name=f"sure_{stride}_flow")(flow)
+    sure = Upsample(stride, dtype="float32", name=f"sure_{stride}_up")(sure)
+    return layers.Concatenate(dtype="float32", name=f"sure_{stride}")([flow, sure])

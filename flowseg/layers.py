@@ -148,19 +148,27 @@ class MoveFlow(layers.Layer):
 
 @keras.saving.register_keras_serializable("flowseg")
 class FillFlow(layers.Layer):
-    """trust * flow + (1 - trust) * the mean of the trusted flow around.
+    """Flow (B, H, W, 2) and the logit (B, H, W, 1) of its being right -> flow filled from around.
 
-    What is hidden in the second frame, or leaves it, has no match; convolutions learn only slowly
-    to bring it the flow of its surroundings. The mean is over squares of `reaches` pixels, each
-    counting an eighth of the one before: far flow decides only where none near is trusted.
+    What is hidden in the second frame, or leaves it, has no match. It gets the mean of the trusted
+    flow in squares of `reaches` pixels about it, each counting an eighth of the one before, so that
+    far flow decides only where none near is trusted. Trust is a sigmoid of the logit, whose
+    sharpness and offset are learned; the logit itself is taught by its own loss alone.
     """
 
     def __init__(self, reaches, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.reaches = tuple(reaches)
 
-    def call(self, flow, trust):
-        trust = ops.cast(trust, "float32")
+    def build(self, flow_shape, logit_shape):
+        self.sharpness = self.add_weight(
+            name="sharpness", shape=(), initializer=initializers.Constant(2.0)
+        )
+        self.offset = self.add_weight(name="offset_bias", shape=(), initializer="zeros")
+
+    def call(self, flow, logit):
+        logit = ops.stop_gradient(ops.cast(logit, "float32"))
+        trust = ops.sigmoid(logit * self.sharpness + self.offset)
         trusted = ops.concatenate([flow * trust, trust], axis=-1)
         means = [
             ops.average_pool(trusted, reach, 1, "same", data_format="channels_last") / 8**i
@@ -170,7 +178,7 @@ class FillFlow(layers.Layer):
         around = total[..., :2] / (total[..., 2:] + 1e-6)
         return trust * flow + (1 - trust) * around
 
-    def compute_output_shape(self, flow_shape, trust_shape):
+    def compute_output_shape(self, flow_shape, logit_shape):
         return flow_shape
 
     def get_config(self):

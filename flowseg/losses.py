@@ -37,18 +37,20 @@ def end_point_error(truth, flow):
     return ops.sqrt(squared + 1e-12) * ops.cast(valid, "float32"), valid
 
 
-def is_outlier(truth, error, valid):
+def is_outlier(truth, error, valid, tolerance=3.0):
     """(B, H, W) bool: valid, and wrong by over 3 px and over 5 % of the true magnitude.
 
     (KITTI 2015 development kit, evaluate_scene_flow.cpp.) An answer that is no number is wrong.
 
     Args:
         truth: (B, H, W, 3) (u, v, valid) in pixels.
-        error: (B, H, W), valid: (B, H, W) bool, both as `end_point_error` gives.
+        error: (B, H, W), as `end_point_error` gives.
+        valid: (B, H, W) bool, likewise.
+        tolerance: another number of pixels.
     """
     truth = ops.where(valid[..., None], ops.cast(truth, "float32")[..., :2], 0.0)
     magnitude = ops.sqrt(ops.sum(ops.square(truth), axis=-1))
-    return valid & ~((error <= 3.0) | (error <= 0.05 * magnitude))
+    return valid & ~((error <= tolerance) | (error <= 0.05 * magnitude))
 
 
 @keras.saving.register_keras_serializable("flowseg")
@@ -102,16 +104,22 @@ class ConfidenceLoss(keras.losses.Loss):
     """Mean binary cross-entropy of "this flow is no outlier" over valid pixels; see `is_outlier`.
 
     `y_true`: (B, H, W, 3) (u, v, valid); `y_pred`: (B, H, W, 3) (u, v, logit). So confidence is
-    the probability that KITTI's rule calls the flow right. No gradient goes to u and v.
+    the probability that KITTI's rule (or one of another tolerance in pixels) calls the flow right.
+    No gradient goes to u and v.
     """
 
-    def __init__(self, name="confidence_loss", **kwargs):
+    def __init__(self, tolerance=3.0, name="confidence_loss", **kwargs):
         super().__init__(name=name, **kwargs)
+        self.tolerance = tolerance
 
     def call(self, y_true, y_pred):
         """Scalar."""
         logit = ops.cast(y_pred, "float32")[..., 2]
         error, valid = end_point_error(y_true, ops.stop_gradient(y_pred[..., :2]))
-        right = ops.cast(~is_outlier(y_true, error, valid), "float32")
+        right = ops.cast(~is_outlier(y_true, error, valid, self.tolerance), "float32")
         entropy = ops.softplus(logit) - right * logit
         return masked_mean(entropy, valid)
+
+    def get_config(self):
+        """The tolerance beside Keras's own."""
+        return {**super().get_config(), "tolerance": self.tolerance}

@@ -40,16 +40,13 @@ def freeze_norms(encoder):
 def training_model(model):
     """`model` with all that its decoder gives as outputs; all layers shared.
 
-    They are the coarser flows `flow_8` and `flow_16`, and `confidence`: (B, H, W, 3), the flow
-    again and beside it the logit of its being right, for `losses.ConfidenceLoss`.
+    See `decoder.build_decoder`.
 
     Args:
         model: of `build_flowseg`, or loaded from a file that one was saved to.
     """
     decoder = model.get_layer("decoder")
-    whole = _compose(model.get_layer("encoder"), decoder, tuple(decoder.output), "whole")
-    judged = ops.concatenate([whole.output["flow"], whole.output["confidence"]], axis=-1)
-    return keras.Model(whole.input, whole.output | {"confidence": judged}, name="flowseg_training")
+    return _compose(model.get_layer("encoder"), decoder, tuple(decoder.output), "flowseg_training")
 
 
 def confident_model(model):
@@ -58,10 +55,11 @@ def confident_model(model):
     It is the probability that the flow is right by KITTI's rule (within 3 px or 5 %); low where
     things are hidden in the second frame, leave the picture or have no texture.
     """
-    keys = ("seg", "flow", "confidence")
+    keys = ("seg", "flow", "sure_4")
     whole = _compose(model.get_layer("encoder"), model.get_layer("decoder"), keys, "whole")
-    sure = ops.sigmoid(ops.squeeze(whole.output["confidence"], axis=-1))
-    return keras.Model(whole.input, whole.output | {"confidence": sure}, name="flowseg_confident")
+    answers = {key: whole.output[key] for key in ("seg", "flow")}
+    answers["confidence"] = ops.sigmoid(whole.output["sure_4"][..., 2])
+    return keras.Model(whole.input, answers, name="flowseg_confident")
 
 
 def _compose(encoder, decoder, outputs, name):

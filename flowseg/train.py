@@ -28,7 +28,8 @@ from flowseg.model import build_flowseg, freeze_norms, training_model
 
 # Weight of each output's loss; alpha and beta scale them. Coarser flows count less.
 _FLOW_WEIGHTS = {"flow": 1.0, "flow_8": 0.5, "flow_16": 0.25}
-_CONFIDENCE_WEIGHT = 0.2
+# And of the confidence in each step's flow; at coarse steps half a pixel of theirs is right enough.
+_SURE_WEIGHT, _SURE_TOLERANCES = 0.2, {"sure_4": 3.0, "sure_8": 4.0, "sure_16": 8.0}
 
 
 def build_model(args, label_set):
@@ -75,8 +76,8 @@ def compile_model(model, args, label_set):
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness"])
     flow_loss = FlowLoss(args.flow_loss)
     losses = {"seg": SegLoss(), **dict.fromkeys(_FLOW_WEIGHTS, flow_loss)}
-    losses["confidence"] = ConfidenceLoss()
-    weights = {**_FLOW_WEIGHTS, "confidence": _CONFIDENCE_WEIGHT}
+    losses |= {key: ConfidenceLoss(tolerance) for key, tolerance in _SURE_TOLERANCES.items()}
+    weights = {**_FLOW_WEIGHTS, **dict.fromkeys(_SURE_TOLERANCES, _SURE_WEIGHT)}
     weights = {"seg": args.alpha, **{key: args.beta * weight for key, weight in weights.items()}}
     # A loss dict that misses an output would train silently without it.
     if set(losses) != set(training.output):
@@ -180,9 +181,11 @@ def _keep_sample(frames, run_dir):
 
 
 def _every_target(inputs, targets):
-    """The coarser flows, and the confidence in the finest, are held to the same truth."""
-    held = dict.fromkeys((*_FLOW_WEIGHTS, "confidence"), targets["flow"])
-    return inputs, {**targets, **held}
+    """The coarser flows, and the confidence in each, are held to the same truth."""
+    return inputs, {
+        **targets,
+        **dict.fromkeys((*_FLOW_WEIGHTS, *_SURE_TOLERANCES), targets["flow"]),
+    }
 
 
 def _validation_files(patterns):
