@@ -201,6 +201,8 @@ def test_outliers_by_hand():
     flow = np.float32([[[[0, 4], [96, 0], [3, 0], [np.nan, 0], [50, 0]]]])
     found = is_outlier(truth, *end_point_error(truth, flow))
     assert np.asarray(found).tolist() == [[[True, False, False, True, False]]]
+    found = is_outlier(truth, *end_point_error(truth, flow), tolerance=4.0)
+    assert np.asarray(found).tolist() == [[[False, False, False, True, False]]]
 
 
 def test_confidence_loss_by_hand():

@@ -80,15 +80,18 @@ def test_unknown_exchange():
 
 def test_training_form_shares_every_layer(network):
     training = training_model(network)
-    assert set(training.output) == {"seg", "flow", "flow_8", "flow_16", "confidence"}
+    assert set(training.output) == {
+        *("seg", "flow", "flow_8", "flow_16", "sure_4", "sure_8", "sure_16")
+    }
     assert {id(w) for w in training.weights} == {id(w) for w in network.weights}
     pair = frames(40, 72)
     public, private = network(pair), training(pair)
     for key in public:
         np.testing.assert_array_equal(*(ops.convert_to_numpy(x[key]) for x in (public, private)))
     assert private["flow_16"].shape == (1, 40, 72, 2)
-    judged = ops.convert_to_numpy(private["confidence"])
-    np.testing.assert_array_equal(judged[..., :2], ops.convert_to_numpy(public["flow"]))
+    assert private["sure_8"].shape == (1, 40, 72, 3)
+    told = ops.convert_to_numpy(private["sure_4"])
+    np.testing.assert_array_equal(told[..., :2], ops.convert_to_numpy(public["flow"]))
 
 
 def test_confident_form_adds_the_probability_of_the_trained_logit(network):
@@ -96,7 +99,7 @@ def test_confident_form_adds_the_probability_of_the_trained_logit(network):
     told = {k: ops.convert_to_numpy(v) for k, v in confident_model(network)(pair).items()}
     assert set(told) == {"seg", "flow", "confidence"} and told["confidence"].shape == (1, 40, 72)
     np.testing.assert_array_equal(told["flow"], ops.convert_to_numpy(network(pair)["flow"]))
-    logit = ops.convert_to_numpy(training_model(network)(pair)["confidence"])[..., 2]
+    logit = ops.convert_to_numpy(training_model(network)(pair)["sure_4"])[..., 2]
     np.testing.assert_allclose(told["confidence"], 1 / (1 + np.exp(-logit)), atol=1e-5)
 
 
@@ -173,18 +176,18 @@ def test_backbone_weights_from_a_file(tmp_path):
 
 
 def test_flow_is_filled_from_the_trusted_around():
-    fill = FillFlow((3, 9))
+    fill, sure = FillFlow((3, 9)), 20.0
     flow = np.random.default_rng(0).normal(size=(1, 21, 21, 2)).astype("float32")
-    trust = np.ones((1, 21, 21, 1), "float32")
-    np.testing.assert_allclose(ops.convert_to_numpy(fill(flow, trust)), flow, atol=1e-6)
+    logit = np.full((1, 21, 21, 1), sure, "float32")
+    np.testing.assert_allclose(ops.convert_to_numpy(fill(flow, logit)), flow, atol=1e-5)
     # Nothing is trusted but (4, 8) beside pixel (10, 10), and (0, 16) three further on. Of the mean
     # over 3x3 it sees the first, of that over 9x9, which counts an eighth, both:
     # first (1/9 + 1/648) + second 1/648, over 74/648, is (73 first + second) / 74.
-    flow[:], trust[:] = 50, 0
+    flow[:], logit[:] = 50, -sure
     for column, vector in ((11, (4, 8)), (14, (0, 16))):
-        flow[0, 10, column], trust[0, 10, column] = vector, 1
-    filled = ops.convert_to_numpy(fill(flow, trust))[0]
+        flow[0, 10, column], logit[0, 10, column] = vector, sure
+    filled = ops.convert_to_numpy(fill(flow, logit))[0]
     np.testing.assert_allclose(filled[10, 10], [4 * 73 / 74, (8 * 73 + 16) / 74], rtol=2e-3)
     # Where the small square sees neither, the large one decides; what is trusted stays.
     np.testing.assert_allclose(filled[7, 10], [2, 12], rtol=5e-3)
-    np.testing.assert_allclose(filled[10, 14], [0, 16], atol=1e-6)
+    np.testing.assert_allclose(filled[10, 14], [0, 16], atol=1e-5)
