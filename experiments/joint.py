@@ -37,10 +37,10 @@ from flowseg.model import build_flowseg
 VARIANTS = {
     "segmentation only": ("--exchange=none", "--beta=0"),
     "flow only": ("--exchange=none", "--alpha=0"),
-    "joint, no exchange": ("--exchange=none",),
-    "joint, seg to flow": ("--exchange=seg_to_flow",),
-    "joint, flow to seg": ("--exchange=flow_to_seg",),
-    "joint, both": ("--exchange=both",),
+    "no exchange": ("--exchange=none",),
+    "seg to flow": ("--exchange=seg_to_flow",),
+    "flow to seg": ("--exchange=flow_to_seg",),
+    "both": ("--exchange=both",),
 }
 _SCORES = ("seg/miou", "seg/pixel_accuracy", "flow/aepe", "flow/fl_all")
 # What a network of one task is not asked.
@@ -77,7 +77,7 @@ def task_networks(backbone):
         "encoder": encoder,
         "segmentation only": keras.Model(image, alone({"frame1": encoder(image)})),
         "flow only": _flow_network(encoder, decoder),
-        "joint, no exchange": model,
+        "no exchange": model,
         **{
             name: build_flowseg(classes, variant[0].partition("=")[2], backbone)
             for name, variant in list(VARIANTS.items())[3:]
@@ -163,7 +163,7 @@ def main():
     found = {variant: [] for variant in args.variants}
     for seed in args.seeds:
         for variant in args.variants:
-            name = variant.replace(",", "").replace(" ", "_")
+            name = variant.replace(" ", "_")
             folder = Path(args.output) / f"{name}_{seed}"
             found[variant].append(score(folder, variant, seed, args))
     size = args.height, args.width
@@ -171,8 +171,8 @@ def main():
     print(table(found, spent))
     alone = spent["segmentation only"]["ms"] + spent["encoder"]["ms"]
     print(
-        f"{size[0]}x{size[1]}, {args.threads} threads: both {spent['joint, both']['ms']:.1f} ms, "
-        f"{spent['joint, both']['ms'] / alone:.2f} times segmentation alone and another encoder "
+        f"{size[0]}x{size[1]}, {args.threads} threads: both {spent['both']['ms']:.1f} ms, "
+        f"{spent['both']['ms'] / alone:.2f} times segmentation alone and another encoder "
         f"({alone:.1f} ms)"
     )
     everything = {f"{v}/cost/{k}": x for v, own in spent.items() for k, x in own.items()}
