@@ -67,8 +67,11 @@ def score(folder, variant, seed, args):
     return json.loads(done.read_text())
 
 
-def task_networks(backbone):
-    """Variant -> the network that it takes to answer, and "encoder" -> the encoder of one frame."""
+def task_networks(backbone, variants):
+    """Variant -> the network that it takes to answer, and "encoder" -> the encoder of one frame.
+
+    Those of one task are always there.
+    """
     classes, image = len(CITYSCAPES.names), keras.Input((None, None, 3), name="image1")
     model = build_flowseg(classes, "none", backbone)
     encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
@@ -79,8 +82,9 @@ def task_networks(backbone):
         "flow only": _flow_network(encoder, decoder),
         "no exchange": model,
         **{
-            name: build_flowseg(classes, variant[0].partition("=")[2], backbone)
-            for name, variant in list(VARIANTS.items())[3:]
+            name: build_flowseg(classes, VARIANTS[name][0].partition("=")[2], backbone)
+            for name in variants
+            if name not in (*_UNASKED, "no exchange")
         },
     }
 
@@ -98,9 +102,11 @@ def _flow_network(encoder, decoder):
     return keras.Model(images, moves(frames))
 
 
-def costs(backbone, height, width, threads, rounds):
+def costs(backbone, variants, height, width, threads, rounds):
     """Variant (and "encoder") -> {"params", "gflops", "ms"}; height and width: multiples of 32."""
-    networks = task_networks(backbone)
+    wanted = {"encoder", "segmentation only", *variants}
+    every = task_networks(backbone, variants)
+    networks = {name: network for name, network in every.items() if name in wanted}
     data = {
         name: quantized.convert(network, height, width)
         if len(network.inputs) == 1
@@ -129,8 +135,8 @@ def table(found, spent):
         cells = []
         for key in _SCORES:
             values = [scores[key] for scores in runs_ if scores.get(key) is not None]
-            spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-            cells.append(f"{statistics.mean(values):.2f} ± {spread:.2f}" if values else "")
+            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.2f}{spread}" if values else "")
         own = spent[variant]
         cells += [f"{own['params']:.2f}", f"{own['gflops']:.2f}", f"{own['ms']:.1f}"]
         lines.append(" | ".join([f"| {variant}", *cells]) + " |")
@@ -167,14 +173,14 @@ def main():
             folder = Path(args.output) / f"{name}_{seed}"
             found[variant].append(score(folder, variant, seed, args))
     size = args.height, args.width
-    spent = costs(args.backbone, *size, args.threads, args.rounds)
+    spent = costs(args.backbone, args.variants, *size, args.threads, args.rounds)
     print(table(found, spent))
     alone = spent["segmentation only"]["ms"] + spent["encoder"]["ms"]
     print(
-        f"{size[0]}x{size[1]}, {args.threads} threads: both {spent['both']['ms']:.1f} ms, "
-        f"{spent['both']['ms'] / alone:.2f} times segmentation alone and another encoder "
-        f"({alone:.1f} ms)"
+        f"{size[0]}x{size[1]}, {args.threads} threads; segmentation and an encoder: {alone:.1f} ms"
     )
+    for variant in args.variants:
+        print(f"  {variant} takes {spent[variant]['ms'] / alone:.2f} times that")
     everything = {f"{v}/cost/{k}": x for v, own in spent.items() for k, x in own.items()}
     for variant, seeds in found.items():
         for seed, scores in zip(args.seeds, seeds, strict=True):
