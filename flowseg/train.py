@@ -49,11 +49,9 @@ def build_model(args, label_set):
 
 def _start_weights(weights):
     """The network that --weights names, and its classes (None: not known)."""
-    if weights == "pretrained":
-        return runs.load_run(None, weights)[:2]
     path = Path(weights)
     if not path.exists():
-        raise ValueError(f"--weights {path}: neither pretrained, a .keras file, nor a run folder")
+        raise ValueError(f"--weights {path}: neither a .keras file nor a run folder")
     if path.is_dir():
         return runs.load_model(path / runs.WEIGHTS["best"]), runs.load_run_labels(path)
     return runs.load_model(path), None
