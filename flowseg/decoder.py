@@ -34,15 +34,14 @@ EXCHANGES = ("none", "seg_to_flow", "flow_to_seg", "both")
 FLOW_STRIDES = (16, 8, 4)
 # The one layer whose channels are classes.
 SEG_HEAD = "seg_logits"
-# Of the correlation. Two steps where displacements are largest: +-3 px each at stride 16 are 96 px
-# on the image; after them a little is left.
-_RADIUS = {16: 3, 8: 3, 4: 2}
+# Of a flow step, shared by strides 16 and 8, and stride 4's own: the correlation's radius, and the
+# widths of its convolutions. The last of these is that of the hidden state and of what is matched.
+_COARSE, _FINE = (3, (96, 96, 64)), (2, (48, 48, 32))
+# Two steps where displacements are largest: +-3 px each at stride 16 are 96 px on the image.
 _STEPS = {16: 2, 8: 1, 4: 1}
 # How far flow that has no match is filled from, after strides 16 and 8, in their pixels.
 _REACHES = (3, 7, 15)
 _SEG_WIDTH = {32: 128, 16: 128, 8: 96, 4: 64}
-# Of a flow step's convolutions; the last is that of its hidden state and of the features matched.
-_FLOW_WIDTHS = {16: (96, 96, 64), 8: (96, 96, 64), 4: (48, 48, 32)}
 
 
 def build_decoder(feature_shapes, num_classes, exchange="both"):
@@ -72,8 +71,8 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
         }
         for frame in ("frame1", "frame2")
     }
-    coarse = _flow_refiner(16, "flow")
-    refiners = {16: coarse, 8: coarse, 4: _flow_refiner(4, "flow_fine")}
+    coarse = _flow_refiner(*_COARSE, "flow")
+    refiners = {16: coarse, 8: coarse, 4: _flow_refiner(*_FINE, "flow_fine")}
     seg = _seg_top(inputs["frame1"]["stride32"])
     flow = hidden = None
     outputs = {}
@@ -135,14 +134,14 @@ def _hand_over(x, width, name):
     return layers.Conv2D(width, 1, kernel_initializer="zeros", name=name)(x)
 
 
-def _flow_refiner(stride, name):
-    """The layers of one refinement step, made once and shared by all its uses."""
-    radius, widths = _RADIUS[stride], _FLOW_WIDTHS[stride]
+def _flow_refiner(radius, widths, name):
+    """The layers of one refinement step, made once and shared by all its uses; and its widths."""
 
     def conv(width, what, **kwargs):
         return layers.Conv2D(width, 3, padding="same", name=f"{name}_{what}", **kwargs)
 
     return {
+        "widths": widths,
         "cost": CostVolume(radius, name=f"{name}_cost"),
         "match": SoftArgmax(radius, dtype="float32", name=f"{name}_match"),
         "conv1": conv(widths[0], "conv1"),
@@ -159,7 +158,7 @@ def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
 
     And the logit of the flow's being right.
     """
-    widths = _FLOW_WIDTHS[stride]
+    widths = refine["widths"]
     side = layers.Conv2D(widths[2], 1, name=f"flow_{stride}_side")
     context, other = side(features1), side(features2)
     units = UnitFeatures(name=f"flow_{stride}_units")

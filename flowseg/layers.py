@@ -169,13 +169,15 @@ class FillFlow(layers.Layer):
     def call(self, flow, logit):
         logit = ops.stop_gradient(ops.cast(logit, "float32"))
         trust = ops.sigmoid(logit * self.sharpness + self.offset)
-        trusted = ops.concatenate([flow * trust, trust], axis=-1)
+        # Where nothing at all is trusted, the plain mean.
+        weight = trust + 1e-7
+        trusted = ops.concatenate([flow * weight, weight], axis=-1)
         means = [
             ops.average_pool(trusted, reach, 1, "same", data_format="channels_last") / 8**i
             for i, reach in enumerate(self.reaches)
         ]
         total = sum(means)
-        around = total[..., :2] / (total[..., 2:] + 1e-6)
+        around = total[..., :2] / total[..., 2:]
         return trust * flow + (1 - trust) * around
 
     def compute_output_shape(self, flow_shape, logit_shape):

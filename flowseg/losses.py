@@ -38,15 +38,15 @@ def end_point_error(truth, flow):
 
 
 def is_outlier(truth, error, valid, tolerance=3.0):
-    """(B, H, W) bool: valid, and wrong by over 3 px and over 5 % of the true magnitude.
+    """(B, H, W) bool: valid, and wrong by over `tolerance` px and 5 % of the true magnitude.
 
-    (KITTI 2015 development kit, evaluate_scene_flow.cpp.) An answer that is no number is wrong.
+    (KITTI 2015 development kit, evaluate_scene_flow.cpp: 3 px.) What is no number is wrong.
 
     Args:
         truth: (B, H, W, 3) (u, v, valid) in pixels.
         error: (B, H, W), as `end_point_error` gives.
         valid: (B, H, W) bool, likewise.
-        tolerance: another number of pixels.
+        tolerance: in pixels.
     """
     truth = ops.where(valid[..., None], ops.cast(truth, "float32")[..., :2], 0.0)
     magnitude = ops.sqrt(ops.sum(ops.square(truth), axis=-1))

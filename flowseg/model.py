@@ -54,7 +54,12 @@ def confident_model(model):
 
     It is the probability that the flow is right by KITTI's rule (within 3 px or 5 %); low where
     things are hidden in the second frame, leave the picture or have no texture.
+
+    Raises:
+        ValueError: a network of before there was confidence.
     """
+    if "sure_4" not in model.get_layer("decoder").output:
+        raise ValueError("this network was made before flow had a confidence: train it anew")
     keys = ("seg", "flow", "sure_4")
     whole = _compose(model.get_layer("encoder"), model.get_layer("decoder"), keys, "whole")
     answers = {key: whole.output[key] for key in ("seg", "flow")}

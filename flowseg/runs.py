@@ -61,7 +61,8 @@ class Run(NamedTuple):
     def predict_confidence(self, image1, image2, scale=1.0):
         """(H, W) float32, 0..1: the probability that `predict`'s flow is right.
 
-        A pass of its own; `model.confident_model` gives all three answers in one.
+        That is within 3 px, of the resized frames, or 5 %. For one pair: the network is composed
+        anew and run again. For many, `model.confident_model` gives all three answers in one pass.
         """
         sure = _ask(confident_model(self.model), image1, image2, scale)["confidence"]
         return _resize(sure[..., None], image1.shape[:2])[..., 0]

@@ -41,7 +41,7 @@ def kitti_records(kitti_folder, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained_run(kitti_records, tmp_path_factory):
-    """Run folder of the full KITTI recipe after two steps on the made-up records.
+    """Run folder of the KITTI recipe after two steps on the made-up records, by small crops.
 
     Not to be changed. Tests that ask a network about pictures take it; what it knows is nothing.
     """

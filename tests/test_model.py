@@ -1,8 +1,11 @@
 """The network: shapes, invariants, saving; on small inputs and random weights."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from flowseg import backbones
@@ -101,6 +104,13 @@ def test_confident_form_adds_the_probability_of_the_trained_logit(network):
     np.testing.assert_array_equal(told["flow"], ops.convert_to_numpy(network(pair)["flow"]))
     logit = ops.convert_to_numpy(training_model(network)(pair)["sure_4"])[..., 2]
     np.testing.assert_allclose(told["confidence"], 1 / (1 + np.exp(-logit)), atol=1e-5)
+    encoder, decoder = network.get_layer("encoder"), network.get_layer("decoder")
+    answers = {key: decoder.output[key] for key in ("seg", "flow")}
+    older = SimpleNamespace(
+        get_layer={"encoder": encoder, "decoder": keras.Model(decoder.input, answers)}.get
+    )
+    with pytest.raises(ValueError, match="before flow had a confidence"):
+        confident_model(older)
 
 
 def test_encoder_sees_rgb_normalised_as_the_imagenet_weights_want(network):
@@ -191,3 +201,27 @@ def test_flow_is_filled_from_the_trusted_around():
     # Where the small square sees neither, the large one decides; what is trusted stays.
     np.testing.assert_allclose(filled[7, 10], [2, 12], rtol=5e-3)
     np.testing.assert_allclose(filled[10, 14], [0, 16], atol=1e-5)
+    # Where nothing is trusted, the plain mean: of one motion, that motion.
+    flow[:], logit[:] = (10, -3), -sure
+    np.testing.assert_allclose(ops.convert_to_numpy(fill(flow, logit)), flow, rtol=1e-3)
+
+
+def test_the_flow_loss_teaches_how_sharp_trust_is_and_not_the_logit():
+    rng = np.random.default_rng(0)
+    flow, logit = (tf.constant(rng.normal(size=(1, 9, 9, n)), tf.float32) for n in (2, 1))
+    fill = FillFlow((3, 7))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch((flow, logit))
+        loss = tf.reduce_sum(fill(flow, logit) ** 2)
+    assert tape.gradient(loss, logit) is None
+    for taught in (flow, *(weight.value for weight in fill.trainable_weights)):
+        assert np.abs(tape.gradient(loss, taught)).max() > 1e-3
+
+
+def test_coarse_flow_goes_on_filled_and_is_judged_as_it_was_matched(network):
+    told = training_model(network)(frames(64, 96))
+    for stride in (16, 8):
+        matched, filled = (told[f"{name}_{stride}"][..., :2] for name in ("sure", "flow"))
+        apart = np.abs(ops.convert_to_numpy(matched) - ops.convert_to_numpy(filled))
+        # A mean over the surroundings: other than what it is the mean of, but like it.
+        assert 1e-3 < apart.max() < np.abs(matched).max()

@@ -46,7 +46,7 @@ def test_run_folder_holds_what_the_contract_names(trained_run):
         *("metrics.json", "history.csv", "tensorboard", *runs.SAMPLE.values()),
     }
     text = (trained_run / "flags.txt").read_text().splitlines()
-    assert "--steps=2" in text and "--height=320" in text and f"--run_dir={trained_run}" in text
+    assert "--steps=2" in text and "--height=96" in text and f"--run_dir={trained_run}" in text
     scores = json.loads((trained_run / "metrics.json").read_text())
     assert scores["step"] == 2 and scores["validated"]
     assert 0 <= scores["seg/miou"] <= 100 and scores["flow/aepe"] > 0
@@ -76,7 +76,7 @@ def test_the_same_command_says_that_it_is_finished_and_more_steps_resume(trained
     again = ("flowseg.train", "--flagfile", folder / "flags.txt", "--run_dir", folder)
     assert "finished already, 2 steps" in run_command(*again).stdout
     other = run_command(*again, "--height", 64, ok=False).stderr
-    assert "trained with other flags (--height=320, --height=64)" in other
+    assert "trained with other flags (--height=96, --height=64)" in other
     done = run_command(*again, "--steps", 3, "--val_records=", "--pictures", 0)
     assert "resuming after step 2" in done.stdout
     state = json.loads((folder / "checkpoints" / "latest.json").read_text())
@@ -166,6 +166,9 @@ def test_learns_both_tasks_and_alpha_and_beta_weigh_them(kitti_records):
     # alpha * seg + beta * (flow + flow_8 / 2 + flow_16 / 4 + (sure_4 + sure_8 + sure_16) / 5)
     flow = first["flow_loss"] + first["flow_8_loss"] / 2 + first["flow_16_loss"] / 4
     flow += sum(first[f"sure_{stride}_loss"] for stride in (4, 8, 16)) / 5
+    assert {k: v.tolerance for k, v in training.loss.items() if k.startswith("sure")} == {
+        **{"sure_4": 3, "sure_8": 4, "sure_16": 8}
+    }
     assert first["loss"] == pytest.approx(2 * first["seg_loss"] + 0.5 * flow, rel=1e-4)
     assert last["seg_loss"] < 0.6 * first["seg_loss"]
     assert last["flow_loss"] < 0.6 * first["flow_loss"]
