@@ -8,6 +8,7 @@ using Dense Inverse Search, 2016.
 """
 
 import time
+from pathlib import Path
 
 from absl import flags
 
@@ -45,7 +46,7 @@ def dis_flow(grey1, grey2, preset="medium"):
 
 
 def pairs_with_flow(files):
-    """Yields (set/frame id, [grey1, grey2], truth) of each pair with flow.
+    """Yields (folder/frame id, [grey1, grey2], truth) of each pair with flow.
 
     Truth is a dict of `flow` and, where there is such, `flow_noc`.
 
@@ -67,7 +68,8 @@ def pairs_with_flow(files):
             is_flo = fields["flow_format"] == b"flo"
             decode = flow_io.decode_flo if is_flo else flow_io.decode_kitti_flow
             kinds = [key for key in ("flow", "flow_noc") if fields[key]]
-            told = f"{fields['dataset'].decode()}/{fields['frame_id'].decode()}"
+            # Made pairs are named like KITTI's: the folder tells them apart.
+            told = f"{Path(path).parent.name}/{fields['frame_id'].decode()}"
             yield told, greys, {kind: decode(fields[kind], name) for kind in kinds}
 
 
@@ -79,7 +81,7 @@ def score(files, preset="medium"):
         preset: key of PRESETS.
 
     Returns:
-        (per_pair, pooled): {set/frame id: {method: scores}}, sorted, and {method: scores}; the
+        (per_pair, pooled): {folder/frame id: {method: scores}}, sorted, and {method: scores}; the
         scores as `flowseg.evaluate` names them, and for DIS `seconds_per_pair`.
 
     Raises:
@@ -87,11 +89,12 @@ def score(files, preset="medium"):
     """
     pooled = {method: _Scores() for method in METHODS}
     per_pair = {}
-    total = records.count(files)
-    for name, greys, truth in tqdm(pairs_with_flow(files), unit="pair", total=total, disable=None):
+    for name, greys, truth in tqdm(pairs_with_flow(files), unit="pair", disable=None):
         begin = time.perf_counter()
         found = dis_flow(*greys, preset)
         seconds = time.perf_counter() - begin
+        if name in per_pair:
+            raise ValueError(f"{name}: two pairs of this name: score their sets one by one")
         per_pair[name] = {}
         for method, flow in (("zero", np.zeros_like(found)), ("dis", found)):
             alone = _Scores()

@@ -1,7 +1,8 @@
-r"""Do the two tasks help each other? Joint networks beside networks of one task, in one table.
+"""Do the two tasks help each other? Joint networks beside networks of one task, in one table.
 
-python -m experiments.joint --recipe experiments/joint.flags --train_records 'GLOB' \
-    --val_records 'GLOB' --output DIR [--seeds 0,1,2] [--train_flag FLAG ...]
+    python -m experiments.joint --train_records GLOB --val_records GLOB --output DIR
+
+(further flags: --help; the recipe is experiments/joint.flags unless --recipe names another.)
 
 Every variant is trained once a seed: equal steps, data, augmentation draws and encoder; the last
 weights are scored on the validation records. Finished trainings are kept: the same command goes on
@@ -30,6 +31,7 @@ from experiments import cost
 from experiments import quantized_encoder as quantized
 from export import tflite
 from flowseg import evaluate, records, runs
+from flowseg.backbones import BACKBONES, STRIDES
 from flowseg.decoder import FLOW_STRIDES
 from flowseg.labels import CITYSCAPES
 from flowseg.model import build_flowseg
@@ -51,20 +53,27 @@ def score(folder, variant, seed, args):
     """Train one variant with one seed (unless that is done) and score it; dict of scores.
 
     Raises:
-        ValueError: the training failed.
+        ValueError: the training failed; or what stands in the folder was asked otherwise.
     """
-    done = folder / "scores.json"
-    if not done.is_file():
-        command = [sys.executable, "-m", "flowseg.train", f"--flagfile={args.recipe}"]
-        command += [f"--run_dir={folder}", f"--train_records={','.join(args.train_records)}"]
-        command += [f"--seed={seed}", "--val_records=", *VARIANTS[variant], *args.train_flag]
-        if subprocess.run(command).returncode:
-            raise ValueError(f"{folder}: the training failed (its reason stands above)")
-        run = runs.load_run(folder, "last")
-        scores, _ = evaluate.evaluate(run, records.match_files(*args.val_records))
-        unasked = _UNASKED.get(variant, "none")
-        runs.write_json(done, {k: v for k, v in scores.items() if not k.startswith(unasked)})
-    return json.loads(done.read_text())
+    trained = [f"--flagfile={args.recipe}", f"--train_records={','.join(args.train_records)}"]
+    trained += [f"--backbone={args.backbone}", f"--seed={seed}", "--val_records="]
+    trained += [*VARIANTS[variant], *args.train_flag]
+    asked = {"trained": " ".join(trained), "scored_on": ",".join(args.val_records)}
+    path = folder / "scores.json"
+    if path.is_file():
+        done = json.loads(path.read_text())
+        if {key: done[key] for key in asked} != asked:
+            raise ValueError(f"{path}: of other flags or records: give another --output")
+        return done
+    command = [sys.executable, "-m", "flowseg.train", f"--run_dir={folder}", *trained]
+    if subprocess.run(command).returncode:
+        raise ValueError(f"{folder}: the training failed (its reason stands above)")
+    run = runs.load_run(folder, "last")
+    scores, _ = evaluate.evaluate(run, records.match_files(*args.val_records))
+    unasked = _UNASKED.get(variant)
+    scores = {k: v for k, v in scores.items() if not (unasked and k.startswith(unasked))}
+    runs.write_json(path, asked | scores)
+    return scores
 
 
 def task_networks(backbone, variants):
@@ -152,7 +161,7 @@ def define_flags():
     flags.DEFINE_list("seeds", ["0", "1", "2"], "One training a variant and seed.")
     flags.DEFINE_list("variants", list(VARIANTS), "Which variants.")
     flags.DEFINE_multi_string("train_flag", [], "Further flag of flowseg.train; repeat it.")
-    flags.DEFINE_string("backbone", "efficientnet_lite0", "Encoder whose cost is told.")
+    flags.DEFINE_enum("backbone", "efficientnet_lite0", BACKBONES, "The encoder.")
     flags.DEFINE_integer("height", 128, "Rows at which cost is measured, a multiple of 32.", 32)
     flags.DEFINE_integer("width", 416, "Columns, a multiple of 32.", 32)
     flags.DEFINE_integer("threads", 2, "Threads of LiteRT.", 1)
@@ -165,15 +174,18 @@ def main():
     unknown = set(args.variants) - set(VARIANTS)
     if unknown:
         raise ValueError(f"--variants: {sorted(unknown)}: not among {', '.join(VARIANTS)}")
+    size = args.height, args.width
+    if any(side % STRIDES[-1] for side in size):
+        raise ValueError(f"--height and --width: {size} are not multiples of {STRIDES[-1]}")
+    # Files of the networks first: what is missing for them is told before hours of training.
     tf.config.set_visible_devices([], "GPU")
+    spent = costs(args.backbone, args.variants, *size, args.threads, args.rounds)
     found = {variant: [] for variant in args.variants}
     for seed in args.seeds:
         for variant in args.variants:
             name = variant.replace(" ", "_")
             folder = Path(args.output) / f"{name}_{seed}"
             found[variant].append(score(folder, variant, seed, args))
-    size = args.height, args.width
-    spent = costs(args.backbone, args.variants, *size, args.threads, args.rounds)
     print(table(found, spent))
     alone = spent["segmentation only"]["ms"] + spent["encoder"]["ms"]
     print(
@@ -184,7 +196,7 @@ def main():
     everything = {f"{v}/cost/{k}": x for v, own in spent.items() for k, x in own.items()}
     for variant, seeds in found.items():
         for seed, scores in zip(args.seeds, seeds, strict=True):
-            everything |= {f"{variant}/{seed}/{key}": value for key, value in scores.items()}
+            everything |= {f"{variant}/{seed}/{k}": scores[k] for k in _SCORES if k in scores}
     runs.write_json(Path(args.output) / "scores.json", everything)
 
 

@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -82,7 +83,9 @@ def test_command(files, tmp_path):
     )
     lines = done.stdout.splitlines()
     assert lines[0].startswith("| pair | flow | AEPE (px) | Fl-all (%) |")
-    assert lines[2].startswith("| kitti/000000_10 | zero | 5.000 | 100.000 |")
+    assert lines[2].startswith(
+        f"| {Path(files[0]).parent.name}/000000_10 | zero | 5.000 | 100.000 |"
+    )
     assert re.match(r"\| all 2 \| zero \| 4.000 \| 66.667 \|.* - \|$", lines[6])
     scores = json.loads((tmp_path / "m.json").read_text())
     assert scores["zero/flow/aepe"] == pytest.approx(4)
@@ -109,6 +112,12 @@ def test_errors(kitti_folder, tmp_path):
     write_pair(tmp_path, 0, (small, small), np.ones((8, 8, 2)), np.ones((8, 8), bool))
     with pytest.raises(ValueError, match="DIS cannot take frames of 8x8 px"):
         dis_flow.score(convert(tmp_path, tmp_path / "small"))
+    write_pair(tmp_path / "k", 0, moved((3, 4), 0), np.ones((96, 160, 2)), np.ones((96, 160), bool))
+    twice = convert(tmp_path / "k", tmp_path / "a/same") + convert(
+        tmp_path / "k", tmp_path / "b/same"
+    )
+    with pytest.raises(ValueError, match="same/000000_10: two pairs of this name"):
+        dis_flow.score(twice)
     done = run_command("experiments.dis_flow", "--records", tmp_path / "nowhere", ok=False)
     assert "no record files match" in done.stderr
 
@@ -119,10 +128,12 @@ def test_real_kitti(samples, tmp_path):
         ("000002_10", (0.97, 6.7), 12.9),
         ("000003_10", (1.99, 14.6), 14.5),
     ):
-        found = per_pair[f"kitti/{name}"]["dis"]
+        found = per_pair[f"{tmp_path.name}/{name}"]["dis"]
         assert found["flow/aepe"] == pytest.approx(dis[0], abs=0.1)
         assert found["flow/fl_all"] == pytest.approx(dis[1], abs=0.6)
-        assert per_pair[f"kitti/{name}"]["zero"]["flow/aepe"] == pytest.approx(zero, abs=0.1)
+        assert per_pair[f"{tmp_path.name}/{name}"]["zero"]["flow/aepe"] == pytest.approx(
+            zero, abs=0.1
+        )
     assert pooled["dis"]["flow/aepe_noc"] < pooled["dis"]["flow/aepe"]
 
 

@@ -1,6 +1,7 @@
 """Joint against separate: what each network is charged for, and the table."""
 
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -43,14 +44,25 @@ def test_table_by_hand():
 
 
 def test_a_finished_training_is_not_repeated(tmp_path):
-    (tmp_path / "scores.json").write_text(json.dumps({"seg/miou": 1.5}))
-    assert joint.score(tmp_path, "both", 0, None) == {"seg/miou": 1.5}
+    args = SimpleNamespace(
+        recipe="r.flags", train_records=["a"], val_records=["b", "c"], train_flag=["--steps=1"]
+    )
+    args.backbone = BACKBONE
+    trained = f"--flagfile=r.flags --train_records=a --backbone={BACKBONE} --seed=0 --val_records="
+    trained += " --exchange=both --steps=1"
+    done = {"trained": trained, "scored_on": "b,c", "seg/miou": 1.5}
+    (tmp_path / "scores.json").write_text(json.dumps(done))
+    assert joint.score(tmp_path, "both", 0, args) == done
+    args.train_flag = ["--steps=2"]
+    with pytest.raises(ValueError, match="other flags or records"):
+        joint.score(tmp_path, "both", 0, args)
 
 
 def test_command(kitti_records, tmp_path):
     sets = ("--train_records", kitti_records / "train-*", "--val_records", kitti_records / "val-*")
     command = ("experiments.joint", *sets, "--output", tmp_path)
     assert "sideways" in run_command(*command, "--variants", "sideways", ok=False).stderr
+    assert "multiples of 32" in run_command(*command, "--height", 65, ok=False).stderr
     told = run_command(
         *(*command, "--variants", "flow only", "--seeds", 3, "--rounds", 1),
         *("--height", 64, "--width", 96, "--train_flag=--steps=2", "--train_flag=--batch_size=1"),
@@ -67,5 +79,6 @@ def test_command(kitti_records, tmp_path):
 
 @pytest.mark.parametrize("variant", joint.VARIANTS)
 def test_variants_differ_in_the_loss_and_the_exchange_alone(variant):
-    names = {flag.partition("=")[0] for flag in joint.VARIANTS[variant]}
-    assert names <= {"--exchange", "--alpha", "--beta"} and "--exchange" in names
+    left_out = {"segmentation only": ("--beta=0",), "flow only": ("--alpha=0",)}
+    exchange, *losses = joint.VARIANTS[variant]
+    assert exchange.startswith("--exchange=") and tuple(losses) == left_out.get(variant, ())
