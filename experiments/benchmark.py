@@ -62,7 +62,7 @@ def benchmark(args):
 
     model = train.build_model(args, label_set)
     joint = train.compile_model(model, args, label_set)
-    targets = {**targets, "flow_8": targets["flow"], "flow_16": targets["flow"]}
+    inputs, targets = train.every_target(inputs, targets)
     bare = encoder_step(model.get_layer("encoder"))
     both = tf.concat([inputs["image1"], inputs["image2"]], 0)
     steps = {

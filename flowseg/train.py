@@ -130,9 +130,9 @@ def train(args, run_dir):
         )
         validation = None
         if val_files:
-            validation = data.validation_data(val_files, label_set).map(_every_target)
+            validation = data.validation_data(val_files, label_set).map(every_target)
         training.fit(
-            batches.map(_every_target),
+            batches.map(every_target),
             shuffle=False,
             initial_epoch=state["epoch"],
             epochs=state["epoch"] + math.ceil(remaining / steps_per_epoch),
@@ -172,12 +172,10 @@ def _keep_sample(frames, run_dir):
         pictures.write_png(run_dir / name, frame[key])
 
 
-def _every_target(inputs, targets):
-    """The coarser flows, and the confidence in each, are held to the same truth."""
-    return inputs, {
-        **targets,
-        **dict.fromkeys((*_FLOW_WEIGHTS, *_SURE_TOLERANCES), targets["flow"]),
-    }
+def every_target(inputs, targets):
+    """Targets of `training_model`: coarser flows and confidences are held to the flow's truth."""
+    held = dict.fromkeys((*_FLOW_WEIGHTS, *_SURE_TOLERANCES), targets["flow"])
+    return inputs, {**targets, **held}
 
 
 def _validation_files(patterns):

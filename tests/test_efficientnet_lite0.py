@@ -196,9 +196,9 @@ def one_step(frozen):
     before = {w.path: keras.ops.convert_to_numpy(w) for w in training.weights}
     rng = np.random.default_rng(0)
     image = rng.uniform(0, 255, (2, 32, 64, 3)).astype("float32")
-    truth = dict.fromkeys(("flow", "flow_8", "flow_16"), np.ones((2, 32, 64, 3), "float32"))
-    truth["seg"] = rng.integers(0, 11, (2, 32, 64))
-    training.train_on_batch({"image1": image, "image2": image[::-1]}, truth)
+    truth = {"flow": np.ones((2, 32, 64, 3), "float32"), "seg": rng.integers(0, 11, (2, 32, 64))}
+    pair = {"image1": image, "image2": image[::-1]}
+    training.train_on_batch(*train.every_target(pair, truth))
     return training, before
 
 

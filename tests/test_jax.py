@@ -29,7 +29,7 @@ batches = data.training_data([files], CITYSCAPES, height=64, width=96, batch_siz
                              steps_per_epoch=1, strength=data.augment.Augmentation(colour=1.0))
 inputs, targets = next(batches.as_numpy_iterator())
 before = training.get_weights()
-logs = training.fit(batches.map(train._every_target), steps_per_epoch=1, verbose=0).history
+logs = training.fit(batches.map(train.every_target), steps_per_epoch=1, verbose=0).history
 moved = sum(not np.array_equal(a, b) for a, b in zip(before, training.get_weights()))
 told = {"backend": keras.backend.backend(), "moved": moved}
 told |= {f"mean {k}": float(np.mean(v)) for k, v in {**inputs, **targets}.items()}

@@ -157,7 +157,7 @@ def test_learns_both_tasks_and_alpha_and_beta_weigh_them(kitti_records):
     batches = data.training_data(
         files, CITYSCAPES, height=64, width=96, batch_size=2, steps_per_epoch=9
     )
-    batch = next(batches.map(train._every_target).as_numpy_iterator())
+    batch = next(batches.map(train.every_target).as_numpy_iterator())
     args = flags(alpha=2.0, beta=0.5)
     model = train.build_model(args, CITYSCAPES)
     training = train.compile_model(model, args, CITYSCAPES)
