@@ -41,7 +41,9 @@ def kitti_records(kitti_folder, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained_run(kitti_records, tmp_path_factory):
-    """Run folder of the KITTI recipe after two steps on the made-up records, by small crops.
+    """Run folder of the KITTI recipe after two steps on the made-up records.
+
+    By small crops and the small encoder, which saves minutes.
 
     Not to be changed. Tests that ask a network about pictures take it; what it knows is nothing.
     """
@@ -49,7 +51,7 @@ def trained_run(kitti_records, tmp_path_factory):
     run_command(
         *("flowseg.train", "--flagfile", "experiments/kitti.flags"),
         *("--steps", 2, "--batch_size", 1, "--run_dir", folder, "--pictures", 1),
-        *("--height", 96, "--width", 160),
+        *("--height", 96, "--width", 160, "--backbone", "efficientnet_lite0"),
         *("--train_records", kitti_records / "train-*", "--val_records", kitti_records / "val-*"),
     )
     return folder
