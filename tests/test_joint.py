@@ -1,6 +1,7 @@
 """Joint against separate: what each network is charged for, and the table."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import keras
@@ -58,23 +59,45 @@ def test_a_finished_training_is_not_repeated(tmp_path):
         joint.score(tmp_path, "both", 0, args)
 
 
-def test_command(kitti_records, tmp_path):
-    sets = ("--train_records", kitti_records / "train-*", "--val_records", kitti_records / "val-*")
-    command = ("experiments.joint", *sets, "--output", tmp_path)
+def test_trains_as_the_variant_says_and_scores_its_task_alone(
+    trained_run, kitti_records, tmp_path, monkeypatch
+):
+    asked = []
+
+    def train(command):
+        """Stands in for minutes of `flowseg.train`: a run folder is there after it."""
+        asked.append(command)
+        folder = next(flag for flag in command if flag.startswith("--run_dir="))
+        shutil.copytree(trained_run, folder.partition("=")[2])
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(joint.subprocess, "run", train)
+    args = SimpleNamespace(recipe="r.flags", backbone=BACKBONE, train_flag=["--steps=2"])
+    args.train_records, args.val_records = ["a", "b"], [str(kitti_records / "val-*")]
+    scores = joint.score(tmp_path / "run", "flow only", 3, args)
+    assert asked[0][1:3] == ["-m", "flowseg.train"]
+    assert {"--flagfile=r.flags", "--train_records=a,b", "--alpha=0", "--exchange=none"} <= set(
+        asked[0]
+    )
+    assert asked[0][-1] == "--steps=2" and "--seed=3" in asked[0]
+    assert scores["flow/aepe"] > 0 and not any(key.startswith("seg/") for key in scores)
+    # The second time nothing is trained.
+    again = joint.score(tmp_path / "run", "flow only", 3, args)
+    assert len(asked) == 1 and again["flow/aepe"] == scores["flow/aepe"]
+
+
+def test_costs_are_told_of_what_is_asked():
+    spent = joint.costs(BACKBONE, ["flow only"], 32, 64, 1, 1)
+    assert set(spent) == {"encoder", "segmentation only", "flow only"}
+    assert spent["encoder"]["gflops"] < spent["segmentation only"]["gflops"]
+    assert all(own["ms"] > 0 for own in spent.values())
+
+
+def test_command_refuses_what_would_fail_after_hours(tmp_path):
+    command = ("experiments.joint", "--train_records", "a", "--val_records", "b")
+    command += ("--output", tmp_path)
     assert "sideways" in run_command(*command, "--variants", "sideways", ok=False).stderr
     assert "multiples of 32" in run_command(*command, "--height", 65, ok=False).stderr
-    told = run_command(
-        *(*command, "--variants", "flow only", "--seeds", 3, "--rounds", 1),
-        *("--height", 64, "--width", 96, "--train_flag=--steps=2", "--train_flag=--batch_size=1"),
-        *("--train_flag=--height=32", "--train_flag=--width=64", "--train_flag=--warmup_steps=0"),
-    ).stdout
-    row = next(line for line in told.splitlines() if line.startswith("| flow only |"))
-    assert row.split("|")[2].strip() == "" and float(row.split("|")[4]) > 0
-    scores = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["flow only/3/flow/aepe"] > 0 and scores["flow only/cost/ms"] > 0
-    assert not any("seg/miou" in key for key in scores)
-    flags = (tmp_path / "flow_only_3" / "flags.txt").read_text().splitlines()
-    assert {"--alpha=0.0", "--exchange=none", "--seed=3"} <= set(flags)
 
 
 @pytest.mark.parametrize("variant", joint.VARIANTS)
