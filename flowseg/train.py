@@ -41,14 +41,22 @@ def build_model(args, label_set):
     if args.freeze_norms:
         freeze_norms(model.get_layer("encoder"))
     if args.weights:
-        path = Path(args.weights)
-        if not path.exists():
-            raise ValueError(f"--weights {path}: neither a .keras file nor a run folder")
-        source = runs.load_model(path / runs.WEIGHTS["best"] if path.is_dir() else path)
+        source, classes = _start_weights(args.weights)
         # A file without its run's classes is taken for the same classes if there are as many.
-        same = not path.is_dir() or runs.load_run_labels(path) == label_set
-        restore.copy_weights(source, model, same)
+        restore.copy_weights(source, model, same_classes=classes in (None, label_set))
     return model
+
+
+def _start_weights(weights):
+    """The network that --weights names, and its classes (None: not known)."""
+    if weights == "pretrained":
+        return runs.load_run(None, weights)[:2]
+    path = Path(weights)
+    if not path.exists():
+        raise ValueError(f"--weights {path}: neither pretrained, a .keras file, nor a run folder")
+    if path.is_dir():
+        return runs.load_model(path / runs.WEIGHTS["best"]), runs.load_run_labels(path)
+    return runs.load_model(path), None
 
 
 def compile_model(model, args, label_set):

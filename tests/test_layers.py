@@ -24,6 +24,7 @@ FLOORS = (
         "model",
         "losses",
         "metrics",
+        "pretrained",
     },
     {
         "commands",
@@ -47,6 +48,7 @@ KERAS_ONLY = {
     "efficientnet_lite0",
     "decoder",
     "model",
+    "pretrained",
     "losses",
     "metrics",
     "flow_ops",
