@@ -2,6 +2,8 @@
 # Another interpreter: make setup PYTHON=python3.12
 
 PYTHON ?= python3
+# Tests run in so many processes; more than two want 3 GB of memory each.
+WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -22,11 +24,11 @@ $(STAMP): requirements.lock setup.py
 	@touch $@
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-all: setup  ## run every test; installs PyTorch (3 GB) to judge the edge encoder by
 	$(BIN)/python -m pip install -r requirements-torch.lock
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m ''
 
 demo: setup  ## run the demo; DATA=folder gives it your own data
 	$(BIN)/python -m experiments.demo $(if $(DATA),--source "$(DATA)")

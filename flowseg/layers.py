@@ -61,7 +61,8 @@ class UnitFeatures(layers.Layer):
     """
 
     def call(self, x):
-        mean, variance = ops.moments(ops.cast(x, "float32"), axes=(1, 2), keepdims=True)
+        x = ops.cast(x, "float32")
+        mean, variance = ops.moments(x, axes=(1, 2), keepdims=True)
         x = (x - mean) * ops.rsqrt(variance + 1e-5)
         return x * ops.rsqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-5)
 

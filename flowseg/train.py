@@ -32,8 +32,24 @@ _FLOW_WEIGHTS = {"flow": 1.0, "flow_8": 0.5, "flow_16": 0.25}
 _SURE_WEIGHT, _SURE_TOLERANCES = 0.2, {"sure_4": 3.0, "sure_8": 4.0, "sure_16": 8.0}
 
 
-def build_model(args, label_set):
-    """The public network, with the start weights that the flags ask for."""
+def build_models(args, label_set):
+    """The public network, with the start weights that the flags ask for, and the one to train.
+
+    They are one model, or, with --precision bfloat16, the second computes in bfloat16 on weights
+    of its own in float32: what is saved for use never depends on what it was trained with.
+    """
+    model = _build(args, label_set)
+    if args.precision == "float32":
+        return model, model
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        return model, _build(args, label_set)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _build(args, label_set):
     # Not 0: under a global seed of 0 TensorFlow's Dataset.shuffle takes no seed that is a tensor.
     keras.utils.set_random_seed(args.seed + 1)
     classes = len(label_set.names)
@@ -111,8 +127,8 @@ def train(args, run_dir):
     if remaining <= 0:
         print(f"{run_dir}: finished already, {state['step']} steps")
         return
-    model = build_model(args, label_set)
-    training = compile_model(model, args, label_set)
+    model, trained = build_models(args, label_set)
+    training = compile_model(trained, args, label_set)
     if state["step"]:
         print(f"{run_dir}: resuming after step {state['step']}")
         restore.load_state(training, run_dir / "checkpoints" / state["file"])
@@ -147,6 +163,7 @@ def train(args, run_dir):
             steps_per_epoch=steps_per_epoch,
             validation_data=validation,
             callbacks=[
+                callbacks.CopyWeights(trained, model),
                 callbacks.TensorBoard(run_dir, model, label_set, drawn.take(args.pictures)),
                 keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=state["step"] > 0),
                 callbacks.Checkpoint(run_dir, model, args.best_metric, state["best"]),

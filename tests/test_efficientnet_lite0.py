@@ -190,8 +190,9 @@ def one_step(frozen):
     args = SimpleNamespace(steps=10, warmup_steps=0, learning_rate=1e-2, weight_decay=1e-4)
     args.clip_norm, args.flow_loss, args.alpha, args.beta = 1.0, "log", 1.0, 1.0
     args.seed, args.exchange, args.weights, args.freeze_norms = 0, "both", None, frozen
+    args.precision = "float32"
     args.backbone, args.backbone_weights = "efficientnet_lite0", "none"
-    training = train.compile_model(train.build_model(args, CAMVID), args, CAMVID)
+    training = train.compile_model(train.build_models(args, CAMVID)[1], args, CAMVID)
     training.run_eagerly = True  # one step is not worth tracing
     before = {w.path: keras.ops.convert_to_numpy(w) for w in training.weights}
     rng = np.random.default_rng(0)

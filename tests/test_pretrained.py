@@ -5,7 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from flowseg import pretrained
+from experiments import pack_weights
+from flowseg import pretrained, runs
 from flowseg.model import build_flowseg
 from tests.conftest import run_command
 
@@ -76,3 +77,31 @@ def test_one_of_run_and_pretrained(tmp_path):
     for chosen in ((), ("--run_dir", tmp_path, "--weights", "pretrained")):
         error = run_command("flowseg.predict", *frames, *chosen, ok=False).stderr
         assert "--run_dir" in error and "--weights pretrained" in error
+
+
+def test_a_run_is_packed(trained_run, tmp_path):
+    done = run_command(
+        *("experiments.pack_weights", "--run_dir", trained_run, "--output", tmp_path / "packed")
+    )
+    assert "efficientnet_lite0" in done.stdout and "of labels equal" in done.stdout
+    names = {path.name for path in (tmp_path / "packed").iterdir()}
+    assert names == {
+        *("weights.npz", "network.json", "label_set.json"),
+        *("sample_image1.png", "sample_image2.png"),
+    }
+    label_set = runs.load_run_labels(tmp_path / "packed")
+    packed = pretrained.read_network(tmp_path / "packed", len(label_set.names))
+    own = runs.load_run(trained_run)
+    assert label_set == own.label_set
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.float32)
+    ours, theirs = (
+        runs.Run(model, label_set).predict(image, image[::-1]) for model in (own.model, packed)
+    )
+    assert np.abs(ours[1] - theirs[1]).max() < 0.1
+    # Another backbone in flags.txt than in the file: refused, and nothing written.
+    other = shutil.copytree(trained_run, tmp_path / "other")
+    text = (other / "flags.txt").read_text()
+    (other / "flags.txt").write_text(text.replace("efficientnet_lite0", "resnet50"))
+    with pytest.raises(ValueError, match="resnet50"):
+        pack_weights.pack(runs.load_run(other), tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()

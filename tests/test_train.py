@@ -22,7 +22,7 @@ from tests.conftest import ROOT, run_command
 def flags(**changes):
     """What `define_training_flags` gives, small."""
     defaults = dict(label_set="cityscapes", weights=None, backbone_weights="none", exchange="both")
-    defaults |= dict(backbone="resnet50", freeze_norms=False)
+    defaults |= dict(backbone="resnet50", freeze_norms=False, precision="float32")
     defaults |= dict(steps=20, steps_per_epoch=10, batch_size=2, height=64, width=96, seed=0)
     defaults |= dict(alpha=1.0, beta=1.0, flow_loss="log", learning_rate=1e-3, warmup_steps=2)
     defaults |= dict(weight_decay=1e-4, clip_norm=1.0, train_records=[], val_records=[])
@@ -90,7 +90,7 @@ def test_resume_takes_up_weights_and_optimizer(trained_run):
     args = parse("--flagfile", trained_run / "flags.txt", "--steps", 9)
     state = restore.read_state(trained_run, args, CITYSCAPES)
     assert (state["step"], state["epoch"]) == (2, 1) and state["best"] > 0
-    training = train.compile_model(train.build_model(args, CITYSCAPES), args, CITYSCAPES)
+    training = train.compile_model(train.build_models(args, CITYSCAPES)[1], args, CITYSCAPES)
     restore.load_state(training, trained_run / "checkpoints" / state["file"])
     saved = keras.saving.load_model(trained_run / "checkpoints" / state["file"])
     assert int(training.optimizer.iterations) == 2
@@ -159,7 +159,7 @@ def test_learns_both_tasks_and_alpha_and_beta_weigh_them(kitti_records):
     )
     batch = next(batches.map(train.every_target).as_numpy_iterator())
     args = flags(alpha=2.0, beta=0.5)
-    model = train.build_model(args, CITYSCAPES)
+    model = train.build_models(args, CITYSCAPES)[1]
     training = train.compile_model(model, args, CITYSCAPES)
     logs = [training.train_on_batch(*batch, return_dict=True) for _ in range(25)]
     first, last = logs[0], logs[-1]
@@ -172,6 +172,42 @@ def test_learns_both_tasks_and_alpha_and_beta_weigh_them(kitti_records):
     assert first["loss"] == pytest.approx(2 * first["seg_loss"] + 0.5 * flow, rel=1e-4)
     assert last["seg_loss"] < 0.6 * first["seg_loss"]
     assert last["flow_loss"] < 0.6 * first["flow_loss"]
+
+
+def test_bfloat16_trains_and_saves_float32(kitti_records):
+    files = [records.match_files(str(kitti_records / "train-*"))]
+    batches = data.training_data(
+        files, CITYSCAPES, height=64, width=96, batch_size=2, steps_per_epoch=1
+    )
+    inputs, targets = next(batches.map(train.every_target).as_numpy_iterator())
+    args = flags(precision="bfloat16", backbone="efficientnet_lite0", learning_rate=1e-3)
+    network, trained = train.build_models(args, CITYSCAPES)
+    decoder = trained.get_layer("decoder")
+    assert decoder.get_layer("flow_fine_conv1").compute_dtype == "bfloat16"
+    assert {w.dtype for w in trained.weights} == {w.dtype for w in network.weights} == {"float32"}
+    # Both start alike, and the policy does not outlive the twin.
+    for ours, theirs in zip(network.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert keras.config.dtype_policy().name == "float32"
+    training = train.compile_model(trained, args, CITYSCAPES)
+    # No graph for one step.
+    training.run_eagerly = True
+    exact = train.compile_model(network, args, CITYSCAPES)
+    exact.run_eagerly = True
+    expected = exact.test_on_batch(inputs, targets, return_dict=True)
+    logs = training.test_on_batch(inputs, targets, return_dict=True)
+    assert logs["loss"] == pytest.approx(expected["loss"], rel=0.05)
+    training.train_on_batch(inputs, targets)
+    copying = callbacks.CopyWeights(trained, network)
+    copying.on_epoch_end(0)
+    head = "seg_logits"
+    theirs = decoder.get_layer(head).get_weights()[0]
+    np.testing.assert_array_equal(
+        network.get_layer("decoder").get_layer(head).get_weights()[0], theirs
+    )
+    answers = network.predict_on_batch(inputs)
+    assert answers["seg"].dtype == answers["flow"].dtype == np.float32
+    assert all(layer.compute_dtype == "float32" for layer in network.get_layer("decoder").layers)
 
 
 def test_a_loss_that_is_no_number_keeps_the_weights_that_were_there(tmp_path):

@@ -1,0 +1,76 @@
+"""Whether confidence is judged rightly: by hand-made errors whose order is known."""
+
+import numpy as np
+import pytest
+
+from experiments import confidence
+from flowseg import flow_io, records
+from tests.conftest import run_command
+
+
+def test_areas_of_known_orders():
+    error = np.float32([0.5, 1, 4, 10] * 50)
+    assert confidence.ause(error, -error) == pytest.approx(0, abs=1e-6)
+    # The same confidence everywhere keeps the pixels' own order, which repeats every four.
+    assert confidence.ause(error, np.zeros(200)) == pytest.approx(1, abs=0.05)
+    assert confidence.ause(error, error) > 1.5
+
+
+def test_tables_by_hand():
+    # Ten pixels: eight within 1 px and sure, one wrong and unsure, one wrong though sure.
+    error = np.float32([1] * 8 + [20, 10])
+    sure = np.float32([0.9] * 8 + [0.1, 0.95])
+    text = confidence.tables(error, error > 3, sure)
+    # All: (8 + 30) / 10 px. The surest nine: (8 + 10) / 9. Of the best order: 8 + 10 likewise.
+    assert "| 100 % | 3.80 | 20.0 | 3.80 |" in text
+    assert "| 90 % | 2.00 | 11.1 | 2.00 |" in text
+    # The surest half: the wrong one and four right ones.
+    assert "| 50 % | 2.80 | 20.0 | 1.00 |" in text
+    assert "| 0.0 to 0.2 | 10.0 | 0 |" in text and "| 0.8 to 1.0 | 90.0 | 89 |" in text
+    assert "| 0.4 to 0.6 | 0.0 | - |" in text
+
+
+class Knowing:
+    """A run that is right on the left half, wrong by 30 px on the right, and knows it."""
+
+    def __init__(self, label_set, truth):
+        self.label_set, self.truth = label_set, truth
+
+    def predict(self, image1, image2, scale):
+        flow = self.truth[..., :2].copy()
+        flow[:, flow.shape[1] // 2 :] += [18, 24]
+        return None, flow
+
+    def predict_confidence(self, image1, image2, scale):
+        sure = np.full(image1.shape[:2], 0.9, np.float32)
+        sure[:, sure.shape[1] // 2 :] = 0.2
+        return sure
+
+
+def test_pixels_are_collected_from_records(kitti_folder, kitti_records):
+    from flowseg.labels import CITYSCAPES
+
+    files = records.match_files(str(kitti_records / "val-*"))
+    truth = flow_io.read_flow(
+        kitti_folder / "data_scene_flow" / "training" / "flow_occ" / "000003_10.png"
+    )
+    error, wrong, sure = confidence.collect(Knowing(CITYSCAPES, truth), files)
+    assert len(error) == (truth[..., 2] > 0).sum()
+    known = truth[..., 2] > 0
+    right_half = known[:, known.shape[1] // 2 :].sum()
+    assert (error > 29).sum() == right_half == (sure < 0.5).sum()
+    # Beyond 600 px of true motion 30 px are within 5 %: there is none such here.
+    assert ((error > 29) == wrong).all()
+    assert confidence.ause(error, sure) == pytest.approx(0, abs=1e-3)
+
+
+def test_command(trained_run, kitti_records):
+    asked = ("--run_dir", trained_run, "--records", kitti_records / "val-*")
+    done = run_command("experiments.confidence", *asked)
+    assert "AUSE" in done.stdout and "| 100 % |" in done.stdout
+    folder = kitti_records.parent
+    error = run_command(
+        *("experiments.confidence", "--run_dir", trained_run, "--records", folder / "none-*"),
+        ok=False,
+    ).stderr
+    assert "none-*" in error
