@@ -14,11 +14,12 @@ class Augmentation(NamedTuple):
     """How strongly examples are changed; zeros everywhere leave only the random crop.
 
     Attributes:
-        scale: images are scaled by 2^s, s uniform in [-scale, scale].
+        scale: images are scaled by 2^s, s uniform in [enlarge - scale, enlarge + scale].
         stretch: width and height differ by a further 2^s, s uniform in [-stretch, stretch].
         flip: probability of a mirror image.
         colour: strength of brightness, contrast, saturation, hue and gamma jitter; 1 is RAFT's.
         erase: probability that rectangles of image2 are blotted out.
+        enlarge: middle of the range of scales: motion grows with the images.
     """
 
     scale: float = 0.0
@@ -26,6 +27,7 @@ class Augmentation(NamedTuple):
     flip: float = 0.5
     colour: float = 0.0
     erase: float = 0.0
+    enlarge: float = 0.0
 
 
 # A made second frame: zoom up to 6 %, turn up to 1 degree, shift up to 2 % of the width.
@@ -48,7 +50,8 @@ def augment(example, seed, height, width, strength):
         The dict with frames as float32 0..255 of (height, width).
     """
     seeds = tf.unstack(tf.random.split(seed, 4))
-    example = random_crop(example, seeds[0], height, width, strength.scale, strength.stretch)
+    sizes = strength.scale, strength.stretch, strength.enlarge
+    example = random_crop(example, seeds[0], height, width, *sizes)
     example = tf.cond(
         tf.random.stateless_uniform((), seeds[1]) < strength.flip,
         lambda: mirror(example),
@@ -63,7 +66,7 @@ def augment(example, seed, height, width, strength):
     return {**example, "image1": images[0], "image2": image2}
 
 
-def random_crop(example, seed, height, width, scale, stretch):
+def random_crop(example, seed, height, width, scale, stretch, enlarge=0.0):
     """Cut a random rectangle and bring it to (height, width).
 
     The rectangle is what a random scale asks for, as far as the example reaches: a smaller
@@ -72,7 +75,7 @@ def random_crop(example, seed, height, width, scale, stretch):
     """
     size = tf.shape(example["image1"])[:2]
     draw = tf.random.stateless_uniform((4,), seed)
-    grow, widen = (draw[0] * 2 - 1) * scale, (draw[1] * 2 - 1) * stretch
+    grow, widen = enlarge + (draw[0] * 2 - 1) * scale, (draw[1] * 2 - 1) * stretch
     wanted = tf.cast([height, width], tf.float32) / tf.pow(2.0, [grow, grow + widen])
     region = tf.clip_by_value(tf.cast(tf.round(wanted), tf.int32), 1, size)
     # Beyond the borders and back to them: else the outermost pixels, which on the road move most,

@@ -69,7 +69,12 @@ def define_training_flags(train_records_required=True):
         "Of the training's layers; bfloat16 is for GPUs that have it. Weights stay float32.",
     )
     flags.DEFINE_integer("seed", 0, "Of weights, order and augmentation.", 0)
-    flags.DEFINE_float("scale", 0.3, "Augmentation: images scaled by 2^s, |s| up to this.", 0, 2)
+    flags.DEFINE_float(
+        "scale", 0.3, "Augmentation: images scaled by 2^s, s this far about --enlarge.", 0, 2
+    )
+    flags.DEFINE_float(
+        "enlarge", 0.0, "Augmentation: middle of those s: over 0 for larger motion.", -1, 1
+    )
     flags.DEFINE_float("stretch", 0.1, "Augmentation: aspect changed by 2^s, |s| up to this.", 0, 1)
     flags.DEFINE_float("flip", 0.5, "Augmentation: probability of a mirror image.", 0, 1)
     flags.DEFINE_float("colour", 0.5, "Augmentation: strength of colour jitter; 1 is RAFT's.", 0, 1)

@@ -207,6 +207,8 @@ def test_crops_are_scaled_and_stretched_both_ways():
     across = np.array([scales(number, 0.0, 0.5) for number in range(20)])
     ratio = across[:, 0] / across[:, 1]
     assert ratio.min() < 0.85 and ratio.max() > 1.2
+    larger = np.array([scales(number, 0.5, 0.0, 0.5) for number in range(20)])
+    assert 0.98 < larger.min() < 1.2 and 1.7 < larger.max() < 2.05
 
 
 @pytest.mark.parametrize(("size", "factors"), [((10, 20), (2, 2)), ((10, 40), (1, 2))])
@@ -225,7 +227,7 @@ def test_a_small_example_is_enlarged(size, factors):
 
 @pytest.mark.parametrize("k", range(3))
 def test_the_augmented_second_frame_moved_by_the_flow_is_the_first(k):
-    strength = Augmentation(scale=0.4, stretch=0.2, flip=0.5)
+    strength = Augmentation(scale=0.4, stretch=0.2, flip=0.5, enlarge=0.1 * k)
     for number in range(4):
         example = to_numpy(augment.augment(street(k), seed(number), 64, 96, strength))
         u, v, valid = np.moveaxis(example["flow"], -1, 0)
