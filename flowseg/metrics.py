@@ -122,8 +122,8 @@ class SegScores(_Scores):
 class FlowScores(_Scores):
     """`flow/aepe` (pixels), `flow/fl_all` and `flow/fl_all_per_image` (percent).
 
-    `fl_all` (see `losses.is_outlier`) pools outliers over all valid pixels of
-    the set; `fl_all_per_image` is the mean of each image's own share.
+    `fl_all` (see `losses.is_outlier`) pools outliers over all valid pixels of the set;
+    `fl_all_per_image` is the mean of each image's own share.
 
     Args:
         suffix: appended to the names, as "_noc".
