@@ -39,15 +39,6 @@ def parse(*argv):
     return FLAGS
 
 
-@pytest.mark.parametrize("recipe", sorted(ROOT.glob("experiments/*.flags")), ids=lambda p: p.stem)
-def test_every_recipe_is_of_flags_that_there_are(recipe):
-    args = parse("--flagfile", recipe)
-    said = [line for line in recipe.read_text().splitlines() if line.startswith("--")]
-    assert args.steps == int(next(s for s in said if s.startswith("--steps=")).partition("=")[2])
-    # The header tells how to run it.
-    assert recipe.read_text().startswith("# ") and "python -m" in recipe.read_text()
-
-
 def test_run_folder_holds_what_the_contract_names(trained_run):
     files = {path.name for path in trained_run.iterdir()}
     assert files == {
