@@ -40,10 +40,12 @@ def define_training_flags(train_records_required=True):
     flags.DEFINE_string(
         "backbone_weights", "none", "Start of the encoder: none, imagenet, or a weights file."
     )
-    flags.DEFINE_bool(
-        "freeze_norms",
-        False,
-        "Keep the encoder's batch norms as they start: for pretrained weights and small batches.",
+    flags.DEFINE_enum(
+        "freeze",
+        "none",
+        ["none", "norms", "encoder"],
+        "What of the encoder stays as it starts: nothing; its batch norms, for pretrained weights "
+        "and small batches; all of it, for short trainings on few frames.",
     )
     flags.DEFINE_enum("exchange", "both", EXCHANGES, "Which stream gets the other's features.")
     flags.DEFINE_integer("steps", 10000, "Training steps in all.", 1)

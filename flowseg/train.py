@@ -54,8 +54,11 @@ def _build(args, label_set):
     keras.utils.set_random_seed(args.seed + 1)
     classes = len(label_set.names)
     model = build_flowseg(classes, args.exchange, args.backbone, args.backbone_weights)
-    if args.freeze_norms:
-        freeze_norms(model.get_layer("encoder"))
+    encoder = model.get_layer("encoder")
+    if args.freeze == "encoder":
+        encoder.trainable = False
+    elif args.freeze == "norms":
+        freeze_norms(encoder)
     if args.weights:
         source, classes = _start_weights(args.weights)
         # A file without its run's classes is taken for the same classes if there are as many.

@@ -185,11 +185,11 @@ def test_files_that_are_no_weights(tmp_path, monkeypatch):
         efficientnet_lite0.load_imagenet(network, whole)
 
 
-def one_step(frozen):
-    """A small network, frozen or not, before and after one step: (compiled, weights before)."""
+def one_step(freeze):
+    """A small network, more or less frozen, after one step: (compiled, weights before)."""
     args = SimpleNamespace(steps=10, warmup_steps=0, learning_rate=1e-2, weight_decay=1e-4)
     args.clip_norm, args.flow_loss, args.alpha, args.beta = 1.0, "log", 1.0, 1.0
-    args.seed, args.exchange, args.weights, args.freeze_norms = 0, "both", None, frozen
+    args.seed, args.exchange, args.weights, args.freeze = 0, "both", None, freeze
     args.precision = "float32"
     args.backbone, args.backbone_weights = "efficientnet_lite0", "none"
     training = train.compile_model(train.build_models(args, CAMVID)[1], args, CAMVID)
@@ -205,7 +205,7 @@ def one_step(frozen):
 
 @pytest.fixture(scope="module")
 def frozen_training():
-    return one_step(True)
+    return one_step("norms")
 
 
 def moved(training, before):
@@ -228,15 +228,21 @@ def test_frozen_norms_stay_and_everything_else_learns(frozen_training):
 
 
 def test_norms_learn_unless_they_are_frozen():
-    paths = moved(*one_step(False))
+    paths = moved(*one_step("none"))
     norms = {f"block3_expand_bn/{name}" for name in ("gamma", "beta", "moving_mean")}
     assert norms < paths
+
+
+def test_a_frozen_encoder_stays_as_it_is():
+    training, before = one_step("encoder")
+    paths = moved(training, before)
+    assert paths and not [path for path in paths if path.startswith(("stem", "block"))]
 
 
 def test_frozen_norms_outlive_file_and_resume(frozen_training, tmp_path):
     training, _ = frozen_training
     training.save(tmp_path / "m.keras")
-    again, _ = one_step(True)
+    again, _ = one_step("norms")
     restore.load_state(again, tmp_path / "m.keras")
     for ours, theirs in (
         (again.trainable_variables, training.trainable_variables),
