@@ -21,6 +21,7 @@ from flowseg.layers import (
     ConvexUpsample,
     CostVolume,
     FillFlow,
+    HandOver,
     MoveFlow,
     SoftArgmax,
     StartFlow,
@@ -124,14 +125,9 @@ def _seg_in(seg, features, stride):
 def _seg_out(seg, motion, stride):
     if motion is not None:
         seg = layers.Add(name=f"seg_{stride}_add")(
-            [seg, _hand_over(motion, _SEG_WIDTH[stride], f"flow_to_seg_{stride}")]
+            [seg, HandOver(_SEG_WIDTH[stride], name=f"flow_to_seg_{stride}")(motion)]
         )
     return _conv_bn(seg, _SEG_WIDTH[stride], 3, f"seg_{stride}_out")
-
-
-def _hand_over(x, width, name):
-    """The other stream's features, projected; zero at first, so that "both" begins as "none"."""
-    return layers.Conv2D(width, 1, kernel_initializer="zeros", name=name)(x)
 
 
 def _flow_refiner(radius, widths, name):
@@ -172,7 +168,7 @@ def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
             narrow = layers.Conv2D(widths[2], 1, activation="relu", name=f"flow_{stride}_hidden")
             hidden = narrow(hidden)
         hidden = Upsample(2, name=f"flow_{stride}_hidden_up")(hidden)
-    handed = None if seg is None else _hand_over(seg, widths[0], f"seg_to_flow_{stride}")
+    handed = None if seg is None else HandOver(widths[0], name=f"seg_to_flow_{stride}")(seg)
     for step in range(_STEPS[stride]):
         warped = Warp(name=f"flow_{stride}_warp_{step}")(source, flow)
         cost = refine["cost"](target, warped)

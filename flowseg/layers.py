@@ -189,6 +189,21 @@ class FillFlow(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("flowseg")
+class HandOver(layers.Conv2D):
+    """Another stream's features (B, H, W, C), projected pixel by pixel to `filters` channels.
+
+    Zero at first, so that an exchange begins as none; and no gradient goes back to the other
+    stream, whose features are taught by its own task alone.
+    """
+
+    def __init__(self, filters, kernel_size=1, kernel_initializer="zeros", **kwargs):
+        super().__init__(filters, kernel_size, kernel_initializer=kernel_initializer, **kwargs)
+
+    def call(self, features):
+        return super().call(ops.stop_gradient(features))
+
+
+@keras.saving.register_keras_serializable("flowseg")
 class StartFlow(layers.Layer):
     """Zero flow of the size of the features given."""
 

@@ -76,6 +76,37 @@ def test_exchange_builds_just_the_hand_overs_it_names(exchange):
         assert len(found) == (3 if exchange in (direction, "both") else 0)
 
 
+def test_each_stream_is_taught_by_its_own_task_alone():
+    sizes = {4: (8, 16, 24), 8: (4, 8, 40), 16: (2, 4, 112), 32: (1, 2, 320)}
+    shapes = {f"stride{stride}": (None, *size) for stride, size in sizes.items()}
+    decoder = build_decoder(shapes, 3, "both")
+    rng = np.random.default_rng(0)
+    for layer in decoder.layers:
+        if "_to_" in layer.name:
+            layer.kernel.assign(rng.normal(size=layer.kernel.shape, scale=0.1))
+    features = {
+        frame: {
+            name: tf.constant(rng.normal(size=(1, *shape[1:])), tf.float32)
+            for name, shape in shapes.items()
+        }
+        for frame in ("frame1", "frame2")
+    }
+    streams = {
+        "seg": ("seg_16_in_conv", "seg_4_out_conv", "flow_to_seg_8"),
+        "flow": ("flow_conv1", "flow_fine_conv2", "seg_to_flow_8"),
+    }
+    for task, other in (("seg", "flow"), ("flow", "seg")):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(decoder(features)[task] ** 2)
+        kernels = {
+            stream: [decoder.get_layer(name).kernel for name in names]
+            for stream, names in streams.items()
+        }
+        gradients = tape.gradient(loss, kernels)
+        assert all(np.abs(gradient).max() > 0 for gradient in gradients[task])
+        assert gradients[other] == [None] * 3
+
+
 def test_unknown_exchange():
     with pytest.raises(ValueError, match="sideways.*both"):
         build_decoder({}, 3, "sideways")
