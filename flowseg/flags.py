@@ -31,10 +31,7 @@ def define_training_flags(train_records_required=True):
     flags.DEFINE_list("val_records", None, "Record sets to validate on: GLOB[,GLOB ...].")
     flags.DEFINE_string("label_set", "cityscapes", "Classes: a built-in name, or a JSON file.")
     flags.DEFINE_string(
-        "weights",
-        None,
-        "Weights to start from: a .keras file, a run folder (its best), or pretrained: those that "
-        "come with the package (they want --backbone efficientnet_lite0).",
+        "weights", None, "Weights to start from: a .keras file, or a run folder (its best)."
     )
     flags.DEFINE_enum("backbone", "resnet50", BACKBONES, "The encoder.")
     flags.DEFINE_string(
@@ -100,18 +97,10 @@ def define_training_flags(train_records_required=True):
 
 def define_run_flags(scale=True):
     """Which trained run answers, with which weights, and (if asked for) at which scale."""
-    flags.DEFINE_string("run_dir", None, "Folder of a trained run.")
+    flags.DEFINE_string("run_dir", None, "Folder of a trained run.", required=True)
+    flags.register_validator("run_dir", bool, "is empty: give the folder of a trained run")
     flags.DEFINE_enum(
-        "weights",
-        "best",
-        ["best", "last", "pretrained"],
-        "The run's weights by the best validation score, its last ones, or, without --run_dir, "
-        "those that come with the package.",
-    )
-    flags.register_multi_flags_validator(
-        ["run_dir", "weights"],
-        lambda given: bool(given["run_dir"]) != (given["weights"] == "pretrained"),
-        "give the folder of a trained run as --run_dir, or else --weights pretrained",
+        "weights", "best", ["best", "last"], "Weights by the best validation score, or the last."
     )
     if not scale:
         return

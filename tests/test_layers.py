@@ -24,7 +24,6 @@ FLOORS = (
         "model",
         "losses",
         "metrics",
-        "pretrained",
     },
     {
         "commands",
@@ -48,7 +47,6 @@ KERAS_ONLY = {
     "efficientnet_lite0",
     "decoder",
     "model",
-    "pretrained",
     "losses",
     "metrics",
     "flow_ops",
