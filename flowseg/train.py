@@ -105,7 +105,23 @@ def compile_model(model, args, label_set):
         loss_weights=weights,
         metrics={"seg": SegScores(label_set.names), "flow": FlowScores()},
     )
+    _make_variables(training)
     return training
+
+
+def _make_variables(training):
+    """Make the variables of optimizer, losses and metrics, by one tiny batch without a step.
+
+    If the first step had to make them, TensorFlow would trace it twice, which takes a minute.
+    """
+    image = np.zeros((1, 32, 32, 3), np.float32)
+    blank = {"seg": np.zeros((1, 32, 32), np.int32), "flow": image}
+    inputs, targets = every_target({"image1": image, "image2": image}, blank)
+    answers = training(inputs)
+    training.compute_loss(inputs, targets, answers)
+    training.compute_metrics(inputs, targets, answers)
+    training.reset_metrics()
+    training.optimizer.build(training.trainable_variables)
 
 
 def train(args, run_dir):
