@@ -23,8 +23,7 @@ MARGIN = 8
 def draw_figure(run, name, image1, image2, width, truth=None):
     """(H, W, 3) uint8 RGB, `width` px wide, of a run's answers to one pair.
 
-    With true flow, (H, W, 3) (u, v, valid), of a frame twice as wide as high or more, also of its
-    errors.
+    With true flow, (H, W, 3) (u, v, valid), also of its errors.
 
     Raises:
         ValueError: flow of another size.
@@ -44,7 +43,10 @@ def draw_figure(run, name, image1, image2, width, truth=None):
     if errors is None:
         return picture
     title = "Flow errors (blue under 3 px, yellow to red over; black: no truth)"
-    return np.vstack([picture, pictures.panel([(title, errors)], 1)])
+    parts = picture, pictures.panel([(title, errors)], 1)
+    wide = max(part.shape[1] for part in parts)
+    fill = (pictures.blank(len(part), wide - part.shape[1]) for part in parts)
+    return np.vstack([np.hstack(row) for row in zip(parts, fill, strict=True)])
 
 
 def _error_map(flow, truth, size):

@@ -12,9 +12,9 @@ from flowseg.labels import CITYSCAPES
 HEIGHT, WIDTH = 60, 200
 
 
-def run():
+def run(height=HEIGHT, width=WIDTH):
     """A run that calls everything a road that moves by (3, 4) px."""
-    answers = np.zeros((HEIGHT, WIDTH), np.uint8), np.full((HEIGHT, WIDTH, 2), (3, 4), np.float32)
+    answers = np.zeros((height, width), np.uint8), np.full((height, width, 2), (3, 4), np.float32)
     return SimpleNamespace(label_set=CITYSCAPES, predict_pair=lambda *pair: answers)
 
 
@@ -38,3 +38,10 @@ def test_errors_stand_below_where_truth_is_given():
     assert (column == wrong).all(-1).mean() > 0.4
     with pytest.raises(ValueError, match="true flow"):
         draw_figure(run(), "frame", image, image, 320, truth[:-1])
+
+
+def test_frames_of_other_shapes_fit_too():
+    image, truth = np.full((90, 120, 3), 90, np.uint8), np.ones((90, 120, 3), np.float32)
+    plain = draw_figure(run(90, 120), "frame", image, image, 200)
+    whole = draw_figure(run(90, 120), "frame", image, image, 200, truth)
+    assert whole.shape[1] == plain.shape[1] > 300 and len(whole) > len(plain) + 90
