@@ -24,11 +24,11 @@ $(STAMP): requirements.lock setup.py
 	@touch $@
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all: setup  ## run every test; installs PyTorch (3 GB) to judge the edge encoder by
 	$(BIN)/python -m pip install -r requirements-torch.lock
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m ''
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m ''
 
 demo: setup  ## run the demo; DATA=folder gives it your own data
 	$(BIN)/python -m experiments.demo $(if $(DATA),--source "$(DATA)")

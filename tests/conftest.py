@@ -1,6 +1,7 @@
 """What the tests share: data folders made once a session, and how a command is run."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ from flowseg import files
 from tests.kitti_writer import write_kitti
 
 ROOT = Path(__file__).parent.parent
+# Where tests run in the background SIGINT is ignored, and so in the commands that they start: then
+# no test could stop one as Ctrl-C does.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Of the made-up frames, in turn.
 SIZES = [(96, 160), (90, 168)]
 

@@ -305,13 +305,13 @@ def test_damage_met_in_mid_training_is_named(split, kitti_records, tmp_path, mon
 
     # The records' way through training, without the time that a network takes.
     network = SimpleNamespace(fit=fit)
-    monkeypatch.setattr(train, "build_model", lambda *_: None)
+    monkeypatch.setattr(train, "build_models", lambda *_: (None, None))
     monkeypatch.setattr(train, "compile_model", lambda *_: network)
     shards = {"train": sound, "val": sound, split: shard}
     args = flags(**{f"{name}_records": [str(path)] for name, path in shards.items()})
     args.made_flow, args.pictures, args.best_metric, args.train_weights = True, 0, "loss", None
     monkeypatch.setattr(training_flags, "to_text", lambda args: "")
-    for name in ("scale", "stretch", "flip", "colour", "erase"):
+    for name in data.augment.Augmentation._fields:
         setattr(args, name, 0.0)
     with pytest.raises(ValueError, match=rf"{shard.name}, record \d+: damaged"):
         train.train(args, tmp_path / "run")
