@@ -2,7 +2,7 @@
 # Another interpreter: make setup PYTHON=python3.12
 
 PYTHON ?= python3
-# Tests run in so many processes; more than two want 3 GB of memory each.
+# Tests run in so many processes, each of which may take 4 GB of memory.
 WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed

@@ -19,31 +19,37 @@ from tqdm import tqdm
 from flowseg import data, records, runs
 from flowseg import flags as shared_flags
 from flowseg.losses import end_point_error, is_outlier
+from flowseg.model import confident_model
 
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.5)
 # Of the area between the curves.
 _STEPS = np.arange(0, 1, 0.01)
 
 
-def collect(run, files, scale=1.0):
+def collect(model, label_set, files):
     """Of every valid pixel of the files' pairs: end-point error, outlier or not, confidence.
+
+    Args:
+        model: of `model.confident_model`; sees the frames at their own size.
+        label_set: its classes.
+        files: record shards.
 
     Raises:
         ValueError: no pair has flow truth; a damaged shard.
     """
     found = []
     with records.named_errors(files):
-        frames = data.evaluation_data(files, run.label_set).as_numpy_iterator()
+        frames = data.evaluation_data(files, label_set).as_numpy_iterator()
         for frame in tqdm(frames, unit="frame", total=records.count(files), disable=None):
             truth = frame["flow"][None]
             if not (frame["has_image2"] and truth[..., 2].any()):
                 continue
-            pair = frame["image1"], frame["image2"]
-            error, valid = end_point_error(truth, run.predict(*pair, scale)[1][None])
-            wrong = np.asarray(is_outlier(truth, error, valid))[0]
-            error, valid = np.asarray(error)[0], np.asarray(valid)[0]
-            sure = run.predict_confidence(*pair, scale)
-            found.append([error[valid], wrong[valid], sure[valid]])
+            pair = {key: frame[key][None].astype(np.float32) for key in ("image1", "image2")}
+            told = model.predict_on_batch(pair)
+            error, valid = end_point_error(truth, told["flow"])
+            wrong = is_outlier(truth, error, valid)
+            error, wrong, valid = (np.asarray(x) for x in (error, wrong, valid))
+            found.append([x[valid] for x in (error, wrong, np.asarray(told["confidence"]))])
     if not found:
         raise ValueError(f"{files[0]}: no pair with flow truth")
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
@@ -87,7 +93,7 @@ def tables(error, wrong, sure):
 
 def define_flags():
     """The flags of this command."""
-    shared_flags.define_run_flags()
+    shared_flags.define_run_flags(scale=False)
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_list("records", None, "Records with flow: GLOB[,GLOB].", required=True)
 
@@ -97,7 +103,7 @@ def main():
     args = flags.FLAGS
     files = records.match_files(*args.records)
     run = runs.load_run(args.run_dir, args.weights)
-    print(tables(*collect(run, files, args.scale)))
+    print(tables(*collect(confident_model(run.model), run.label_set, files)))
 
 
 if __name__ == "__main__":

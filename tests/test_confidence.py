@@ -5,6 +5,7 @@ import pytest
 
 from experiments import confidence
 from flowseg import flow_io, records
+from flowseg.labels import CITYSCAPES
 from tests.conftest import run_command
 
 
@@ -31,30 +32,26 @@ def test_tables_by_hand():
 
 
 class Knowing:
-    """A run that is right on the left half, wrong by 30 px on the right, and knows it."""
+    """A network that is right on the left half, wrong by 30 px on the right, and knows it."""
 
-    def __init__(self, label_set, truth):
-        self.label_set, self.truth = label_set, truth
+    def __init__(self, truth):
+        self.truth = truth
 
-    def predict(self, image1, image2, scale):
-        flow = self.truth[..., :2].copy()
-        flow[:, flow.shape[1] // 2 :] += [18, 24]
-        return None, flow
-
-    def predict_confidence(self, image1, image2, scale):
-        sure = np.full(image1.shape[:2], 0.9, np.float32)
-        sure[:, sure.shape[1] // 2 :] = 0.2
-        return sure
+    def predict_on_batch(self, pair):
+        assert pair["image1"].shape == pair["image2"].shape == (1, *self.truth.shape)
+        flow, sure = self.truth[None, ..., :2].copy(), np.full(self.truth[None, ..., 0].shape, 0.9)
+        right_half = np.s_[:, :, flow.shape[2] // 2 :]
+        flow[right_half] += [18, 24]
+        sure[right_half] = 0.2
+        return {"flow": flow, "confidence": sure}
 
 
 def test_pixels_are_collected_from_records(kitti_folder, kitti_records):
-    from flowseg.labels import CITYSCAPES
-
     files = records.match_files(str(kitti_records / "val-*"))
     truth = flow_io.read_flow(
         kitti_folder / "data_scene_flow" / "training" / "flow_occ" / "000003_10.png"
     )
-    error, wrong, sure = confidence.collect(Knowing(CITYSCAPES, truth), files)
+    error, wrong, sure = confidence.collect(Knowing(truth), CITYSCAPES, files)
     assert len(error) == (truth[..., 2] > 0).sum()
     known = truth[..., 2] > 0
     right_half = known[:, known.shape[1] // 2 :].sum()
