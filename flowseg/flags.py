@@ -60,7 +60,7 @@ def define_training_flags(train_records_required=True):
     flags.DEFINE_float("learning_rate", 8e-4, "Highest learning rate; a cosine ends it near 0.", 0)
     flags.DEFINE_integer("warmup_steps", 100, "Steps in which the learning rate rises.", 0)
     flags.DEFINE_float("weight_decay", 1e-4, "AdamW's, on kernels alone.", 0)
-    flags.DEFINE_float("clip_norm", 1.0, "Largest norm of all gradients together.", 0)
+    flags.DEFINE_float("clip_norm", 0.1, "Largest norm of each weight's gradient; 0: any.", 0)
     flags.DEFINE_enum(
         "precision",
         "float32",

@@ -86,8 +86,9 @@ def compile_model(model, args, label_set):
         warmup_target=args.learning_rate if args.warmup_steps else None,
         warmup_steps=args.warmup_steps,
     )
+    # Clipped variable by variable: all together, one task's large gradient would slow the other.
     optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=args.weight_decay, global_clipnorm=args.clip_norm or None
+        schedule, weight_decay=args.weight_decay, clipnorm=args.clip_norm or None
     )
     # Decay would pull norms to zero and biases for nothing.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness"])

@@ -188,7 +188,7 @@ def test_files_that_are_no_weights(tmp_path, monkeypatch):
 def one_step(freeze):
     """A small network, more or less frozen, after one step: (compiled, weights before)."""
     args = SimpleNamespace(steps=10, warmup_steps=0, learning_rate=1e-2, weight_decay=1e-4)
-    args.clip_norm, args.flow_loss, args.alpha, args.beta = 1.0, "log", 1.0, 1.0
+    args.clip_norm, args.flow_loss, args.alpha, args.beta = 0.1, "log", 1.0, 1.0
     args.seed, args.exchange, args.weights, args.freeze = 0, "both", None, freeze
     args.precision = "float32"
     args.backbone, args.backbone_weights = "efficientnet_lite0", "none"
