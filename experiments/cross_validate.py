@@ -14,17 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
 from data_prep import kitti, writer
-from flowseg import commands
-
-# isort: split
-import keras
-
-from flowseg import evaluate, labels, records, runs
-from flowseg.metrics import SegScores
+from flowseg import commands, evaluate, labels, records, runs, scoring
 
 
 def cut(items, folds):
@@ -58,7 +51,7 @@ def cross_validate(sources, recipe, output, folds=3, more_flags=()):
     output = Path(output)
     frames = [frame for frame in kitti.find_frames(sources) if "labels" in frame.files]
     parts = cut(frames, folds)
-    pooled = SegScores(labels.CITYSCAPES.names, per_class=True)
+    pooled, names = {}, labels.CITYSCAPES.names
     own = {}
     for number, held_out in enumerate(parts):
         folder = output / f"fold{number}"
@@ -67,15 +60,11 @@ def cross_validate(sources, recipe, output, folds=3, more_flags=()):
         writer.write("kitti", splits, folder / "records", sources=sources, settings=settings)
         _train(recipe, folder, more_flags)
         run = runs.load_run(folder / "run", "last")
-
-        def count(frame, logits, flow):
-            pooled.update_state(frame["seg"][None], logits[None])
-
         files = records.match_files(folder / "records/val-*")
-        scores, _ = evaluate.evaluate(run, files, answers=count)
-        own[f"fold{number}/seg/miou"] = scores["seg/miou"]
-    scores = {k: float(keras.ops.convert_to_numpy(v)) for k, v in pooled.result().items()}
-    scores = {key: value for key, value in scores.items() if np.isfinite(value)} | own
+        counts, _ = evaluate.count(run, files)
+        pooled = scoring.add(pooled, counts)
+        own[f"fold{number}/seg/miou"] = scoring.scores(counts, names)["seg/miou"]
+    scores = scoring.scores(pooled, names) | own
     runs.write_json(output / "scores.json", scores)
     return scores
 

@@ -16,12 +16,10 @@ from flowseg import commands
 
 # isort: split
 import cv2
-import keras
 import numpy as np
 from tqdm import tqdm
 
-from flowseg import flow_io, records, runs
-from flowseg.metrics import FlowScores
+from flowseg import flow_io, records, runs, scoring
 
 PRESETS = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
@@ -87,50 +85,25 @@ def score(files, preset="medium"):
     Raises:
         ValueError: no frame has flow; a damaged file; frames too small for DIS.
     """
-    pooled = {method: _Scores() for method in METHODS}
+    pooled, seconds = {method: {} for method in METHODS}, []
     per_pair = {}
     for name, greys, truth in tqdm(pairs_with_flow(files), unit="pair", disable=None):
         begin = time.perf_counter()
         found = dis_flow(*greys, preset)
-        seconds = time.perf_counter() - begin
+        seconds.append(time.perf_counter() - begin)
         if name in per_pair:
             raise ValueError(f"{name}: two pairs of this name: score their sets one by one")
         per_pair[name] = {}
         for method, flow in (("zero", np.zeros_like(found)), ("dis", found)):
-            alone = _Scores()
-            for scores in (alone, pooled[method]):
-                scores.add(truth, flow, seconds if method == "dis" else None)
-            per_pair[name][method] = alone.result()
+            counts = scoring.count_flow(truth["flow"], flow, truth.get("flow_noc"))
+            pooled[method] = scoring.add(pooled[method], counts)
+            per_pair[name][method] = scoring.scores(counts)
+        per_pair[name]["dis"]["seconds_per_pair"] = seconds[-1]
     if not per_pair:
         raise ValueError(f"{files[0]}: no pair with flow truth")
-    per_pair = dict(sorted(per_pair.items()))
-    return per_pair, {method: scores.result() for method, scores in pooled.items()}
-
-
-class _Scores:
-    """The flow scores of `flowseg.evaluate`, over the pairs that were added, and their time."""
-
-    def __init__(self):
-        self._scores = {"flow": FlowScores(), "flow_noc": FlowScores("_noc")}
-        self._seen, self._seconds = set(), []
-
-    def add(self, truth, flow, seconds):
-        for key, scores in self._scores.items():
-            if key in truth and truth[key][..., 2].any():
-                self._seen.add(key)
-                scores.update_state(truth[key][None], flow[None])
-        if seconds is not None:
-            self._seconds.append(seconds)
-
-    def result(self):
-        results = {}
-        for key, scores in self._scores.items():
-            if key in self._seen:
-                found = scores.result()
-                results |= {k: float(keras.ops.convert_to_numpy(v)) for k, v in found.items()}
-        if self._seconds:
-            results["seconds_per_pair"] = float(np.mean(self._seconds))
-        return results
+    results = {method: scoring.scores(counts) for method, counts in pooled.items()}
+    results["dis"]["seconds_per_pair"] = float(np.mean(seconds))
+    return dict(sorted(per_pair.items())), results
 
 
 COLUMNS = {

@@ -2,10 +2,12 @@
 
 python -m flowseg.evaluate --run_dir DIR --records GLOB --metrics_json FILE
 
-writes flat JSON: seg/miou, seg/iou/<class>, seg/pixel_accuracy, flow/aepe, flow/fl_all,
-flow/fl_all_per_image; and the flow scores again with _noc, without the occluded pixels, where the
-set has such truth. Rates are percent, flow errors pixels. Kinds of truth that no frame has are
-left out. A frame without a second one is shown with itself in its place: only its classes count.
+writes flat JSON: seg/miou, seg/iou/<class>, seg/pixel_accuracy, seg/boundary_f; flow/aepe,
+flow/fl_all, flow/fl_all_per_image, these again with _noc, without what the second frame does not
+show, where the set has such truth; and flow/aepe_<region>, flow/fl_<region> of what is hidden and
+of slow, middling and fast motion (0_10, 10_40, 40_up px): see `flowseg.scoring`. Rates are percent,
+flow errors pixels. What no frame has truth for is left out. A frame without a second one is shown
+with itself in its place: only its classes count.
 
 With --score_as NAME the classes are scored as another set's wider ones (CamVid's 11 classes for a
 network of Cityscapes' 19): a pixel's probabilities are summed per wider class, then the largest
@@ -21,19 +23,34 @@ from absl import flags
 from flowseg import commands
 
 # isort: split
-import keras
 import numpy as np
 from tqdm import tqdm
 
-from flowseg import data, records, runs
+from flowseg import data, records, runs, scoring
 from flowseg import flags as shared_flags
-from flowseg.labels import IGNORE_LABEL, class_groups, load_label_set
-from flowseg.metrics import FlowScores, SegScores, grouped_logits
+from flowseg.labels import class_groups, load_label_set
+from flowseg.metrics import grouped_logits
 from flowseg.predict import write_answers
+
+# What is told about the frames seen, and the counts that a frame with such truth has.
+_KINDS = {"seg": "seg/confusion", "flow": "flow/all", "flow_noc": "flow/noc"}
 
 
 def evaluate(run, files, scale=1.0, answers=None, score_as=None):
-    """Scores of a run over every frame of `files`.
+    """Scores of a run over every frame of `files`: those of `count`, as `scoring.scores` has them.
+
+    Args and what is raised: see `count`.
+
+    Returns:
+        Dict of scores, and dict of how many frames there were: `frames`, with `seg` truth, with
+        `flow` truth, and `single` without a second frame.
+    """
+    counts, seen = count(run, files, scale, answers, score_as)
+    return scoring.scores(counts, (score_as or run.label_set).names), seen
+
+
+def count(run, files, scale=1.0, answers=None, score_as=None):
+    """Counts of a run over every frame of `files`.
 
     Args:
         run: a `runs.Run`.
@@ -43,41 +60,33 @@ def evaluate(run, files, scale=1.0, answers=None, score_as=None):
         score_as: a `labels.LabelSet` of wider classes to score; default: the run's own classes.
 
     Returns:
-        Dict of scores, and dict of how many frames there were: `frames`, with `seg` truth, with
-        `flow` truth, and `single` without a second frame.
+        The counts of all frames together (see `scoring`), and how many frames there were, as
+        `evaluate` tells them.
 
     Raises:
         ValueError: no frames; a shard that cannot be read, by name; classes that do not group.
     """
     scored = score_as or run.label_set
     groups = None if scored == run.label_set else class_groups(run.label_set, scored)
-    seg_scores = SegScores(scored.names, per_class=True)
-    flow_scores = {"flow": FlowScores(), "flow_noc": FlowScores("_noc")}
+    counts = {}
     seen = dict.fromkeys(("frames", "seg", "flow", "flow_noc", "single"), 0)
     frames = data.evaluation_data(files, scored).as_numpy_iterator()
     with records.named_errors(files):
         for frame in tqdm(frames, unit="frame", total=records.count(files), disable=None):
             logits, flow = run.predict(frame["image1"], frame["image2"], scale)
+            told = logits if groups is None else np.asarray(grouped_logits(logits, groups))
+            found = scoring.count_seg(frame["seg"], told.argmax(-1), len(scored.names))
+            found |= scoring.count_flow(frame["flow"], flow, frame["flow_noc"])
+            counts = scoring.add(counts, found)
             seen["frames"] += 1
             seen["single"] += not frame["has_image2"]
-            if (frame["seg"] != IGNORE_LABEL).any():
-                seen["seg"] += 1
-                told = logits if groups is None else grouped_logits(logits, groups)
-                seg_scores.update_state(frame["seg"][None], told[None])
-            for key, scores in flow_scores.items():
-                if frame[key][..., 2].any():
-                    seen[key] += 1
-                    scores.update_state(frame[key][None], flow[None])
+            for kind, key in _KINDS.items():
+                seen[kind] += key in found
             if answers:
                 answers(frame, logits, flow)
     if not seen["frames"]:
         raise ValueError(f"{files[0]}: no records: nothing to score")
-    results = {}
-    for key, scores in {"seg": seg_scores, **flow_scores}.items():
-        if seen[key]:
-            results |= {k: float(keras.ops.convert_to_numpy(v)) for k, v in scores.result().items()}
-    # A class that neither truth nor prediction has is no number.
-    return {key: value for key, value in results.items() if np.isfinite(value)}, seen
+    return counts, seen
 
 
 def table(scores):

@@ -59,6 +59,10 @@ def test_zero_flow_by_hand(files):
         "flow/aepe_noc": (5 / 4 + 2 / 2) / 0.75,
         "flow/fl_all_noc": 100 / 3,
         "flow/fl_all_per_image_noc": 50,
+        "flow/aepe_0_10": (5 + 2 / 2) / 1.5,
+        "flow/fl_0_10": 100 / 1.5,
+        "flow/aepe_hidden": 5,
+        "flow/fl_hidden": 100,
     }
     assert pooled["zero"] == pytest.approx(expected)
 

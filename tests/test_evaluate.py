@@ -115,6 +115,11 @@ def test_scores_are_pooled_over_frames_of_different_sizes(tmp_path):
         "flow/aepe": 5 * 4 / 28,
         "flow/fl_all": 100 * 4 / 28,
         "flow/fl_all_per_image": 50.0,
+        # Truth is (2, 2) everywhere.
+        "flow/aepe_0_10": 5 * 4 / 28,
+        "flow/fl_0_10": 100 * 4 / 28,
+        # Between road and car of frame 10 there is one, which no answer draws.
+        "seg/boundary_f": 0.0,
         # Frame 10 has no such truth, so it counts nowhere.
         "flow/aepe_noc": 0.0,
         "flow/fl_all_noc": 0.0,
@@ -142,7 +147,8 @@ def test_flow_alone_gives_no_class_numbers(tmp_path):
     void = make_record((3, 4), 7, np.full((3, 4), 255), flow=np.eye(3, 4))
     path = write(tmp_path / "a", void, make_record((3, 4), 9, flow=np.eye(3, 4)))
     scores, seen = evaluate(fake_run(), [path])
-    assert scores == pytest.approx(dict.fromkeys(FLOW_NAMES, 0.0), abs=1e-5)
+    names = FLOW_NAMES | {"flow/aepe_0_10", "flow/fl_0_10"}
+    assert scores == pytest.approx(dict.fromkeys(names, 0.0), abs=1e-5)
     assert seen == {"frames": 2, "seg": 0, "flow": 2, "flow_noc": 0, "single": 0}
 
 
@@ -150,7 +156,7 @@ def test_flow_that_is_no_number_is_never_a_good_score(tmp_path):
     path = write(tmp_path / "a", make_record((3, 4), 7, flow=np.ones((3, 4))))
     scores, _ = evaluate(fake_run(flow=(np.nan, np.nan)), [path])
     # Not within 3 px of anything.
-    assert scores == {"flow/fl_all": 100.0, "flow/fl_all_per_image": 100.0}
+    assert scores == dict.fromkeys(("flow/fl_all", "flow/fl_all_per_image", "flow/fl_0_10"), 100.0)
 
 
 def test_made_up_kitti(kitti_records):
@@ -159,8 +165,11 @@ def test_made_up_kitti(kitti_records):
     assert seen == {"frames": 5, "seg": 5, "flow": 4, "flow_noc": 4, "single": 1}
     classes = {name for name in scores if name.startswith("seg/iou/")}
     assert "seg/iou/road" in classes and "seg/iou/wall" not in classes
-    assert set(scores) == classes | {"seg/miou", "seg/pixel_accuracy"} | FLOW_NAMES | {
-        f"{name}_noc" for name in FLOW_NAMES
+    regions = {name[8:] for name in scores if name.startswith("flow/fl_") and "all" not in name}
+    assert {"hidden", "0_10"} <= regions <= {"hidden", "0_10", "10_40", "40_up"}
+    assert set(scores) == classes | FLOW_NAMES | {f"{name}_noc" for name in FLOW_NAMES} | {
+        *("seg/miou", "seg/pixel_accuracy", "seg/boundary_f"),
+        *(f"flow/{kind}_{region}" for kind in ("aepe", "fl") for region in regions),
     }
     assert all(type(score) is float and np.isfinite(score) for score in scores.values())
 

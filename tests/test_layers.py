@@ -24,6 +24,7 @@ FLOORS = (
         "model",
         "losses",
         "metrics",
+        "scoring",
     },
     {
         "commands",
