@@ -1,4 +1,4 @@
-"""Do the two tasks help each other? Joint networks beside networks of one task, in one table.
+"""Do the two tasks help each other? Joint networks beside networks of one task, in two tables.
 
     python -m experiments.joint --train_records GLOB --val_records GLOB --output DIR
 
@@ -44,7 +44,23 @@ VARIANTS = {
     "flow to seg": ("--exchange=flow_to_seg",),
     "both": ("--exchange=both",),
 }
-_SCORES = ("seg/miou", "seg/pixel_accuracy", "flow/aepe", "flow/fl_all")
+_SCORES = {
+    "seg/miou": "mIoU, %",
+    "seg/pixel_accuracy": "pixels, %",
+    "flow/aepe": "AEPE, px",
+    "flow/fl_all": "Fl-all, %",
+}
+# Where one variant may lose and another not; the second is `_small_things`.
+_PLACES = {
+    "seg/boundary_f": "boundaries, F, %",
+    "seg/small": "small things, mIoU, %",
+    "flow/aepe_noc": "AEPE seen twice, px",
+    "flow/aepe_hidden": "hidden",
+    "flow/aepe_0_10": "moves 0 to 10 px",
+    "flow/aepe_10_40": "10 to 40",
+    "flow/aepe_40_up": "over 40",
+}
+_SMALL = ("pole", "traffic light", "traffic sign", "person", "rider", "motorcycle", "bicycle")
 # What a network of one task is not asked.
 _UNASKED = {"segmentation only": "flow/", "flow only": "seg/"}
 
@@ -134,22 +150,49 @@ def costs(backbone, variants, height, width, threads, rounds):
     }
 
 
-def table(found, spent):
-    """Markdown: a row a variant, mean and standard deviation over the seeds."""
-    lines = [
-        "| | mIoU, % | pixels, % | AEPE, px | Fl-all, % | parameters, M | GFLOPs | ms |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for variant, runs_ in found.items():
-        cells = []
-        for key in _SCORES:
-            values = [scores[key] for scores in runs_ if scores.get(key) is not None]
-            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.2f}{spread}" if values else "")
-        own = spent[variant]
-        cells += [f"{own['params']:.2f}", f"{own['gflops']:.2f}", f"{own['ms']:.1f}"]
-        lines.append(" | ".join([f"| {variant}", *cells]) + " |")
+def table(found, keys, spent=None):
+    """Markdown: a row a variant, mean and standard deviation over the seeds.
+
+    Where "no exchange" is among them, the others' rows end by what each has more than it, seed by
+    seed: the same start and the same data, so that chance counts for less.
+
+    Args:
+        found: variant -> list of scores, one dict a seed.
+        keys: score -> heading.
+        spent: variant -> its cost, as `costs` gives; None: no such columns.
+    """
+    costs_ = {"params": "parameters, M", "gflops": "GFLOPs", "ms": "ms"} if spent else {}
+    headings = [*keys.values(), *costs_.values()]
+    lines = ["| | " + " | ".join(headings) + " |", "|---|" + "---:|" * len(headings)]
+    base = found.get("no exchange")
+    for variant, seeds in found.items():
+        cells = [_cell([scores.get(key) for scores in seeds]) for key in keys]
+        own = [f"{spent[variant][key]:.{1 if key == 'ms' else 2}f}" for key in costs_]
+        lines.append(" | ".join([f"| {variant}", *cells, *own]) + " |")
+        if base and variant != "no exchange" and variant not in _UNASKED:
+            pairs = list(zip(seeds, base, strict=True))
+            cells = [
+                _cell([a[key] - b[key] for a, b in pairs if key in a and key in b], "+")
+                for key in keys
+            ]
+            lines.append(
+                " | ".join(["| ... more than no exchange", *cells, *[""] * len(own)]) + " |"
+            )
     return "\n".join(lines)
+
+
+def _cell(values, sign=""):
+    values = [value for value in values if value is not None]
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{sign}.2f}{spread}"
+
+
+def _small_things(scores):
+    """Scores, and with them the mean IoU of what is thin or small, as `seg/small`."""
+    found = [scores[f"seg/iou/{name}"] for name in _SMALL if f"seg/iou/{name}" in scores]
+    return scores | ({"seg/small": statistics.mean(found)} if found else {})
 
 
 def define_flags():
@@ -185,8 +228,8 @@ def main():
         for variant in args.variants:
             name = variant.replace(" ", "_")
             folder = Path(args.output) / f"{name}_{seed}"
-            found[variant].append(score(folder, variant, seed, args))
-    print(table(found, spent))
+            found[variant].append(_small_things(score(folder, variant, seed, args)))
+    print(table(found, _SCORES, spent), table(found, _PLACES), sep="\n\n", end="\n\n")
     alone = spent["segmentation only"]["ms"] + spent["encoder"]["ms"]
     print(
         f"{size[0]}x{size[1]}, {args.threads} threads; segmentation and an encoder: {alone:.1f} ms"
@@ -196,7 +239,9 @@ def main():
     everything = {f"{v}/cost/{k}": x for v, own in spent.items() for k, x in own.items()}
     for variant, seeds in found.items():
         for seed, scores in zip(args.seeds, seeds, strict=True):
-            everything |= {f"{variant}/{seed}/{k}": scores[k] for k in _SCORES if k in scores}
+            everything |= {
+                f"{variant}/{seed}/{k}": scores[k] for k in (*_SCORES, *_PLACES) if k in scores
+            }
     runs.write_json(Path(args.output) / "scores.json", everything)
 
 

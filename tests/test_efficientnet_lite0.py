@@ -185,11 +185,11 @@ def test_files_that_are_no_weights(tmp_path, monkeypatch):
         efficientnet_lite0.load_imagenet(network, whole)
 
 
-def one_step(freeze):
+def one_step(freeze, exchange="both", alpha=1.0, beta=1.0):
     """A small network, more or less frozen, after one step: (compiled, weights before)."""
     args = SimpleNamespace(steps=10, warmup_steps=0, learning_rate=1e-2, weight_decay=1e-4)
-    args.clip_norm, args.flow_loss, args.alpha, args.beta = 0.1, "log", 1.0, 1.0
-    args.seed, args.exchange, args.weights, args.freeze = 0, "both", None, freeze
+    args.clip_norm, args.flow_loss, args.alpha, args.beta = 0.1, "log", alpha, beta
+    args.seed, args.exchange, args.weights, args.freeze = 0, exchange, None, freeze
     args.precision = "float32"
     args.backbone, args.backbone_weights = "efficientnet_lite0", "none"
     training = train.compile_model(train.build_models(args, CAMVID)[1], args, CAMVID)
@@ -237,6 +237,18 @@ def test_a_frozen_encoder_stays_as_it_is():
     training, before = one_step("encoder")
     paths = moved(training, before)
     assert paths and not [path for path in paths if path.startswith(("stem", "block"))]
+
+
+def test_with_a_frozen_encoder_and_no_exchange_neither_task_disturbs_the_other():
+    # So such a joint training is the two single ones, weight by weight.
+    joint, _ = one_step("encoder", "none", alpha=8.0)
+    for alone, prefix in (({"beta": 0.0}, "seg"), ({"alpha": 0.0}, ("flow", "mix"))):
+        single, before = one_step("encoder", "none", **{"alpha": 8.0, **alone})
+        changed = {path for path in moved(single, before) if path.startswith(prefix)}
+        assert len(changed) > 10
+        ours, theirs = ({w.path: w.numpy() for w in m.weights} for m in (joint, single))
+        for path in changed:
+            np.testing.assert_allclose(ours[path], theirs[path], atol=1e-6, err_msg=path)
 
 
 def test_frozen_norms_outlive_file_and_resume(frozen_training, tmp_path):

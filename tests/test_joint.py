@@ -34,14 +34,29 @@ def test_networks_of_one_task_answer_as_the_joint_one_and_hold_less():
 
 def test_table_by_hand():
     found = {
+        "no exchange": [{"seg/miou": 39.0, "flow/aepe": 2.5}, {"seg/miou": 41.0, "flow/aepe": 3.0}],
         "both": [{"seg/miou": 40.0, "flow/aepe": 2.0}, {"seg/miou": 44.0, "flow/aepe": 3.0}],
         "flow only": [{"flow/aepe": 2.5}],
     }
+    keys = {"seg/miou": "mIoU", "flow/aepe": "AEPE", "flow/fl_all": "Fl"}
     spent = dict.fromkeys(found, {"params": 4.0, "gflops": 4.5, "ms": 100.0})
-    lines = joint.table(found, spent).splitlines()
+    lines = joint.table(found, keys, spent).splitlines()
+    assert lines[0] == "| | mIoU | AEPE | Fl | parameters, M | GFLOPs | ms |"
     # Deviations over n - 1: sqrt(8), sqrt(1/2); of one value there is none.
-    assert lines[2] == "| both | 42.00 ± 2.83 |  | 2.50 ± 0.71 |  | 4.00 | 4.50 | 100.0 |"
-    assert lines[3] == "| flow only |  |  | 2.50 |  | 4.00 | 4.50 | 100.0 |"
+    assert lines[3] == "| both | 42.00 ± 2.83 | 2.50 ± 0.71 |  | 4.00 | 4.50 | 100.0 |"
+    # Seed by seed: +1, +3 and -0.5, 0. A network of one task is another start of its own.
+    assert lines[4] == ("| ... more than no exchange | +2.00 ± 1.41 | -0.25 ± 0.35 |  |  |  |  |")
+    assert lines[5] == "| flow only |  | 2.50 |  | 4.00 | 4.50 | 100.0 |"
+    assert len(lines) == 6
+    assert joint.table({"both": found["both"]}, keys).splitlines()[2:] == [
+        "| both | 42.00 ± 2.83 | 2.50 ± 0.71 |  |"
+    ]
+
+
+def test_small_things_are_the_mean_of_those_there_are():
+    scores = {"seg/iou/pole": 10.0, "seg/iou/person": 30.0, "seg/iou/road": 90.0}
+    assert joint._small_things(scores)["seg/small"] == 20.0
+    assert joint._small_things({"flow/aepe": 1.0}) == {"flow/aepe": 1.0}
 
 
 def test_a_finished_training_is_not_repeated(tmp_path):
