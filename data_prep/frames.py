@@ -72,6 +72,10 @@ def find_next(paths, steps):
     return found
 
 
+# KITTI's obj_map and instance: read with other depths, their numbers would be others.
+_BITS = {"objects": 8, "instances": 16}
+
+
 def read_frame(frame):
     """Read, decode and check every file of a frame.
 
@@ -99,6 +103,9 @@ def read_frame(frame):
                 raise ValueError(f"{path}: both flow files of a frame must have one format")
         else:
             decoded = decode_ids(data[field], path)
+            bits = 8 * decoded.itemsize
+            if bits != _BITS.get(field, bits):
+                raise ValueError(f"{path}: {bits} bits, but {field} have {_BITS[field]} (KITTI)")
         if decoded.shape[:2] != (height, width):
             raise ValueError(
                 f"{path}: is {_size(decoded)}, but {frame.files['image1'].name} is {_size(image)}"

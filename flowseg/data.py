@@ -64,12 +64,14 @@ def read_index(folder):
     raise ValueError(f"{path}: damaged, or not of a conversion; convert this data again")
 
 
-def frame_decoder(label_set):
+def frame_decoder(label_set, maps=False):
     """A function for `Dataset.map`: one serialised record -> one decoded frame.
 
     A frame is a dict: `image1`, `image2` (H, W, 3) uint8; `has_image2` bool (where it is false,
     image2 is image1); `flow`, `flow_noc` (H, W, 3) float32; `seg` (H, W) int32; `frame_id`,
-    `dataset` string.
+    `dataset` string. With `maps` also `objects`, `things`: (H, W) int32, a number for each moving
+    object of KITTI's object map, and for each thing of its instance map, 0 elsewhere; `has_objects`
+    and `has_things` bool.
     """
     tables = {numbering: train_id_table(label_set, numbering) for numbering in label_set.ids}
 
@@ -78,7 +80,7 @@ def frame_decoder(label_set):
         shape = tf.cast(tf.stack([fields["height"], fields["width"]]), tf.int32)
         has_image2 = fields["image2"] != ""
         image1 = _decode_image(fields["image1"], fields["image1_format"], shape)
-        return {
+        frame = {
             "image1": image1,
             "image2": tf.cond(
                 has_image2,
@@ -92,8 +94,32 @@ def frame_decoder(label_set):
             "frame_id": fields["frame_id"],
             "dataset": fields["dataset"],
         }
+        return frame | _decode_maps(fields, shape) if maps else frame
 
     return decode
+
+
+def _decode_maps(fields, shape):
+    objects = _decode_map(fields["objects"], tf.uint8, shape)
+    # KITTI's coding: class * 256 + number, number 0 where the class is not told apart.
+    instances = _decode_map(fields["instances"], tf.uint16, shape)
+    return {
+        "objects": objects,
+        "has_objects": fields["objects"] != "",
+        "things": tf.where(instances % 256 > 0, instances, 0),
+        "has_things": fields["instances"] != "",
+    }
+
+
+def _decode_map(data, dtype, shape):
+    """(H, W) int32 of a PNG of one channel; 0 where absent."""
+
+    def decode():
+        image = tf.io.decode_png(data, channels=1, dtype=dtype)
+        return tf.cast(tf.reshape(image, shape), tf.int32)
+
+    empty = tf.cond(data == "", lambda: tf.zeros(shape, tf.int32), decode)
+    return tf.ensure_shape(empty, (None, None))
 
 
 def _decode_image(data, image_format, shape):
@@ -155,9 +181,10 @@ def _decode_labels(fields, shape, tables, name):
 
 
 def evaluation_data(files, label_set):
-    """Every frame of `files` once, in order, decoded; see `frame_decoder`."""
+    """Every frame of `files` once, in order, decoded with its maps; see `frame_decoder`."""
     dataset = tf.data.TFRecordDataset(files)
-    return dataset.map(frame_decoder(label_set), num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    decode = frame_decoder(label_set, maps=True)
+    return dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
 
 def validation_data(files, label_set):

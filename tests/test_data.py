@@ -83,6 +83,19 @@ def test_kitti_frames_are_what_the_files_hold(kitti_set):
                 np.testing.assert_array_equal(frame[key], expected)
                 assert frame[key].dtype == np.float32 and 0 < expected[..., 2].mean() < 1
             assert_warp_helps(frame, frame["flow_noc"])
+        for key, path in (
+            ("objects", flow_set / "obj_map" / name),
+            ("things", label_set / "instance" / name),
+        ):
+            # The real samples have neither.
+            assert frame[f"has_{key}"] == path.is_file() and frame[key].dtype == np.int32
+            if path.is_file():
+                expected = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.int32)
+                expected *= (key == "objects") | (expected % 256 > 0)
+                np.testing.assert_array_equal(frame[key], expected)
+                assert len(np.unique(expected)) > 2
+            else:
+                assert frame[key].shape == frame["seg"].shape and not frame[key].any()
 
 
 def test_a_frame_without_a_second(kitti_records):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowseg import data, records, runs
-from flowseg.evaluate import evaluate, table
+from flowseg import data, records, runs, scoring
+from flowseg.evaluate import count_frame, evaluate, table
 from flowseg.flow_io import encode_kitti_flow
 from flowseg.labels import CITYSCAPES
 from tests.conftest import run_command
@@ -80,6 +80,12 @@ def tiny_model(seg=1, flow=1.0):
     return keras.Model(images, outputs)
 
 
+def seen_frames(**kinds):
+    """What `evaluate` tells of the frames: nothing but `kinds`."""
+    none = dict.fromkeys(("frames", "seg", "flow", "flow_noc", "single"), 0)
+    return {**none, "foreground": {}, **kinds}
+
+
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     """A run folder whose network answers road, and (1, 1) px. Not to be changed."""
@@ -118,6 +124,16 @@ def test_scores_are_pooled_over_frames_of_different_sizes(tmp_path):
         # Truth is (2, 2) everywhere.
         "flow/aepe_0_10": 5 * 4 / 28,
         "flow/fl_0_10": 100 * 4 / 28,
+        # By the labels: what is void is neither.
+        "flow/aepe_bg": 5 * 2 / 26,
+        "flow/fl_bg": 100 * 2 / 26,
+        "flow/aepe_fg": 5.0,
+        "flow/fl_fg": 100.0,
+        "flow/aepe_bg_noc": 0.0,
+        "flow/fl_bg_noc": 0.0,
+        "seg/category_miou": (100 * 24 / 26 + 100 * 2 / 4) / 2,
+        "seg/category_iou/flat": 100 * 24 / 26,
+        "seg/category_iou/vehicle": 50.0,
         # Between road and car of frame 10 there is one, which no answer draws.
         "seg/boundary_f": 0.0,
         # Frame 10 has no such truth, so it counts nowhere.
@@ -126,7 +142,7 @@ def test_scores_are_pooled_over_frames_of_different_sizes(tmp_path):
         "flow/fl_all_per_image_noc": 0.0,
     }
     assert scores == pytest.approx(expected, abs=1e-5)
-    assert seen == {"frames": 2, "seg": 2, "flow": 2, "flow_noc": 1, "single": 0}
+    assert seen == seen_frames(frames=2, seg=2, flow=2, flow_noc=1, foreground={"labels": 2})
     assert run.shown == [((2, 3, 3), 10, 11, 1.0), ((4, 6, 3), 20, 21, 1.0)]
     assert [frame["frame_id"] for frame, *_ in kept] == [b"000010_10", b"000020_10"]
     shapes = [(logits.shape, flow.shape) for _, logits, flow in kept]
@@ -138,8 +154,9 @@ def test_labels_alone_give_no_flow_numbers(tmp_path):
     run = fake_run(classes=lambda number: BUS)
     scores, seen = evaluate(run, [path])
     # All other classes are in neither truth nor answer: no number.
-    assert scores == {"seg/miou": 100.0, "seg/pixel_accuracy": 100.0, "seg/iou/bus": 100.0}
-    assert seen == {"frames": 1, "seg": 1, "flow": 0, "flow_noc": 0, "single": 1}
+    names = ("miou", "pixel_accuracy", "iou/bus", "category_miou", "category_iou/vehicle")
+    assert scores == {f"seg/{name}": 100.0 for name in names}
+    assert seen == seen_frames(frames=1, seg=1, single=1)
     assert run.shown == [((3, 4, 3), 7, 7, 1.0)]
 
 
@@ -149,7 +166,28 @@ def test_flow_alone_gives_no_class_numbers(tmp_path):
     scores, seen = evaluate(fake_run(), [path])
     names = FLOW_NAMES | {"flow/aepe_0_10", "flow/fl_0_10"}
     assert scores == pytest.approx(dict.fromkeys(names, 0.0), abs=1e-5)
-    assert seen == {"frames": 2, "seg": 0, "flow": 2, "flow_noc": 0, "single": 0}
+    assert seen == seen_frames(frames=2, flow=2)
+
+
+def test_the_foreground_is_of_the_best_map_there_is():
+    ones = np.ones((1, 2), np.int32)
+    frame = {"seg": ones * CAR, "objects": ones * [[0, 3]], "things": ones * [[26001, 0]]}
+    frame |= {"flow": np.ones((1, 2, 3)), "flow_noc": np.zeros((1, 2, 3))}
+    # The first pixel errs by 4 px, the second not at all.
+    answer = ones * CAR, np.array([[[5, 1], [1, 1]]]), CITYSCAPES
+    for has, known_by, errors in (
+        ((True, True), "object map", {"bg": 4, "fg": 0}),
+        ((False, True), "instance map", {"bg": 0, "fg": 4}),
+        ((False, False), "labels", {"fg": 2}),
+    ):
+        frame |= dict(zip(("has_objects", "has_things"), has, strict=True))
+        counts, source = count_frame(frame, *answer)
+        told = scoring.scores(counts, CITYSCAPES.names)
+        assert source == known_by
+        assert {k: told[f"flow/aepe_{k}"] for k in ("bg", "fg") if f"flow/{k}" in counts} == errors
+    frame["seg"] = ones * 255
+    counts, source = count_frame(frame, *answer)
+    assert source is None and not {"flow/fg", "flow/bg"} & set(counts)
 
 
 def test_flow_that_is_no_number_is_never_a_good_score(tmp_path):
@@ -162,12 +200,17 @@ def test_flow_that_is_no_number_is_never_a_good_score(tmp_path):
 def test_made_up_kitti(kitti_records):
     files = records.match_files(f"{kitti_records}/train-*", f"{kitti_records}/val-*")
     scores, seen = evaluate(fake_run(), files)
-    assert seen == {"frames": 5, "seg": 5, "flow": 4, "flow_noc": 4, "single": 1}
+    expected = seen_frames(frames=5, seg=5, flow=4, flow_noc=4, single=1)
+    assert seen == {**expected, "foreground": {"object map": 4}}
     classes = {name for name in scores if name.startswith("seg/iou/")}
     assert "seg/iou/road" in classes and "seg/iou/wall" not in classes
     regions = {name[8:] for name in scores if name.startswith("flow/fl_") and "all" not in name}
-    assert {"hidden", "0_10"} <= regions <= {"hidden", "0_10", "10_40", "40_up"}
-    assert set(scores) == classes | FLOW_NAMES | {f"{name}_noc" for name in FLOW_NAMES} | {
+    grounds = {"fg", "bg", "fg_noc", "bg_noc"}
+    assert {"hidden", "0_10"} | grounds <= regions
+    assert regions <= {"hidden", "0_10", "10_40", "40_up"} | grounds
+    city = {name for name in scores if "category" in name or "iiou" in name}
+    assert {"seg/category_miou", "seg/iiou", "seg/category_iiou"} < city
+    assert set(scores) == city | classes | FLOW_NAMES | {f"{name}_noc" for name in FLOW_NAMES} | {
         *("seg/miou", "seg/pixel_accuracy", "seg/boundary_f"),
         *(f"flow/{kind}_{region}" for kind in ("aepe", "fl") for region in regions),
     }

@@ -276,3 +276,15 @@ def test_help():
     assert (
         "data_scene_flow" in text and "--val_fraction" in text and "--only_check_args" not in text
     )
+
+
+@pytest.mark.parametrize(
+    ("place", "dtype", "told"),
+    [(f"{LABELS}/instance", np.uint8, "8 bits, but instances have 16"),
+     (f"{FLOW}/obj_map", np.uint16, "16 bits, but objects have 8")],
+)  # fmt: skip
+def test_a_map_of_another_depth_is_refused(folder, tmp_path, place, dtype, told):
+    path = next((folder / place).iterdir())
+    ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(path), (ids & 255).astype(dtype))
+    assert_refused([folder], tmp_path, f"{path.name}: {told}")

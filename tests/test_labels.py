@@ -95,3 +95,25 @@ def test_other_bad_label_sets(tmp_path):
         with pytest.raises(ValueError, match="mine.json: not a label set"):
             labels.load_label_set(str(path))
     assert labels.load_label_set("cityscapes") is labels.CITYSCAPES
+
+
+def test_things_are_persons_and_vehicles():
+    table = labels.thing_table(labels.CITYSCAPES)
+    named = {name for i, name in enumerate(labels.CITYSCAPES.names) if table[i] == 1}
+    assert named == set(labels.CITYSCAPES_THING_SIZES)
+    assert (table[:19] < 2).all() and (table[19:] == 255).all()
+    # A class of both, and one that another owner alone numbers, tell nothing.
+    mixed = labels.from_dict(
+        {
+            "name": "mixed",
+            "names": ["road or car", "rider", "wall", "cloud"],
+            "ids": {"mine": [1, 2, 3, 4], "cityscapes": [[7, 26], 25, 12, []]},
+            "palette": [[1, 2, 3]] * 4,
+        }
+    )
+    assert labels.thing_table(mixed)[:4].tolist() == [255, 1, 0, 255]
+
+
+def test_categories_hold_every_class_once():
+    names = [name for group in labels.CITYSCAPES_CATEGORIES.values() for name in group]
+    assert sorted(names) == sorted(labels.CITYSCAPES.names)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flowseg import scoring
-from flowseg.labels import IGNORE_LABEL
+from flowseg.labels import CITYSCAPES, CITYSCAPES_THING_SIZES, IGNORE_LABEL
 from flowseg.metrics import FlowScores, SegScores
 
 NAMES = ("sky", "road", "car")
@@ -73,12 +73,77 @@ def test_classes_by_hand():
     answer = np.array([[0, 1, 1, 2], [0, 1, 0, 2]])
     counts = scoring.count_seg(truth, answer, 3)
     # Truth by row: sky 2 right, 1 as road; road 2 right, 1 as sky; car right; void counts nowhere.
-    np.testing.assert_array_equal(counts["seg/confusion"], [[2, 1, 0], [1, 2, 0], [0, 0, 1]])
+    expected = [[2, 1, 0, 0], [1, 2, 0, 0], [0, 0, 1, 0]]
+    np.testing.assert_array_equal(counts["seg/confusion"], expected)
     scores = scoring.scores(counts, NAMES)
     assert scores["seg/iou/sky"] == scores["seg/iou/road"] == 50.0
     assert scores["seg/iou/car"] == 100.0
     assert scores["seg/miou"] == pytest.approx(200 / 3)
     assert scores["seg/pixel_accuracy"] == pytest.approx(500 / 7)
+
+
+def test_nothing_said_is_a_miss_and_no_class_of_its_own():
+    truth, answer = np.array([[0, 0, 1, 1]]), np.array([[0, IGNORE_LABEL, 1, IGNORE_LABEL]])
+    counts = scoring.count_seg(truth, np.uint8(answer), 3)
+    np.testing.assert_array_equal(counts["seg/confusion"], np.eye(3, 4) * [1, 1, 0, 0] + (
+        np.array([[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]])
+    ))  # fmt: skip
+    scores = scoring.scores(counts, NAMES)
+    assert scores["seg/iou/sky"] == scores["seg/pixel_accuracy"] == 50.0
+    assert set(scores) & {"seg/iou/car"} == set()
+
+
+def city(*names):
+    return np.array([[CITYSCAPES.names.index(name) for name in names]])
+
+
+def test_things_by_hand():
+    # A car of four pixels, one of two; a road; a person without a number, as in a crowd.
+    truth = city("car", "car", "car", "car", "car", "car", "road", "person")
+    things = np.array([[26001] * 4 + [26002] * 2 + [0, 0]])
+    answer = city("car", "car", "car", "truck", "car", "road", "car", "person")
+    scores = scoring.scores(scoring.count_seg(truth, answer, 19, things), CITYSCAPES.names)
+    size = CITYSCAPES_THING_SIZES["car"]
+    found, missed = size * (3 / 4 + 1 / 2), size * (1 / 4 + 1 / 2)
+    # A pixel of road is falsely a car; the truck's one falsely a truck, which has no things.
+    car = 100 * found / (found + missed + 1)
+    assert scores["seg/iiou/car"] == pytest.approx(car)
+    assert scores["seg/iiou/truck"] == 0
+    # The person is right, but has no number: nothing found, missed or false.
+    assert {k for k in scores if k.startswith("seg/iiou/")} == {"seg/iiou/car", "seg/iiou/truck"}
+    assert scores["seg/iiou"] == pytest.approx(car / 2)
+    # As vehicles, car and truck are one.
+    found, missed = size * (4 / 4 + 1 / 2), size * (1 / 2)
+    vehicle = 100 * found / (found + missed + 1)
+    assert scores["seg/category_iiou/vehicle"] == pytest.approx(vehicle)
+    assert scores["seg/category_iiou"] == pytest.approx(vehicle)
+    assert scores["seg/category_iou/vehicle"] == pytest.approx(100 * 5 / 7)
+    assert scores["seg/category_iou/human"] == 100
+    assert scores["seg/category_miou"] == pytest.approx((500 / 7 + 100 + 0) / 3)
+
+
+def test_void_on_a_thing_is_no_part_of_it():
+    truth = np.where([[0, 0, 0, 1]], IGNORE_LABEL, city("car", "car", "car", "car"))
+    things, answer = np.full((1, 4), 26001), city("car", "car", "road", "road")
+    scores = scoring.scores(scoring.count_seg(truth, answer, 19, things), CITYSCAPES.names)
+    assert scores["seg/iiou/car"] == pytest.approx(200 / 3)
+
+
+def test_no_things_are_no_score_where_their_map_is_not_known():
+    scores = scoring.scores(scoring.count_seg(city("car"), city("car"), 19), CITYSCAPES.names)
+    assert not [name for name in scores if "iiou" in name] and "seg/category_miou" in scores
+
+
+def test_foreground_by_hand():
+    truth = flow_truth([(1, 0), (2, 0), (3, 0), (4, 0)], [1, 1, 1, 0])
+    flow = np.array([[[6, 0], [2, 0], [3, 1], [0, 0]]])
+    foreground = np.array([[1, 0, IGNORE_LABEL, 1]])
+    noc = truth * [[[1], [0], [1], [0]]]
+    scores = scoring.scores(scoring.count_flow(truth, flow, noc, foreground))
+    assert scores["flow/aepe_fg"] == 5 and scores["flow/fl_fg"] == 100
+    assert scores["flow/aepe_bg"] == 0 and scores["flow/fl_bg"] == 0
+    assert scores["flow/fl_fg_noc"] == 100 and "flow/fl_bg_noc" not in scores
+    assert scores["flow/aepe"] == 2
 
 
 def test_a_class_in_the_answer_alone_scores_0_and_one_in_neither_is_none():
