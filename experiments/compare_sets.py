@@ -22,7 +22,6 @@ from tqdm import tqdm
 from data_prep.doctor.read import decode
 from data_prep.frames import read_frame
 from data_prep.kitti import find_frames
-from data_prep.page import shrink_flow
 from experiments.set_measures import UNITS, measure, summarise
 from flowseg import commands, files, flow_io, pictures
 from flowseg.labels import CITYSCAPES, IGNORE_LABEL, train_id_table
@@ -164,7 +163,7 @@ def _shrink(frame, cell, width):
         ids = train_id_table(CITYSCAPES, "cityscapes")[frame["labels"]]
         small["train_ids"] = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST_EXACT)
     if "flow" in frame:
-        flow = shrink_flow(frame["flow"], size)
+        flow = pictures.shrink_flow(frame["flow"], size)
         flow[..., :2] *= width / frame["image1"].shape[1]
         small["flow"] = flow
     return small

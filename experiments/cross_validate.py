@@ -61,7 +61,8 @@ def cross_validate(sources, recipe, output, folds=3, more_flags=()):
         _train(recipe, folder, more_flags)
         run = runs.load_run(folder / "run", "last")
         files = records.match_files(folder / "records/val-*")
-        counts, _ = evaluate.count(run, files)
+        ask = evaluate.run_answers(run, run.label_set)
+        counts, _ = evaluate.count(files, run.label_set, ask)
         pooled = scoring.add(pooled, counts)
         own[f"fold{number}/seg/miou"] = scoring.scores(counts, names)["seg/miou"]
     scores = scoring.scores(pooled, names) | own

@@ -5,8 +5,7 @@ import json
 
 import cv2
 
-from data_prep.page import write_html
-from flowseg import files, frames
+from flowseg import files, frames, page
 
 # What a page shows first; the rest stands in metrics.json.
 _SCORES = (
@@ -69,4 +68,4 @@ def write_page(folder, title, told):
         "<code>saved_model/</code>; for edge devices: <code>flowseg.tflite</code>; for more "
         "training: <code>run/</code>.</p>"
     )
-    write_html(folder / "index.html", html.escape(title), "".join(parts))
+    page.write_html(folder / "index.html", html.escape(title), "".join(parts))

@@ -14,10 +14,16 @@ With --score_as NAME the classes are scored as another set's wider ones (CamVid'
 network of Cityscapes' 19): a pixel's probabilities are summed per wider class, then the largest
 wins.
 
-With --output DIR each frame's answers are written into DIR/<frame id>/ as `flowseg.predict` does.
+With --output DIR each frame's answers are written into DIR/<frame id>/ as `flowseg.predict` does;
+with --submission DIR as KITTI's servers take them (DIR/semantic, DIR/flow: zip each).
+
+With --predictions DIR in place of --run_dir, answers that some method wrote are scored; each frame
+that has truth needs one, of its own size. --report FILE.html is a page of all this with the worst
+and best frames, --compare FILE another evaluation's metrics beside it.
 """
 
 import collections
+import json
 from pathlib import Path
 
 from absl import flags
@@ -28,7 +34,7 @@ from flowseg import commands
 import numpy as np
 from tqdm import tqdm
 
-from flowseg import data, records, runs, scoring
+from flowseg import answers, data, records, report, runs, scoring
 from flowseg import flags as shared_flags
 from flowseg.labels import (
     CITYSCAPES,
@@ -38,62 +44,96 @@ from flowseg.labels import (
     thing_table,
 )
 from flowseg.metrics import grouped_logits
-from flowseg.predict import write_answers
 
 # What is told about the frames seen, and the counts that a frame with such truth has.
 _KINDS = {"seg": "seg/confusion", "flow": "flow/all", "flow_noc": "flow/noc"}
 
 
-def evaluate(run, files, scale=1.0, answers=None, score_as=None):
-    """Scores of a run over every frame of `files`: those of `count`, as `scoring.scores` has them.
-
-    Args and what is raised: see `count`.
-
-    Returns:
-        Dict of scores, and dict of how many frames there were: `frames`, with `seg` truth, with
-        `flow` truth, `single` without a second frame, and by what they know their `foreground`.
-    """
-    counts, seen = count(run, files, scale, answers, score_as)
-    return scoring.scores(counts, (score_as or run.label_set).names), seen
-
-
-def count(run, files, scale=1.0, answers=None, score_as=None):
-    """Counts of a run over every frame of `files`.
+def evaluate(run, files, scale=1.0, each=None, score_as=None):
+    """Scores of a run over every frame of `files`.
 
     Args:
         run: a `runs.Run`.
         files: record shards.
         scale: frames are resized by it for the network; scores are at their own size.
-        answers: called with (frame, logits, flow) of each frame, where given.
+        each: called with (frame, logits, flow) of each frame, where given.
         score_as: a `labels.LabelSet` of wider classes to score; default: the run's own classes.
 
     Returns:
-        The counts of all frames together (see `scoring`), and how many frames there were, as
-        `evaluate` tells them.
+        The scores (see `scoring.scores`), and how many frames there were (see `count`).
 
     Raises:
         ValueError: no frames; a shard that cannot be read, by name; classes that do not group.
     """
-    scored = score_as or run.label_set
-    groups = None if scored == run.label_set else class_groups(run.label_set, scored)
+    label_set = score_as or run.label_set
+    counts, seen = count(files, label_set, run_answers(run, label_set, scale, each))
+    return scoring.scores(counts, label_set.names), seen
+
+
+def run_answers(run, label_set, scale=1.0, each=None):
+    """A function for `count`: frame -> a run's train ids, in the classes of `label_set`, and flow.
+
+    Raises:
+        ValueError: the run's classes do not group into `label_set`.
+    """
+    groups = None if label_set == run.label_set else class_groups(run.label_set, label_set)
+
+    def ask(frame):
+        logits, flow = run.predict(frame["image1"], frame["image2"], scale)
+        if each:
+            each(frame, logits, flow)
+        told = logits if groups is None else np.asarray(grouped_logits(logits, groups))
+        return told.argmax(-1), flow
+
+    return ask
+
+
+def written_answers(written):
+    """A function for `count`: frame -> the answers that an `answers.Written` has to its truth."""
+
+    def ask(frame):
+        name, size = frame["frame_id"].decode(), frame["seg"].shape
+        has = {"seg": (frame["seg"] != IGNORE_LABEL).any(), "flow": frame["flow"][..., 2].any()}
+        return tuple(written.read(kind, name, size) if has[kind] else None for kind in has)
+
+    return ask
+
+
+def count(files, label_set, ask, each=None):
+    """Counts of answers over every frame of `files`.
+
+    Args:
+        files: record shards.
+        label_set: the classes.
+        ask: decoded frame (`data.evaluation_data`) -> (H, W) train ids, 255 where nothing is said,
+            and (H, W, 2) flow; either may be None: not asked.
+        each: called with (frame, seg, flow, the frame's counts), where given.
+
+    Returns:
+        The counts of all frames together (see `scoring`), and a dict of how many frames there
+        were: `frames`, with `seg`, `flow`, `flow_noc` truth that was asked, `single` without a
+        second frame, and by what they know their `foreground`.
+
+    Raises:
+        ValueError: no frames; a shard that cannot be read, by name; what `ask` raises.
+    """
     counts = {}
     seen = dict.fromkeys(("frames", "seg", "flow", "flow_noc", "single"), 0)
     seen["foreground"] = collections.Counter()
-    frames = data.evaluation_data(files, scored).as_numpy_iterator()
+    frames = data.evaluation_data(files, label_set).as_numpy_iterator()
     with records.named_errors(files):
         for frame in tqdm(frames, unit="frame", total=records.count(files), disable=None):
-            logits, flow = run.predict(frame["image1"], frame["image2"], scale)
-            told = logits if groups is None else np.asarray(grouped_logits(logits, groups))
-            found, source = count_frame(frame, told.argmax(-1), flow, scored)
+            seg, flow = ask(frame)
+            found, source = count_frame(frame, seg, flow, label_set)
             counts = scoring.add(counts, found)
+            if each:
+                each(frame, seg, flow, found)
             if "flow/all" in found and source:
                 seen["foreground"][source] += 1
             seen["frames"] += 1
             seen["single"] += not frame["has_image2"]
             for kind, key in _KINDS.items():
                 seen[kind] += key in found
-            if answers:
-                answers(frame, logits, flow)
     if not seen["frames"]:
         raise ValueError(f"{files[0]}: no records: nothing to score")
     return counts, seen
@@ -107,8 +147,8 @@ def count_frame(frame, seg, flow, label_set):
 
     Args:
         frame: decoded frame of `data.evaluation_data`, in NumPy.
-        seg: (H, W) train ids of `label_set`, 255 where nothing is said.
-        flow: (H, W, 2).
+        seg: (H, W) train ids of `label_set`, 255 where nothing is said; None: not asked.
+        flow: (H, W, 2); None: not asked.
         label_set: the classes.
 
     Returns:
@@ -123,8 +163,12 @@ def count_frame(frame, seg, flow, label_set):
         source, foreground = "labels", thing_table(label_set)[frame["seg"]]
     city = label_set.names == CITYSCAPES.names and frame["has_things"]
     things = frame["things"] if city else None
-    counts = scoring.count_seg(frame["seg"], seg, len(label_set.names), things)
-    return counts | scoring.count_flow(frame["flow"], flow, frame["flow_noc"], foreground), source
+    counts = {}
+    if seg is not None:
+        counts |= scoring.count_seg(frame["seg"], seg, len(label_set.names), things)
+    if flow is not None:
+        counts |= scoring.count_flow(frame["flow"], flow, frame["flow_noc"], foreground)
+    return counts, source
 
 
 def table(scores):
@@ -136,42 +180,112 @@ def table(scores):
 
 def define_flags():
     """The flags of this command."""
-    shared_flags.define_run_flags()
+    shared_flags.define_run_flags(instead="predictions")
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_list("records", None, "Record shards to score on: GLOB[,GLOB].", required=True)
     flags.DEFINE_string("metrics_json", None, "File for the scores; default: none.")
+    flags.DEFINE_string("report", None, "HTML file for scores and pictures; default: none.")
+    flags.DEFINE_string("compare", None, "Metrics file of another run, to stand in the report.")
     flags.DEFINE_string("output", None, "Folder for the answers; default: none.")
+    flags.DEFINE_string("submission", None, "Folder for the answers as KITTI's servers take them.")
     shared_flags.define_seg_ids()
     flags.DEFINE_string(
         "score_as", None, "Score these classes: a built-in label set, or a JSON file; default: own."
+    )
+    flags.DEFINE_string(
+        "predictions",
+        None,
+        "In place of --run_dir: a folder of answers by any method, <frame id>/{seg,flow}.png or "
+        "{semantic,flow}/<frame id>.png; their classes are --score_as's (default: cityscapes).",
+    )
+    flags.register_multi_flags_validator(
+        ["run_dir", "predictions"],
+        lambda given: bool(given["run_dir"]) != bool(given["predictions"]),
+        "give the folder of a trained run as --run_dir, or else --predictions",
     )
 
 
 def main():
     """Score and tell."""
     args = flags.FLAGS
-    files = records.match_files(*args.records)
-    run = runs.load_run(args.run_dir, args.weights)
-    score_as = load_label_set(args.score_as) if args.score_as else run.label_set
-    data.check_records(files, score_as)
-
-    def write(frame, logits, flow):
-        folder = Path(args.output) / frame["frame_id"].decode()
-        seg = logits.argmax(-1).astype(np.uint8)
-        write_answers(folder, seg, flow, run.label_set, args.seg_ids)
-
-    scores, seen = evaluate(run, files, args.scale, write if args.output else None, score_as)
+    shards = records.match_files(*args.records)
+    other = _other_scores(args.compare) if args.compare else None
+    label_set, ask, told, flags_text = (_of_folder if args.predictions else _of_run)(args, shards)
+    collected = report.Collector(label_set) if args.report else None
+    counts, seen = count(shards, label_set, ask, collected and collected.add)
+    scores = scoring.scores(counts, label_set.names)
     print(table(scores))
     print(
         f"{seen['frames']} frames, {seen['seg']} with labels, {seen['flow']} with flow truth"
         + (f"; {seen['single']} have no second frame and were shown twice" * bool(seen["single"]))
     )
     if seen["foreground"]:
-        told = ", ".join(f"{source} ({n} frames)" for source, n in seen["foreground"].items())
-        print(f"foreground of flow (fg, bg) by {told}")
+        sources = ", ".join(f"{source} ({n} frames)" for source, n in seen["foreground"].items())
+        print(f"foreground of flow (fg, bg) by {sources}")
     if args.metrics_json:
         runs.write_json(args.metrics_json, scores)
         print(f"wrote {args.metrics_json}")
+    if args.report:
+        title = f"{told} on {', '.join(args.records)}"
+        report.write(args.report, title, scores, counts, collected, flags_text, other)
+        print(f"wrote {args.report}")
+
+
+def _of_run(args, shards):
+    """Of a trained run: the classes scored, what answers, its name, its flags."""
+    run = runs.load_run(args.run_dir, args.weights)
+    label_set = load_label_set(args.score_as) if args.score_as else run.label_set
+    data.check_records(shards, label_set)
+
+    def write(frame, logits, flow):
+        name = frame["frame_id"].decode()
+        seg = logits.argmax(-1).astype(np.uint8)
+        if args.output:
+            folder = Path(args.output) / name
+            answers.write_answers(folder, seg, flow, run.label_set, args.seg_ids)
+        if args.submission:
+            answers.write_submission(args.submission, name, seg, flow, run.label_set)
+
+    kept = write if args.output or args.submission else None
+    flags_file = Path(args.run_dir) / "flags.txt"
+    text = flags_file.read_text() if flags_file.is_file() else ""
+    return label_set, run_answers(run, label_set, args.scale, kept), str(args.run_dir), text
+
+
+def _of_folder(args, shards):
+    """Of a folder of answers: the same."""
+    for name in ("output", "submission"):
+        if args[name].value:
+            raise ValueError(f"--{name}: writes a run's answers; --predictions are written already")
+    label_set = load_label_set(args.score_as or "cityscapes")
+    data.check_records(shards, label_set)
+    written = answers.find_answers(args.predictions, label_set, args.seg_ids)
+    answers.check_all_there(written, _frames_with_truth(shards))
+
+    return label_set, written_answers(written), str(args.predictions), ""
+
+
+def _frames_with_truth(shards):
+    """Ids of the frames that have labels, and of those that have flow."""
+    found = {"seg": [], "flow": []}
+    for shard in shards:
+        for _, fields in records.read_shard(shard):
+            for kind, field in (("seg", "labels"), ("flow", "flow")):
+                if fields[field]:
+                    found[kind].append(fields["frame_id"].decode())
+    return found
+
+
+def _other_scores(path):
+    """Name and scores of another evaluation's metrics file."""
+    try:
+        content = json.loads(Path(path).read_text())
+        scores = {key: float(value) for key, value in content.items() if value is not None}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"--compare {path}: no metrics file of flowseg.evaluate: {error}"
+        ) from error
+    return str(path), scores
 
 
 def run():

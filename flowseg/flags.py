@@ -95,10 +95,14 @@ def define_training_flags(train_records_required=True):
     flags.DEFINE_integer("pictures", 4, "Frames drawn for TensorBoard each epoch.", 0)
 
 
-def define_run_flags(scale=True):
-    """Which trained run answers, with which weights, and (if asked for) at which scale."""
-    flags.DEFINE_string("run_dir", None, "Folder of a trained run.", required=True)
-    flags.register_validator("run_dir", bool, "is empty: give the folder of a trained run")
+def define_run_flags(scale=True, instead=None):
+    """Which trained run answers, with which weights, and (if asked for) at which scale.
+
+    `instead`: a flag of the command's own that may stand in place of --run_dir.
+    """
+    flags.DEFINE_string("run_dir", None, "Folder of a trained run.", required=instead is None)
+    if instead is None:
+        flags.register_validator("run_dir", bool, "is empty: give the folder of a trained run")
     flags.DEFINE_enum(
         "weights", "best", ["best", "last"], "Weights by the best validation score, or the last."
     )

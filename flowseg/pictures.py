@@ -222,6 +222,23 @@ def shrink(picture, width):
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
+def shrink_flow(flow, size):
+    """(H, W, 3) flow (u, v, valid) made smaller for a picture; its vectors keep their length.
+
+    Sparse flow is spread over its neighbours, as single points would be lost to the eye.
+
+    Args:
+        flow: unknown vectors must be 0.
+        size: (width, height) in px.
+    """
+    # Means of (u, v) over means of valid are means of what is known.
+    small = cv2.resize(flow, size, interpolation=cv2.INTER_AREA)
+    small = np.where(small[..., 2:] > 0, small, cv2.blur(small, (3, 3)))
+    share = small[..., 2:]
+    known = share > 0
+    return np.dstack([small[..., :2] / np.where(known, share, 1), known]).astype(np.float32)
+
+
 def write_png(path, picture):
     """Write (H, W, 3) RGB or (H, W) grey uint8 as a PNG; whole, or not at all.
 
@@ -241,29 +258,30 @@ def draw_answers(frame, seg, flow, label_set):
 
     Args:
         frame: decoded frame of `data.evaluation_data`, in NumPy.
-        seg: (H, W) predicted train ids.
-        flow: (H, W, 2) predicted flow in px.
-        label_set: the classes of both.
+        seg: (H, W) predicted train ids; None: not asked.
+        flow: (H, W, 2) predicted flow in px; None: not asked.
+        label_set: the classes.
 
     Returns:
-        (H', W', 3) uint8 RGB.
+        (H', W', 3) uint8 RGB; truth that the frame lacks, and errors against it, are left out.
     """
-    truth, known = frame["flow"], frame["flow"][..., 2] > 0
-    # One scale for both flows, so that their colours can be compared.
-    speed = np.hypot(truth[..., 0], truth[..., 1])[known] if known.any() else np.hypot(*flow.T)
-    full = max(1.0, float(np.percentile(speed, 99)))
-    wrong = (seg != frame["seg"]) & (frame["seg"] != IGNORE_LABEL)
-    errors = np.repeat(np.where(wrong, 255, 0).astype(np.uint8)[..., None], 3, -1)
-    return panel(
-        [
-            ("Image", frame["image1"]),
-            ("Next image", frame["image2"]),
-            ("Segmentation, true", color_labels(frame["seg"], label_set)),
-            ("Segmentation, predicted", color_labels(seg, label_set)),
-            (f"Flow, true (full colour {full:.0f} px)", flow_to_color(truth[..., :2], full, known)),
-            ("Flow, predicted", flow_to_color(flow, full)),
-            ("Segmentation errors", errors),
-            ("Flow errors (blue under 3 px, yellow to red over)", flow_error_map(flow, truth)),
-        ],
-        2,
-    )
+    titled, errors = [("Image", frame["image1"]), ("Next image", frame["image2"])], []
+    labelled = frame["seg"] != IGNORE_LABEL
+    if seg is not None:
+        if labelled.any():
+            titled.append(("Segmentation, true", color_labels(frame["seg"], label_set)))
+            wrong = np.where((seg != frame["seg"]) & labelled, 255, 0).astype(np.uint8)
+            errors.append(("Segmentation errors", np.repeat(wrong[..., None], 3, -1)))
+        titled.append(("Segmentation, predicted", color_labels(seg, label_set)))
+    if flow is not None:
+        truth, known = frame["flow"], frame["flow"][..., 2] > 0
+        # One scale for both flows, so that their colours can be compared.
+        speed = np.hypot(*np.moveaxis(truth[known] if known.any() else flow, -1, 0)[:2])
+        full = max(1.0, float(np.percentile(speed, 99)))
+        if known.any():
+            colours = flow_to_color(truth[..., :2], full, known)
+            titled.append((f"Flow, true (full colour {full:.0f} px)", colours))
+            told = "Flow errors (blue under 3 px, yellow to red over)"
+            errors.append((told, flow_error_map(flow, truth)))
+        titled.append(("Flow, predicted", flow_to_color(flow, full)))
+    return panel(titled + errors, 2)

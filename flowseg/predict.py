@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from flowseg import commands, files, pictures
+from flowseg import commands, pictures
 from flowseg import flags as shared_flags
-from flowseg.flow_io import KITTI_RANGE, encode_kitti_flow, flow_to_color
+from flowseg.answers import write_answers
+from flowseg.flow_io import KITTI_RANGE
 from flowseg.frames import read_image
-from flowseg.labels import owner_id_table
 
 
 def read_pair(path1, path2):
@@ -67,20 +67,6 @@ def predict(run, image1, image2, output, seg_ids="train", scale=1.0):
         f"{output}: seg.png, flow.png, seg_color.png, flow_color.png; "
         f"{_main_classes(seg, run.label_set)}; {_motion(flow)}"
     )
-
-
-def write_answers(output, seg, flow, label_set, seg_ids="train"):
-    """Write (H, W) train ids and (H, W, 2) flow as the four PNG files into the folder `output`.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
-    output = Path(output)
-    ids = owner_id_table(label_set)[seg] if seg_ids == "label" else seg
-    pictures.write_png(output / "seg.png", ids)
-    files.write(output / "flow.png", encode_kitti_flow(flow))
-    pictures.write_png(output / "seg_color.png", pictures.color_labels(seg, label_set))
-    pictures.write_png(output / "flow_color.png", flow_to_color(flow))
 
 
 def _main_classes(seg, label_set, shown=3):

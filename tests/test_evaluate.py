@@ -111,7 +111,7 @@ def test_scores_are_pooled_over_frames_of_different_sizes(tmp_path):
         classes=lambda number: CAR if number == 10 else ROAD,
     )
     kept = []
-    scores, seen = evaluate(run, files, answers=lambda *answer: kept.append(answer))
+    scores, seen = evaluate(run, files, each=lambda *answer: kept.append(answer))
     # Truth by row, answer by column: road (24 road, 2 car), car (0 road, 2 car); 2 px are void.
     expected = {
         "seg/miou": (100 * 24 / 26 + 100 * 2 / 4) / 2,

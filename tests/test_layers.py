@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "flowseg"
 FLOORS = (
     {"labels", "files", "records", "flow_io", "flow_ops"},
     {
+        "page",
         "pictures",
         "frames",
         "layers",
@@ -25,6 +26,7 @@ FLOORS = (
         "losses",
         "metrics",
         "scoring",
+        "answers",
     },
     {
         "commands",
@@ -36,6 +38,7 @@ FLOORS = (
         "predict",
         "visualize",
         "show",
+        "report",
         "restore",
         "convert_lite0",
     },

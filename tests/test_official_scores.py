@@ -116,7 +116,7 @@ def case(request, tmp_path_factory):
             output = place / ids / frame_id
             predict(run, frame["image1"], frame["image2"], output, seg_ids=ids)
 
-    scores, _ = evaluate(run, files, answers=keep)
+    scores, _ = evaluate(run, files, each=keep)
     runs.write_json(place / "metrics.json", scores)
     made = request.param == "made"
     return SimpleNamespace(folder=folder, place=place, scores=scores, arrays=arrays, made=made)

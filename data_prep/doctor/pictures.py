@@ -12,8 +12,7 @@ from data_prep.doctor.examine import evenly, fields_of
 from data_prep.doctor.facts import SPEED_BINS
 from data_prep.doctor.findings import count
 from data_prep.doctor.read import decode
-from data_prep.page import shrink_flow, write_html
-from flowseg import files, pictures
+from flowseg import files, page, pictures
 from flowseg.flow_io import flow_to_color
 from flowseg.labels import train_id_table
 
@@ -69,7 +68,7 @@ def write_page(folder, diagnosis, label_set):
         panel = draw_record(decode(fields)[0], fields["label_set"], label_set)
         _, data = cv2.imencode(".jpg", panel[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
         files.write(folder / names[shard, index], data.tobytes())
-    write_html(folder / "index.html", "What is in these records", "\n".join(parts))
+    page.write_html(folder / "index.html", "What is in these records", "\n".join(parts))
     return folder / "index.html"
 
 
@@ -127,7 +126,7 @@ def draw_record(frame, numbering, label_set):
             ("Next image", cv2.resize(frame["image2"], size, interpolation=cv2.INTER_AREA))
         )
     if "flow" in frame:
-        flow = shrink_flow(frame["flow"], size)
+        flow = pictures.shrink_flow(frame["flow"], size)
         known = flow[..., 2] > 0
         speed = np.hypot(flow[..., 0], flow[..., 1])[known]
         full = max(1.0, float(np.percentile(speed, 99))) if known.any() else 1.0

@@ -1,7 +1,4 @@
-"""Pages of pictures in a folder that can be sent on, and what more than one of them draws."""
-
-import cv2
-import numpy as np
+"""How the project's HTML pages look, and how they are written: whole, or not at all."""
 
 from flowseg import files
 
@@ -32,20 +29,3 @@ def write_html(path, title, body):
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f"<style>{_STYLE}</style>{body}</html>\n",
     )
-
-
-def shrink_flow(flow, size):
-    """(H, W, 3) flow (u, v, valid) made smaller for a picture; its vectors keep their length.
-
-    Sparse flow is spread over its neighbours, as single points would be lost to the eye.
-
-    Args:
-        flow: unknown vectors must be 0.
-        size: (width, height) in px.
-    """
-    # Means of (u, v) over means of valid are means of what is known.
-    small = cv2.resize(flow, size, interpolation=cv2.INTER_AREA)
-    small = np.where(small[..., 2:] > 0, small, cv2.blur(small, (3, 3)))
-    share = small[..., 2:]
-    known = share > 0
-    return np.dstack([small[..., :2] / np.where(known, share, 1), known]).astype(np.float32)

@@ -1,0 +1,154 @@
+"""evaluate's report, and answers of other methods: what stands there, and what is refused."""
+
+import base64
+import html.parser
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from flowseg import answers, evaluate, records, report, scoring
+from flowseg.labels import CITYSCAPES
+from tests.conftest import run_command
+from tests.test_evaluate import CAR, ROAD, fake_run, make_record, run_dir, write  # noqa: F401
+
+
+class Page(html.parser.HTMLParser):
+    """Tables as lists of rows of text, headings, pictures, captions; unclosed tags are told."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.headings, self.pictures, self.text, self._open = [], [], [], "", []
+        self.feed(text)
+        assert not [tag for tag in self._open if tag not in ("html", "meta")], self._open
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            data = dict(attributes)["src"].removeprefix("data:image/jpeg;base64,")
+            image = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+            self.pictures.append((dict(attributes)["alt"], image))
+        elif tag not in ("meta", "br"):
+            self._open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        elif tag == "h2":
+            self.headings.append("")
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, text):
+        self.text += text
+        if {"td", "th"} & set(self._open):
+            self.tables[-1][-1][-1] += text
+        elif "h2" in self._open:
+            self.headings[-1] += text
+
+
+def scored(files, run, path, label_set=CITYSCAPES, **how):
+    """(scores, the page) of a run."""
+    collected = report.Collector(label_set, each=how.pop("each", 3))
+    ask = evaluate.run_answers(run, label_set)
+    counts, _ = evaluate.count(files, label_set, ask, collected.add)
+    scores = scoring.scores(counts, label_set.names)
+    report.write(path, "a run <on> sets", scores, counts, collected, **how)
+    return scores, Page(path.read_text())
+
+
+def test_what_stands_in_the_report(kitti_records, tmp_path):
+    files = records.match_files(f"{kitti_records}/*.tfrecord")
+    other = ("old/metrics.json", {"seg/miou": 0.0, "flow/aepe": 0.5, "seg/iou/road": 7.0})
+    how = {"other": other, "flags_text": "--steps=5\n--x=<y>\n"}
+    scores, page = scored(files, fake_run(), tmp_path / "r.html", **how)
+    main, flow, classes, confusion, frames = page.tables
+    told = {row[0]: row[1:] for row in main[1:]}
+    assert told["mIoU, %"] == [f"{scores['seg/miou']:.2f}", "0.00", f"+{scores['seg/miou']:.2f}"]
+    assert told["AEPE, px"][2] == f"{scores['flow/aepe'] - 0.5:+.2f}"
+    assert told["Fl-all, %"] == [f"{scores['flow/fl_all']:.2f}", "", ""]
+    # Better and worse are told by the score, not by the sign.
+    text = (tmp_path / "r.html").read_text()
+    assert f'"better">{told["mIoU, %"][2]}' in text and f'"worse">{told["AEPE, px"][2]}' in text
+    regions = {row[0]: row[1:] for row in flow[1:]}
+    assert regions["all"][0] == "100.0 %"
+    hidden = regions["hidden in the second"]
+    assert hidden[1:] == [f"{scores['flow/aepe_hidden']:.2f}", f"{scores['flow/fl_hidden']:.2f}"]
+    assert {"background", "foreground"} < set(regions)
+    assert dict(row[:2] for row in classes[1:])["road"] == f"{scores['seg/iou/road']:.1f}"
+    # Every pixel was said to be road.
+    assert confusion[0][1] == "road" and {row[1] for row in confusion[1:]} <= {"100", "0"}
+    assert len(frames) == 1 + 5 and frames[1][1] == "kitti"
+    assert "--x=<y>" in page.text and "a run <on> sets" in page.text
+    assert not re.search(r"src=\"http|<script|<link", text)
+
+
+def test_the_worst_and_the_best_frames(tmp_path):
+    # Frame k errs by k px; six frames, of which two and two are shown.
+    numbers = [3, 0, 5, 1, 4, 2]
+    made = [make_record((16, 24), n, np.full((16, 24), 7), np.ones((16, 24))) for n in numbers]
+    run = fake_run(flow=lambda number: (2 + number, 2))
+    _, page = scored([write(tmp_path / "a", *made)], run, tmp_path / "r.html", each=2)
+    flow = [told for told, _ in page.pictures if float(told.split(": ")[1]) < 10]
+    assert flow == [f"00000{n}_10: {n:.2f}" for n in (5, 4, 1, 0)]
+    assert [len(image.shape) for _, image in page.pictures] == [3] * 8
+    # Few frames are shown once each.
+    _, page = scored([write(tmp_path / "b", *made[:3])], run, tmp_path / "r.html", each=2)
+    assert len(page.pictures) == 2 * 3
+
+
+def test_what_has_no_truth_has_no_section(tmp_path):
+    alone = write(tmp_path / "a", make_record((16, 24), 1, flow=np.ones((16, 24))))
+    _, page = scored([alone], fake_run(), tmp_path / "r.html")
+    assert not {"Classes", "Confusion", "Data sets"} & set(page.headings)
+    assert "Flow, by place and speed" in page.headings
+    labels = write(tmp_path / "b", make_record((16, 24), 1, np.full((16, 24), 7), pair=False))
+    _, page = scored([labels], fake_run(), tmp_path / "r.html")
+    assert "Classes" in page.headings and "Flow, by place and speed" not in page.headings
+
+
+def test_answers_of_any_method_are_scored_alike(kitti_records, tmp_path):
+    files = records.match_files(f"{kitti_records}/*.tfrecord")
+    run = fake_run(flow=(3.25, -1.5), classes=lambda number: CAR if number % 2 else ROAD)
+
+    def keep(frame, logits, flow):
+        name, seg = frame["frame_id"].decode(), np.uint8(logits.argmax(-1))
+        answers.write_answers(tmp_path / "own" / name, seg, flow, CITYSCAPES)
+        answers.write_submission(tmp_path / "kitti", name, seg, flow, CITYSCAPES)
+
+    expected, _ = evaluate.evaluate(run, files, each=keep)
+    for folder, ids in (("own", "train"), ("kitti", "label")):
+        written = answers.find_answers(tmp_path / folder, CITYSCAPES, ids)
+        counts, _ = evaluate.count(files, CITYSCAPES, evaluate.written_answers(written))
+        assert scoring.scores(counts, CITYSCAPES.names) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_command(run_dir, kitti_records, tmp_path):  # noqa: F811
+    """A run's answers, and the same as another method's: written, scored again, compared."""
+    shared = ("flowseg.evaluate", "--records", f"{kitti_records}/*.tfrecord")
+    run_command(
+        *(*shared, "--run_dir", run_dir, "--metrics_json", tmp_path / "a.json"),
+        *("--submission", tmp_path / "sent", "--report", tmp_path / "a.html"),
+    )
+    assert len(list((tmp_path / "sent/flow").iterdir())) == 5
+    done = run_command(
+        *(*shared, "--predictions", tmp_path / "sent", "--seg_ids", "label"),
+        *("--metrics_json", tmp_path / "b.json", "--report", tmp_path / "b.html"),
+        *("--compare", tmp_path / "a.json"),
+    )
+    assert "foreground of flow (fg, bg) by object map (4 frames)" in done.stdout
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert second == pytest.approx(first, abs=1e-6)
+    page = Page((tmp_path / "b.html").read_text())
+    assert page.tables[0][0][1:] == ["here", str(tmp_path / "a.json"), "difference"]
+    assert {row[3] for row in page.tables[0][1:]} == {"+0.00"}
+    # Missing answers are told before any frame is scored.
+    next((tmp_path / "sent/flow").glob("000000*")).unlink()
+    failed = run_command(*shared, "--predictions", tmp_path / "sent", ok=False)
+    assert "no flow for 1 of 4 frames that have such truth: 000000_10" in failed.stderr
+    for neither in ((), ("--run_dir", run_dir, "--predictions", tmp_path)):
+        assert "or else --predictions" in run_command(*shared, *neither, ok=False).stderr
