@@ -46,6 +46,7 @@ setup(
             "flowseg-predict=flowseg.predict:run",
             "flowseg-visualize=flowseg.visualize:run",
             "flowseg-show=flowseg.show:run",
+            "flowseg-consistency=flowseg.consistency:run",
         ]
     },
 )

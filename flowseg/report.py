@@ -37,7 +37,7 @@ _REGIONS = {
 }
 _STYLE = """
 .bar { background: #5b8def; height: .8em; display: inline-block; vertical-align: middle }
-.other { background: #6b7078 } .wide td { min-width: 18em } .better { color: #9ccc9c }
+.other { background: #6b7078 } .wide td:nth-child(3) { min-width: 21em } .better { color: #9ccc9c }
 .worse { color: #ff8a80 } .matrix td, .matrix th { padding: .1em .3em; font-size: 12px;
 text-align: right } .matrix th.top { writing-mode: vertical-rl; text-align: left }
 .scroll { overflow-x: auto } summary { cursor: pointer }
@@ -189,7 +189,7 @@ def _confusion(names, counts):
         shares = 100 * matrix[row] / max(1, matrix[row].sum())
         cells = "".join(
             f'<td style="background:rgba({"80,160,90" if c == row else "210,80,70"},'
-            f'{shares[c] / 100:.3f})">{shares[c]:.0f}</td>'
+            f'{shares[c] / 100:.3f})">{f"{shares[c]:.0f}" if shares[c] >= 0.5 else ""}</td>'
             for c in columns
         )
         rows.append(f"<tr><th>{html.escape(names[row])}</th>{cells}</tr>")

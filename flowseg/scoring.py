@@ -60,9 +60,7 @@ def count_seg(truth, answer, classes, things=None):
     known = truth != IGNORE_LABEL
     if not known.any():
         return {}
-    cell = truth[known].astype(np.int64) * (classes + 1) + np.minimum(answer[known], classes)
-    shape = classes, classes + 1
-    confusion = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
+    confusion = _confusion(truth[known], answer[known], classes)
     counts = {"seg/confusion": confusion}
     counts["seg/boundary"] = _boundaries(truth, answer, known, classes)
     if things is not None:
@@ -105,6 +103,36 @@ def _f_measure(truth, answer, tolerance):
         away = cv2.distanceTransform(np.uint8(~other), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         shares.append(np.mean(away[drawn] <= tolerance))
     return 2 * shares[0] * shares[1] / sum(shares) if sum(shares) else 0.0
+
+
+def count_consistency(first, second, flow, classes):
+    """Counts of how well a frame's classes are those that its pixels have in the next frame.
+
+    (Warped mIoU; Efficient semantic video segmentation with per-frame inference, Liu et al. 2020.)
+
+    Args:
+        first: (H, W) train ids of a frame.
+        second: (H, W) of the next.
+        flow: (H, W, 2) from the first to the second; pixels that leave count nowhere.
+        classes: how many there are.
+
+    Returns:
+        dict: `video/confusion` (classes, classes + 1), the classes of `first` by row.
+    """
+    height, width = first.shape
+    y, x = np.mgrid[:height, :width]
+    to_x, to_y = (np.rint(flow[..., i]) + axis for i, axis in ((0, x), (1, y)))
+    # A NaN compares False.
+    inside = (to_x >= 0) & (to_x < width) & (to_y >= 0) & (to_y < height)
+    met = second[to_y[inside].astype(np.int64), to_x[inside].astype(np.int64)]
+    return {"video/confusion": _confusion(first[inside], met, classes)}
+
+
+def _confusion(truth, answer, classes):
+    """(classes, classes + 1) pixels, truth by row; what is no class goes to the last column."""
+    cell = truth.astype(np.int64) * (classes + 1) + np.minimum(answer, classes)
+    shape = classes, classes + 1
+    return np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def _things(truth, answer, things, confusion):
@@ -199,9 +227,13 @@ def scores(counts, names=()):
         `flow/fl_all_per_image`, the three again with `_noc`; and `flow/aepe_<region>`,
         `flow/fl_<region>` of the other regions. For Cityscapes' classes also
         `seg/category_miou`, `seg/category_iou/<category>` and, where things are known,
-        `seg/iiou` and `seg/category_iiou`, each by name too.
+        `seg/iiou` and `seg/category_iiou`, each by name too. Of `count_consistency`,
+        `video/consistency`.
     """
     found = _seg_scores(counts, names) if "seg/confusion" in counts else {}
+    if "video/confusion" in counts:
+        iou = _named(range(len(names)), *_hits_and_wrong(counts["video/confusion"]))
+        found["video/consistency"] = np.mean(list(iou.values())) if iou else np.nan
     for key, value in counts.items():
         kind, _, region = key.partition("/")
         if kind == "flow":

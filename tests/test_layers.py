@@ -39,6 +39,7 @@ FLOORS = (
         "visualize",
         "show",
         "report",
+        "consistency",
         "restore",
         "convert_lite0",
     },

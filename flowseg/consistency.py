@@ -1,0 +1,95 @@
+"""How steady the classes of a video are; no truth is needed.
+
+python -m flowseg.consistency --run_dir DIR --input VIDEO|FOLDER [--metrics_json FILE]
+
+Each frame's classes are followed by the network's own flow into the next frame and compared with
+the classes there: `video/consistency` is the mIoU between the two over all pixels that stay in the
+picture, pooled over the video, in percent (Liu et al. 2020). `video/consistency_at_rest` is the
+same with nothing followed. What becomes hidden cannot agree, so that 100 % is out of reach; yet a
+network that says one class everywhere has it: read this beside mIoU.
+"""
+
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from flowseg import commands
+from flowseg import flags as shared_flags
+from flowseg.frames import open_frames
+
+
+def consistency(run, frames, scale=1.0):
+    """Scores of a run on a video.
+
+    Args:
+        run: a `runs.Run`.
+        frames: iterable of (name, (H, W, 3) uint8 RGB).
+        scale: frames are resized by it for the network.
+
+    Returns:
+        dict of `video/consistency` and `video/consistency_at_rest`; and how many pairs there were.
+
+    Raises:
+        ValueError: fewer than two frames.
+    """
+    from flowseg import scoring
+
+    names = run.label_set.names
+    counts, pairs, image, before = [{}, {}], 0, None, None
+
+    def compare(seg):
+        first, flow = before
+        for i, followed in enumerate((flow, np.zeros_like(flow))):
+            found = scoring.count_consistency(first, seg, followed, len(names))
+            counts[i] = scoring.add(counts[i], found)
+
+    for _, following in frames:
+        if image is not None:
+            seg, flow = run.predict_pair(image, following, scale)
+            if before is not None:
+                compare(seg)
+            before, pairs = (seg, flow), pairs + 1
+        image = following
+    if before is None:
+        raise ValueError("a video of fewer than two frames has no consistency")
+    # The last frame has no next one: it is shown with itself.
+    compare(run.predict_pair(image, image, scale)[0])
+    kinds = "video/consistency", "video/consistency_at_rest"
+    both = [scoring.scores(count, names) for count in counts]
+    return {name: scores[kinds[0]] for name, scores in zip(kinds, both, strict=True)}, pairs
+
+
+def define_flags():
+    """The flags of this command."""
+    shared_flags.define_run_flags()
+    flags.adopt_module_key_flags(shared_flags)
+    flags.DEFINE_string("input", None, "Video file, or folder of frames.", required=True)
+    flags.DEFINE_string("metrics_json", None, "File for the scores; default: none.")
+
+
+def main():
+    """Open the frames, load the run, tell."""
+    args = flags.FLAGS
+    frames, _, count = open_frames(args.input)
+    # Imported late: TensorFlow takes seconds to start, and bad input is told before that.
+    from flowseg import runs
+
+    run = runs.load_run(args.run_dir, args.weights)
+    shown = tqdm(frames, unit="frame", total=count, disable=None)
+    scores, pairs = consistency(run, shown, args.scale)
+    for name, score in scores.items():
+        print(f"{name:<28}{score:8.3f} %")
+    print(f"{pairs} pairs of frames")
+    if args.metrics_json:
+        runs.write_json(args.metrics_json, scores)
+        print(f"wrote {args.metrics_json}")
+
+
+def run():
+    """Entry point of `flowseg-consistency`."""
+    define_flags()
+    commands.run(main)
+
+
+if __name__ == "__main__":
+    run()
