@@ -1,13 +1,15 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from data_prep import kitti, middlebury
-from experiments import dis_flow
+from data_prep import camvid, folder, kitti, middlebury
+from experiments import baselines
+from flowseg.labels import CAMVID, CITYSCAPES
 from tests.conftest import run_command
 from tests.test_compare_sets import write_pair
 
@@ -47,7 +49,7 @@ def files(tmp_path_factory):
 
 
 def test_zero_flow_by_hand(files):
-    per_pair, pooled = dis_flow.score(files)
+    per_pair, pooled = baselines.score_flow(files)
     first, second = (pair["zero"] for pair in per_pair.values())
     assert first["flow/aepe"] == pytest.approx(5) and first["flow/fl_all"] == 100
     # 2 px are no outlier, however large a share they are.
@@ -64,25 +66,26 @@ def test_zero_flow_by_hand(files):
         "flow/aepe_hidden": 5,
         "flow/fl_hidden": 100,
     }
+    assert pooled["zero"].pop("seconds_per_pair") >= 0
     assert pooled["zero"] == pytest.approx(expected)
 
 
 def test_dis_finds_the_motion(files):
-    for preset in dis_flow.PRESETS:
-        per_pair, pooled = dis_flow.score(files, preset)
+    for preset in baselines.PRESETS:
+        per_pair, pooled = baselines.score_flow(files, preset)
         assert pooled["dis"]["flow/aepe_noc"] < 0.3, preset
         assert pooled["dis"]["seconds_per_pair"] > 0
         times = [pair["dis"]["seconds_per_pair"] for pair in per_pair.values()]
         assert pooled["dis"]["seconds_per_pair"] == pytest.approx(np.mean(times))
     # (u, v), not (v, u).
-    flow = dis_flow.dis_flow(*(image[..., 1] for image in moved((3, 4), 0)))
+    flow = baselines.dis_flow(*(image[..., 1] for image in moved((3, 4), 0)))
     assert flow.dtype == np.float32
     np.testing.assert_allclose(np.median(flow, (0, 1)), [3, 4], atol=0.1)
 
 
 def test_command(files, tmp_path):
     done = run_command(
-        *("experiments.dis_flow", "--records", files[0], "--metrics_json", tmp_path / "m.json"),
+        *("experiments.baselines", "--records", files[0], "--metrics_json", tmp_path / "m.json"),
         *("--preset", "fast"),
     )
     lines = done.stdout.splitlines()
@@ -90,11 +93,12 @@ def test_command(files, tmp_path):
     assert lines[2].startswith(
         f"| {Path(files[0]).parent.name}/000000_10 | zero | 5.000 | 100.000 |"
     )
-    assert re.match(r"\| all 2 \| zero \| 4.000 \| 66.667 \|.* - \|$", lines[6])
+    assert re.match(r"\| all 2 \| zero \| 4.000 \| 66.667 \|", lines[8])
     scores = json.loads((tmp_path / "m.json").read_text())
     assert scores["zero/flow/aepe"] == pytest.approx(4)
-    assert 0 <= scores["flow/aepe"] < 0.5 and "flow/fl_all_per_image_noc" in scores
-    help_text = run_command("experiments.dis_flow", "--help").stdout
+    assert 0 <= scores["dis/flow/aepe"] < 0.5 and 0 <= scores["farneback/flow/aepe"] < 1
+    assert scores["flow/aepe"] == scores["dis/flow/aepe"] and "flow/fl_all_per_image_noc" in scores
+    help_text = run_command("experiments.baselines", "--help").stdout
     assert all(f"--{name}:" in help_text for name in ("records", "preset", "metrics_json"))
 
 
@@ -103,31 +107,31 @@ def test_without_flow_noc_there_are_no_such_scores(tmp_path):
         *(tmp_path, 0, moved((1, 0), 0), np.full((96, 160, 2), (1, 0), np.float32)),
         known=np.ones((96, 160), bool),
     )
-    per_pair, pooled = dis_flow.score(convert(tmp_path, tmp_path / "records"))
+    per_pair, pooled = baselines.score_flow(convert(tmp_path, tmp_path / "records"))
     assert not any("noc" in name for name in pooled["dis"])
-    assert dis_flow.table(per_pair, pooled).count("| - | - |") == 4
+    assert baselines.table(per_pair, pooled).count("| - | - |") == 6
 
 
 def test_errors(kitti_folder, tmp_path):
     labels_only = convert(kitti_folder / "data_semantics", tmp_path / "labels")
-    with pytest.raises(ValueError, match="labels.*no pair with flow truth"):
-        dis_flow.score(labels_only)
+    assert baselines.score_flow(labels_only) == ({}, {})
+    assert baselines.score_labels(labels_only, CITYSCAPES) == ({}, 0)
     small = np.zeros((8, 8, 3), np.uint8)
     write_pair(tmp_path, 0, (small, small), np.ones((8, 8, 2)), np.ones((8, 8), bool))
     with pytest.raises(ValueError, match="DIS cannot take frames of 8x8 px"):
-        dis_flow.score(convert(tmp_path, tmp_path / "small"))
+        baselines.score_flow(convert(tmp_path, tmp_path / "small"))
     write_pair(tmp_path / "k", 0, moved((3, 4), 0), np.ones((96, 160, 2)), np.ones((96, 160), bool))
     twice = convert(tmp_path / "k", tmp_path / "a/same") + convert(
         tmp_path / "k", tmp_path / "b/same"
     )
     with pytest.raises(ValueError, match="same/000000_10: two pairs of this name"):
-        dis_flow.score(twice)
-    done = run_command("experiments.dis_flow", "--records", tmp_path / "nowhere", ok=False)
+        baselines.score_flow(twice)
+    done = run_command("experiments.baselines", "--records", tmp_path / "nowhere", ok=False)
     assert "no record files match" in done.stderr
 
 
 def test_real_kitti(samples, tmp_path):
-    per_pair, pooled = dis_flow.score(convert(samples / "kitti", tmp_path))
+    per_pair, pooled = baselines.score_flow(convert(samples / "kitti", tmp_path))
     for name, dis, zero in (
         ("000002_10", (0.97, 6.7), 12.9),
         ("000003_10", (1.99, 14.6), 14.5),
@@ -143,5 +147,40 @@ def test_real_kitti(samples, tmp_path):
 
 def test_real_flo_records(samples, tmp_path):
     middlebury.convert([samples / "middlebury"], tmp_path, val_fraction=0)
-    per_pair, pooled = dis_flow.score(sorted(map(str, tmp_path.glob("train-*"))))
+    per_pair, pooled = baselines.score_flow(sorted(map(str, tmp_path.glob("train-*"))))
     assert len(per_pair) == 3 and pooled["dis"]["flow/aepe"] < 0.5 < pooled["zero"]["flow/aepe"]
+
+
+def test_labels_of_the_frame_before_by_hand(tmp_path):
+    """Three frames that move by (6, 4): what was a class there is its place now."""
+    wide = texture(200, 300)
+    ids = np.full((200, 300), 7, np.uint8)
+    ids[60:90, 100:140] = 26
+    for kind in ("images", "masks"):
+        (tmp_path / "mine" / kind).mkdir(parents=True)
+    for k in range(3):
+        y, x = 40 - 4 * k, 60 - 6 * k
+        cut = np.s_[y : y + 96, x : x + 160]
+        cv2.imwrite(str(tmp_path / f"mine/images/v_{k}.png"), wide[cut])
+        cv2.imwrite(str(tmp_path / f"mine/masks/v_{k}.png"), ids[cut])
+    how = {"val_fraction": 0, "label_set": "cityscapes", "numbering": "cityscapes"}
+    folder.convert([tmp_path / "mine"], tmp_path / "records", **how)
+    files = sorted(map(str, (tmp_path / "records").glob("train-*")))
+    scores, frames = baselines.score_labels(files, CITYSCAPES)
+    # A car of 30x40 px, moved by 4 rows and 6 columns: 26x34 px of it stay.
+    same = 26 * 34
+    expected = 100 * same / (2 * 30 * 40 - same)
+    assert frames == 2
+    assert scores["previous"]["seg/iou/car"] == pytest.approx(expected)
+    assert scores["previous moved"]["seg/iou/car"] > 90
+
+
+def test_real_video_labels(samples, tmp_path):
+    for kind in ("train", "trainannot", "val", "valannot"):
+        (tmp_path / "camvid" / kind).mkdir(parents=True)
+        for path in sorted((samples / "camvid" / kind).iterdir())[:6]:
+            shutil.copy(path, tmp_path / "camvid" / kind)
+    camvid.convert([tmp_path / "camvid"], tmp_path)
+    scores, frames = baselines.score_labels(sorted(map(str, tmp_path.glob("val-*"))), CAMVID)
+    assert frames == 5
+    assert 50 < scores["previous"]["seg/miou"] < scores["previous moved"]["seg/miou"]
