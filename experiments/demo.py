@@ -20,7 +20,7 @@ from flowseg import commands
 # isort: split
 from data_prep.scenes import farm, store
 from experiments import page
-from flowseg import data, pictures, records, runs
+from flowseg import data, panels, pictures, records, runs
 from flowseg.frames import read_image
 
 # Of the made streets.
@@ -48,7 +48,7 @@ def draw(run_dir, files, output, most=8):
     for frame in data.evaluation_data(files, run.label_set).take(most).as_numpy_iterator():
         path = output / f"{frame['frame_id'].decode()}.png"
         answers = run.predict_pair(frame["image1"], frame["image2"])
-        pictures.write_png(path, pictures.draw_answers(frame, *answers, run.label_set))
+        pictures.write_png(path, panels.draw_answers(frame, *answers, run.label_set))
         print(f"drew {path}")
 
 

@@ -1,10 +1,13 @@
 """What a training leaves behind each epoch: checkpoints, scores, TensorBoard pictures."""
 
+import time
+
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
 
-from flowseg import pictures, runs
+from flowseg import panels, pictures, runs
 
 # Of TensorBoard's pictures, in px: whole KITTI panels would be 3 MB each, every epoch.
 _PICTURE_WIDTH = 1280
@@ -111,25 +114,55 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Scores and pictures by global step, under the names that `evaluate` uses.
+    """Scores, speed and pictures by global step, under the names that `evaluate` uses.
 
-    Keras's own callback writes neither pictures nor these names.
+    Beside them, once: the run's flags as hyperparameters, and the graph of layers. (Keras's own
+    callback writes neither pictures nor these names.)
 
     Args:
         run_dir: the run folder (pathlib.Path).
         network: the public two-output network.
         label_set: its classes.
         frames: dataset of decoded frames (`data.evaluation_data`) that are drawn every epoch.
+        seg_scores: the `metrics.SegScores` of the training, whose confusion matrix is drawn.
+        settings: dict of the run's flags.
+        waited: variable of seconds spent waiting for batches (`data.clocked`).
     """
 
-    def __init__(self, run_dir, network, label_set, frames):
+    def __init__(self, run_dir, network, label_set, frames, seg_scores, settings, waited):
         super().__init__()
         self.run = runs.Run(network, label_set)
         self.frames = frames
+        self.seg_scores, self.settings, self.waited = seg_scores, settings, waited
+        self.confusion = None
         self.writers = {
             split: tf.summary.create_file_writer(str(run_dir / "tensorboard" / split))
-            for split in ("train", "val")
+            for split in ("train", "val", "")
         }
+
+    def on_train_begin(self, logs=None):
+        """Write what does not change."""
+        with self.writers[""].as_default():
+            told = {
+                k: v if isinstance(v, bool | int | float) else str(v)
+                for k, v in self.settings.items()
+            }
+            hparams.hparams(told)
+            tf.summary.graph(layer_graph(self.run.model))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Start the clock after the first batch, which may trace."""
+        self._since = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Look at the clock."""
+        now = time.perf_counter(), float(self.waited.numpy()), batch
+        self._since = self._since or now
+        self._until = now
+
+    def on_test_end(self, logs=None):
+        """Keep the matrix, which the next epoch's training counts anew."""
+        self.confusion = keras.ops.convert_to_numpy(self.seg_scores.confusion())
 
     def on_epoch_end(self, epoch, logs=None):
         """Write one entry a score; `logs` are Keras's."""
@@ -141,17 +174,69 @@ class TensorBoard(keras.callbacks.Callback):
                     tf.summary.scalar(name.removeprefix("val_"), float(value), step)
         with self.writers["train"].as_default():
             rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            tf.summary.scalar("learning_rate", rate, step)
+            for name, value in {"learning_rate": rate, **self._speed(), **self._weights()}.items():
+                tf.summary.scalar(name, value, step)
         with self.writers["val"].as_default():
+            if self.confusion is not None:
+                picture = panels.draw_confusion(self.confusion, self.run.label_set.names)
+                tf.summary.image("seg/confusion", picture[None], step)
             for frame in self.frames.as_numpy_iterator():
                 answers = self.run.predict_pair(frame["image1"], frame["image2"])
-                picture = pictures.draw_answers(frame, *answers, self.run.label_set)
+                picture = panels.draw_answers(frame, *answers, self.run.label_set)
                 picture = pictures.shrink(picture, _PICTURE_WIDTH)
-                tf.summary.image(frame["frame_id"].decode(), picture[None], step)
+                tf.summary.image(f"frames/{frame['frame_id'].decode()}", picture[None], step)
         for writer in self.writers.values():
             writer.flush()
+
+    def _speed(self):
+        """Of this epoch without its first step; none if it had but that."""
+        seconds, waited, batches = (b - a for a, b in zip(self._since, self._until, strict=True))
+        if not batches:
+            return {}
+        examples = batches * self.settings["batch_size"]
+        return {
+            "speed/examples_per_second": examples / seconds,
+            "speed/input_wait": waited / seconds,
+        }
+
+    def _weights(self):
+        return {name: float(self.settings[name]) for name in ("alpha", "beta")}
 
     def on_train_end(self, logs=None):
         """Close the files."""
         for writer in self.writers.values():
             writer.close()
+
+
+def layer_graph(network):
+    """The layers of encoder and decoder, and what each is fed, as a GraphDef for TensorBoard.
+
+    One node for every use of a layer. (TensorBoard cannot read Keras 3's own description, and the
+    graph of operators takes seconds to trace and has thousands of them.)
+    """
+    graph = tf.compat.v1.GraphDef()
+    made = {}
+
+    def name_of(part, tensor):
+        operation, use, _ = tensor._keras_history
+        return f"{part.name}/{operation.name}" + f"_use_{use}" * (use > 0)
+
+    for part in (network.get_layer("encoder"), network.get_layer("decoder")):
+        waiting = keras.tree.flatten(part.output)
+        while waiting:
+            tensor = waiting.pop()
+            name = name_of(part, tensor)
+            if name in made:
+                continue
+            operation, use, _ = tensor._keras_history
+            fed = operation._inbound_nodes[use].input_tensors
+            node = made[name] = graph.node.add(name=name, op=type(operation).__name__)
+            node.input.extend(sorted({name_of(part, source) for source in fed}))
+            waiting += fed
+    # What the decoder is fed is told by its inputs' names: frame1_stride4 is the encoder's stride4.
+    encoder = network.get_layer("encoder")
+    for key, tensor in encoder.output.items():
+        for name, node in made.items():
+            if name.startswith("decoder/frame") and name.endswith(f"_{key}"):
+                node.input.append(name_of(encoder, tensor))
+    return graph

@@ -271,6 +271,27 @@ def training_data(
     return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
+def clocked(batches):
+    """`batches`, and how many seconds were spent waiting for them so far: a tf.Variable.
+
+    A batch is asked for between two looks at the clock, in the thread of whoever asks, so that what
+    is counted is the wait that is left after all that works ahead. The variable goes up only.
+    """
+    waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+    clock = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
+
+    def note(asked, batch, given):
+        with tf.control_dependencies([waited.assign_add(given - asked)]):
+            return tf.nest.map_structure(tf.identity, batch)
+
+    options = tf.data.Options()
+    # A prefetch behind the clocks would ask ahead, and the clocks would tell its wait.
+    options.experimental_optimization.inject_prefetch = False
+    options.autotune.enabled = True
+    timed = tf.data.Dataset.zip((clock, batches, clock)).map(note)
+    return timed.with_options(options), waited
+
+
 def _shuffled(files, seed):
     """The serialised records of one set, again and again, in an order that `seed` decides."""
     names = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), seed=seed)

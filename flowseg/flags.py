@@ -139,6 +139,13 @@ def flagfile_name(argv=None):
     return None
 
 
+def to_dict(args):
+    """The training flags but the folder of the run: name -> value; lists as they are written."""
+    own = args.get_key_flags_for_module(sys.modules[__name__])
+    values = {flag.name: flag.value for flag in own if flag.name != "run_dir"}
+    return {k: ",".join(v) if isinstance(v, list) else v for k, v in sorted(values.items())}
+
+
 def to_text(args=None):
     """The training flags as a flagfile; what has no value is left out."""
     args = flags.FLAGS if args is None else args

@@ -10,7 +10,7 @@ import numpy as np
 
 from flowseg import files
 from flowseg.flow_io import flow_to_color
-from flowseg.labels import IGNORE_LABEL, colour_table
+from flowseg.labels import colour_table
 
 BACKGROUND = (24, 26, 31)
 TEXT = (226, 228, 232)
@@ -251,37 +251,3 @@ def write_png(path, picture):
     if not done:
         raise OSError(f"{path}: OpenCV could not encode this PNG")
     files.write(path, data.tobytes())
-
-
-def draw_answers(frame, seg, flow, label_set):
-    """A frame, its truth, the answers to it and their errors, in one picture.
-
-    Args:
-        frame: decoded frame of `data.evaluation_data`, in NumPy.
-        seg: (H, W) predicted train ids; None: not asked.
-        flow: (H, W, 2) predicted flow in px; None: not asked.
-        label_set: the classes.
-
-    Returns:
-        (H', W', 3) uint8 RGB; truth that the frame lacks, and errors against it, are left out.
-    """
-    titled, errors = [("Image", frame["image1"]), ("Next image", frame["image2"])], []
-    labelled = frame["seg"] != IGNORE_LABEL
-    if seg is not None:
-        if labelled.any():
-            titled.append(("Segmentation, true", color_labels(frame["seg"], label_set)))
-            wrong = np.where((seg != frame["seg"]) & labelled, 255, 0).astype(np.uint8)
-            errors.append(("Segmentation errors", np.repeat(wrong[..., None], 3, -1)))
-        titled.append(("Segmentation, predicted", color_labels(seg, label_set)))
-    if flow is not None:
-        truth, known = frame["flow"], frame["flow"][..., 2] > 0
-        # One scale for both flows, so that their colours can be compared.
-        speed = np.hypot(*np.moveaxis(truth[known] if known.any() else flow, -1, 0)[:2])
-        full = max(1.0, float(np.percentile(speed, 99)))
-        if known.any():
-            colours = flow_to_color(truth[..., :2], full, known)
-            titled.append((f"Flow, true (full colour {full:.0f} px)", colours))
-            told = "Flow errors (blue under 3 px, yellow to red over)"
-            errors.append((told, flow_error_map(flow, truth)))
-        titled.append(("Flow, predicted", flow_to_color(flow, full)))
-    return panel(titled + errors, 2)

@@ -10,7 +10,7 @@ import html
 import cv2
 import numpy as np
 
-from flowseg import page, pictures, scoring
+from flowseg import page, panels, pictures, scoring
 
 # Of these scores the worst and best frames are shown, and whether more is better.
 _SHOWN_BY = {"seg/miou": True, "flow/aepe": False}
@@ -75,7 +75,7 @@ class Collector:
             place = ranks.index(worth)
             if self._each <= place < len(ranks) - self._each:
                 continue
-            drawn = drawn or _jpeg(pictures.draw_answers(frame, seg, flow, self.label_set))
+            drawn = drawn or _jpeg(panels.draw_answers(frame, seg, flow, self.label_set))
             kept.append((worth, told, scores[key], drawn))
             kept.sort(key=lambda entry: entry[0])
             del kept[self._each : len(kept) - self._each]

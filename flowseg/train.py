@@ -76,8 +76,11 @@ def _start_weights(weights):
     return runs.load_model(path), None
 
 
-def compile_model(model, args, label_set):
-    """The training form of `model`, compiled: one loss an output, weighted by alpha and beta."""
+def compile_model(model, args, label_set, seg_scores=None):
+    """The training form of `model`, compiled: one loss an output, weighted by alpha and beta.
+
+    `seg_scores`: the metric that is to count classes; default: one of its own.
+    """
     training = training_model(model)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if args.warmup_steps else args.learning_rate,
@@ -104,7 +107,7 @@ def compile_model(model, args, label_set):
         optimizer,
         loss=losses,
         loss_weights=weights,
-        metrics={"seg": SegScores(label_set.names), "flow": FlowScores()},
+        metrics={"seg": seg_scores or SegScores(label_set.names), "flow": FlowScores()},
     )
     _make_variables(training)
     return training
@@ -146,7 +149,8 @@ def train(args, run_dir):
         print(f"{run_dir}: finished already, {state['step']} steps")
         return
     model, trained = build_models(args, label_set)
-    training = compile_model(trained, args, label_set)
+    seg_scores = SegScores(label_set.names)
+    training = compile_model(trained, args, label_set, seg_scores)
     if state["step"]:
         print(f"{run_dir}: resuming after step {state['step']}")
         restore.load_state(training, run_dir / "checkpoints" / state["file"])
@@ -173,8 +177,9 @@ def train(args, run_dir):
         validation = None
         if val_files:
             validation = data.validation_data(val_files, label_set).map(every_target)
+        batches, waited = data.clocked(batches.map(every_target))
         training.fit(
-            batches.map(every_target),
+            batches,
             shuffle=False,
             initial_epoch=state["epoch"],
             epochs=state["epoch"] + math.ceil(remaining / steps_per_epoch),
@@ -182,7 +187,15 @@ def train(args, run_dir):
             validation_data=validation,
             callbacks=[
                 callbacks.CopyWeights(trained, model),
-                callbacks.TensorBoard(run_dir, model, label_set, drawn.take(args.pictures)),
+                callbacks.TensorBoard(
+                    run_dir,
+                    model,
+                    label_set,
+                    drawn.take(args.pictures),
+                    seg_scores,
+                    training_flags.to_dict(args),
+                    waited,
+                ),
                 keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=state["step"] > 0),
                 callbacks.Checkpoint(run_dir, model, args.best_metric, state["best"]),
                 callbacks.StopAtStep(remaining),

@@ -14,6 +14,7 @@ FLOORS = (
     {"labels", "files", "records", "flow_io", "flow_ops"},
     {
         "page",
+        "panels",
         "pictures",
         "frames",
         "layers",

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from flowseg import pictures
+from flowseg import panels, pictures
 from flowseg.flow_io import flow_to_color, read_flow
 from flowseg.frames import read_image
 from flowseg.labels import CITYSCAPES, train_id_table
@@ -188,3 +188,21 @@ def test_shrink_keeps_the_aspect_and_what_is_small():
     assert pictures.shrink(picture, 100).shape == (25, 100, 3)
     assert (pictures.shrink(picture, 100) == 7).all()
     assert pictures.shrink(picture, 200) is picture
+
+
+def test_a_confusion_matrix_is_coloured_by_row():
+    matrix = np.array([[3, 1, 0], [0, 0, 0], [2, 0, 2]])
+    cell = 30
+    picture = panels.draw_confusion(matrix, ["sky", "a rather long name", "car"], cell)
+    assert picture.dtype == np.uint8 and picture.shape[0] == 4 * cell
+    left = picture.shape[1] - 3 * cell
+    # A corner of each cell, where no letters stand.
+    corners = picture[cell + 2 :: cell, left + 2 :: cell].astype(int)
+    ground = np.array(pictures.BACKGROUND)
+    right, wrong = np.array((80, 160, 90)), np.array((210, 80, 70))
+    expected = ground + [
+        [0.75 * (right - ground), 0.25 * (wrong - ground), 0 * ground],
+        [0 * ground] * 3,
+        [0.5 * (wrong - ground), 0 * ground, 0.5 * (right - ground)],
+    ]
+    np.testing.assert_allclose(corners, expected, atol=1)

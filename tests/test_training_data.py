@@ -1,8 +1,11 @@
 """Batches: the same for the same seed, every record in its turn, sets mixed as asked."""
 
+import time
+
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from data_prep import kitti
 from flowseg import data, records
@@ -225,3 +228,30 @@ def test_validation_data(tmp_path):
         assert inputs["image1"].dtype == inputs["image2"].dtype == np.float32
         shapes.add(inputs["image1"].shape)
     assert shapes == {(1, *size, 3) for size in sizes}
+
+
+def test_waiting_is_counted_and_batches_pass_untouched():
+    batches = tf.data.Dataset.range(6).map(lambda i: ({"a": i, "b": 2 * i}, [i]))
+    timed, waited = data.clocked(batches)
+    assert float(waited.numpy()) == 0
+    assert timed.element_spec == batches.element_spec
+    seen = [(int(x["a"]), int(x["b"]), int(y[0])) for x, y in timed.as_numpy_iterator()]
+    assert seen == [(i, 2 * i, i) for i in range(6)]
+    assert float(waited.numpy()) > 0
+
+
+def test_what_works_ahead_is_not_waited_for():
+    """Of two consumers, the one that takes its time waits less for the same slow source."""
+
+    def slow(i):
+        time.sleep(0.05)
+        return i
+
+    waits = []
+    for pause in (0, 0.2):
+        source = tf.data.Dataset.range(8).map(lambda i: tf.py_function(slow, [i], tf.int64))
+        timed, waited = data.clocked(source.prefetch(4))
+        for _ in timed:
+            time.sleep(pause)
+        waits.append(float(waited.numpy()))
+    assert waits[1] < waits[0]
