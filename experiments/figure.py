@@ -39,7 +39,7 @@ def draw_figure(run, name, image1, image2, width, truth=None):
     seg = cv2.resize(seg, size, interpolation=cv2.INTER_NEAREST)
     errors = None if truth is None else _error_map(flow, truth, size)
     flow = cv2.resize(flow, size, interpolation=cv2.INTER_AREA)
-    picture = compose(name, image, seg, flow, run.label_set, 0.6, max_flow, 1)
+    picture = compose(name, image, {"": (seg, flow, run.label_set)}, max_flow, 0.6, min_side=1)
     if errors is None:
         return picture
     title = "Flow errors (blue under 3 px, yellow to red over; black: no truth)"

@@ -50,8 +50,8 @@ def _guard(main):
         logging.set_verbosity(logging.WARNING)
     try:
         return main()
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(": ".join(["stopped", *map(str, error.args)]), file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if not isinstance(error, _expected_errors()):

@@ -148,7 +148,8 @@ def video_writer(path, fps):
     """Write an MP4 (MPEG-4 Part 2): `with video_writer(path, fps) as write: write(frame)`.
 
     The file gets its name only when the block ends well and the video reads back with the size,
-    rate and number of frames that were written; otherwise nothing is left. Odd sizes gain one
+    rate and number of frames that were written; otherwise nothing is left. But Ctrl-C leaves what
+    was written so far as FILE.part.mp4. Odd sizes gain one
     column or row at the right or bottom, because the format wants even ones.
 
     Args:
@@ -183,16 +184,27 @@ def video_writer(path, fps):
         sink.write(cv2.cvtColor(frame_even, cv2.COLOR_RGB2BGR))
         shapes.append(frame.shape)
 
+    def finish():
+        height, width = (n + n % 2 for n in shapes[0][:2])
+        sink.release()
+        _check_video(partial, path, (width, height, len(shapes)), fps)
+
     with files.whole(path) as partial:
         try:
             yield write
             if sink is None:
                 raise ValueError(f"{path}: no frame to write")
+            finish()
+        except KeyboardInterrupt as error:
+            if sink is None:
+                raise
+            finish()
+            part = path.with_suffix(".part.mp4")
+            partial.replace(part)
+            raise KeyboardInterrupt(f"{part} holds the {len(shapes)} frames so far") from error
         finally:
             if sink is not None:
                 sink.release()
-        height, width = (n + n % 2 for n in shapes[0][:2])
-        _check_video(partial, path, (width, height, len(shapes)), fps)
 
 
 def _check_video(partial, path, expected, fps):

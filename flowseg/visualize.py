@@ -1,16 +1,21 @@
 """Make a video that shows frames, their segmentation and their motion side by side.
 
-python -m flowseg.visualize --run_dir DIR --input VIDEO|FOLDER --output FILE.mp4
+python -m flowseg.visualize --run_dir DIR --input VIDEO|FOLDER --output FILE.mp4|FOLDER
 
 A folder's frames are taken in the natural order of their names. N frames make N-1 pairs, and the
 video has one frame a pair: the pair's first frame, its classes, and its motion to the second. One
 scale of flow colours holds for the whole video (see --max_flow), so that they do not flicker; a
-colour darker than the wheel's rim is faster than the rim. The video is MPEG-4 Part 2: media
-players show it, web browsers do not.
+colour darker than the wheel's rim is faster than the rim. --arrows also draws motion as arrows,
+--beside RUN shows another run's answers next to each. The video is MPEG-4 Part 2: media players
+show it, web browsers do not. An --output without a suffix is a folder of pictures instead.
+
+After Ctrl-C what was written so far is a video too: FILE.part.mp4.
 """
 
+import contextlib
 import itertools
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -29,38 +34,59 @@ MAX_WIDTH, MAX_HEIGHT, MIN_SIDE = 1840, 1200, 320
 STRIP_HEIGHT = 140
 
 
-def visualize(run, frames, output, fps, count=None, scale=1.0, overlay=0.5, max_flow=None):
-    """Write the video of a run's answers on all consecutive frames.
+def visualize(runs, frames, output, fps, count=None, scale=1.0, max_flow=None, **look):
+    """Write the video of one or two runs' answers on all consecutive frames.
 
     Args:
-        run: loaded run with `predict_pair(image1, image2, scale)`, which gives (H, W) uint8 train
-            ids and (H, W, 2) float32 flow, and with `label_set`.
+        runs: dict of name -> loaded run with `predict_pair(image1, image2, scale)`, which gives
+            (H, W) uint8 train ids and (H, W, 2) float32 flow, and with `label_set`. The colours'
+            key shows the first one's classes.
         frames: iterator of (name, (H, W, 3) uint8 RGB), of one size; two or more.
-        output: FILE.mp4.
+        output: FILE.mp4, or a folder for one PNG a frame.
         fps: frames a second of the video.
         count: how many frames there are, for the progress bar; None where unknown.
         scale: resizes what the network sees.
-        overlay: strength of the class colours over the frame, 0..1.
         max_flow: speed of full colour in px; default: by `first_max_flow` from the first pair.
+        **look: `overlay` and `arrows` of `compose`.
 
     Returns:
         How many frames were written.
 
     Raises:
         ValueError: frames that cannot be read or differ in size, fewer than two frames, or an
-            output that is not an .mp4.
-        OSError: the video cannot be written.
+            output that is neither an .mp4 nor a folder.
+        OSError: the output cannot be written.
     """
     written = 0
-    with video_writer(output, fps) as write:
+    with writer(output, fps) as write:
         pairs = itertools.pairwise(frames)
         pairs = tqdm(pairs, total=count and count - 1, unit="pair", disable=None)
         for (name, image), (_, following) in pairs:
-            seg, flow = run.predict_pair(image, following, scale=scale)
-            max_flow = max_flow or first_max_flow(flow)
-            write(compose(name, image, seg, flow, run.label_set, overlay, max_flow))
+            answers = {
+                told: (*run.predict_pair(image, following, scale=scale), run.label_set)
+                for told, run in runs.items()
+            }
+            max_flow = max_flow or max(first_max_flow(flow) for _, flow, _ in answers.values())
+            write(compose(name, image, answers, max_flow, **look))
             written += 1
     return written
+
+
+@contextlib.contextmanager
+def writer(output, fps):
+    """`frames.video_writer` of a FILE.mp4; of a folder, the same for one PNG a frame: 000000.png.
+
+    Raises:
+        ValueError: neither.
+    """
+    if Path(output).suffix:
+        with video_writer(output, fps) as write:
+            yield write
+        return
+    if Path(output).is_file():
+        raise ValueError(f"{output}: is a file: name FILE.mp4, or a folder for pictures")
+    numbers = itertools.count()
+    yield lambda picture: pictures.write_png(Path(output) / f"{next(numbers):06d}.png", picture)
 
 
 def first_max_flow(flow):
@@ -75,45 +101,74 @@ def first_max_flow(flow):
     return math.ceil(max(1.5 * fast, 0.005 * flow.shape[1], 1))
 
 
-def compose(name, image, seg, flow, label_set, overlay, max_flow, min_side=MIN_SIDE):
+def compose(name, image, answers, max_flow, overlay=0.5, arrows=0, min_side=MIN_SIDE):
     """One frame of the video.
 
-    Wide frames stand above each other, upright ones beside each other, both over a strip with the
-    keys to the colours; the usual shapes between fill three quarters, and the keys the fourth.
+    Of one run: wide frames stand above each other, upright ones beside each other, both over a
+    strip with the keys to the colours; the usual shapes between fill three quarters, and the keys
+    the fourth. Of two runs: the frame and the keys over two columns, one a run.
 
     Args:
         name: of the frame, for its title.
         image: (H, W, 3) uint8 RGB.
-        seg: (H, W) train ids.
-        flow: (H, W, 2) in px.
-        label_set: the classes of `seg`.
-        overlay: strength of the class colours over the frame, 0..1.
+        answers: name of the run -> ((H, W) train ids, (H, W, 2) flow in px, label set); one or two.
         max_flow: speed of full colour in px.
+        overlay: strength of the class colours over the frame, 0..1.
+        arrows: px of the frame between arrows on the flow's colours, each as long as the motion
+            to the next frame; 0: none.
         min_side: frames with a shorter side are enlarged to it.
 
     Returns:
-        (H', W', 3) uint8 RGB; H' and W' depend on H and W alone.
+        (H', W', 3) uint8 RGB; H' and W' depend on H, W and the number of runs alone.
     """
     height, width = image.shape[:2]
-    columns = 1 if width > 2 * height else 2 if width >= height else 3
-    rows = {1: 3, 2: 2, 3: 1}[columns]
+    columns = 2 if len(answers) > 1 else 1 if width > 2 * height else 2 if width >= height else 3
+    rows = 3 if len(answers) > 1 else {1: 3, 2: 2, 3: 1}[columns]
     limit = min(MAX_WIDTH / (columns * width), MAX_HEIGHT / (rows * height))
     factor = min(limit, max(1, min_side / min(height, width)))
     size = max(1, round(width * factor)), max(1, round(height * factor))
     kind = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    titled = [
-        (f"Input: {name}", image),
-        ("Segmentation", pictures.overlay_labels(image, seg, label_set, overlay)),
-        ("Optical flow to the next frame", flow_to_color(flow, max_flow)),
-    ]
-    titled = [(title, cv2.resize(picture, size, interpolation=kind)) for title, picture in titled]
+
+    def fit(picture):
+        return cv2.resize(picture, size, interpolation=kind)
+
     text_size = pictures.panel_text_size(columns * size[0])
+    titled, moving = [(f"Input: {name}", fit(image))], []
+    for run, (seg, flow, label_set) in answers.items():
+        told = f", {run}" * (len(answers) > 1)
+        shown = pictures.overlay_labels(image, seg, label_set, overlay)
+        titled.append((f"Segmentation{told}", fit(shown)))
+        colours = fit(flow_to_color(flow, max_flow))
+        if arrows:
+            _draw_arrows(colours, flow, arrows)
+        moving.append((f"Optical flow to the next frame{told}", colours))
+    seg, _, label_set = next(iter(answers.values()))
     if columns == 2:
-        titled.append(("Colours", _key(seg, label_set, max_flow, size, text_size)))
+        key = ("Colours", _key(seg, label_set, max_flow, size, text_size))
+        titled = (
+            titled + moving + [key] if len(answers) == 1 else [titled[0], key, *titled[1:], *moving]
+        )
         return pictures.panel(titled, columns)
-    body = pictures.panel(titled, columns)
+    body = pictures.panel(titled + moving, columns)
     strip = _key(seg, label_set, max_flow, (body.shape[1], STRIP_HEIGHT), text_size)
     return np.vstack([body, strip])
+
+
+def _draw_arrows(picture, flow, spacing):
+    """Arrows over `picture`, in place; `flow` may be of another size."""
+    height, width = flow.shape[:2]
+    factors = np.array([picture.shape[1] / width, picture.shape[0] / height])
+    for y in range(spacing // 2, height, spacing):
+        for x in range(spacing // 2, width, spacing):
+            if np.isfinite(flow[y, x]).all():
+                ends = [(np.array([x, y]) + shift) * factors for shift in (0, flow[y, x])]
+                tip = 4 / max(4.0, float(np.hypot(*(ends[1] - ends[0]))))
+                # OpenCV's integers are of 32 bits.
+                ends = [
+                    tuple(np.clip(np.rint(end), -(2**15), 2**15).astype(int).tolist())
+                    for end in ends
+                ]
+                cv2.arrowedLine(picture, *ends, (20, 20, 20), 1, cv2.LINE_AA, 0, tip)
 
 
 def _key(seg, label_set, max_flow, size, text_size):
@@ -141,7 +196,11 @@ def define_flags():
     shared_flags.define_run_flags()
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_string("input", None, "Video file, or folder of frames.", required=True)
-    flags.DEFINE_string("output", None, "Video to write, FILE.mp4.", required=True)
+    flags.DEFINE_string(
+        "output", None, "Video to write, FILE.mp4; or a folder for pictures.", required=True
+    )
+    flags.DEFINE_string("beside", None, "Folder of another run, to be shown next to this one.")
+    flags.DEFINE_integer("arrows", 0, "Also draw motion as arrows, this many px apart.", 0)
     flags.DEFINE_float(
         "fps", None, f"Frames a second; default: the source's, else {DEFAULT_FPS:g}.", 0.1, 240
     )
@@ -158,18 +217,22 @@ def define_flags():
 def main():
     """Open the frames, load the run, write the video."""
     args = flags.FLAGS
-    check_video_name(args.output)
+    if Path(args.output).suffix:
+        check_video_name(args.output)
     frames, fps, count = open_frames(args.input)
     # Imported late: TensorFlow takes seconds to start, and bad input is told before that.
     from flowseg.runs import load_run
 
-    loaded = load_run(args.run_dir, weights=args.weights)
+    folders = [args.run_dir, *([args.beside] if args.beside else [])]
+    runs = {folder: load_run(folder, weights=args.weights) for folder in folders}
     fps = args.fps or fps or DEFAULT_FPS
-    look = (args.scale, args.overlay, args.max_flow)
-    written = visualize(loaded, frames, args.output, fps, count, *look)
+    look = {"overlay": args.overlay, "arrows": args.arrows}
+    more = (args.scale, args.max_flow)
+    written = visualize(runs, frames, args.output, fps, count, *more, **look)
     # A damaged video ends early without an error.
     early = f"; the input announced {count} frames" if count and written < count - 1 else ""
-    print(f"{args.output}: {written} frames, {fps:g} a second{early}")
+    rate = f", {fps:g} a second" if Path(args.output).suffix else ""
+    print(f"{args.output}: {written} frames{rate}{early}")
 
 
 def run():

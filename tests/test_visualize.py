@@ -1,4 +1,5 @@
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def grey_frames(count, height=160, width=240):
 
 def test_every_pair_becomes_a_frame(tmp_path):
     run = fake_run()
-    written = visualize(run, grey_frames(5), tmp_path / "a.mp4", 12.5, count=5, scale=0.5)
+    written = visualize({"a": run}, grey_frames(5), tmp_path / "a.mp4", 12.5, count=5, scale=0.5)
     assert written == 4
     assert run.asked == [(0, 10, 0.5), (10, 20, 0.5), (20, 30, 0.5), (30, 40, 0.5)]
     frames, fps, count = open_frames(tmp_path / "a.mp4")
@@ -51,7 +52,7 @@ def test_picture_shows_input_classes_and_motion(tmp_path):
     image = np.full((400, 800, 3), 90, np.uint8)
     seg = np.full((400, 800), SKY, np.uint8)
     flow = np.full((400, 800, 2), (6.0, 0), np.float32)
-    picture = compose("1.png", image, seg, flow, CITYSCAPES, 0.5, 10)
+    picture = compose("1.png", image, {"a": (seg, flow, CITYSCAPES)}, 10, 0.5)
     for shown in (image, overlay_labels(image, seg, CITYSCAPES, 0.5), flow_to_color(flow, 10)):
         # Colours that neither text nor legend have: the three pictures, whole, at their size.
         assert (picture == shown[0, 0]).all(-1).sum() == pytest.approx(400 * 800, rel=0.001)
@@ -64,7 +65,7 @@ def test_picture_shows_input_classes_and_motion(tmp_path):
 def test_layout_fits_the_screen(height, width, columns, rows):
     seg, flow = np.zeros((height, width), np.uint8), np.zeros((height, width, 2), np.float32)
     image = np.full((height, width, 3), (91, 92, 93), np.uint8)
-    picture = compose("1.png", image, seg, flow, CITYSCAPES, 0.5, 10)
+    picture = compose("1.png", image, {"a": (seg, flow, CITYSCAPES)}, 10, 0.5)
     assert picture.shape[1] <= 1920 and picture.shape[0] <= 1440
     y, x = np.nonzero((picture == (91, 92, 93)).all(-1))
     shown = np.ptp(y) + 1, np.ptp(x) + 1
@@ -74,7 +75,7 @@ def test_layout_fits_the_screen(height, width, columns, rows):
 
 def test_small_frames_are_enlarged():
     seg, flow = np.zeros((64, 96), np.uint8), np.zeros((64, 96, 2), np.float32)
-    picture = compose("1", np.zeros((64, 96, 3), np.uint8), seg, flow, CITYSCAPES, 0.5, 10)
+    picture = compose("1", np.zeros((64, 96, 3), np.uint8), {"a": (seg, flow, CITYSCAPES)}, 10, 0.5)
     assert picture.shape[0] > 640
 
 
@@ -87,27 +88,27 @@ def test_many_classes_keep_the_size_and_show_those_present():
     )
     image, flow = np.zeros((375, 1242, 3), np.uint8), np.zeros((375, 1242, 2), np.float32)
     seg = np.full((375, 1242), 150, np.uint8)
-    picture = compose("1", image, seg, flow, many, 0, 10)
+    picture = compose("1", image, {"a": (seg, flow, many)}, 10, 0)
     assert (picture == colours[150]).all(-1).sum() > 100
     assert not (picture == colours[3]).all(-1).any()
     seg[:] = np.arange(1242) % 200
-    assert compose("1", image, seg, flow, many, 0, 10).shape == picture.shape
+    assert compose("1", image, {"a": (seg, flow, many)}, 10, 0).shape == picture.shape
 
 
 def test_one_scale_of_flow_colours(tmp_path, monkeypatch):
     scales = []
 
-    def note(name, image, seg, flow, label_set, overlay, max_flow):
-        scales.append((overlay, max_flow))
+    def note(name, image, answers, max_flow, **look):
+        scales.append((look, max_flow))
         return image
 
     monkeypatch.setattr("flowseg.visualize.compose", note)
-    visualize(fake_run(), grey_frames(4), tmp_path / "a.mp4", 10, overlay=0.7)
+    visualize({"a": fake_run()}, grey_frames(4), tmp_path / "a.mp4", 10, overlay=0.7)
     # 1.5 times 4 px.
-    assert scales == [(0.7, 6)] * 3
+    assert scales == [({"overlay": 0.7}, 6)] * 3
     scales.clear()
-    visualize(fake_run(), grey_frames(3), tmp_path / "a.mp4", 10, max_flow=2.5)
-    assert scales == [(0.5, 2.5)] * 2
+    visualize({"a": fake_run()}, grey_frames(3), tmp_path / "a.mp4", 10, max_flow=2.5)
+    assert scales == [({}, 2.5)] * 2
 
 
 def test_first_max_flow():
@@ -122,8 +123,79 @@ def test_first_max_flow():
 
 def test_failure_leaves_no_video(tmp_path):
     with pytest.raises(RuntimeError, match="memory"):
-        visualize(fake_run(fails_at=2), grey_frames(5), tmp_path / "a.mp4", 10)
+        visualize({"a": fake_run(fails_at=2)}, grey_frames(5), tmp_path / "a.mp4", 10)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_keeps_what_was_written(tmp_path):
+    def stopped():
+        yield from itertools.islice(grey_frames(9), 4)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="a.part.mp4 holds the 3 frames so far"):
+        visualize({"a": fake_run()}, stopped(), tmp_path / "a.mp4", 10)
+    frames, fps, count = open_frames(tmp_path / "a.part.mp4")
+    assert (fps, count, len(list(frames))) == (10, 3, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.part.mp4"]
+    # Before the first frame there is nothing to keep.
+    with pytest.raises(KeyboardInterrupt), video_writer(tmp_path / "b.mp4", 10):
+        raise KeyboardInterrupt
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_gets_a_picture_a_pair(tmp_path):
+    assert visualize({"a": fake_run()}, grey_frames(3), tmp_path / "out", 10) == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "000000.png",
+        "000001.png",
+    ]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file: is a file: name FILE.mp4, or a folder"):
+        visualize({"a": fake_run()}, grey_frames(3), tmp_path / "file", 10)
+
+
+def test_two_runs_stand_side_by_side():
+    image = np.full((200, 400, 3), 90, np.uint8)
+    flow = np.full((200, 400, 2), (6.0, 0), np.float32)
+    first, second = (np.full((200, 400), k, np.uint8) for k in (SKY, 0))
+    answers = {"a": (first, flow, CITYSCAPES), "b": (second, -flow, CITYSCAPES)}
+    picture = compose("1.png", image, answers, 10)
+    places = []
+    for shown in (
+        image,
+        overlay_labels(image, first, CITYSCAPES, 0.5),
+        overlay_labels(image, second, CITYSCAPES, 0.5),
+        flow_to_color(flow, 10),
+        flow_to_color(-flow, 10),
+    ):
+        # Tiny frames are enlarged: of one colour all over, so that they can be told.
+        rows, columns = np.nonzero((picture == shown[0, 0]).all(-1))
+        assert len(rows) > 200 * 400
+        places.append((np.median(rows), np.median(columns)))
+    (_, left), (first_seg, a), (second_seg, b), (first_flow, c), (second_flow, d) = places
+    assert a == c == left < b == d
+    assert first_seg == second_seg < first_flow == second_flow
+
+
+def test_arrows_point_where_pixels_go():
+    image = np.full((400, 800, 3), 90, np.uint8)
+    flow = np.zeros((400, 800, 2), np.float32)
+    flow[..., 0] = 30
+    flow[:200, :, 0] = np.nan
+    seg = np.full((400, 800), SKY, np.uint8)
+    answers = {"a": (seg, flow, CITYSCAPES)}
+    plain, drawn = (compose("1.png", image, answers, 40, arrows=n).astype(int) for n in (0, 100))
+    rows, columns = np.nonzero((plain != drawn).any(-1))
+    # Two rows of eight arrows where flow is known; each 30 px long and as high as its tip.
+    assert len(np.unique(rows // 100)) <= 4 and 16 * 30 <= len(rows) < 16 * 30 * 8
+    gaps = np.diff(np.unique(columns))
+    assert (gaps > 1).sum() == 7
+    runs = np.split(np.unique(columns), np.nonzero(gaps > 1)[0] + 1)
+    assert all(30 <= len(run) <= 36 for run in runs)
+    # The tip, which is wide, is at the right end.
+    last = runs[0][-6:-1]
+    high = [np.ptp(rows[columns == x]) for x in (runs[0][3], last[0])]
+    assert high[1] > high[0]
 
 
 def run_command(*arguments):
@@ -167,7 +239,7 @@ def test_progress_bar_on_a_terminal(tmp_path, monkeypatch):
             return True
 
     monkeypatch.setattr(sys, "stderr", Terminal())
-    visualize(fake_run(), grey_frames(4), tmp_path / "a.mp4", 10, count=4)
+    visualize({"a": fake_run()}, grey_frames(4), tmp_path / "a.mp4", 10, count=4)
     assert "3/3" in sys.stderr.getvalue()
 
 
@@ -224,7 +296,7 @@ def test_real_frames(samples, tmp_path, folder, taken, size):
     assert fps is None and count >= taken
     frames = [frame for frame, _ in zip(frames, range(taken), strict=False)]
     run = dis_run()
-    written = visualize(run, iter(frames), tmp_path / "a.mp4", 10, taken)
+    written = visualize({"a": run}, iter(frames), tmp_path / "a.mp4", 10, taken)
     assert written == taken - 1
     video = cv2.VideoCapture(str(tmp_path / "a.mp4"))
     shown = video.read()[1][..., ::-1].astype(int)
@@ -232,7 +304,7 @@ def test_real_frames(samples, tmp_path, folder, taken, size):
     # The first picture of the first frame is the input, as far as the video's coding keeps it.
     name, image = frames[0]
     seg, flow = run.predict_pair(image, frames[1][1])
-    exact = compose(name, image, seg, flow, CITYSCAPES, 0.5, first_max_flow(flow))
+    exact = compose(name, image, {"a": (seg, flow, CITYSCAPES)}, first_max_flow(flow), 0.5)
     assert np.abs(shown[: exact.shape[0], : exact.shape[1]] - exact).mean() < 10
     expected = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     corner = exact[: size[1] + 60, : size[0] + 30]
