@@ -323,6 +323,7 @@ def test_damage_met_in_mid_training_is_named(split, kitti_records, tmp_path, mon
     args = flags(**{f"{name}_records": [str(path)] for name, path in shards.items()})
     args.made_flow, args.pictures, args.best_metric, args.train_weights = True, 0, "loss", None
     monkeypatch.setattr(training_flags, "to_text", lambda args: "")
+    monkeypatch.setattr(training_flags, "to_dict", vars)
     for name in data.augment.Augmentation._fields:
         setattr(args, name, 0.0)
     with pytest.raises(ValueError, match=rf"{shard.name}, record \d+: damaged"):
