@@ -139,22 +139,24 @@ def score_labels(files, label_set, preset="medium"):
     Returns:
         ({method: scores}, how many frames); empty and 0 if no labelled frame follows another.
     """
-    labelled = {}
+    # Labels alone are kept: the frames of a large set do not fit into memory.
+    labels = {}
     for path in files:
         for index, fields in records.read_shard(path):
             if fields["labels"]:
-                name = f"{path}, record {index}"
-                labelled[_digest(fields["image1"])] = fields, name
+                told = fields["labels"], fields["label_set"].decode(), f"{path}, record {index}"
+                labels[_digest(fields["image1"])] = told
     counts, frames = {method: {} for method in LABEL_METHODS}, 0
-    for fields, name in tqdm(labelled.values(), unit="frame", disable=None):
-        if _digest(fields["image2"]) not in labelled:
-            continue
-        following, its_name = labelled[_digest(fields["image2"])]
-        before, truth = (
-            _labels(told, label_set, where)
-            for told, where in ((fields, name), (following, its_name))
-        )
-        back = dis_flow(_grey(fields["image2"], name), _grey(fields["image1"], name), preset)
+    pairs = (
+        (fields, labels[_digest(fields["image2"])])
+        for path in files
+        for _, fields in records.read_shard(path)
+        if fields["labels"] and _digest(fields["image2"]) in labels
+    )
+    for fields, following in tqdm(pairs, unit="frame", disable=None):
+        own = labels[_digest(fields["image1"])]
+        before, truth = (_train_ids(*told, label_set) for told in (own, following))
+        back = dis_flow(*(_grey(fields[key], own[-1]) for key in ("image2", "image1")), preset)
         y, x = np.mgrid[: truth.shape[0], : truth.shape[1]].astype(np.float32)
         moved = cv2.remap(
             before, x + back[..., 0], y + back[..., 1], cv2.INTER_NEAREST, None,
@@ -173,12 +175,12 @@ def _digest(data):
     return hashlib.sha256(data).digest()
 
 
-def _labels(fields, label_set, name):
-    """(H, W) uint8 train ids of a record."""
-    ids = cv2.imdecode(np.frombuffer(fields["labels"], np.uint8), cv2.IMREAD_UNCHANGED)
+def _train_ids(data, numbering, name, label_set):
+    """(H, W) uint8 of a record's labels."""
+    ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if ids is None:
         raise ValueError(f"{name}: its labels are damaged; convert this data again")
-    return train_id_table(label_set, fields["label_set"].decode())[ids]
+    return train_id_table(label_set, numbering)[ids]
 
 
 COLUMNS = {

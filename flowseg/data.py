@@ -287,7 +287,6 @@ def clocked(batches):
     options = tf.data.Options()
     # A prefetch behind the clocks would ask ahead, and the clocks would tell its wait.
     options.experimental_optimization.inject_prefetch = False
-    options.autotune.enabled = True
     timed = tf.data.Dataset.zip((clock, batches, clock)).map(note)
     return timed.with_options(options), waited
 

@@ -71,9 +71,8 @@ class Collector:
                 continue
             kept = self.extremes[key]
             worth = scores[key] if more_is_better else -scores[key]
-            ranks = sorted([entry[0] for entry in kept] + [worth])
-            place = ranks.index(worth)
-            if self._each <= place < len(ranks) - self._each:
+            full = len(kept) == 2 * self._each
+            if full and kept[self._each - 1][0] <= worth <= kept[self._each][0]:
                 continue
             drawn = drawn or _jpeg(panels.draw_answers(frame, seg, flow, self.label_set))
             kept.append((worth, told, scores[key], drawn))

@@ -23,16 +23,12 @@ MAGNITUDES = {"0_10": (0, 10), "10_40": (10, 40), "40_up": (40, np.inf)}
 _BOUNDARY_TOLERANCE = 0.0075
 
 _CATEGORIES = tuple(CITYSCAPES_CATEGORIES)
+# (256,) train id of Cityscapes -> its category's place in _CATEGORIES; void: 255.
+_CATEGORY_OF = np.full(256, IGNORE_LABEL, np.uint8)
+for _place, _names in enumerate(CITYSCAPES_CATEGORIES.values()):
+    _CATEGORY_OF[[CITYSCAPES.names.index(name) for name in _names]] = _place
 # Classes that have things, and the categories all of whose classes have.
 _WITH_THINGS = {*CITYSCAPES_THING_SIZES, "human", "vehicle"}
-
-
-def _category_of():
-    """(256,) train id of Cityscapes -> its category's place in CITYSCAPES_CATEGORIES; void: 255."""
-    table = np.full(256, IGNORE_LABEL, np.uint8)
-    for place, names in enumerate(CITYSCAPES_CATEGORIES.values()):
-        table[[CITYSCAPES.names.index(name) for name in names]] = place
-    return table
 
 
 def add(first, second):
@@ -142,7 +138,6 @@ def _things(truth, answer, things, confusion):
     to be a class is no thing, so it has no weight.
     """
     found, grouped = np.zeros((len(confusion), 3)), np.zeros((len(_CATEGORIES), 3))
-    group_of = _category_of()
     # A number that lies on two classes is a thing of each.
     number_and_class = np.where(truth == IGNORE_LABEL, 0, np.int64(things) * 256) + truth
     for number in np.unique(number_and_class[number_and_class > IGNORE_LABEL]):
@@ -154,7 +149,7 @@ def _things(truth, answer, things, confusion):
         weight = size / told.size
         for counts, row, right in (
             (found, label, told == label),
-            (grouped, group_of[label], group_of[told] == group_of[label]),
+            (grouped, _CATEGORY_OF[label], _CATEGORY_OF[told] == _CATEGORY_OF[label]),
         ):
             counts[row, :2] += weight * right.sum(), weight * (~right).sum()
     for counts, matrix in ((found, confusion), (grouped, _by_category(confusion))):
@@ -165,7 +160,7 @@ def _things(truth, answer, things, confusion):
 def _by_category(confusion):
     """The confusion matrix of Cityscapes' categories."""
     wider = np.zeros((len(_CATEGORIES), len(_CATEGORIES) + 1), np.int64)
-    group = np.append(_category_of()[: len(confusion)], len(_CATEGORIES))
+    group = np.append(_CATEGORY_OF[: len(confusion)], len(_CATEGORIES))
     np.add.at(wider, (group[:-1, None], group[None]), confusion)
     return wider
 

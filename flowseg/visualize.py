@@ -122,8 +122,9 @@ def compose(name, image, answers, max_flow, overlay=0.5, arrows=0, min_side=MIN_
         (H', W', 3) uint8 RGB; H' and W' depend on H, W and the number of runs alone.
     """
     height, width = image.shape[:2]
-    columns = 2 if len(answers) > 1 else 1 if width > 2 * height else 2 if width >= height else 3
-    rows = 3 if len(answers) > 1 else {1: 3, 2: 2, 3: 1}[columns]
+    two = len(answers) > 1
+    columns = 1 if width > 2 * height else 2 if width >= height else 3
+    columns, rows = (2, 3) if two else (columns, {1: 3, 2: 2, 3: 1}[columns])
     limit = min(MAX_WIDTH / (columns * width), MAX_HEIGHT / (rows * height))
     factor = min(limit, max(1, min_side / min(height, width)))
     size = max(1, round(width * factor)), max(1, round(height * factor))
@@ -135,7 +136,7 @@ def compose(name, image, answers, max_flow, overlay=0.5, arrows=0, min_side=MIN_
     text_size = pictures.panel_text_size(columns * size[0])
     titled, moving = [(f"Input: {name}", fit(image))], []
     for run, (seg, flow, label_set) in answers.items():
-        told = f", {run}" * (len(answers) > 1)
+        told = f", {run}" * two
         shown = pictures.overlay_labels(image, seg, label_set, overlay)
         titled.append((f"Segmentation{told}", fit(shown)))
         colours = fit(flow_to_color(flow, max_flow))
@@ -145,10 +146,8 @@ def compose(name, image, answers, max_flow, overlay=0.5, arrows=0, min_side=MIN_
     seg, _, label_set = next(iter(answers.values()))
     if columns == 2:
         key = ("Colours", _key(seg, label_set, max_flow, size, text_size))
-        titled = (
-            titled + moving + [key] if len(answers) == 1 else [titled[0], key, *titled[1:], *moving]
-        )
-        return pictures.panel(titled, columns)
+        first, *rest = titled + moving
+        return pictures.panel([first, key, *rest] if two else [first, *rest, key], columns)
     body = pictures.panel(titled + moving, columns)
     strip = _key(seg, label_set, max_flow, (body.shape[1], STRIP_HEIGHT), text_size)
     return np.vstack([body, strip])
@@ -158,17 +157,15 @@ def _draw_arrows(picture, flow, spacing):
     """Arrows over `picture`, in place; `flow` may be of another size."""
     height, width = flow.shape[:2]
     factors = np.array([picture.shape[1] / width, picture.shape[0] / height])
-    for y in range(spacing // 2, height, spacing):
-        for x in range(spacing // 2, width, spacing):
-            if np.isfinite(flow[y, x]).all():
-                ends = [(np.array([x, y]) + shift) * factors for shift in (0, flow[y, x])]
-                tip = 4 / max(4.0, float(np.hypot(*(ends[1] - ends[0]))))
-                # OpenCV's integers are of 32 bits.
-                ends = [
-                    tuple(np.clip(np.rint(end), -(2**15), 2**15).astype(int).tolist())
-                    for end in ends
-                ]
-                cv2.arrowedLine(picture, *ends, (20, 20, 20), 1, cv2.LINE_AA, 0, tip)
+    grid = np.mgrid[spacing // 2 : height : spacing, spacing // 2 : width : spacing]
+    for y, x in grid.reshape(2, -1).T:
+        if not np.isfinite(flow[y, x]).all():
+            continue
+        ends = np.array([[x, y], [x, y] + flow[y, x]]) * factors
+        tip = 4 / max(4.0, float(np.hypot(*(ends[1] - ends[0]))))
+        # OpenCV's integers are of 32 bits.
+        start, end = np.clip(np.rint(ends), -(2**15), 2**15).astype(int).tolist()
+        cv2.arrowedLine(picture, start, end, (20, 20, 20), 1, cv2.LINE_AA, 0, tip)
 
 
 def _key(seg, label_set, max_flow, size, text_size):
@@ -219,6 +216,8 @@ def main():
     args = flags.FLAGS
     if Path(args.output).suffix:
         check_video_name(args.output)
+    if args.beside and Path(args.beside) == Path(args.run_dir):
+        raise ValueError(f"--beside {args.beside}: is --run_dir itself; name another run")
     frames, fps, count = open_frames(args.input)
     # Imported late: TensorFlow takes seconds to start, and bad input is told before that.
     from flowseg.runs import load_run

@@ -87,7 +87,7 @@ def test_what_stands_in_the_report(kitti_records, tmp_path):
     assert not re.search(r"src=\"http|<script|<link", text)
 
 
-def test_the_worst_and_the_best_frames(tmp_path):
+def test_the_worst_and_the_best_frames(tmp_path, monkeypatch):
     # Frame k errs by k px; six frames, of which two and two are shown.
     numbers = [3, 0, 5, 1, 4, 2]
     made = [make_record((16, 24), n, np.full((16, 24), 7), np.ones((16, 24))) for n in numbers]
@@ -96,6 +96,12 @@ def test_the_worst_and_the_best_frames(tmp_path):
     flow = [told for told, _ in page.pictures if float(told.split(": ")[1]) < 10]
     assert flow == [f"00000{n}_10: {n:.2f}" for n in (5, 4, 1, 0)]
     assert [len(image.shape) for _, image in page.pictures] == [3] * 8
+    # Frames that are all alike are not drawn again and again.
+    drawn = []
+    draw = report.panels.draw_answers
+    monkeypatch.setattr(report.panels, "draw_answers", lambda *a: drawn.append(1) or draw(*a))
+    _, page = scored([write(tmp_path / "c", *made[:1] * 9)], run, tmp_path / "r.html", each=2)
+    assert len(drawn) == 4 and len(page.pictures) == 8
     # Few frames are shown once each.
     _, page = scored([write(tmp_path / "b", *made[:3])], run, tmp_path / "r.html", each=2)
     assert len(page.pictures) == 2 * 3

@@ -154,6 +154,12 @@ def test_a_folder_gets_a_picture_a_pair(tmp_path):
         visualize({"a": fake_run()}, grey_frames(3), tmp_path / "file", 10)
 
 
+def test_a_run_beside_itself_is_refused(tmp_path):
+    same = ("--run_dir", "r", "--beside", "r/", "--input", tmp_path, "--output", tmp_path / "a.mp4")
+    answer = run_command(*same)
+    assert answer.returncode == 1 and "--beside r/: is --run_dir itself" in answer.stderr
+
+
 def test_two_runs_stand_side_by_side():
     image = np.full((200, 400, 3), 90, np.uint8)
     flow = np.full((200, 400, 2), (6.0, 0), np.float32)
