@@ -1,4 +1,4 @@
-"""Encoders: an RGB image in, features at strides 4, 8, 16 and 32 out, as one Keras model.
+"""Encoders: an RGB image in, features at strides 2, 4, 8, 16 and 32 out, as one Keras model.
 
 Normalisation is part of the encoder, so that whoever feeds it gives plain RGB in 0..255.
 """
@@ -11,9 +11,12 @@ from keras import layers, ops
 from flowseg import efficientnet_lite0
 
 BACKBONES = ("resnet50", "efficientnet_lite0")
-STRIDES = (4, 8, 16, 32)
+STRIDES = (2, 4, 8, 16, 32)
 # The last activation at each stride (keras.applications' names).
-_RESNET50_LAYERS = ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out")
+_RESNET50_LAYERS = (
+    *("conv1_relu", "conv2_block3_out"),
+    *("conv3_block4_out", "conv4_block6_out", "conv5_block3_out"),
+)
 # "Caffe" preprocessing of the ImageNet weights: BGR, channel means subtracted.
 _BGR_MEAN = (103.939, 116.779, 123.68)
 
@@ -32,9 +35,9 @@ def build_encoder(backbone="resnet50", weights="none"):
             ResNet50 without its top; or what `flowseg.convert_lite0` writes.
 
     Returns:
-        keras.Model, (B, H, W, 3) RGB 0..255 -> {"stride4": (B, H/4, W/4, C), "stride8": ...,
-        "stride16": ..., "stride32": ...}; H and W multiples of 32. C is 256, 512, 1024, 2048, or
-        24, 40, 112, 320.
+        keras.Model, (B, H, W, 3) RGB 0..255 -> {"stride2": (B, H/2, W/2, C), "stride4": ...,
+        "stride8": ..., "stride16": ..., "stride32": ...}; H and W multiples of 32. C is 64, 256,
+        512, 1024, 2048, or 16, 24, 40, 112, 320.
 
     Raises:
         ValueError: an unknown backbone; weights that cannot be had, or do not fit.

@@ -22,6 +22,7 @@ from flowseg.layers import (
     CostVolume,
     FillFlow,
     HandOver,
+    LucasKanade,
     MoveFlow,
     SoftArgmax,
     StartFlow,
@@ -42,6 +43,8 @@ _COARSE, _FINE = (3, (96, 96, 64)), (2, (48, 48, 32))
 _STEPS = {16: 2, 8: 1, 4: 1}
 # How far flow that has no match is filled from, after strides 16 and 8, in their pixels.
 _REACHES = (3, 7, 15)
+# Of the last step, at stride 2: channels matched, their window, and its convolutions' widths.
+_MATCHED, _WINDOW, _FINEST = 12, 13, (24, 16)
 _SEG_WIDTH = {32: 128, 16: 128, 8: 96, 4: 64}
 
 
@@ -91,12 +94,14 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
             outputs[f"flow_{stride}"] = UpsampleFlow(stride, name=f"flow_{stride}")(flow)
     logits = layers.Conv2D(num_classes, 1, name=SEG_HEAD)(seg)
     outputs["seg"] = Upsample(stride, dtype="float32", name="seg")(logits)
+    flow, hidden = _fine_step(flow, hidden, *(inputs[frame]["stride2"] for frame in inputs))
     width = hidden.shape[-1]
     mix = layers.Conv2D(width, 3, padding="same", activation="relu", name="mix_1")(hidden)
-    mix = layers.Conv2D(stride * stride * 9, 1, name="mix_2")(mix)
-    outputs["flow"] = ConvexUpsample(stride, name="flow")(flow, mix)
-    sure = Upsample(stride, dtype="float32", name="sure_4_up")(sure)
-    outputs["sure_4"] = layers.Concatenate(dtype="float32", name="sure_4")([outputs["flow"], sure])
+    mix = layers.Conv2D(2 * 2 * 9, 1, name="mix_2")(mix)
+    outputs["flow"] = ConvexUpsample(2, name="flow")(flow, mix)
+    sure = layers.Conv2D(1, 3, padding="same", name="flow_2_sure")(hidden)
+    sure = Upsample(2, dtype="float32", name="sure_2_up")(sure)
+    outputs["sure_2"] = layers.Concatenate(dtype="float32", name="sure_2")([outputs["flow"], sure])
     return keras.Model(inputs, outputs, name="decoder")
 
 
@@ -185,6 +190,30 @@ def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
             flow, match, refine["gate"](hidden), refine["residual"](hidden)
         )
     return flow, hidden, refine["sure"](hidden)
+
+
+def _fine_step(flow, hidden, features1, features2):
+    """Flow and hidden state of stride 4 -> those of stride 2, for the last fractions of a pixel."""
+
+    def conv(x, width, what, activation=None, **kwargs):
+        name = f"flow_2_{what}"
+        return layers.Conv2D(width, 3, 1, "same", activation=activation, name=name, **kwargs)(x)
+
+    flow = UpsampleFlow(2, name="flow_2_up")(flow)
+    hidden = layers.Conv2D(_FINEST[-1], 1, activation="relu", name="flow_2_hidden")(hidden)
+    hidden = Upsample(2, name="flow_2_hidden_up")(hidden)
+    side, units = layers.Conv2D(_MATCHED, 1, name="flow_2_side"), UnitFeatures(name="flow_2_units")
+    target, source = (units(side(features)) for features in (features1, features2))
+    warped = Warp(name="flow_2_warp")(source, flow)
+    change = layers.Subtract(name="flow_2_change")([warped, target])
+    match = LucasKanade(_WINDOW, name="flow_2_match")(target, warped)
+    joined = layers.Concatenate(name="flow_2_join")([match, flow, hidden, target, change])
+    hidden = conv(
+        conv(joined, _FINEST[0], "conv1", activation="relu"), _FINEST[1], "conv2", activation="relu"
+    )
+    gate = conv(hidden, 1, "gate", activation="sigmoid", bias_initializer="ones")
+    residual = conv(hidden, 2, "residual", kernel_initializer="zeros")
+    return MoveFlow(name="flow_2_move")(flow, match, gate, residual), hidden
 
 
 def _told(flow, sure, stride):

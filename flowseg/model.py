@@ -58,12 +58,12 @@ def confident_model(model):
     Raises:
         ValueError: a network of before there was confidence.
     """
-    if "sure_4" not in model.get_layer("decoder").output:
+    if "sure_2" not in model.get_layer("decoder").output:
         raise ValueError("this network was made before flow had a confidence: train it anew")
-    keys = ("seg", "flow", "sure_4")
+    keys = ("seg", "flow", "sure_2")
     whole = _compose(model.get_layer("encoder"), model.get_layer("decoder"), keys, "whole")
     answers = {key: whole.output[key] for key in ("seg", "flow")}
-    answers["confidence"] = ops.sigmoid(whole.output["sure_4"][..., 2])
+    answers["confidence"] = ops.sigmoid(whole.output["sure_2"][..., 2])
     return keras.Model(whole.input, answers, name="flowseg_confident")
 
 

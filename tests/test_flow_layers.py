@@ -1,0 +1,109 @@
+"""The layers that flow is made of, each against what its definition says by hand."""
+
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from flowseg.layers import FillFlow, LucasKanade, SoftArgmax, UnitFeatures
+
+
+def test_unit_features_have_length_one_and_forget_gain_and_offset():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, 6, 7, 16)).astype("float32")
+    units = ops.convert_to_numpy(UnitFeatures()(x))
+    np.testing.assert_allclose(np.linalg.norm(units, axis=-1), 1, atol=1e-3)
+    np.testing.assert_allclose(ops.convert_to_numpy(UnitFeatures()(3 * x + 5)), units, atol=1e-3)
+
+
+def test_soft_argmax_points_at_the_best_match_in_x_y_order():
+    # r = 1: entry 3 * (dy + 1) + (dx + 1); the match is at dx = 1, dy = -1: entry 2.
+    cost = np.zeros((1, 5, 5, 9), "float32")
+    cost[..., 2] = 1
+    displacement = ops.convert_to_numpy(SoftArgmax(1)(cost))[0, 2, 2]
+    np.testing.assert_allclose(displacement, [1, -1], atol=1e-3)
+
+
+def test_lucas_kanade_solves_a_plane_exactly_but_for_its_damping():
+    # Feature 0 rises by 0.5 a pixel to the right, feature 1 by 0.25 a pixel down. Moved by (u, v),
+    # the second frame is lower by 0.5 u and 0.25 v, and the step is u * 0.5^2 / (0.5^2 + damping),
+    # and v likewise.
+    x, y = np.meshgrid(np.arange(40.0), np.arange(30.0))
+    u, v = 0.8, -0.6
+    first = np.stack([0.5 * x, 0.25 * y], -1)[None] + 100
+    second = np.stack([0.5 * (x - u), 0.25 * (y - v)], -1)[None] + 100
+    layer = LucasKanade(5)
+    step = ops.convert_to_numpy(layer(first, second))[0]
+    damping = np.exp(-4.0)
+    inside = step[4:-4, 4:-4].reshape(-1, 2)
+    expected = [u * 0.25 / (0.25 + damping), v * 0.0625 / (0.0625 + damping)]
+    np.testing.assert_allclose(inside, np.broadcast_to(expected, inside.shape), rtol=1e-3)
+    layer.log_damping.assign(-20.0)
+    inside = ops.convert_to_numpy(layer(first, second))[0, 4:-4, 4:-4].reshape(-1, 2)
+    np.testing.assert_allclose(inside, np.broadcast_to([u, v], inside.shape), rtol=1e-3)
+
+
+def test_lucas_kanade_finds_the_shift_of_a_texture_by_steps():
+    # Waves of 9 to 16 pixels, exactly shifted; each step starts from what the one before left.
+    x, y = np.meshgrid(np.arange(64.0), np.arange(48.0))
+
+    def waves(x, y):
+        return np.stack([np.sin(x / 2), np.cos(y / 1.5), np.sin((x + y) / 2.5)], -1)[None]
+
+    flow, truth = np.zeros(2), np.array([0.9, -0.7])
+    layer = LucasKanade(7)
+    for most in (0.25, 0.02):
+        left = truth - flow
+        flow = flow + ops.convert_to_numpy(layer(waves(x, y), waves(x - left[0], y - left[1])))[
+            0, 8:-8, 8:-8
+        ].mean((0, 1))
+        assert np.linalg.norm(truth - flow) < most
+    assert np.abs(ops.convert_to_numpy(layer(waves(x, y), waves(x, y)))).max() == 0
+
+
+def test_lucas_kanade_leaves_out_what_the_warp_found_outside():
+    rng = np.random.default_rng(0)
+    first = UnitFeatures()(rng.normal(size=(1, 20, 30, 6)).astype("float32"))
+    first = ops.convert_to_numpy(first)
+    second = first.copy()
+    second[:, :, 20:] = 0  # Beyond the border of the second frame; else nothing moves.
+    assert np.abs(ops.convert_to_numpy(LucasKanade(5)(first, second))).max() == 0
+
+
+def test_lucas_kanade_steps_no_further_than_its_limit():
+    x = np.broadcast_to(np.arange(20.0)[None, :, None], (1, 20, 20, 1)) + 100
+    step = ops.convert_to_numpy(LucasKanade(3, limit=1.5)(x, x - 9))[0, 5:-5, 5:-5]
+    np.testing.assert_allclose(step[..., 0], 1.5)
+    np.testing.assert_allclose(step[..., 1], 0, atol=1e-6)
+
+
+def test_flow_is_filled_from_the_trusted_around():
+    fill, sure = FillFlow((3, 9)), 20.0
+    flow = np.random.default_rng(0).normal(size=(1, 21, 21, 2)).astype("float32")
+    logit = np.full((1, 21, 21, 1), sure, "float32")
+    np.testing.assert_allclose(ops.convert_to_numpy(fill(flow, logit)), flow, atol=1e-5)
+    # Nothing is trusted but (4, 8) beside pixel (10, 10), and (0, 16) three further on. Of the mean
+    # over 3x3 it sees the first, of that over 9x9, which counts an eighth, both:
+    # first (1/9 + 1/648) + second 1/648, over 74/648, is (73 first + second) / 74.
+    flow[:], logit[:] = 50, -sure
+    for column, vector in ((11, (4, 8)), (14, (0, 16))):
+        flow[0, 10, column], logit[0, 10, column] = vector, sure
+    filled = ops.convert_to_numpy(fill(flow, logit))[0]
+    np.testing.assert_allclose(filled[10, 10], [4 * 73 / 74, (8 * 73 + 16) / 74], rtol=2e-3)
+    # Where the small square sees neither, the large one decides; what is trusted stays.
+    np.testing.assert_allclose(filled[7, 10], [2, 12], rtol=5e-3)
+    np.testing.assert_allclose(filled[10, 14], [0, 16], atol=1e-5)
+    # Where nothing is trusted, the plain mean: of one motion, that motion.
+    flow[:], logit[:] = (10, -3), -sure
+    np.testing.assert_allclose(ops.convert_to_numpy(fill(flow, logit)), flow, rtol=1e-3)
+
+
+def test_the_flow_loss_teaches_how_sharp_trust_is_and_not_the_logit():
+    rng = np.random.default_rng(0)
+    flow, logit = (tf.constant(rng.normal(size=(1, 9, 9, n)), tf.float32) for n in (2, 1))
+    fill = FillFlow((3, 7))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch((flow, logit))
+        loss = tf.reduce_sum(fill(flow, logit) ** 2)
+    assert tape.gradient(loss, logit) is None
+    for taught in (flow, *(weight.value for weight in fill.trainable_weights)):
+        assert np.abs(tape.gradient(loss, taught)).max() > 1e-3
