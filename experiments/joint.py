@@ -116,7 +116,7 @@ def task_networks(backbone, variants):
 
 def _flow_network(encoder, decoder):
     """Flow alone: of encoder and decoder only what it needs, which is nothing of stride 32."""
-    names = [f"stride{stride}" for stride in FLOW_STRIDES]
+    names = [f"stride{stride}" for stride in (*FLOW_STRIDES, 2)]
     inputs = {frame: {k: decoder.input[frame][k] for k in names} for frame in decoder.input}
     moves = keras.Model(inputs, {"flow": decoder.output["flow"]})
     features = keras.Model(encoder.input, {key: encoder.output[key] for key in names})

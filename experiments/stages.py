@@ -39,7 +39,11 @@ def points(decoder):
             (f"flow, stride {stride}: match and refine", _FLOW_ENDS[stride]),
             (f"classes, stride {stride}: refine", f"seg_{stride}_out_relu"),
         ]
-    found += [("flow to full size", "flow"), ("classes to full size", "seg")]
+    found += [
+        ("flow, stride 2: match and refine", "flow_2_move"),
+        ("flow to full size", "flow"),
+        ("classes to full size", "seg"),
+    ]
     return [(title, decoder.get_layer(name)) for title, name in found]
 
 

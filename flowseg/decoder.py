@@ -2,13 +2,15 @@
 
 Both streams walk down the same pyramid (strides 32, 16, 8, 4). At each of the strides 16, 8, 4 the
 flow stream warps the second frame's features by the flow so far, correlates, and refines; the
-segmentation stream upsamples and refines; and each hands the other its features.
+segmentation stream upsamples and refines; and each hands the other its features. Flow goes on to
+stride 2 for the last fractions of a pixel.
 
 Flow learns fast by this matching, which an early trial chose: a soft-argmax over box-filtered
 correlation of instance-normalised, unit-length features, added through a gate, beside a
 convolutional residual that starts at zero. Strides 16 and 8 share one set of weights; stride 4,
-which has most of the pixels, has its own, of half the width. What has no match (hidden, or out of
-the frame) takes the flow around it. (experiments/README.md, "The decoder by ablation".)
+which has more pixels, has its own, of half the width. What has no match (hidden, or out of the
+frame) takes the flow around it. At stride 2 a Lucas-Kanade step takes the place of correlation: it
+costs less and is exact to less than a pixel. (experiments/README.md, "The decoder by ablation".)
 
 A third answer stays inside: from the flow stream's last features, the logit of the flow's being
 right.
@@ -57,10 +59,10 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
         exchange: which stream is handed the other's features; one of `EXCHANGES`.
 
     Returns:
-        keras.Model: {"frame1": {"stride4": ...}, "frame2": {...}} -> {"seg": (B, H, W, classes),
-        "flow": (B, H, W, 2), "flow_8": ..., "flow_16": ..., "sure_4": (B, H, W, 3), "sure_8": ...,
+        keras.Model: {"frame1": {"stride2": ...}, "frame2": {...}} -> {"seg": (B, H, W, classes),
+        "flow": (B, H, W, 2), "flow_8": ..., "flow_16": ..., "sure_2": (B, H, W, 3), "sure_8": ...,
         "sure_16": ...}, all at the image's resolution and in its pixels. The coarser flows are for
-        supervision. Each of the last three is the flow that its stride matched (of stride 4: `flow`
+        supervision. Each of the last three is the flow that its stride matched (of stride 2: `flow`
         itself) and the logit of its being right.
 
     Raises:
@@ -195,9 +197,8 @@ def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
 def _fine_step(flow, hidden, features1, features2):
     """Flow and hidden state of stride 4 -> those of stride 2, for the last fractions of a pixel."""
 
-    def conv(x, width, what, activation=None, **kwargs):
-        name = f"flow_2_{what}"
-        return layers.Conv2D(width, 3, 1, "same", activation=activation, name=name, **kwargs)(x)
+    def conv(x, width, what, **kwargs):
+        return layers.Conv2D(width, 3, padding="same", name=f"flow_2_{what}", **kwargs)(x)
 
     flow = UpsampleFlow(2, name="flow_2_up")(flow)
     hidden = layers.Conv2D(_FINEST[-1], 1, activation="relu", name="flow_2_hidden")(hidden)
@@ -208,9 +209,8 @@ def _fine_step(flow, hidden, features1, features2):
     change = layers.Subtract(name="flow_2_change")([warped, target])
     match = LucasKanade(_WINDOW, name="flow_2_match")(target, warped)
     joined = layers.Concatenate(name="flow_2_join")([match, flow, hidden, target, change])
-    hidden = conv(
-        conv(joined, _FINEST[0], "conv1", activation="relu"), _FINEST[1], "conv2", activation="relu"
-    )
+    hidden = conv(joined, _FINEST[0], "conv1", activation="relu")
+    hidden = conv(hidden, _FINEST[1], "conv2", activation="relu")
     gate = conv(hidden, 1, "gate", activation="sigmoid", bias_initializer="ones")
     residual = conv(hidden, 2, "residual", kernel_initializer="zeros")
     return MoveFlow(name="flow_2_move")(flow, match, gate, residual), hidden

@@ -12,7 +12,7 @@ from flowseg.model import build_flowseg
 def test_every_cut_holds_the_one_before_and_the_last_is_the_network():
     model = build_flowseg(5, backbone="efficientnet_lite0")
     cuts = stages.cuts(model)
-    assert list(cuts)[0] == "encoder, both frames" and len(cuts) == 12
+    assert list(cuts)[0] == "encoder, both frames" and len(cuts) == 13
     ends = [set(cut.output) for cut in list(cuts.values())[1:]]
     assert all(before < after for before, after in zip(ends, ends[1:], strict=False))
     image = np.random.default_rng(0).uniform(0, 255, (1, 32, 64, 3)).astype(np.float32)
