@@ -18,7 +18,7 @@ import cv2
 import keras
 import numpy as np
 
-from flowseg import files
+from flowseg import files, pretrained
 from flowseg.labels import LabelSet, from_dict
 
 # Also registers the network's own layers, so that a saved model loads in safe mode.
@@ -93,12 +93,16 @@ def load_run(run_dir, weights="best"):
     """A trained run.
 
     Args:
-        run_dir: folder of a training.
-        weights: "best" or "last".
+        run_dir: folder of a training; not looked at for pretrained weights.
+        weights: "best" or "last" of the folder, or "pretrained": the package's own.
 
     Raises:
         ValueError: no such folder, or one without (readable) weights.
     """
+    if weights == "pretrained":
+        label_set = load_run_labels(pretrained.FOLDER)
+        model = pretrained.read_network(pretrained.FOLDER, len(label_set.names))
+        return Run(model, label_set, pretrained.FOLDER)
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir}: no such run folder")

@@ -28,6 +28,7 @@ FLOORS = (
         "metrics",
         "scoring",
         "answers",
+        "pretrained",
     },
     {
         "commands",
@@ -53,6 +54,7 @@ KERAS_ONLY = {
     "efficientnet_lite0",
     "decoder",
     "model",
+    "pretrained",
     "losses",
     "metrics",
     "flow_ops",

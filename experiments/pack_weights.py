@@ -1,0 +1,82 @@
+"""Make a trained run the network that comes with the package (`--weights pretrained`).
+
+python -m experiments.pack_weights --run_dir RUN
+
+writes weights (kernels as float16), description, classes and a made sample pair into
+flowseg/weights, and says what rounding changed. The card, README.md beside them, is written by
+hand: scores, data and their licences, limits.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from flowseg import commands
+
+# isort: split
+from data_prep.scenes import farm
+from flowseg import flags as shared_flags
+from flowseg import pictures, pretrained, runs
+
+# What every clone of the repository has to carry.
+_MOST_BYTES = 15_000_000
+# A drive that no training sees, for exports to be checked on: no data set's frame may lie here.
+_SAMPLE = {"height": 128, "width": 416, "seed": 1, "index": 9, "count": 2}
+
+
+def pack(run, folder):
+    """Write `run` into `folder`, as `pretrained.read_network` takes it.
+
+    Returns:
+        Lines that say what was written, and how far the rounded network is from the run's.
+
+    Raises:
+        ValueError: too large; or what `pretrained.write_network` refuses.
+    """
+    network = _network(run.folder)
+    count = pretrained.write_network(folder, run.model, **network)
+    if count > _MOST_BYTES:
+        raise ValueError(f"{folder}: {count / 1e6:.1f} MB: over {_MOST_BYTES / 1e6:.0f} MB")
+    runs.write_json(folder / "label_set.json", run.label_set._asdict())
+    frames = list(farm.load("street").film(**_SAMPLE))
+    for name, frame in zip(runs.SAMPLE.values(), frames, strict=True):
+        pictures.write_png(folder / name, frame)
+    rounded = pretrained.read_network(folder, len(run.label_set.names))
+    seg, flow = run.predict_pair(*frames)
+    again = runs.Run(rounded, run.label_set).predict_pair(*frames)
+    apart = np.hypot(*np.moveaxis(again[1] - flow, -1, 0))
+    return (
+        f"{folder}: {count / 1e6:.1f} MB, backbone {network['backbone']}; beside the run's own: "
+        f"{100 * (again[0] == seg).mean():.2f} % of labels equal, flow {apart.mean():.4f} px apart "
+        f"on average, {apart.max():.3f} px at most"
+    )
+
+
+def _network(run_dir):
+    """What the run's network was built with."""
+    values = dict(
+        line.lstrip("-").partition("=")[::2]
+        for line in (Path(run_dir) / "flags.txt").read_text().splitlines()
+    )
+    return {key: values[key] for key in ("backbone", "exchange")}
+
+
+def define_flags():
+    """The flags of this command."""
+    shared_flags.define_run_flags(scale=False)
+    flags.adopt_module_key_flags(shared_flags)
+    flags.DEFINE_string("output", str(pretrained.FOLDER), "Folder to write.")
+
+
+def main():
+    """Load, write, tell."""
+    args = flags.FLAGS
+    if args.weights == "pretrained":
+        raise ValueError("--weights pretrained: is packed already; name a --run_dir")
+    print(pack(runs.load_run(args.run_dir, args.weights), Path(args.output)))
+
+
+if __name__ == "__main__":
+    define_flags()
+    commands.run(main)

@@ -1,0 +1,107 @@
+"""The weights in the box: written, read back, refused when damaged, and used by every command."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from experiments import pack_weights
+from flowseg import pretrained, runs
+from flowseg.model import build_flowseg
+from tests.conftest import run_command
+
+NETWORK = {"backbone": "efficientnet_lite0", "exchange": "both"}
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """A network of random weights, and the folder that it was written to."""
+    folder = tmp_path_factory.mktemp("packed")
+    model = build_flowseg(5, **NETWORK)
+    # Statistics as a trained network has them: some far below what float16 resolves.
+    for layer in model.get_layer("decoder").layers:
+        if layer.name == "seg_4_in_bn":
+            layer.moving_variance.assign(np.full(layer.moving_variance.shape, 1e-7))
+    pretrained.write_network(folder, model, **NETWORK)
+    return model, folder
+
+
+def test_written_and_read_back(packed):
+    model, folder = packed
+    again = pretrained.read_network(folder, 5)
+    assert [w.path for w in again.weights] == [w.path for w in model.weights]
+    for ours, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
+        if ours.ndim > 1:
+            assert np.abs(ours - theirs).max() <= 1e-3 * max(np.abs(ours).max(), 1e-3)
+        else:
+            assert (ours == theirs).all()
+    # Half the bytes of float32, and a little.
+    assert (folder / "weights.npz").stat().st_size < 2.2 * model.count_params()
+
+
+@pytest.mark.parametrize("fault", ["bit", "gone", "short", "no json", "classes"])
+def test_damage_is_told(packed, tmp_path, fault):
+    folder = shutil.copytree(packed[1], tmp_path / "copy")
+    weights, network = folder / "weights.npz", folder / "network.json"
+    data = bytearray(weights.read_bytes())
+    match = "weights.npz"
+    if fault == "bit":
+        data[len(data) // 2] ^= 1
+        weights.write_bytes(data)
+    elif fault == "gone":
+        weights.unlink()
+    elif fault == "short":
+        weights.write_bytes(data[:-1000])
+    elif fault == "no json":
+        network.write_text("{")
+        match = "can be read"
+    with pytest.raises(ValueError, match=match):
+        pretrained.read_network(folder, 6 if fault == "classes" else 5)
+
+
+def test_what_float16_cannot_hold_is_refused(packed, tmp_path):
+    model, _ = packed
+    with pytest.raises(ValueError, match="exchange none"):
+        pretrained.write_network(tmp_path, model, "efficientnet_lite0", "none")
+    kernel = model.get_layer("decoder").get_layer("seg_logits").kernel
+    before = kernel.numpy()
+    kernel.assign(before + 1e6)
+    with pytest.raises(ValueError, match="seg_logits/kernel.*float16"):
+        pretrained.write_network(tmp_path, model, **NETWORK)
+    kernel.assign(before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_of_run_and_pretrained(tmp_path):
+    frames = ("--image1", "a.png", "--image2", "b.png", "--output", tmp_path)
+    for chosen in ((), ("--run_dir", tmp_path, "--weights", "pretrained")):
+        error = run_command("flowseg.predict", *frames, *chosen, ok=False).stderr
+        assert "--run_dir" in error and "--weights pretrained" in error
+
+
+def test_a_run_is_packed(trained_run, tmp_path):
+    done = run_command(
+        *("experiments.pack_weights", "--run_dir", trained_run, "--output", tmp_path / "packed")
+    )
+    assert "efficientnet_lite0" in done.stdout and "of labels equal" in done.stdout
+    names = {path.name for path in (tmp_path / "packed").iterdir()}
+    assert names == {
+        *("weights.npz", "network.json", "label_set.json"),
+        *("sample_image1.png", "sample_image2.png"),
+    }
+    label_set = runs.load_run_labels(tmp_path / "packed")
+    packed = pretrained.read_network(tmp_path / "packed", len(label_set.names))
+    own = runs.load_run(trained_run)
+    assert label_set == own.label_set
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.float32)
+    ours, theirs = (
+        runs.Run(model, label_set).predict(image, image[::-1]) for model in (own.model, packed)
+    )
+    assert np.abs(ours[1] - theirs[1]).max() < 0.1
+    # Another backbone in flags.txt than in the file: refused, and nothing written.
+    other = shutil.copytree(trained_run, tmp_path / "other")
+    text = (other / "flags.txt").read_text()
+    (other / "flags.txt").write_text(text.replace("efficientnet_lite0", "resnet50"))
+    with pytest.raises(ValueError, match="resnet50"):
+        pack_weights.pack(runs.load_run(other), tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
