@@ -25,7 +25,6 @@ from flowseg import commands
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from experiments import cost
 from experiments import quantized_encoder as quantized
@@ -34,7 +33,7 @@ from flowseg import evaluate, records, runs
 from flowseg.backbones import BACKBONES, STRIDES
 from flowseg.decoder import FLOW_STRIDES
 from flowseg.labels import CITYSCAPES
-from flowseg.model import build_flowseg
+from flowseg.model import build_flowseg, compose
 
 VARIANTS = {
     "segmentation only": ("--exchange=none", "--beta=0"),
@@ -118,13 +117,9 @@ def _flow_network(encoder, decoder):
     """Flow alone: of encoder and decoder only what it needs, which is nothing of stride 32."""
     names = [f"stride{stride}" for stride in (*FLOW_STRIDES, 2)]
     inputs = {frame: {k: decoder.input[frame][k] for k in names} for frame in decoder.input}
-    moves = keras.Model(inputs, {"flow": decoder.output["flow"]})
+    moves = keras.Model(inputs, {"flow": decoder.output["flow"]}, name="decoder")
     features = keras.Model(encoder.input, {key: encoder.output[key] for key in names})
-    images = {key: keras.Input((None, None, 3), name=key) for key in ("image1", "image2")}
-    both = features(ops.concatenate(list(images.values()), axis=0))
-    halves = {key: ops.split(value, 2, axis=0) for key, value in both.items()}
-    frames = {f"frame{i + 1}": {key: half[i] for key, half in halves.items()} for i in (0, 1)}
-    return keras.Model(images, moves(frames))
+    return compose(features, moves, ("flow",), "flow_only")
 
 
 def costs(backbone, variants, height, width, threads, rounds):

@@ -24,7 +24,7 @@ def build_flowseg(num_classes, exchange="both", backbone="resnet50", backbone_we
     encoder = build_encoder(backbone, backbone_weights)
     shapes = {name: tensor.shape for name, tensor in encoder.output.items()}
     decoder = build_decoder(shapes, num_classes, exchange)
-    return _compose(encoder, decoder, ("seg", "flow"), "flowseg")
+    return compose(encoder, decoder, ("seg", "flow"), "flowseg")
 
 
 def freeze_norms(encoder):
@@ -46,7 +46,7 @@ def training_model(model):
         model: of `build_flowseg`, or loaded from a file that one was saved to.
     """
     decoder = model.get_layer("decoder")
-    return _compose(model.get_layer("encoder"), decoder, tuple(decoder.output), "flowseg_training")
+    return compose(model.get_layer("encoder"), decoder, tuple(decoder.output), "flowseg_training")
 
 
 def confident_model(model):
@@ -61,13 +61,24 @@ def confident_model(model):
     if "sure_2" not in model.get_layer("decoder").output:
         raise ValueError("this network was made before flow had a confidence: train it anew")
     keys = ("seg", "flow", "sure_2")
-    whole = _compose(model.get_layer("encoder"), model.get_layer("decoder"), keys, "whole")
+    whole = compose(model.get_layer("encoder"), model.get_layer("decoder"), keys, "whole")
     answers = {key: whole.output[key] for key in ("seg", "flow")}
     answers["confidence"] = ops.sigmoid(whole.output["sure_2"][..., 2])
     return keras.Model(whole.input, answers, name="flowseg_confident")
 
 
-def _compose(encoder, decoder, outputs, name):
+def compose(encoder, decoder, outputs, name):
+    """A network of two frames: `encoder` sees each once, `decoder` both, padding is inside.
+
+    Args:
+        encoder: (B, H, W, 3) -> features by name; see `backbones.build_encoder`.
+        decoder: features of "frame1" and "frame2", named likewise -> answers at full size by name.
+        outputs: which of the decoder's answers.
+        name: of the network.
+
+    Returns:
+        keras.Model: {"image1", "image2"}: (B, H, W, 3), any H and W -> the outputs by name.
+    """
     images = {frame: keras.Input((None, None, 3), name=frame) for frame in ("image1", "image2")}
     pad = PadToMultiple(STRIDES[-1], name="pad")
     # One pass over both frames: half the graph, and batch statistics over both.

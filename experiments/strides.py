@@ -1,0 +1,97 @@
+"""What each stride adds to flow: its scores where the decoder leaves one stride for the next.
+
+python -m experiments.strides --run_dir DIR --records GLOB[,GLOB]
+
+The same weights throughout: flow is taken out of one trained network at each of its strides, and
+brought to full size bilinearly; the last row is the answer itself, by learned upsampling.
+"""
+
+from absl import flags
+
+from flowseg import commands
+
+# isort: split
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from flowseg import data, records, runs, scoring
+from flowseg import flags as shared_flags
+from flowseg.layers import UpsampleFlow
+from flowseg.model import compose
+
+_SHOWN = {
+    "flow/aepe": "AEPE, px",
+    "flow/fl_all": "Fl-all, %",
+    "flow/aepe_0_10": "moves 0 to 10 px",
+    "flow/aepe_10_40": "10 to 40",
+    "flow/aepe_40_up": "over 40",
+}
+
+
+def taps(decoder):
+    """Title -> the decoder's flow at full size (B, H, W, 2), coarse to fine."""
+    # What stride 2 starts from is flow of stride 4, twice as large.
+    after_4 = decoder.get_layer("flow_2_up").output
+    after_2 = decoder.get_layer("flow_2_move").output
+    return {
+        "stride_16": decoder.output["flow_16"],
+        "stride_8": decoder.output["flow_8"],
+        "stride_4": UpsampleFlow(2)(after_4),
+        "stride_2": UpsampleFlow(2)(after_2),
+        "learned_upsampling": decoder.output["flow"],
+    }
+
+
+def score(model, label_set, files):
+    """Title -> scores (see `scoring.scores`) over the pairs of `files` that have flow.
+
+    Raises:
+        ValueError: no pair has flow truth; a damaged shard.
+    """
+    decoder = model.get_layer("decoder")
+    found = taps(decoder)
+    part = keras.Model(decoder.input, found)
+    network = compose(model.get_layer("encoder"), part, tuple(found), "strides")
+    counts = {title: {} for title in found}
+    with records.named_errors(files):
+        frames = data.evaluation_data(files, label_set).as_numpy_iterator()
+        for frame in tqdm(frames, unit="frame", total=records.count(files), disable=None):
+            if not (frame["has_image2"] and frame["flow"][..., 2].any()):
+                continue
+            pair = {key: frame[key][None].astype(np.float32) for key in ("image1", "image2")}
+            for title, flow in network.predict_on_batch(pair).items():
+                own = scoring.count_flow(frame["flow"], flow[0], frame["flow_noc"], None)
+                counts[title] = scoring.add(counts[title], own)
+    if not all(counts.values()):
+        raise ValueError(f"{files[0]}: no pair with flow truth")
+    return {title: scoring.scores(own, label_set.names) for title, own in counts.items()}
+
+
+def table(found):
+    """Markdown: a row a stride."""
+    lines = ["| | " + " | ".join(_SHOWN.values()) + " |", "|---|" + "---:|" * len(_SHOWN)]
+    for title, scores in found.items():
+        cells = (f"{scores[key]:.2f}" if key in scores else "" for key in _SHOWN)
+        lines.append(f"| {title.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def define_flags():
+    """The flags of this command."""
+    shared_flags.define_run_flags(scale=False)
+    flags.adopt_module_key_flags(shared_flags)
+    flags.DEFINE_list("records", None, "Records with flow: GLOB[,GLOB].", required=True)
+
+
+def main():
+    """Ask, and tell."""
+    args = flags.FLAGS
+    files = records.match_files(*args.records)
+    run = runs.load_run(args.run_dir, args.weights)
+    print(table(score(run.model, run.label_set, files)))
+
+
+if __name__ == "__main__":
+    define_flags()
+    commands.run(main)

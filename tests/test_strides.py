@@ -1,0 +1,51 @@
+"""What each stride adds: the taps are the decoder's own flow, scored as `evaluate` scores."""
+
+import keras
+import numpy as np
+import pytest
+
+from experiments import strides
+from flowseg import records, runs
+from flowseg.evaluate import evaluate
+from tests.conftest import run_command
+
+
+def test_the_last_tap_is_the_answer_and_the_others_lead_to_it(trained_run, kitti_records):
+    run = runs.load_run(trained_run)
+    files = records.match_files(str(kitti_records / "val-*"))
+    found = strides.score(run.model, run.label_set, files)
+    assert list(found) == ["stride_16", "stride_8", "stride_4", "stride_2", "learned_upsampling"]
+    scores, _ = evaluate(run, files)
+    assert found["learned_upsampling"]["flow/aepe"] == pytest.approx(scores["flow/aepe"], rel=1e-5)
+    assert found["learned_upsampling"]["flow/fl_all"] == pytest.approx(scores["flow/fl_all"])
+    # Each tap is of another place on the way.
+    assert len({round(own["flow/aepe"], 6) for own in found.values()}) == 5
+
+
+def test_flow_taken_out_at_a_stride_is_in_pixels_of_the_image(trained_run):
+    run = runs.load_run(trained_run)
+    decoder = run.model.get_layer("decoder")
+    before = decoder.get_layer("flow_4_move_0")
+    # A decoder that is sure of 3 px right, 1 px up at stride 4: 12 and 4 px on the image.
+    decoder.get_layer("flow_fine_gate").set_weights(
+        [w * 0 - 100 * (w.ndim == 1) for w in decoder.get_layer("flow_fine_gate").get_weights()]
+    )
+    kernel, bias = decoder.get_layer("flow_fine_residual").get_weights()
+    decoder.get_layer("flow_fine_residual").set_weights([kernel * 0, np.float32([3, -1])])
+    features = {
+        frame: {k: np.zeros((1, *(64 // int(k[6:]),) * 2, x.shape[-1])) for k, x in own.items()}
+        for frame, own in decoder.input.items()
+    }
+    taps = keras.Model(decoder.input, {**strides.taps(decoder), "at": before.output})
+    told = taps.predict_on_batch(features)
+    coarse = told["stride_8"][0, 32, 32]
+    np.testing.assert_allclose(told["stride_4"][0, 32, 32] - coarse, [12, -4], atol=1e-3)
+    np.testing.assert_allclose(told["at"][0, 8, 8] * 4, told["stride_4"][0, 32, 32], atol=1e-3)
+
+
+def test_command(trained_run, kitti_records):
+    asked = ("--run_dir", trained_run, "--records")
+    done = run_command("experiments.strides", *asked, kitti_records / "val-*")
+    assert "| learned upsampling |" in done.stdout and "| stride 16 |" in done.stdout
+    none = run_command("experiments.strides", *asked, kitti_records / "none-*", ok=False)
+    assert "none-*" in none.stderr
