@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from flowseg import data, records, runs, scoring
 from flowseg import flags as shared_flags
+from flowseg.decoder import FLOW_STRIDES
 from flowseg.layers import UpsampleFlow
 from flowseg.model import compose
 
@@ -31,14 +32,9 @@ _SHOWN = {
 
 def taps(decoder):
     """Title -> the decoder's flow at full size (B, H, W, 2), coarse to fine."""
-    # What stride 2 starts from is flow of stride 4, twice as large.
-    after_4 = decoder.get_layer("flow_2_up").output
-    after_2 = decoder.get_layer("flow_2_move").output
     return {
-        "stride_16": decoder.output["flow_16"],
-        "stride_8": decoder.output["flow_8"],
-        "stride_4": UpsampleFlow(2)(after_4),
-        "stride_2": UpsampleFlow(2)(after_2),
+        **{f"stride_{stride}": decoder.output[f"flow_{stride}"] for stride in FLOW_STRIDES},
+        "stride_2": UpsampleFlow(2)(decoder.get_layer("flow_2_move").output),
         "learned_upsampling": decoder.output["flow"],
     }
 

@@ -46,7 +46,7 @@ _STEPS = {16: 2, 8: 1, 4: 1}
 # How far flow that has no match is filled from, after strides 16 and 8, in their pixels.
 _REACHES = (3, 7, 15)
 # Of the last step, at stride 2: channels matched, their window, and its convolutions' widths.
-_MATCHED, _WINDOW, _FINEST = 12, 13, (24, 16)
+_MATCHED, _WINDOW, _FINEST = 12, 9, (24, 16)
 _SEG_WIDTH = {32: 128, 16: 128, 8: 96, 4: 64}
 
 
@@ -60,8 +60,8 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
 
     Returns:
         keras.Model: {"frame1": {"stride2": ...}, "frame2": {...}} -> {"seg": (B, H, W, classes),
-        "flow": (B, H, W, 2), "flow_8": ..., "flow_16": ..., "sure_2": (B, H, W, 3), "sure_8": ...,
-        "sure_16": ...}, all at the image's resolution and in its pixels. The coarser flows are for
+        "flow": (B, H, W, 2), "flow_4": ..., "flow_8": ..., "flow_16": ..., "sure_2": (B, H, W, 3),
+        "sure_8": ..., "sure_16": ...}, all at the image's resolution and in its pixels. The coarser flows are for
         supervision. Each of the last three is the flow that its stride matched (of stride 2: `flow`
         itself) and the logit of its being right.
 
@@ -93,7 +93,7 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
         if stride != FLOW_STRIDES[-1]:
             outputs[f"sure_{stride}"] = _told(flow, sure, stride)
             flow = FillFlow(_REACHES, name=f"flow_{stride}_fill")(flow, sure)
-            outputs[f"flow_{stride}"] = UpsampleFlow(stride, name=f"flow_{stride}")(flow)
+        outputs[f"flow_{stride}"] = UpsampleFlow(stride, name=f"flow_{stride}")(flow)
     logits = layers.Conv2D(num_classes, 1, name=SEG_HEAD)(seg)
     outputs["seg"] = Upsample(stride, dtype="float32", name="seg")(logits)
     flow, hidden = _fine_step(flow, hidden, *(inputs[frame]["stride2"] for frame in inputs))
