@@ -61,9 +61,9 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
     Returns:
         keras.Model: {"frame1": {"stride2": ...}, "frame2": {...}} -> {"seg": (B, H, W, classes),
         "flow": (B, H, W, 2), "flow_4": ..., "flow_8": ..., "flow_16": ..., "sure_2": (B, H, W, 3),
-        "sure_8": ..., "sure_16": ...}, all at the image's resolution and in its pixels. The coarser flows are for
-        supervision. Each of the last three is the flow that its stride matched (of stride 2: `flow`
-        itself) and the logit of its being right.
+        "sure_8": ..., "sure_16": ...}, all at the image's resolution and in its pixels. The coarser
+        flows are for supervision. Each of the last three is the flow that its stride matched (of
+        stride 2: `flow` itself) and the logit of its being right.
 
     Raises:
         ValueError: an unknown exchange.
