@@ -43,9 +43,8 @@ SEG_HEAD = "seg_logits"
 _COARSE, _FINE = (3, (96, 96, 64)), (2, (48, 48, 32))
 # Two steps where displacements are largest: +-3 px each at stride 16 are 96 px on the image.
 _STEPS = {16: 2, 8: 1, 4: 1}
-# How far flow that has no match is filled from, in the stride's pixels; and how many groups of
-# pixels the classes' features part for it.
-_REACHES, _GROUPS = (3, 7, 15), 8
+# How far flow that has no match is filled from, after strides 16 and 8, in their pixels.
+_REACHES = (3, 7, 15)
 # Of the last step, at stride 2: channels matched, their window, and its convolutions' widths.
 _MATCHED, _WINDOW, _FINEST = 12, 9, (24, 16)
 _SEG_WIDTH = {32: 128, 16: 128, 8: 96, 4: 64}
@@ -62,9 +61,9 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
     Returns:
         keras.Model: {"frame1": {"stride2": ...}, "frame2": {...}} -> {"seg": (B, H, W, classes),
         "flow": (B, H, W, 2), "flow_4": ..., "flow_8": ..., "flow_16": ..., "sure_2": (B, H, W, 3),
-        "sure_4": ..., "sure_8": ..., "sure_16": ...}, all at the image's resolution and in its
-        pixels. The coarser flows are for supervision. Each of the last four is the flow that its
-        stride matched (of stride 2: `flow` itself) and the logit of its being right.
+        "sure_8": ..., "sure_16": ...}, all at the image's resolution and in its pixels. The coarser
+        flows are for supervision. Each of the last three is the flow that its stride matched (of
+        stride 2: `flow` itself) and the logit of its being right.
 
     Raises:
         ValueError: an unknown exchange.
@@ -86,13 +85,14 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
     for stride in FLOW_STRIDES:
         features1, features2 = (inputs[frame][f"stride{stride}"] for frame in inputs)
         seg = _seg_in(seg, features1, stride)
-        handed = seg if exchange in ("seg_to_flow", "both") else None
         flow, hidden, sure = _flow_step(
-            *(flow, hidden, features1, features2, refiners[stride], stride, handed)
+            *(flow, hidden, features1, features2, refiners[stride], stride),
+            seg if exchange in ("seg_to_flow", "both") else None,
         )
         seg = _seg_out(seg, hidden if exchange in ("flow_to_seg", "both") else None, stride)
-        outputs[f"sure_{stride}"] = _told(flow, sure, stride)
-        flow = _filled(flow, sure, stride, handed)
+        if stride != FLOW_STRIDES[-1]:
+            outputs[f"sure_{stride}"] = _told(flow, sure, stride)
+            flow = FillFlow(_REACHES, name=f"flow_{stride}_fill")(flow, sure)
         outputs[f"flow_{stride}"] = UpsampleFlow(stride, name=f"flow_{stride}")(flow)
     logits = layers.Conv2D(num_classes, 1, name=SEG_HEAD)(seg)
     outputs["seg"] = Upsample(stride, dtype="float32", name="seg")(logits)
@@ -152,7 +152,7 @@ def _flow_refiner(radius, widths, name):
         "conv3": conv(widths[2], "conv3", activation="relu"),
         "gate": conv(1, "gate", activation="sigmoid", bias_initializer="ones"),
         "residual": conv(2, "residual", kernel_initializer="zeros"),
-        "sure": conv(1, "sure", bias_initializer="ones"),
+        "sure": conv(1, "sure"),
     }
 
 
@@ -192,18 +192,6 @@ def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
             flow, match, refine["gate"](hidden), refine["residual"](hidden)
         )
     return flow, hidden, refine["sure"](hidden)
-
-
-def _filled(flow, sure, stride, seg):
-    """Flow filled from around where it is not sure; within what the classes hold together."""
-    fill = FillFlow(_REACHES, name=f"flow_{stride}_fill")
-    if seg is None:
-        return fill(flow, sure)
-    # Not zero at first: groups that are all alike would stay so.
-    shares = HandOver(
-        *(_GROUPS, 1, "glorot_uniform"), activation="softmax", name=f"groups_{stride}"
-    )(seg)
-    return fill(flow, sure, shares)
 
 
 def _fine_step(flow, hidden, features1, features2):

@@ -118,7 +118,8 @@ class SoftArgmax(layers.Layer):
         )
 
     def call(self, cost):
-        share = ops.softmax(_box_mean(cost, 5) * ops.exp(self.log_sharpness), axis=-1)
+        window = ops.average_pool(cost, 5, 1, "same", data_format="channels_last")
+        share = ops.softmax(window * ops.exp(self.log_sharpness), axis=-1)
         radius = self.radius
         shifts = [
             [dx, dy] for dy in range(-radius, radius + 1) for dx in range(-radius, radius + 1)
@@ -159,8 +160,10 @@ class LucasKanade(layers.Layer):
         middle = ops.where(inside, (features1 + features2) / 2, features1)
         across, down = _slope(middle, 2), _slope(middle, 1)
         pairs = (across, across), (down, down), (across, down), (across, change), (down, change)
-        sums = ops.concatenate([ops.sum(a * b, axis=-1, keepdims=True) for a, b in pairs], axis=-1)
-        xx, yy, xy, xt, yt = ops.split(_box_mean(sums, self.window), 5, axis=-1)
+        means = ops.concatenate([ops.sum(a * b, axis=-1, keepdims=True) for a, b in pairs], axis=-1)
+        for size in ((self.window, 1), (1, self.window)):
+            means = ops.average_pool(means, size, 1, "same", data_format="channels_last")
+        xx, yy, xy, xt, yt = ops.split(means, 5, axis=-1)
         damping = ops.exp(self.log_damping)
         xx, yy = xx + damping, yy + damping
         determinant = xx * yy - xy * xy
@@ -196,34 +199,33 @@ class FillFlow(layers.Layer):
     flow in squares of `reaches` pixels about it, each counting an eighth of the one before, so that
     far flow decides only where none near is trusted. Trust is a sigmoid of the logit, whose
     sharpness and offset are learned; the logit itself is taught by its own loss alone.
-
-    With a third input, the share (B, H, W, K) of each pixel in K groups, the means are those of the
-    groups, mixed as the pixel's own shares say: what belongs to a car is filled from the car.
     """
 
     def __init__(self, reaches, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.reaches = tuple(reaches)
 
-    def build(self, flow_shape, logit_shape, shares_shape=None):
+    def build(self, flow_shape, logit_shape):
         self.sharpness = self.add_weight(
             name="sharpness", shape=(), initializer=initializers.Constant(2.0)
         )
         self.offset = self.add_weight(name="offset_bias", shape=(), initializer="zeros")
 
-    def call(self, flow, logit, shares=None):
+    def call(self, flow, logit):
         logit = ops.stop_gradient(ops.cast(logit, "float32"))
         trust = ops.sigmoid(logit * self.sharpness + self.offset)
-        shares = ops.ones_like(trust) if shares is None else ops.cast(shares, "float32")
         # Where nothing at all is trusted, the plain mean.
-        weight = trust * shares + 1e-7
-        trusted = ops.concatenate([flow[..., :1] * weight, flow[..., 1:] * weight, weight], axis=-1)
-        total = sum(_box_mean(trusted, reach) / 8**i for i, reach in enumerate(self.reaches))
-        *sums, weights = ops.split(total, 3, axis=-1)
-        around = [ops.sum(shares * x / weights, axis=-1, keepdims=True) for x in sums]
-        return trust * flow + (1 - trust) * ops.concatenate(around, axis=-1)
+        weight = trust + 1e-7
+        trusted = ops.concatenate([flow * weight, weight], axis=-1)
+        means = [
+            ops.average_pool(trusted, reach, 1, "same", data_format="channels_last") / 8**i
+            for i, reach in enumerate(self.reaches)
+        ]
+        total = sum(means)
+        around = total[..., :2] / total[..., 2:]
+        return trust * flow + (1 - trust) * around
 
-    def compute_output_shape(self, flow_shape, logit_shape, shares_shape=None):
+    def compute_output_shape(self, flow_shape, logit_shape):
         return flow_shape
 
     def get_config(self):
@@ -302,13 +304,6 @@ class CropLike(layers.Layer):
 
     def compute_output_shape(self, x_shape, image_shape):
         return (x_shape[0], *image_shape[1:3], x_shape[3])
-
-
-def _box_mean(x, size):
-    """Mean over the square of `size` pixels about each, of those in the picture; by two passes."""
-    for window in ((size, 1), (1, size)):
-        x = ops.average_pool(x, window, 1, "same", data_format="channels_last")
-    return x
 
 
 def _slope(x, axis):

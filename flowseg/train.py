@@ -29,8 +29,7 @@ from flowseg.model import build_flowseg, freeze_norms, training_model
 # Weight of each output's loss; alpha and beta scale them. Coarser flows count less.
 _FLOW_WEIGHTS = {"flow": 1.0, "flow_4": 0.5, "flow_8": 0.5, "flow_16": 0.25}
 # And of the confidence in each step's flow; at coarse steps half a pixel of theirs is right enough.
-_SURE_WEIGHT = 0.2
-_SURE_TOLERANCES = {"sure_2": 3.0, "sure_4": 3.0, "sure_8": 4.0, "sure_16": 8.0}
+_SURE_WEIGHT, _SURE_TOLERANCES = 0.2, {"sure_2": 3.0, "sure_8": 4.0, "sure_16": 8.0}
 
 
 def build_models(args, label_set):

@@ -97,31 +97,6 @@ def test_flow_is_filled_from_the_trusted_around():
     np.testing.assert_allclose(ops.convert_to_numpy(fill(flow, logit)), flow, rtol=1e-3)
 
 
-def test_flow_is_filled_within_groups_of_pixels():
-    # A car moves (8, -3) before a wall that moves (-2, 1); two columns of each are not sure.
-    flow = np.zeros((1, 12, 20, 2), "float32")
-    car = np.zeros((12, 20), bool)
-    car[:, 10:] = True
-    flow[0, car], flow[0, ~car] = (8, -3), (-2, 1)
-    logit = np.full((1, 12, 20, 1), 20, "float32")
-    wrong = flow.copy()
-    wrong[0, :, 8:12], logit[0, :, 8:12] = (50, 50), -20
-    shares = np.stack([car, ~car], -1)[None].astype("float32")
-    fill = FillFlow((3, 7))
-    np.testing.assert_allclose(ops.convert_to_numpy(fill(wrong, logit, shares)), flow, atol=0.02)
-    # Without groups the two run into one another: here two columns of car, one of wall.
-    mixed = ops.convert_to_numpy(fill(wrong, logit))[0, 6, 10]
-    np.testing.assert_allclose(mixed, [14 / 3, -5 / 3], atol=0.05)
-    # Half and half is the mean of both.
-    shares[0, 6, 10] = 0.5
-    told = ops.convert_to_numpy(fill(wrong, logit, shares))[0, 6, 10]
-    np.testing.assert_allclose(told, [3, -1], atol=0.05)
-    # One group of all, or all alike, is none.
-    for alike in (np.ones((1, 12, 20, 1)), np.full((1, 12, 20, 4), 0.25)):
-        told = fill(wrong, logit, alike.astype("float32"))
-        np.testing.assert_allclose(told, fill(wrong, logit), atol=1e-3)
-
-
 def test_the_flow_loss_teaches_how_sharp_trust_is_and_not_the_logit():
     rng = np.random.default_rng(0)
     flow, logit = (tf.constant(rng.normal(size=(1, 9, 9, n)), tf.float32) for n in (2, 1))
