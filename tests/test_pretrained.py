@@ -1,12 +1,17 @@
 """The weights in the box: written, read back, refused when damaged, and used by every command."""
 
+import re
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 
-from experiments import pack_weights
-from flowseg import pretrained, runs
+from data_prep import kitti
+from data_prep.scenes import store
+from experiments import demo, pack_weights
+from flowseg import pretrained, records, runs, scoring
+from flowseg.evaluate import count, evaluate
 from flowseg.model import build_flowseg
 from tests.conftest import run_command
 
@@ -105,3 +110,51 @@ def test_a_run_is_packed(trained_run, tmp_path):
     with pytest.raises(ValueError, match="resnet50"):
         pack_weights.pack(runs.load_run(other), tmp_path / "refused")
     assert not (tmp_path / "refused").exists()
+
+
+def test_the_box_names_streets_and_follows_them(tmp_path):
+    # Of a seed and a size that no training saw. Zero flow would be wrong by the mean speed.
+    store.write_pairs(tmp_path / "made", "street", 3, seed=77, height=192, width=640)
+    kitti.convert([tmp_path / "made"], tmp_path / "records", val_fraction=0)
+    run = runs.load_run(None, "pretrained")
+    scores, seen = evaluate(run, records.match_files(str(tmp_path / "records/train-*")))
+    zero, _ = count(
+        records.match_files(str(tmp_path / "records/train-*")),
+        run.label_set,
+        lambda frame: (None, np.zeros((*frame["seg"].shape, 2), np.float32)),
+    )
+    zero = scoring.scores(zero, run.label_set.names)
+    assert seen["frames"] == 3
+    assert scores["flow/aepe"] < 0.3 * zero["flow/aepe"]
+    assert scores["seg/iou/road"] > 60 and scores["seg/pixel_accuracy"] > 60
+
+
+def test_the_box_is_as_good_on_real_roads_as_its_card_says(samples, tmp_path):
+    kitti.convert([samples / "kitti"], tmp_path, val_fraction=0)
+    run = runs.load_run(None, "pretrained")
+    scores, _ = evaluate(run, records.match_files(str(tmp_path / "train-*")))
+    card = (pretrained.FOLDER / "README.md").read_text()
+    told = re.search(r"KITTI pairs 000002, 000003.*AEPE ([\d.]+) px, Fl-all ([\d.]+) %", card)
+    aepe, fl_all = map(float, told.groups())
+    assert scores["flow/aepe"] == pytest.approx(aepe, abs=0.011)
+    assert scores["flow/fl_all"] == pytest.approx(fl_all, abs=0.11)
+
+
+@pytest.mark.parametrize("module", ["flowseg.predict", "experiments.figure"])
+def test_first_command_of_a_stranger(module, tmp_path):
+    output = tmp_path / ("answers" if module == "flowseg.predict" else "figure.png")
+    done = run_command(
+        *(module, "--weights", "pretrained", "--output", output),
+        *("--image1", demo.PAIR[0], "--image2", demo.PAIR[1]),
+    )
+    assert str(output) in done.stdout
+    written = cv2.imread(str(output / "seg.png" if output.is_dir() else output))
+    assert written.shape[1] >= 600 and written.std() > 0
+
+
+def test_export_takes_the_box(tmp_path):
+    run_command(
+        *("export.tflite", "--weights", "pretrained", "--output", tmp_path / "box.tflite"),
+        *("--height", 64, "--width", 96),
+    )
+    assert (tmp_path / "box.tflite").stat().st_size > 1e7
