@@ -1,10 +1,10 @@
-"""Make a trained run the network that comes with the package (`--weights pretrained`).
+"""Pack a trained run into a few megabytes that stand for it (see flowseg/packed.py).
 
-python -m experiments.pack_weights --run_dir RUN
+python -m experiments.pack_weights --run_dir RUN --output FOLDER
 
-writes weights (kernels as float16), description, classes and a made sample pair into
-flowseg/weights, and says what rounding changed. The card, README.md beside them, is written by
-hand: scores, data and their licences, limits.
+writes weights (kernels as float16), description, classes and a made sample pair, and says what
+rounding changed. A card, README.md beside them, is written by hand: scores, data and their
+licences, limits.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from flowseg import commands
 # isort: split
 from data_prep.scenes import farm
 from flowseg import flags as shared_flags
-from flowseg import pictures, pretrained, runs
+from flowseg import packed, pictures, runs
 
 # What every clone of the repository has to carry.
 _MOST_BYTES = 15_000_000
@@ -26,23 +26,23 @@ _SAMPLE = {"height": 128, "width": 416, "seed": 1, "index": 9, "count": 2}
 
 
 def pack(run, folder):
-    """Write `run` into `folder`, as `pretrained.read_network` takes it.
+    """Write `run` into `folder`, as `packed.read_network` takes it.
 
     Returns:
         Lines that say what was written, and how far the rounded network is from the run's.
 
     Raises:
-        ValueError: too large; or what `pretrained.write_network` refuses.
+        ValueError: too large; or what `packed.write_network` refuses.
     """
     network = _network(run.folder)
-    count = pretrained.write_network(folder, run.model, **network)
+    count = packed.write_network(folder, run.model, **network)
     if count > _MOST_BYTES:
         raise ValueError(f"{folder}: {count / 1e6:.1f} MB: over {_MOST_BYTES / 1e6:.0f} MB")
     runs.write_json(folder / "label_set.json", run.label_set._asdict())
     frames = list(farm.load("street").film(**_SAMPLE))
     for name, frame in zip(runs.SAMPLE.values(), frames, strict=True):
         pictures.write_png(folder / name, frame)
-    rounded = pretrained.read_network(folder, len(run.label_set.names))
+    rounded = packed.read_network(folder, len(run.label_set.names))
     seg, flow = run.predict_pair(*frames)
     again = runs.Run(rounded, run.label_set).predict_pair(*frames)
     apart = np.hypot(*np.moveaxis(again[1] - flow, -1, 0))
@@ -66,14 +66,14 @@ def define_flags():
     """The flags of this command."""
     shared_flags.define_run_flags(scale=False)
     flags.adopt_module_key_flags(shared_flags)
-    flags.DEFINE_string("output", str(pretrained.FOLDER), "Folder to write.")
+    flags.DEFINE_string("output", None, "Folder to write.", required=True)
 
 
 def main():
     """Load, write, tell."""
     args = flags.FLAGS
-    if args.weights == "pretrained":
-        raise ValueError("--weights pretrained: is packed already; name a --run_dir")
+    if packed.is_packed(args.run_dir):
+        raise ValueError(f"{args.run_dir}: is packed already")
     print(pack(runs.load_run(args.run_dir, args.weights), Path(args.output)))
 
 

@@ -44,7 +44,7 @@ def write_page(folder, title, told):
     """Write `folder`/index.html over what the demo left there.
 
     Args:
-        folder: Path that holds metrics.json, pictures/ and perhaps video.webp and pretrained.png.
+        folder: Path that holds metrics.json, pictures/ and perhaps video.webp and roads.png.
         title: of the page.
         told: a sentence below it: what was trained on what.
 
@@ -60,9 +60,9 @@ def write_page(folder, title, told):
     parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(told)}</p><table>{rows}</table>"]
     if (folder / "video.webp").is_file():
         parts.append('<h2>A drive</h2><img src="video.webp" alt="frames, classes and motion">')
-    if (folder / "pretrained.png").is_file():
-        parts.append("<h2>The network that comes with the package, on a real pair</h2>")
-        parts.append('<img src="pretrained.png" alt="frame, classes and motion">')
+    if (folder / "roads.png").is_file():
+        parts.append("<h2>A network trained for real roads, on a real pair</h2>")
+        parts.append('<img src="roads.png" alt="frame, classes and motion">')
         parts.append(f"<p>{_CREDIT}</p>")
     parts.append("<h2>Frames, truth, answers and errors</h2>")
     parts += [

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from absl import flags
 
-_IN_BOX = "pretrained"  # As --weights: the network that comes with the package.
 BEST_METRICS = ("loss", "seg/miou", "seg/pixel_accuracy", "flow/aepe", "flow/fl_all")
 
 
@@ -34,8 +33,7 @@ def define_training_flags(train_records_required=True):
     flags.DEFINE_string(
         "weights",
         None,
-        "Weights to start from: a .keras file, a run folder (its best), or pretrained: those that "
-        "come with the package (they want --backbone efficientnet_lite0).",
+        "Weights to start from: a .keras file, a run folder (its best), or a packed one.",
     )
     flags.DEFINE_enum("backbone", "resnet50", BACKBONES, "The encoder.")
     flags.DEFINE_string(
@@ -104,20 +102,11 @@ def define_run_flags(scale=True, instead=None):
 
     `instead`: a flag of the command's own that may stand in place of --run_dir.
     """
-    flags.DEFINE_string("run_dir", None, "Folder of a trained run.")
+    flags.DEFINE_string("run_dir", None, "Folder of a trained run.", required=instead is None)
+    if instead is None:
+        flags.register_validator("run_dir", bool, "is empty: give the folder of a trained run")
     flags.DEFINE_enum(
-        "weights",
-        "best",
-        ["best", "last", _IN_BOX],
-        "The run's weights by the best validation score, its last ones, or, without --run_dir, "
-        "those that come with the package.",
-    )
-    sources = ["run_dir", *([instead] if instead else [])]
-    flags.register_multi_flags_validator(
-        [*sources, "weights"],
-        lambda given: sum(bool(given[name]) for name in sources) == (given["weights"] != _IN_BOX),
-        "give the folder of a trained run as --run_dir, or --weights pretrained"
-        + (f", or --{instead}" if instead else ""),
+        "weights", "best", ["best", "last"], "Weights by the best validation score, or the last."
     )
     if not scale:
         return

@@ -18,7 +18,7 @@ import cv2
 import keras
 import numpy as np
 
-from flowseg import files, pretrained
+from flowseg import files, packed
 from flowseg.labels import LabelSet, from_dict
 
 # Also registers the network's own layers, so that a saved model loads in safe mode.
@@ -93,21 +93,19 @@ def load_run(run_dir, weights="best"):
     """A trained run.
 
     Args:
-        run_dir: folder of a training; not looked at for pretrained weights.
-        weights: "best" or "last" of the folder, or "pretrained": the package's own.
+        run_dir: folder of a training, or one that a run was packed into (see `packed`).
+        weights: "best" or "last"; what was packed is one of them.
 
     Raises:
         ValueError: no such folder, or one without (readable) weights.
     """
-    if weights == "pretrained":
-        label_set = load_run_labels(pretrained.FOLDER)
-        model = pretrained.read_network(pretrained.FOLDER, len(label_set.names))
-        return Run(model, label_set, pretrained.FOLDER)
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir}: no such run folder")
-    model = load_model(run_dir / WEIGHTS[weights])
     label_set = load_run_labels(run_dir)
+    if packed.is_packed(run_dir):
+        return Run(packed.read_network(run_dir, len(label_set.names)), label_set, run_dir)
+    model = load_model(run_dir / WEIGHTS[weights])
     classes = model.output["seg"].shape[-1]
     if classes != len(label_set.names):
         raise ValueError(

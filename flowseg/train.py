@@ -60,21 +60,20 @@ def _build(args, label_set):
     elif args.freeze == "norms":
         freeze_norms(encoder)
     if args.weights:
-        source, classes = _start_weights(args.weights)
+        source, known = _start_weights(args.weights)
         # A file without its run's classes is taken for the same classes if there are as many.
-        restore.copy_weights(source, model, same_classes=classes in (None, label_set))
+        restore.copy_weights(source, model, same_classes=known in (None, label_set))
     return model
 
 
 def _start_weights(weights):
     """The network that --weights names, and its classes (None: not known)."""
-    if weights == "pretrained":
-        return runs.load_run(None, weights)[:2]
     path = Path(weights)
     if not path.exists():
-        raise ValueError(f"--weights {path}: neither pretrained, a .keras file, nor a run folder")
+        raise ValueError(f"--weights {path}: neither a .keras file nor a run folder")
     if path.is_dir():
-        return runs.load_model(path / runs.WEIGHTS["best"]), runs.load_run_labels(path)
+        run = runs.load_run(path)
+        return run.model, run.label_set
     return runs.load_model(path), None
 
 

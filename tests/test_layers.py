@@ -28,7 +28,7 @@ FLOORS = (
         "metrics",
         "scoring",
         "answers",
-        "pretrained",
+        "packed",
     },
     {
         "commands",
@@ -54,7 +54,7 @@ KERAS_ONLY = {
     "efficientnet_lite0",
     "decoder",
     "model",
-    "pretrained",
+    "packed",
     "losses",
     "metrics",
     "flow_ops",

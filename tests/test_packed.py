@@ -1,7 +1,8 @@
-"""The weights in the box: written, read back, refused when damaged, and used by every command."""
+"""Packed networks: written, read back, refused when damaged, and used by every command."""
 
 import re
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from data_prep import kitti
 from data_prep.scenes import store
 from experiments import demo, pack_weights
-from flowseg import pretrained, records, runs, scoring
+from flowseg import packed, records, runs, scoring, train
 from flowseg.evaluate import count, evaluate
 from flowseg.model import build_flowseg
 from tests.conftest import run_command
@@ -19,7 +20,7 @@ NETWORK = {"backbone": "efficientnet_lite0", "exchange": "both"}
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory):
+def written(tmp_path_factory):
     """A network of random weights, and the folder that it was written to."""
     folder = tmp_path_factory.mktemp("packed")
     model = build_flowseg(5, **NETWORK)
@@ -27,13 +28,13 @@ def packed(tmp_path_factory):
     for layer in model.get_layer("decoder").layers:
         if layer.name == "seg_4_in_bn":
             layer.moving_variance.assign(np.full(layer.moving_variance.shape, 1e-7))
-    pretrained.write_network(folder, model, **NETWORK)
+    packed.write_network(folder, model, **NETWORK)
     return model, folder
 
 
-def test_written_and_read_back(packed):
-    model, folder = packed
-    again = pretrained.read_network(folder, 5)
+def test_written_and_read_back(written):
+    model, folder = written
+    again = packed.read_network(folder, 5)
     assert [w.path for w in again.weights] == [w.path for w in model.weights]
     for ours, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
         if ours.ndim > 1:
@@ -45,8 +46,8 @@ def test_written_and_read_back(packed):
 
 
 @pytest.mark.parametrize("fault", ["bit", "gone", "short", "no json", "classes"])
-def test_damage_is_told(packed, tmp_path, fault):
-    folder = shutil.copytree(packed[1], tmp_path / "copy")
+def test_damage_is_told(written, tmp_path, fault):
+    folder = shutil.copytree(written[1], tmp_path / "copy")
     weights, network = folder / "weights.npz", folder / "network.json"
     data = bytearray(weights.read_bytes())
     match = "weights.npz"
@@ -61,27 +62,20 @@ def test_damage_is_told(packed, tmp_path, fault):
         network.write_text("{")
         match = "can be read"
     with pytest.raises(ValueError, match=match):
-        pretrained.read_network(folder, 6 if fault == "classes" else 5)
+        packed.read_network(folder, 6 if fault == "classes" else 5)
 
 
-def test_what_float16_cannot_hold_is_refused(packed, tmp_path):
-    model, _ = packed
+def test_what_float16_cannot_hold_is_refused(written, tmp_path):
+    model, _ = written
     with pytest.raises(ValueError, match="exchange none"):
-        pretrained.write_network(tmp_path, model, "efficientnet_lite0", "none")
+        packed.write_network(tmp_path, model, "efficientnet_lite0", "none")
     kernel = model.get_layer("decoder").get_layer("seg_logits").kernel
     before = kernel.numpy()
     kernel.assign(before + 1e6)
     with pytest.raises(ValueError, match="seg_logits/kernel.*float16"):
-        pretrained.write_network(tmp_path, model, **NETWORK)
+        packed.write_network(tmp_path, model, **NETWORK)
     kernel.assign(before)
     assert not list(tmp_path.iterdir())
-
-
-def test_one_of_run_and_pretrained(tmp_path):
-    frames = ("--image1", "a.png", "--image2", "b.png", "--output", tmp_path)
-    for chosen in ((), ("--run_dir", tmp_path, "--weights", "pretrained")):
-        error = run_command("flowseg.predict", *frames, *chosen, ok=False).stderr
-        assert "--run_dir" in error and "--weights pretrained" in error
 
 
 def test_a_run_is_packed(trained_run, tmp_path):
@@ -94,15 +88,19 @@ def test_a_run_is_packed(trained_run, tmp_path):
         *("weights.npz", "network.json", "label_set.json"),
         *("sample_image1.png", "sample_image2.png"),
     }
-    label_set = runs.load_run_labels(tmp_path / "packed")
-    packed = pretrained.read_network(tmp_path / "packed", len(label_set.names))
-    own = runs.load_run(trained_run)
-    assert label_set == own.label_set
+    own, again = runs.load_run(trained_run), runs.load_run(tmp_path / "packed")
+    assert again.label_set == own.label_set
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.float32)
-    ours, theirs = (
-        runs.Run(model, label_set).predict(image, image[::-1]) for model in (own.model, packed)
-    )
+    ours, theirs = (run.predict(image, image[::-1]) for run in (own, again))
     assert np.abs(ours[1] - theirs[1]).max() < 0.1
+    # What training starts from, by --weights.
+    network, label_set = train._start_weights(tmp_path / "packed")
+    assert label_set == own.label_set
+    for a, b in zip(network.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    packed_again = ("--run_dir", tmp_path / "packed", "--output", tmp_path / "twice")
+    error = run_command("experiments.pack_weights", *packed_again, ok=False).stderr
+    assert "is packed already" in error
     # Another backbone in flags.txt than in the file: refused, and nothing written.
     other = shutil.copytree(trained_run, tmp_path / "other")
     text = (other / "flags.txt").read_text()
@@ -112,11 +110,11 @@ def test_a_run_is_packed(trained_run, tmp_path):
     assert not (tmp_path / "refused").exists()
 
 
-def test_the_box_names_streets_and_follows_them(tmp_path):
+def test_the_roads_network_names_streets_and_follows_them(tmp_path):
     # Of a seed and a size that no training saw. Zero flow would be wrong by the mean speed.
     store.write_pairs(tmp_path / "made", "street", 3, seed=77, height=192, width=640)
     kitti.convert([tmp_path / "made"], tmp_path / "records", val_fraction=0)
-    run = runs.load_run(None, "pretrained")
+    run = runs.load_run(demo.ROADS)
     scores, seen = evaluate(run, records.match_files(str(tmp_path / "records/train-*")))
     zero, _ = count(
         records.match_files(str(tmp_path / "records/train-*")),
@@ -129,11 +127,11 @@ def test_the_box_names_streets_and_follows_them(tmp_path):
     assert scores["seg/iou/road"] > 60 and scores["seg/pixel_accuracy"] > 60
 
 
-def test_the_box_is_as_good_on_real_roads_as_its_card_says(samples, tmp_path):
+def test_the_roads_network_is_as_good_on_real_roads_as_its_card_says(samples, tmp_path):
     kitti.convert([samples / "kitti"], tmp_path, val_fraction=0)
-    run = runs.load_run(None, "pretrained")
+    run = runs.load_run(demo.ROADS)
     scores, _ = evaluate(run, records.match_files(str(tmp_path / "train-*")))
-    card = (pretrained.FOLDER / "README.md").read_text()
+    card = Path(demo.ROADS, "README.md").read_text()
     told = re.search(r"KITTI pairs 000002, 000003.*AEPE ([\d.]+) px, Fl-all ([\d.]+) %", card)
     aepe, fl_all = map(float, told.groups())
     assert scores["flow/aepe"] == pytest.approx(aepe, abs=0.011)
@@ -144,7 +142,7 @@ def test_the_box_is_as_good_on_real_roads_as_its_card_says(samples, tmp_path):
 def test_first_command_of_a_stranger(module, tmp_path):
     output = tmp_path / ("answers" if module == "flowseg.predict" else "figure.png")
     done = run_command(
-        *(module, "--weights", "pretrained", "--output", output),
+        *(module, "--run_dir", demo.ROADS, "--output", output),
         *("--image1", demo.PAIR[0], "--image2", demo.PAIR[1]),
     )
     assert str(output) in done.stdout
@@ -152,9 +150,9 @@ def test_first_command_of_a_stranger(module, tmp_path):
     assert written.shape[1] >= 600 and written.std() > 0
 
 
-def test_export_takes_the_box(tmp_path):
+def test_export_takes_a_packed_network(tmp_path):
     run_command(
-        *("export.tflite", "--weights", "pretrained", "--output", tmp_path / "box.tflite"),
+        *("export.tflite", "--run_dir", demo.ROADS, "--output", tmp_path / "roads.tflite"),
         *("--height", 64, "--width", 96),
     )
-    assert (tmp_path / "box.tflite").stat().st_size > 1e7
+    assert (tmp_path / "roads.tflite").stat().st_size > 1e7

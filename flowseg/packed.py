@@ -1,8 +1,7 @@
-"""The network that comes with the package: `--weights pretrained` in every command.
+"""A trained network in a few megabytes, to be carried or kept: a folder that stands for a run's.
 
-Its folder, `flowseg/weights`, is a small run folder: `label_set.json`, a sample pair, a README.md
-(the card: data and their licences, scores, intended use, limits), and what this file reads and
-writes:
+Every command takes it as `--run_dir`, and training as `--weights`. Beside `label_set.json` and a
+sample pair, as any run folder has them, it holds what this file reads and writes:
 
 weights.npz   every weight, kernels in float16, the rest (norms, biases) in float32
 network.json  what `build_flowseg` is called with, and the SHA-256 of weights.npz
@@ -19,7 +18,6 @@ import numpy as np
 from flowseg import files
 from flowseg.model import build_flowseg
 
-FOLDER = Path(__file__).with_name("weights")
 _WEIGHTS, _NETWORK = "weights.npz", "network.json"
 
 
@@ -48,6 +46,11 @@ def write_network(folder, model, backbone, exchange):
     told = {**network, "sha256": hashlib.sha256(data).hexdigest()}
     files.write(Path(folder) / _NETWORK, json.dumps(told, indent=2) + "\n")
     return len(data)
+
+
+def is_packed(folder):
+    """Whether a folder holds a packed network."""
+    return (Path(folder) / _NETWORK).is_file()
 
 
 def read_network(folder, classes):
