@@ -1,10 +1,17 @@
 """The layers that flow is made of, each against what its definition says by hand."""
 
+import cv2
+import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from keras import ops
 
-from flowseg.layers import FillFlow, LucasKanade, SoftArgmax, UnitFeatures
+from data_prep.scenes import store
+from flowseg.backbones import build_encoder
+from flowseg.flow_io import read_flow
+from flowseg.frames import read_image
+from flowseg.layers import FillFlow, LucasKanade, SoftArgmax, UnitFeatures, UpsampleFlow, Warp
 
 
 def test_unit_features_have_length_one_and_forget_gain_and_offset():
@@ -74,6 +81,55 @@ def test_lucas_kanade_steps_no_further_than_its_limit():
     step = ops.convert_to_numpy(LucasKanade(3, limit=1.5)(x, x - 9))[0, 5:-5, 5:-5]
     np.testing.assert_allclose(step[..., 0], 1.5)
     np.testing.assert_allclose(step[..., 1], 0, atol=1e-6)
+
+
+def flow_of_dis(pair, truth):
+    """OpenCV's DIS, stopped at a quarter of the size."""
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    dis.setFinestScale(2)
+    return dis.calc(*(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in pair), None)
+
+
+def flow_that_is_off(pair, truth):
+    return truth[..., :2] + np.float32([1.2, -0.8])
+
+
+def errors_before_and_after_a_step(folder, name, start):
+    """AEPE of the flow that `start` gives, halved in size, and after one step at that size.
+
+    The step is untrained: on random projections of ImageNet features.
+    """
+    pair = [read_image(folder / "image_2" / f"{name}_1{i}.png") for i in (0, 1)]
+    truth = read_flow(folder / "flow_occ" / f"{name}_10.png")
+    height, width = (n // 32 * 32 for n in truth.shape[:2])
+    pair, truth = [x[:height, :width] for x in pair], truth[:height, :width]
+    half = cv2.resize(start(pair, truth), (width // 2, height // 2))[None] / 2
+    keras.utils.set_random_seed(1)
+    encoder = build_encoder("efficientnet_lite0", "imagenet")
+    features = keras.layers.Conv2D(12, 1)(encoder.output["stride2"])
+    network = keras.Model(encoder.input, UnitFeatures()(features))
+    first, second = (network(np.float32(x)[None]) for x in pair)
+    moved = half + LucasKanade(9)(first, Warp()(second, half))
+    valid = truth[..., 2] > 0
+    return [
+        np.linalg.norm(np.asarray(UpsampleFlow(2)(x))[0] - truth[..., :2], axis=-1)[valid].mean()
+        for x in (half, moved)
+    ]
+
+
+@pytest.mark.parametrize("name", ["000002", "000003"])
+def test_an_untrained_step_betters_flow_of_real_roads(name, samples):
+    folder = samples / "kitti/data_scene_flow/training"
+    before, after = errors_before_and_after_a_step(folder, name, flow_of_dis)
+    assert after < 0.97 * before
+
+
+def test_an_untrained_step_betters_flow_of_made_roads(tmp_path):
+    store.write_pairs(tmp_path, "street", 2, seed=5, height=256, width=832)
+    for name in ("000000", "000001"):
+        folder = tmp_path / "data_scene_flow/training"
+        before, after = errors_before_and_after_a_step(folder, name, flow_that_is_off)
+        assert after < 0.7 * before
 
 
 def test_flow_is_filled_from_the_trusted_around():
