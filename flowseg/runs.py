@@ -102,10 +102,11 @@ def load_run(run_dir, weights="best"):
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir}: no such run folder")
-    label_set = load_run_labels(run_dir)
     if packed.is_packed(run_dir):
+        label_set = load_run_labels(run_dir)
         return Run(packed.read_network(run_dir, len(label_set.names)), label_set, run_dir)
     model = load_model(run_dir / WEIGHTS[weights])
+    label_set = load_run_labels(run_dir)
     classes = model.output["seg"].shape[-1]
     if classes != len(label_set.names):
         raise ValueError(

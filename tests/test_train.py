@@ -170,10 +170,10 @@ def test_learns_both_tasks_and_alpha_and_beta_weigh_them(kitti_records):
         files, CITYSCAPES, height=64, width=96, batch_size=2, steps_per_epoch=9
     )
     batch = next(batches.map(train.every_target).as_numpy_iterator())
-    args = flags(alpha=2.0, beta=0.5)
+    args = flags(alpha=2.0, beta=0.5, steps=40)
     model = train.build_models(args, CITYSCAPES)[1]
     training = train.compile_model(model, args, CITYSCAPES)
-    logs = [training.train_on_batch(*batch, return_dict=True) for _ in range(25)]
+    logs = [training.train_on_batch(*batch, return_dict=True) for _ in range(40)]
     first, last = logs[0], logs[-1]
     # alpha * seg + beta * (flow + flow_4 / 2 + flow_8 / 2 + flow_16 / 4
     #                       + (sure_2 + sure_8 + sure_16) / 5)
