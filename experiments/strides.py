@@ -18,7 +18,7 @@ from tqdm import tqdm
 from flowseg import data, records, runs, scoring
 from flowseg import flags as shared_flags
 from flowseg.decoder import FLOW_STRIDES
-from flowseg.layers import UpsampleFlow
+from flowseg.flow_layers import UpsampleFlow
 from flowseg.model import compose
 
 _SHOWN = {

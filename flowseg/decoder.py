@@ -19,20 +19,19 @@ right.
 import keras
 from keras import layers
 
-from flowseg.layers import (
+from flowseg.flow_layers import (
     ConvexUpsample,
     CostVolume,
     FillFlow,
-    HandOver,
     LucasKanade,
     MoveFlow,
     SoftArgmax,
     StartFlow,
     UnitFeatures,
-    Upsample,
     UpsampleFlow,
     Warp,
 )
+from flowseg.layers import HandOver, Upsample
 
 EXCHANGES = ("none", "seg_to_flow", "flow_to_seg", "both")
 FLOW_STRIDES = (16, 8, 4)

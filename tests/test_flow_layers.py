@@ -10,8 +10,15 @@ from keras import ops
 from data_prep.scenes import store
 from flowseg.backbones import build_encoder
 from flowseg.flow_io import read_flow
+from flowseg.flow_layers import (
+    FillFlow,
+    LucasKanade,
+    SoftArgmax,
+    UnitFeatures,
+    UpsampleFlow,
+    Warp,
+)
 from flowseg.frames import read_image
-from flowseg.layers import FillFlow, LucasKanade, SoftArgmax, UnitFeatures, UpsampleFlow, Warp
 
 
 def test_unit_features_have_length_one_and_forget_gain_and_offset():

@@ -18,6 +18,7 @@ FLOORS = (
         "pictures",
         "frames",
         "layers",
+        "flow_layers",
         "data",
         "augment",
         "backbones",
@@ -50,6 +51,7 @@ FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in m
 COMMAND_FLOOR = 2  # Flags are read here and nowhere below.
 KERAS_ONLY = {
     "layers",
+    "flow_layers",
     "backbones",
     "efficientnet_lite0",
     "decoder",
