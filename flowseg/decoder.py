@@ -16,6 +16,9 @@ A third answer stays inside: from the flow stream's last features, the logit of 
 right.
 """
 
+import json
+import os
+
 import keras
 from keras import layers
 
@@ -48,6 +51,35 @@ _REACHES = (3, 7, 15)
 # Of the last step, at stride 2: channels matched, their window, and its convolutions' widths.
 _MATCHED, _WINDOW, _FINEST = 12, 9, (24, 16)
 _SEG_WIDTH = {32: 128, 16: 128, 8: 96, 4: 64}
+
+# Candidates, for the ablation alone: FLOWSEG_DECODER='{"norm": "group"}'.
+_TRIED = {
+    "fine": 1,  # 0: no stride 2, learned upsampling from stride 4
+    "lk": 1,  # 0: stride 2 by convolutions alone
+    "up": "convex",  # or "bilinear"
+    "norm": "batch",  # or "group", "none": of the segmentation stream
+    "width": 1.0,  # all widths times this
+    "seg_width": 1.0,
+    "flow_width": 1.0,
+    "mixture": 0,  # 1: flow taught by a mixture of Laplace distributions (SEA-RAFT)
+    "radius": 3,
+    "fine_radius": 2,
+    "steps": [2, 1, 1],
+}
+_TRIED.update(json.loads(os.environ.get("FLOWSEG_DECODER", "{}")))
+
+
+def _times(widths, factor):
+    return tuple(max(8, int(round(w * factor / 8)) * 8) for w in widths)
+
+
+_flow_factor = _TRIED["width"] * _TRIED["flow_width"]
+_COARSE = (_TRIED["radius"], _times(_COARSE[1], _flow_factor))
+_FINE = (_TRIED["fine_radius"], _times(_FINE[1], _flow_factor))
+_FINEST = _times(_FINEST, _flow_factor)
+_STEPS = dict(zip(FLOW_STRIDES, _TRIED["steps"], strict=True))
+_seg_factor = _TRIED["width"] * _TRIED["seg_width"]
+_SEG_WIDTH = {s: _times((w,), _seg_factor)[0] for s, w in _SEG_WIDTH.items()}
 
 
 def build_decoder(feature_shapes, num_classes, exchange="both"):
@@ -96,20 +128,30 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
         outputs[f"flow_{stride}"] = UpsampleFlow(stride, name=f"flow_{stride}")(flow)
     logits = layers.Conv2D(num_classes, 1, name=SEG_HEAD)(seg)
     outputs["seg"] = Upsample(stride, dtype="float32", name="seg")(logits)
-    flow, hidden = _fine_step(flow, hidden, *(inputs[frame]["stride2"] for frame in inputs))
-    width = hidden.shape[-1]
-    mix = layers.Conv2D(width, 3, padding="same", activation="relu", name="mix_1")(hidden)
-    mix = layers.Conv2D(2 * 2 * 9, 1, name="mix_2")(mix)
-    outputs["flow"] = ConvexUpsample(2, name="flow")(flow, mix)
-    sure = layers.Conv2D(1, 3, padding="same", name="flow_2_sure")(hidden)
-    sure = Upsample(2, dtype="float32", name="sure_2_up")(sure)
+    up = 4
+    if _TRIED["fine"]:
+        flow, hidden = _fine_step(flow, hidden, *(inputs[frame]["stride2"] for frame in inputs))
+        up = 2
+    if _TRIED["up"] == "convex":
+        width = hidden.shape[-1]
+        mix = layers.Conv2D(width, 3, padding="same", activation="relu", name="mix_1")(hidden)
+        mix = layers.Conv2D(up * up * 9, 1, name="mix_2")(mix)
+        outputs["flow"] = ConvexUpsample(up, name="flow")(flow, mix)
+    else:
+        outputs["flow"] = UpsampleFlow(up, name="flow")(flow)
+    told = 2 if _TRIED["mixture"] else 1
+    sure = layers.Conv2D(told, 3, padding="same", name="flow_2_sure")(hidden)
+    sure = Upsample(up, dtype="float32", name="sure_2_up")(sure)
     outputs["sure_2"] = layers.Concatenate(dtype="float32", name="sure_2")([outputs["flow"], sure])
     return keras.Model(inputs, outputs, name="decoder")
 
 
 def _conv_bn(x, width, kernel, name):
     x = layers.Conv2D(width, kernel, padding="same", use_bias=False, name=f"{name}_conv")(x)
-    x = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(x)
+    if _TRIED["norm"] == "batch":
+        x = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(x)
+    elif _TRIED["norm"] == "group":
+        x = layers.GroupNormalization(8, name=f"{name}_gn")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
@@ -208,6 +250,8 @@ def _fine_step(flow, hidden, features1, features2):
     warped = Warp(name="flow_2_warp")(source, flow)
     change = layers.Subtract(name="flow_2_change")([warped, target])
     match = LucasKanade(_WINDOW, name="flow_2_match")(target, warped)
+    if not _TRIED["lk"]:
+        match = layers.Rescaling(0.0)(match)
     joined = layers.Concatenate(name="flow_2_join")([match, flow, hidden, target, change])
     hidden = conv(joined, _FINEST[0], "conv1", activation="relu")
     hidden = conv(hidden, _FINEST[1], "conv2", activation="relu")

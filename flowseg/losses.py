@@ -10,7 +10,7 @@ from keras import ops
 
 from flowseg.labels import IGNORE_LABEL
 
-FLOW_LOSSES = ("epe", "log")
+FLOW_LOSSES = ("epe", "log", "charbonnier")
 
 
 def masked_mean(values, mask):
@@ -92,6 +92,8 @@ class FlowLoss(keras.losses.Loss):
         error, valid = end_point_error(y_true, y_pred)
         if self.form == "log":
             error = 3.0 * ops.log1p(error / 2.0)
+        if self.form == "charbonnier":
+            error = ops.power(ops.square(error) + 1e-6, 0.45)
         return masked_mean(error, valid)
 
     def get_config(self):
@@ -123,3 +125,22 @@ class ConfidenceLoss(keras.losses.Loss):
     def get_config(self):
         """The tolerance beside Keras's own."""
         return {**super().get_config(), "tolerance": self.tolerance}
+
+
+class MixtureLoss(keras.losses.Loss):
+    """Mixture of two Laplace distributions, one of scale 1 (Wang et al. 2024, SEA-RAFT, eq. 5).
+
+    `y_pred`: (B, H, W, 4) (u, v, logit of the first, log of the second's scale, 0..10).
+    """
+
+    def call(self, y_true, y_pred):
+        """Scalar."""
+        truth = ops.cast(y_true, "float32")
+        valid = truth[..., 2:] > 0
+        apart = ops.where(valid, ops.abs(y_pred[..., :2] - truth[..., :2]), 0.0)
+        logit, wide = y_pred[..., 2:3], ops.clip(y_pred[..., 3:], 0.0, 10.0)
+        first = -ops.softplus(-logit) - apart
+        second = -ops.softplus(logit) - apart * ops.exp(-wide) - wide
+        top = ops.maximum(first, second)
+        total = top + ops.log(ops.exp(first - top) + ops.exp(second - top))
+        return masked_mean(-ops.sum(total, axis=-1), valid[..., 0])

@@ -22,7 +22,8 @@ import numpy as np
 from flowseg import callbacks, data, files, pictures, records, restore, runs
 from flowseg import flags as training_flags
 from flowseg.labels import load_label_set
-from flowseg.losses import ConfidenceLoss, FlowLoss, SegLoss
+from flowseg.decoder import _TRIED
+from flowseg.losses import ConfidenceLoss, FlowLoss, MixtureLoss, SegLoss
 from flowseg.metrics import FlowScores, SegScores
 from flowseg.model import build_flowseg, freeze_norms, training_model
 
@@ -100,6 +101,9 @@ def compile_model(model, args, label_set, seg_scores=None):
     losses = {"seg": SegLoss(), **dict.fromkeys(_FLOW_WEIGHTS, flow_loss)}
     losses |= {key: ConfidenceLoss(tolerance) for key, tolerance in _SURE_TOLERANCES.items()}
     weights = {**_FLOW_WEIGHTS, **dict.fromkeys(_SURE_TOLERANCES, _SURE_WEIGHT)}
+    if _TRIED["mixture"]:
+        losses["sure_2"] = MixtureLoss()
+        weights |= {"sure_2": 1.0, "flow": 0.0}
     weights = {"seg": args.alpha, **{key: args.beta * weight for key, weight in weights.items()}}
     # A loss dict that misses an output would train silently without it.
     if set(losses) != set(training.output):
