@@ -84,12 +84,13 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
     for stride in FLOW_STRIDES:
         features1, features2 = (inputs[frame][f"stride{stride}"] for frame in inputs)
         seg = _seg_in(seg, features1, stride)
-        flow, hidden, sure = _flow_step(
+        flow, hidden = _flow_step(
             *(flow, hidden, features1, features2, refiners[stride], stride),
             seg if exchange in ("seg_to_flow", "both") else None,
         )
         seg = _seg_out(seg, hidden if exchange in ("flow_to_seg", "both") else None, stride)
         if stride != FLOW_STRIDES[-1]:
+            sure = refiners[stride]["sure"](hidden)
             outputs[f"sure_{stride}"] = _told(flow, sure, stride)
             flow = FillFlow(_REACHES, name=f"flow_{stride}_fill")(flow, sure)
         outputs[f"flow_{stride}"] = UpsampleFlow(stride, name=f"flow_{stride}")(flow)
@@ -156,10 +157,7 @@ def _flow_refiner(radius, widths, name):
 
 
 def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
-    """Flow and hidden state of the coarser stride (None at the top) -> those of this stride.
-
-    And the logit of the flow's being right.
-    """
+    """Flow and hidden state of the coarser stride (None at the top) -> those of this stride."""
     widths = refine["widths"]
     side = layers.Conv2D(widths[2], 1, name=f"flow_{stride}_side")
     context, other = side(features1), side(features2)
@@ -190,7 +188,7 @@ def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
         flow = MoveFlow(name=f"flow_{stride}_move_{step}")(
             flow, match, refine["gate"](hidden), refine["residual"](hidden)
         )
-    return flow, hidden, refine["sure"](hidden)
+    return flow, hidden
 
 
 def _fine_step(flow, hidden, features1, features2):

@@ -95,7 +95,7 @@ def compile_model(model, args, label_set, seg_scores=None):
         schedule, weight_decay=args.weight_decay, clipnorm=args.clip_norm or None
     )
     # Decay would pull norms to zero and biases for nothing.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness"])
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness", "damping"])
     flow_loss = FlowLoss(args.flow_loss)
     losses = {"seg": SegLoss(), **dict.fromkeys(_FLOW_WEIGHTS, flow_loss)}
     losses |= {key: ConfidenceLoss(tolerance) for key, tolerance in _SURE_TOLERANCES.items()}
