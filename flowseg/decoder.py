@@ -107,6 +107,13 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
     return keras.Model(inputs, outputs, name="decoder")
 
 
+def of_stream(layer_name, stream):
+    """Whether a layer of the decoder is one of "seg" or "flow": of the stream that it writes to."""
+    if layer_name.startswith(("seg_to_flow", "flow_to_seg")):
+        return layer_name.split("_")[2] == stream
+    return layer_name.startswith("seg") == (stream == "seg")
+
+
 def _conv_bn(x, width, kernel, name):
     x = layers.Conv2D(width, kernel, padding="same", use_bias=False, name=f"{name}_conv")(x)
     x = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(x)

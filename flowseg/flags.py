@@ -46,6 +46,12 @@ def define_training_flags(train_records_required=True):
         "What of the encoder stays as it starts: nothing; its batch norms, for pretrained weights "
         "and small batches; all of it, for short trainings on few frames.",
     )
+    flags.DEFINE_enum(
+        "learn",
+        "both",
+        ["both", "seg", "flow"],
+        "Which of the decoder's streams learns; the other stays as it starts, and has no loss.",
+    )
     flags.DEFINE_enum("exchange", "both", EXCHANGES, "Which stream gets the other's features.")
     flags.DEFINE_integer("steps", 10000, "Training steps in all.", 1)
     flags.DEFINE_integer(

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from flowseg.backbones import STRIDES, build_encoder
-from flowseg.decoder import build_decoder
+from flowseg.decoder import build_decoder, of_stream
 from flowseg.layers import CropLike, PadToMultiple
 
 
@@ -34,6 +34,13 @@ def freeze_norms(encoder):
     """
     for layer in encoder.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+def freeze_stream(decoder, stream):
+    """The layers of one stream ("seg" or "flow") keep their weights and statistics."""
+    for layer in decoder.layers:
+        if of_stream(layer.name, stream):
             layer.trainable = False
 
 

@@ -24,7 +24,7 @@ from flowseg import flags as training_flags
 from flowseg.labels import load_label_set
 from flowseg.losses import ConfidenceLoss, FlowLoss, SegLoss
 from flowseg.metrics import FlowScores, SegScores
-from flowseg.model import build_flowseg, freeze_norms, training_model
+from flowseg.model import build_flowseg, freeze_norms, freeze_stream, training_model
 
 # Weight of each output's loss; alpha and beta scale them. Coarser flows count less.
 _FLOW_WEIGHTS = {"flow": 1.0, "flow_4": 0.5, "flow_8": 0.5, "flow_16": 0.25}
@@ -59,6 +59,8 @@ def _build(args, label_set):
         encoder.trainable = False
     elif args.freeze == "norms":
         freeze_norms(encoder)
+    if args.learn != "both":
+        freeze_stream(model.get_layer("decoder"), "seg" if args.learn == "flow" else "flow")
     if args.weights:
         source, known = _start_weights(args.weights)
         # A file without its run's classes is taken for the same classes if there are as many.
@@ -104,10 +106,11 @@ def compile_model(model, args, label_set, seg_scores=None):
     # A loss dict that misses an output would train silently without it.
     if set(losses) != set(training.output):
         raise AssertionError(f"losses {sorted(losses)}, outputs {sorted(training.output)}")
+    taught = [key for key in losses if args.learn in ("both", "seg" if key == "seg" else "flow")]
     training.compile(
         optimizer,
-        loss=losses,
-        loss_weights=weights,
+        loss={key: losses[key] for key in taught},
+        loss_weights={key: weights[key] for key in taught},
         metrics={"seg": seg_scores or SegScores(label_set.names), "flow": FlowScores()},
     )
     _make_variables(training)

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import pickle
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -187,12 +188,12 @@ def test_files_that_are_no_weights(tmp_path, monkeypatch):
         efficientnet_lite0.load_imagenet(network, whole)
 
 
-def one_step(freeze, exchange="both", alpha=1.0, beta=1.0):
+def one_step(freeze, exchange="both", alpha=1.0, beta=1.0, learn="both"):
     """A small network, more or less frozen, after one step: (compiled, weights before)."""
     args = SimpleNamespace(steps=10, warmup_steps=0, learning_rate=1e-2, weight_decay=1e-4)
     args.clip_norm, args.flow_loss, args.alpha, args.beta = 0.1, "log", alpha, beta
     args.seed, args.exchange, args.weights, args.freeze = 0, exchange, None, freeze
-    args.precision = "float32"
+    args.precision, args.learn = "float32", learn
     args.backbone, args.backbone_weights = "efficientnet_lite0", "none"
     training = train.compile_model(train.build_models(args, CAMVID)[1], args, CAMVID)
     training.run_eagerly = True  # one step is not worth tracing
@@ -244,13 +245,31 @@ def test_a_frozen_encoder_stays_as_it_is():
 def test_with_a_frozen_encoder_and_no_exchange_neither_task_disturbs_the_other():
     # So such a joint training is the two single ones, weight by weight.
     joint, _ = one_step("encoder", "none", alpha=8.0)
-    for alone, prefix in (({"beta": 0.0}, "seg"), ({"alpha": 0.0}, ("flow", "mix"))):
+    seg, flow = "seg", ("flow", "mix")
+    for alone, prefix in (
+        ({"learn": "seg"}, seg),
+        ({"learn": "flow"}, flow),
+        ({"alpha": 0.0}, flow),
+    ):
         single, before = one_step("encoder", "none", **{"alpha": 8.0, **alone})
         changed = {path for path in moved(single, before) if path.startswith(prefix)}
         assert len(changed) > 10
         ours, theirs = ({w.path: w.numpy() for w in m.weights} for m in (joint, single))
         for path in changed:
             np.testing.assert_allclose(ours[path], theirs[path], atol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    ("stream", "own", "head"),
+    [
+        ("seg", r"seg_(?!to_flow)|flow_to_seg", "seg_logits/kernel"),
+        ("flow", r"flow_(?!to_seg)|mix_|seg_to_flow", "mix_2/kernel"),
+    ],
+)
+def test_one_stream_learns_and_the_other_stays_as_it_is(stream, own, head):
+    training, before = one_step("encoder", learn=stream)
+    paths = moved(training, before)
+    assert head in paths and not [path for path in paths if not re.match(own, path)]
 
 
 def test_frozen_norms_outlive_file_and_resume(frozen_training, tmp_path):
