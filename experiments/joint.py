@@ -6,9 +6,9 @@
 
 Every variant is trained once a seed: equal steps, data, augmentation draws and encoder; the last
 weights are scored on the validation records. Finished trainings are kept: the same command goes on
-where it was stopped. Networks of one task leave the other's loss out and are charged for nothing
-that only the other needs (segmentation alone: one frame, no flow stream). Latency is LiteRT's, all
-files timed in turn in one process.
+where it was stopped. Networks of one task leave the other's stream untrained and are charged for
+nothing that only the other needs (segmentation alone: one frame, no flow stream). Latency is
+LiteRT's, all files timed in turn in one process.
 """
 
 import json
@@ -36,8 +36,8 @@ from flowseg.labels import CITYSCAPES
 from flowseg.model import build_flowseg, compose
 
 VARIANTS = {
-    "segmentation only": ("--exchange=none", "--beta=0"),
-    "flow only": ("--exchange=none", "--alpha=0"),
+    "segmentation only": ("--exchange=none", "--learn=seg"),
+    "flow only": ("--exchange=none", "--learn=flow"),
     "no exchange": ("--exchange=none",),
     "seg to flow": ("--exchange=seg_to_flow",),
     "flow to seg": ("--exchange=flow_to_seg",),

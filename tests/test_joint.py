@@ -91,7 +91,7 @@ def test_trains_as_the_variant_says_and_scores_its_task_alone(
     args.train_records, args.val_records = ["a", "b"], [str(kitti_records / "val-*")]
     scores = joint.score(tmp_path / "run", "flow only", 3, args)
     assert asked[0][1:3] == ["-m", "flowseg.train"]
-    assert {"--flagfile=r.flags", "--train_records=a,b", "--alpha=0", "--exchange=none"} <= set(
+    assert {"--flagfile=r.flags", "--train_records=a,b", "--learn=flow", "--exchange=none"} <= set(
         asked[0]
     )
     assert asked[0][-1] == "--steps=2" and "--seed=3" in asked[0]
@@ -117,6 +117,6 @@ def test_command_refuses_what_would_fail_after_hours(tmp_path):
 
 @pytest.mark.parametrize("variant", joint.VARIANTS)
 def test_variants_differ_in_the_loss_and_the_exchange_alone(variant):
-    left_out = {"segmentation only": ("--beta=0",), "flow only": ("--alpha=0",)}
+    left_out = {"segmentation only": ("--learn=seg",), "flow only": ("--learn=flow",)}
     exchange, *losses = joint.VARIANTS[variant]
     assert exchange.startswith("--exchange=") and tuple(losses) == left_out.get(variant, ())
