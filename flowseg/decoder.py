@@ -5,12 +5,13 @@ flow stream warps the second frame's features by the flow so far, correlates, an
 segmentation stream upsamples and refines; and each hands the other its features. Flow goes on to
 stride 2 for the last fractions of a pixel.
 
-Flow learns fast by this matching, which an early trial chose: a soft-argmax over box-filtered
-correlation of instance-normalised, unit-length features, added through a gate, beside a
-convolutional residual that starts at zero. Strides 16 and 8 share one set of weights; stride 4,
-which has more pixels, has its own, of half the width. What has no match (hidden, or out of the
-frame) takes the flow around it. At stride 2 a Lucas-Kanade step takes the place of correlation: it
-costs less and is exact to less than a pixel. (experiments/README.md, "The decoder by ablation".)
+Flow learns fast by this matching, which trials chose: a soft-argmax over box-filtered correlation,
+standardised over the displacements, of instance-normalised, unit-length features, added through a
+gate, beside a convolutional residual that starts at zero. Strides 16 and 8 share one set of
+weights; stride 4, which has more pixels, has its own, of half the width. What has no match (hidden,
+or out of the frame) takes the flow around it. At stride 2 a Lucas-Kanade step takes the place of
+correlation: it costs less and is exact to less than a pixel. (experiments/README.md, "The decoder
+by ablation".)
 
 A third answer stays inside: from the flow stream's last features, the logit of the flow's being
 right.
@@ -108,10 +109,12 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
 
 
 def of_stream(layer_name, stream):
-    """Whether a layer of the decoder is one of "seg" or "flow": of the stream that it writes to."""
-    if layer_name.startswith(("seg_to_flow", "flow_to_seg")):
-        return layer_name.split("_")[2] == stream
-    return layer_name.startswith("seg") == (stream == "seg")
+    """Whether a layer or output of the decoder is one of "seg", or of "flow".
+
+    What hands features over is of the stream that gets them.
+    """
+    of_seg = layer_name.startswith(("seg", "flow_to_seg")) and not layer_name.startswith("seg_to")
+    return of_seg == (stream == "seg")
 
 
 def _conv_bn(x, width, kernel, name):

@@ -51,7 +51,7 @@ def define_training_flags(train_records_required=True):
         "learn",
         "both",
         ["both", "seg", "flow"],
-        "Which of the decoder's streams learns; the other stays as it starts, and has no loss.",
+        "Which of the decoder's streams learns; the other keeps its weights, and has no loss.",
     )
     flags.DEFINE_enum("exchange", "both", EXCHANGES, "Which stream gets the other's features.")
     flags.DEFINE_integer("steps", 10000, "Training steps in all.", 1)
@@ -122,8 +122,8 @@ def define_run_flags(scale=True, instead=None):
     def one_source(given):
         return sum(bool(given[n]) for n in sources) == (given["weights"] != "pretrained")
 
-    either = " or ".join(f"--{name}" for name in sources)
-    told = f"give the folder of a trained run as --run_dir, or --weights pretrained ({either}: one)"
+    choices = [*(f"--{name}" for name in sources), "--weights pretrained"]
+    told = f"give the folder of a trained run; exactly one of {', '.join(choices)}"
     flags.register_multi_flags_validator([*sources, "weights"], one_source, told)
     if not scale:
         return

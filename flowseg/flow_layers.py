@@ -89,8 +89,8 @@ class SoftArgmax(layers.Layer):
     """Correlation (B, H, W, (2r+1)^2) -> expected displacement (B, H, W, 2), |u|, |v| <= r.
 
     The correlation is box-filtered (5x5) first, so that a window is matched and not a pixel. Then
-    it is standardised over the displacements: where texture is faint, as on a real road, all of
-    them correlate well, and the mean of a plain softmax falls short. Its sharpness is learned.
+    it is standardised over the displacements: where all correlate nearly alike, as on a real road,
+    the mean of a plain softmax falls short of the best. The sharpness is learned.
     """
 
     def __init__(self, radius, **kwargs):

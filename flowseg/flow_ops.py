@@ -42,6 +42,8 @@ def backward_warp(image, flow):
     pixels = ops.reshape(pixels, (-1, channels))
     first = ops.reshape(ops.arange(batch, dtype="int32") * (rows * row), (-1, 1, 1))
     corner = first + (top + 1) * row + left + 1
+    # A flow that is no number becomes any integer; it must not read outside.
+    corner = ops.clip(corner, 0, batch * rows * row - row - 2)
 
     def between(start):
         pixel, after = (ops.take(pixels, corner + offset, axis=0) for offset in (start, start + 1))

@@ -21,6 +21,7 @@ import numpy as np
 
 from flowseg import callbacks, data, files, packed, pictures, records, restore, runs
 from flowseg import flags as training_flags
+from flowseg.decoder import of_stream
 from flowseg.labels import load_label_set
 from flowseg.losses import ConfidenceLoss, FlowLoss, SegLoss
 from flowseg.metrics import FlowScores, SegScores
@@ -106,7 +107,8 @@ def compile_model(model, args, label_set, seg_scores=None):
     # A loss dict that misses an output would train silently without it.
     if set(losses) != set(training.output):
         raise AssertionError(f"losses {sorted(losses)}, outputs {sorted(training.output)}")
-    taught = [key for key in losses if args.learn in ("both", "seg" if key == "seg" else "flow")]
+    # Of a stream that does not learn, nothing is taught.
+    taught = [key for key in losses if args.learn == "both" or of_stream(key, args.learn)]
     training.compile(
         optimizer,
         loss={key: losses[key] for key in taught},

@@ -66,6 +66,16 @@ def oracle_warp(image, flow):
     return warped
 
 
+def test_flow_that_is_no_number_spoils_its_own_pixels_alone():
+    # A training that diverges is to end by its own message, not by an index out of range.
+    image, flow = np.ones((4, 5, 2), np.float32), np.zeros((4, 5, 2), np.float32)
+    flow[1, 2], flow[3, 4] = np.nan, (np.inf, -np.inf)
+    warped = warp(image, flow)
+    right = np.ones((4, 5), bool)
+    right[1, 2] = right[3, 4] = False
+    assert (warped[right] == 1).all() and np.isnan(warped[1, 2]).all()
+
+
 def test_warp_against_numpy():
     rng = np.random.default_rng(1)
     image, flow = rng.normal(size=(6, 9, 2)), rng.normal(scale=3, size=(6, 9, 2))
