@@ -29,7 +29,7 @@ import tensorflow as tf
 from experiments import cost
 from experiments import quantized_encoder as quantized
 from export import tflite
-from flowseg import evaluate, records, runs
+from flowseg import evaluate, records, runs, scoring
 from flowseg.backbones import BACKBONES, STRIDES
 from flowseg.decoder import FLOW_STRIDES
 from flowseg.labels import CITYSCAPES
@@ -84,7 +84,15 @@ def score(folder, variant, seed, args):
     if subprocess.run(command).returncode:
         raise ValueError(f"{folder}: the training failed (its reason stands above)")
     run = runs.load_run(folder, "last")
-    scores, _ = evaluate.evaluate(run, records.match_files(*args.val_records))
+
+    def ask(frame):
+        pair = {key: frame[key][None].astype(np.float32) for key in ("image1", "image2")}
+        truth = {f"truth_{key}": frame[key][None] for key in ("seg", "flow")}
+        found = run.model.predict_on_batch(pair | truth)
+        return found["seg"][0].argmax(-1), found["flow"][0]
+
+    counts, _ = evaluate.count(records.match_files(*args.val_records), run.label_set, ask)
+    scores = scoring.scores(counts, run.label_set.names)
     unasked = _UNASKED.get(variant)
     scores = {k: v for k, v in scores.items() if not (unasked and k.startswith(unasked))}
     runs.write_json(path, asked | scores)
@@ -217,27 +225,13 @@ def main():
         raise ValueError(f"--height and --width: {size} are not multiples of {STRIDES[-1]}")
     # Files of the networks first: what is missing for them is told before hours of training.
     tf.config.set_visible_devices([], "GPU")
-    spent = costs(args.backbone, args.variants, *size, args.threads, args.rounds)
     found = {variant: [] for variant in args.variants}
     for seed in args.seeds:
         for variant in args.variants:
             name = variant.replace(" ", "_")
             folder = Path(args.output) / f"{name}_{seed}"
             found[variant].append(_small_things(score(folder, variant, seed, args)))
-    print(table(found, _SCORES, spent), table(found, _PLACES), sep="\n\n", end="\n\n")
-    alone = spent["segmentation only"]["ms"] + spent["encoder"]["ms"]
-    print(
-        f"{size[0]}x{size[1]}, {args.threads} threads; segmentation and an encoder: {alone:.1f} ms"
-    )
-    for variant in args.variants:
-        print(f"  {variant} takes {spent[variant]['ms'] / alone:.2f} times that")
-    everything = {f"{v}/cost/{k}": x for v, own in spent.items() for k, x in own.items()}
-    for variant, seeds in found.items():
-        for seed, scores in zip(args.seeds, seeds, strict=True):
-            everything |= {
-                f"{variant}/{seed}/{k}": scores[k] for k in (*_SCORES, *_PLACES) if k in scores
-            }
-    runs.write_json(Path(args.output) / "scores.json", everything)
+    print(table(found, _SCORES), table(found, _PLACES), sep="\n\n", end="\n\n")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ _MATCHED, _WINDOW, _FINEST = 12, 9, (24, 16)
 _SEG_WIDTH = {32: 128, 16: 128, 8: 96, 4: 64}
 
 
-def build_decoder(feature_shapes, num_classes, exchange="both"):
+def build_decoder(feature_shapes, num_classes, exchange="both", oracle=()):
     """The decoder as a Keras model.
 
     Args:
@@ -76,19 +76,36 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
         }
         for frame in ("frame1", "frame2")
     }
+    inputs["truth"] = {
+        "seg": keras.Input((None, None, num_classes), name="truth_seg"),
+        "flow": keras.Input((None, None, 2), name="truth_flow"),
+    }
+
+    def told(x, kind, stride):
+        """Features handed over; by an oracle, the truth beside them."""
+        if kind not in oracle:
+            return x
+        truth = layers.AveragePooling2D(stride, name=f"truth_{kind}_{stride}")(
+            inputs["truth"][kind]
+        )
+        if kind == "flow":
+            truth = layers.Rescaling(0.1, name=f"truth_{kind}_{stride}_scale")(truth)
+        return layers.Concatenate(name=f"truth_{kind}_{stride}_join")([x, truth])
+
     coarse = _flow_refiner(*_COARSE, "flow")
     refiners = {16: coarse, 8: coarse, 4: _flow_refiner(*_FINE, "flow_fine")}
     seg = _seg_top(inputs["frame1"]["stride32"])
     flow = hidden = None
     outputs = {}
     for stride in FLOW_STRIDES:
-        features1, features2 = (inputs[frame][f"stride{stride}"] for frame in inputs)
+        features1, features2 = (inputs[frame][f"stride{stride}"] for frame in ("frame1", "frame2"))
         seg = _seg_in(seg, features1, stride)
         flow, hidden = _flow_step(
             *(flow, hidden, features1, features2, refiners[stride], stride),
-            seg if exchange in ("seg_to_flow", "both") else None,
+            told(seg, "seg", stride) if exchange in ("seg_to_flow", "both") else None,
         )
-        seg = _seg_out(seg, hidden if exchange in ("flow_to_seg", "both") else None, stride)
+        handed = told(hidden, "flow", stride) if exchange in ("flow_to_seg", "both") else None
+        seg = _seg_out(seg, handed, stride)
         if stride != FLOW_STRIDES[-1]:
             sure = refiners[stride]["sure"](hidden)
             outputs[f"sure_{stride}"] = _told(flow, sure, stride)
@@ -96,7 +113,7 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
         outputs[f"flow_{stride}"] = UpsampleFlow(stride, name=f"flow_{stride}")(flow)
     logits = layers.Conv2D(num_classes, 1, name=SEG_HEAD)(seg)
     outputs["seg"] = Upsample(stride, dtype="float32", name="seg")(logits)
-    flow, hidden = _fine_step(flow, hidden, *(inputs[frame]["stride2"] for frame in inputs))
+    flow, hidden = _fine_step(flow, hidden, *(inputs[frame]["stride2"] for frame in ("frame1", "frame2")))
     width = hidden.shape[-1]
     mix = layers.Conv2D(width, 3, padding="same", activation="relu", name="mix_1")(hidden)
     mix = layers.Conv2D(2 * 2 * 9, 1, name="mix_2")(mix)

@@ -1,11 +1,41 @@
 """FlowSeg itself: encoder and decoder composed, with padding inside; and its training form."""
 
+import os
+
 import keras
 from keras import ops
 
 from flowseg.backbones import STRIDES, build_encoder
 from flowseg.decoder import build_decoder, of_stream
 from flowseg.layers import CropLike, PadToMultiple
+
+
+# Which truth is handed to the other stream beside its features: "seg", "flow", or both.
+ORACLE = tuple(filter(None, os.environ.get("FLOWSEG_ORACLE", "").split(",")))
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class OneHot(keras.layers.Layer):
+    """(B, H, W) train ids -> (B, H, W, classes); void is 0 everywhere."""
+
+    def __init__(self, classes, **kwargs):
+        super().__init__(**kwargs)
+        self.classes = classes
+
+    def call(self, labels):
+        labels = ops.cast(labels, "int32")
+        return ops.cast(labels[..., None] == ops.arange(self.classes, dtype="int32"), "float32")
+
+    def get_config(self):
+        return {**super().get_config(), "classes": self.classes}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class ValidFlow(keras.layers.Layer):
+    """(B, H, W, 3) -> (B, H, W, 2), 0 where not known."""
+
+    def call(self, truth):
+        return ops.where(truth[..., 2:] > 0, truth[..., :2], 0.0)
 
 
 def build_flowseg(num_classes, exchange="both", backbone="resnet50", backbone_weights="none"):
@@ -23,7 +53,7 @@ def build_flowseg(num_classes, exchange="both", backbone="resnet50", backbone_we
     """
     encoder = build_encoder(backbone, backbone_weights)
     shapes = {name: tensor.shape for name, tensor in encoder.output.items()}
-    decoder = build_decoder(shapes, num_classes, exchange)
+    decoder = build_decoder(shapes, num_classes, exchange, ORACLE)
     return compose(encoder, decoder, ("seg", "flow"), "flowseg")
 
 
@@ -93,6 +123,15 @@ def compose(encoder, decoder, outputs, name):
     frames = {"frame1": {}, "frame2": {}}
     for key, features in both.items():
         frames["frame1"][key], frames["frame2"][key] = ops.split(features, 2, axis=0)
+    truth = {
+        "truth_seg": keras.Input((None, None), name="truth_seg", dtype="int32"),
+        "truth_flow": keras.Input((None, None, 3), name="truth_flow"),
+    }
+    classes = decoder.output["seg"].shape[-1]
+    frames["truth"] = {
+        "seg": pad(OneHot(classes, name="one_hot")(truth["truth_seg"])),
+        "flow": pad(ValidFlow(name="valid_flow")(truth["truth_flow"])),
+    }
     decoded = decoder(frames)
     cropped = {key: CropLike(name=key)(decoded[key], images["image1"]) for key in outputs}
-    return keras.Model(images, cropped, name=name)
+    return keras.Model(images | truth, cropped, name=name)

@@ -234,6 +234,7 @@ def _keep_sample(frames, run_dir):
 
 def every_target(inputs, targets):
     """Targets of `training_model`: coarser flows and confidences are held to the flow's truth."""
+    inputs = inputs | {f"truth_{kind}": targets[kind] for kind in ("seg", "flow")}
     held = dict.fromkeys((*_FLOW_WEIGHTS, *_SURE_TOLERANCES), targets["flow"])
     return inputs, {**targets, **held}
 
