@@ -15,6 +15,7 @@ setup(
     description="Joint semantic segmentation and optical flow in one Keras network",
     license="Apache-2.0",
     packages=["flowseg"],
+    package_data={"flowseg": ["weights/*"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "tensorflow>=2.21,<2.22",

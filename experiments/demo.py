@@ -3,7 +3,7 @@
 python -m experiments.demo                   on made streets, minutes on two cores
 python -m experiments.demo --source KITTI    on your KITTI folder, by experiments/kitti_sample.flags
 
-First of all a network that was trained for real roads answers to a real pair. Every step is one of
+First of all the network that comes with the package answers to a real pair. Every step is one of
 the project's commands and is printed before it runs, so that it can be repeated by hand. The first
 form scores frames held out of training. The second over-fits your frames and scores the same ones,
 which proves the way and not the network.
@@ -28,8 +28,6 @@ from flowseg.frames import read_image
 COUNT, HEIGHT, WIDTH = 400, 128, 416
 # A drive of another seed, so that no training saw it.
 FILM = {"seed": 1, "index": 9, "count": 24}
-# A network of experiments/README.md, "Real roads"; its card lies in it.
-ROADS = "experiments/roads"
 # A real pair, shrunk to the width of a figure; its credit stands beside it and on the page.
 PAIR = tuple(f"experiments/pictures/kitti_pair_{number}.png" for number in (1, 2))
 
@@ -82,7 +80,7 @@ def demo(output, source):
     output = Path(output or ("demo/made" if source is None else "demo/yours"))
     recipe = "demo" if source is None else "kitti_sample"
     shown = ("--image1", PAIR[0], "--image2", PAIR[1], "--output", output / "roads.png")
-    step("experiments.figure", "--run_dir", ROADS, "--name", "KITTI 000003_10", *shown)
+    step("experiments.figure", "--weights", "pretrained", "--name", "KITTI 000003_10", *shown)
     # Named by what is in it, so that scenes of an earlier version are never in the way.
     made = output / f"street-{COUNT}x{HEIGHT}x{WIDTH}-v{store.VERSION}"
     if source is None:

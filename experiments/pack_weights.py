@@ -68,9 +68,10 @@ def define_flags():
 def main():
     """Load, write, tell."""
     args = flags.FLAGS
-    if packed.is_packed(args.run_dir):
-        raise ValueError(f"{args.run_dir}: is packed already")
-    print(pack(runs.load_run(args.run_dir, args.weights), Path(args.output)))
+    run = runs.load_run(args.run_dir, args.weights)
+    if packed.is_packed(run.folder):
+        raise ValueError(f"{run.folder}: is packed already")
+    print(pack(run, Path(args.output)))
 
 
 if __name__ == "__main__":

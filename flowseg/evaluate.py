@@ -180,8 +180,6 @@ def table(scores):
 
 def define_flags():
     """The flags of this command."""
-    shared_flags.define_run_flags(instead="predictions")
-    flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_list("records", None, "Record shards to score on: GLOB[,GLOB].", required=True)
     flags.DEFINE_string("metrics_json", None, "File for the scores; default: none.")
     flags.DEFINE_string("report", None, "HTML file for scores and pictures; default: none.")
@@ -198,11 +196,8 @@ def define_flags():
         "In place of --run_dir: a folder of answers by any method, <frame id>/{seg,flow}.png or "
         "{semantic,flow}/<frame id>.png; their classes are --score_as's (default: cityscapes).",
     )
-    flags.register_multi_flags_validator(
-        ["run_dir", "predictions"],
-        lambda given: bool(given["run_dir"]) != bool(given["predictions"]),
-        "give the folder of a trained run as --run_dir, or else --predictions",
-    )
+    shared_flags.define_run_flags(instead="predictions")
+    flags.adopt_module_key_flags(shared_flags)
 
 
 def main():
@@ -247,9 +242,10 @@ def _of_run(args, shards):
             answers.write_submission(args.submission, name, seg, flow, run.label_set)
 
     kept = write if args.output or args.submission else None
-    flags_file = Path(args.run_dir) / "flags.txt"
+    flags_file = run.folder / "flags.txt"
     text = flags_file.read_text() if flags_file.is_file() else ""
-    return label_set, run_answers(run, label_set, args.scale, kept), str(args.run_dir), text
+    told = args.run_dir or args.weights
+    return label_set, run_answers(run, label_set, args.scale, kept), told, text
 
 
 def _of_folder(args, shards):

@@ -33,7 +33,8 @@ def define_training_flags(train_records_required=True):
     flags.DEFINE_string(
         "weights",
         None,
-        "Weights to start from: a .keras file, a run folder (its best), or a packed one.",
+        "Weights to start from: a .keras file, a run folder (its best) or a packed one, or "
+        "pretrained: those that come with the package (for --backbone efficientnet_lite0).",
     )
     flags.DEFINE_enum("backbone", "resnet50", BACKBONES, "The encoder.")
     flags.DEFINE_string(
@@ -106,14 +107,24 @@ def define_training_flags(train_records_required=True):
 def define_run_flags(scale=True, instead=None):
     """Which trained run answers, with which weights, and (if asked for) at which scale.
 
-    `instead`: a flag of the command's own that may stand in place of --run_dir.
+    `instead`: a flag of the command's own, defined before, that may stand in place of --run_dir.
     """
-    flags.DEFINE_string("run_dir", None, "Folder of a trained run.", required=instead is None)
-    if instead is None:
-        flags.register_validator("run_dir", bool, "is empty: give the folder of a trained run")
+    flags.DEFINE_string("run_dir", None, "Folder of a trained run.")
     flags.DEFINE_enum(
-        "weights", "best", ["best", "last"], "Weights by the best validation score, or the last."
+        "weights",
+        "best",
+        ["best", "last", "pretrained"],
+        "The run's by the best validation score, its last, or, in place of --run_dir, those that "
+        "come with the package.",
     )
+    sources = ["run_dir", *([instead] if instead else [])]
+
+    def one_source(given):
+        return sum(bool(given[n]) for n in sources) == (given["weights"] != "pretrained")
+
+    either = " or ".join(f"--{name}" for name in sources)
+    told = f"give the folder of a trained run as --run_dir, or --weights pretrained ({either}: one)"
+    flags.register_multi_flags_validator([*sources, "weights"], one_source, told)
     if not scale:
         return
     flags.DEFINE_float(

@@ -88,8 +88,9 @@ class CostVolume(layers.Layer):
 class SoftArgmax(layers.Layer):
     """Correlation (B, H, W, (2r+1)^2) -> expected displacement (B, H, W, 2), |u|, |v| <= r.
 
-    The correlation is box-filtered (5x5) first, so that a window is matched and not a pixel; the
-    sharpness of the softmax is learned.
+    The correlation is box-filtered (5x5) first, so that a window is matched and not a pixel. Then
+    it is standardised over the displacements: where texture is faint, as on a real road, all of
+    them correlate well, and the mean of a plain softmax falls short. Its sharpness is learned.
     """
 
     def __init__(self, radius, **kwargs):
@@ -98,12 +99,14 @@ class SoftArgmax(layers.Layer):
 
     def build(self, input_shape):
         self.log_sharpness = self.add_weight(
-            name="log_sharpness", shape=(), initializer=initializers.Constant(3.0)
+            name="log_sharpness", shape=(), initializer=initializers.Constant(0.7)
         )
 
     def call(self, cost):
         window = ops.average_pool(cost, 5, 1, "same", data_format="channels_last")
-        share = ops.softmax(window * ops.exp(self.log_sharpness), axis=-1)
+        window -= ops.mean(window, axis=-1, keepdims=True)
+        spread = ops.sqrt(ops.mean(ops.square(window), axis=-1, keepdims=True) + 1e-4)
+        share = ops.softmax(window / spread * ops.exp(self.log_sharpness), axis=-1)
         radius = self.radius
         shifts = [
             [dx, dy] for dy in range(-radius, radius + 1) for dx in range(-radius, radius + 1)

@@ -93,13 +93,14 @@ def load_run(run_dir, weights="best"):
     """A trained run.
 
     Args:
-        run_dir: folder of a training, or one that a run was packed into (see `packed`).
-        weights: "best" or "last"; what was packed is one of them.
+        run_dir: folder of a training, or one that a run was packed into (see `packed`), where
+            "best" and "last" are one. Not looked at for "pretrained".
+        weights: "best", "last", or "pretrained": the network that comes with the package.
 
     Raises:
         ValueError: no such folder, or one without (readable) weights.
     """
-    run_dir = Path(run_dir)
+    run_dir = packed.BOX if weights == "pretrained" else Path(run_dir)
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir}: no such run folder")
     if packed.is_packed(run_dir):

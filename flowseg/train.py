@@ -19,7 +19,7 @@ from flowseg import commands
 import keras
 import numpy as np
 
-from flowseg import callbacks, data, files, pictures, records, restore, runs
+from flowseg import callbacks, data, files, packed, pictures, records, restore, runs
 from flowseg import flags as training_flags
 from flowseg.labels import load_label_set
 from flowseg.losses import ConfidenceLoss, FlowLoss, SegLoss
@@ -70,9 +70,9 @@ def _build(args, label_set):
 
 def _start_weights(weights):
     """The network that --weights names, and its classes (None: not known)."""
-    path = Path(weights)
+    path = packed.BOX if weights == "pretrained" else Path(weights)
     if not path.exists():
-        raise ValueError(f"--weights {path}: neither a .keras file nor a run folder")
+        raise ValueError(f"--weights {path}: neither pretrained, a .keras file, nor a run folder")
     if path.is_dir():
         run = runs.load_run(path)
         return run.model, run.label_set

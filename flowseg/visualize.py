@@ -216,14 +216,15 @@ def main():
     args = flags.FLAGS
     if Path(args.output).suffix:
         check_video_name(args.output)
-    if args.beside and Path(args.beside) == Path(args.run_dir):
+    if args.beside and args.run_dir and Path(args.beside) == Path(args.run_dir):
         raise ValueError(f"--beside {args.beside}: is --run_dir itself; name another run")
     frames, fps, count = open_frames(args.input)
     # Imported late: TensorFlow takes seconds to start, and bad input is told before that.
     from flowseg.runs import load_run
 
-    folders = [args.run_dir, *([args.beside] if args.beside else [])]
-    runs = {folder: load_run(folder, weights=args.weights) for folder in folders}
+    runs = {args.run_dir or args.weights: load_run(args.run_dir, args.weights)}
+    if args.beside:
+        runs[args.beside] = load_run(args.beside, "last" if args.weights == "last" else "best")
     fps = args.fps or fps or DEFAULT_FPS
     look = {"overlay": args.overlay, "arrows": args.arrows}
     more = (args.scale, args.max_flow)

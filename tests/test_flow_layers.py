@@ -34,7 +34,16 @@ def test_soft_argmax_points_at_the_best_match_in_x_y_order():
     cost = np.zeros((1, 5, 5, 9), "float32")
     cost[..., 2] = 1
     displacement = ops.convert_to_numpy(SoftArgmax(1)(cost))[0, 2, 2]
-    np.testing.assert_allclose(displacement, [1, -1], atol=1e-3)
+    # Standardised, a 1 among eight 0 stands 9 / sqrt(8) above the rest.
+    other = np.exp(-np.exp(0.7) * 9 / np.sqrt(8))
+    np.testing.assert_allclose(
+        displacement, np.array([1, -1]) * (1 - other) / (1 + 8 * other), atol=1e-3
+    )
+    # Faint texture: all correlate well, the best a little better.
+    faint = ops.convert_to_numpy(SoftArgmax(1)(0.8 + 0.2 * cost))[0, 2, 2]
+    np.testing.assert_allclose(faint, displacement, atol=0.01)
+    # Nothing to tell by: no motion.
+    assert np.abs(ops.convert_to_numpy(SoftArgmax(1)(0 * cost + 0.8))).max() < 1e-5
 
 
 def test_lucas_kanade_solves_a_plane_exactly_but_for_its_damping():

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,6 +12,7 @@ from data_prep.scenes import store
 from experiments import demo, pack_weights
 from flowseg import packed, records, runs, scoring, train
 from flowseg.evaluate import count, evaluate
+from flowseg.labels import CITYSCAPES
 from flowseg.model import build_flowseg
 from tests.conftest import run_command
 
@@ -93,7 +93,7 @@ def test_a_run_is_packed(trained_run, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.float32)
     ours, theirs = (run.predict(image, image[::-1]) for run in (own, again))
     assert np.abs(ours[1] - theirs[1]).max() < 0.1
-    # What training starts from, by --weights.
+    # What training starts from, by --weights RUN.
     network, label_set = train._start_weights(tmp_path / "packed")
     assert label_set == own.label_set
     for a, b in zip(network.get_weights(), again.model.get_weights(), strict=True):
@@ -110,11 +110,11 @@ def test_a_run_is_packed(trained_run, tmp_path):
     assert not (tmp_path / "refused").exists()
 
 
-def test_the_roads_network_names_streets_and_follows_them(tmp_path):
+def test_the_pretrained_network_names_streets_and_follows_them(tmp_path):
     # Of a seed and a size that no training saw. Zero flow would be wrong by the mean speed.
     store.write_pairs(tmp_path / "made", "street", 3, seed=77, height=192, width=640)
     kitti.convert([tmp_path / "made"], tmp_path / "records", val_fraction=0)
-    run = runs.load_run(demo.ROADS)
+    run = runs.load_run(None, "pretrained")
     scores, seen = evaluate(run, records.match_files(str(tmp_path / "records/train-*")))
     zero, _ = count(
         records.match_files(str(tmp_path / "records/train-*")),
@@ -127,11 +127,11 @@ def test_the_roads_network_names_streets_and_follows_them(tmp_path):
     assert scores["seg/iou/road"] > 60 and scores["seg/pixel_accuracy"] > 60
 
 
-def test_the_roads_network_is_as_good_on_real_roads_as_its_card_says(samples, tmp_path):
+def test_the_pretrained_network_is_as_good_on_real_roads_as_its_card_says(samples, tmp_path):
     kitti.convert([samples / "kitti"], tmp_path, val_fraction=0)
-    run = runs.load_run(demo.ROADS)
+    run = runs.load_run(None, "pretrained")
     scores, _ = evaluate(run, records.match_files(str(tmp_path / "train-*")))
-    card = Path(demo.ROADS, "README.md").read_text()
+    card = (packed.BOX / "README.md").read_text()
     told = re.search(r"KITTI pairs 000002, 000003.*AEPE ([\d.]+) px, Fl-all ([\d.]+) %", card)
     aepe, fl_all = map(float, told.groups())
     assert scores["flow/aepe"] == pytest.approx(aepe, abs=0.011)
@@ -142,7 +142,7 @@ def test_the_roads_network_is_as_good_on_real_roads_as_its_card_says(samples, tm
 def test_first_command_of_a_stranger(module, tmp_path):
     output = tmp_path / ("answers" if module == "flowseg.predict" else "figure.png")
     done = run_command(
-        *(module, "--run_dir", demo.ROADS, "--output", output),
+        *(module, "--weights", "pretrained", "--output", output),
         *("--image1", demo.PAIR[0], "--image2", demo.PAIR[1]),
     )
     assert str(output) in done.stdout
@@ -150,9 +150,30 @@ def test_first_command_of_a_stranger(module, tmp_path):
     assert written.shape[1] >= 600 and written.std() > 0
 
 
-def test_export_takes_a_packed_network(tmp_path):
+def test_export_takes_the_pretrained_network(tmp_path):
     run_command(
-        *("export.tflite", "--run_dir", demo.ROADS, "--output", tmp_path / "roads.tflite"),
+        *("export.tflite", "--weights", "pretrained", "--output", tmp_path / "roads.tflite"),
         *("--height", 64, "--width", 96),
     )
     assert (tmp_path / "roads.tflite").stat().st_size > 1e7
+
+
+def test_one_of_run_and_pretrained(tmp_path):
+    frames = ("--image1", "a.png", "--image2", "b.png", "--output", tmp_path)
+    for chosen in ((), ("--run_dir", tmp_path, "--weights", "pretrained")):
+        error = run_command("flowseg.predict", *frames, *chosen, ok=False).stderr
+        assert "--run_dir" in error and "--weights pretrained" in error
+
+
+def test_the_box_is_small_and_its_checksum_holds():
+    # Every clone and wheel carries it; reading refuses another checksum (see above).
+    assert sum(path.stat().st_size for path in packed.BOX.iterdir()) < 15e6
+    packed.read_network(packed.BOX, len(CITYSCAPES.names))
+
+
+def test_training_begins_at_the_pretrained_weights():
+    network, label_set = train._start_weights("pretrained")
+    assert label_set == CITYSCAPES
+    boxed = packed.read_network(packed.BOX, len(CITYSCAPES.names))
+    for a, b in zip(network.get_weights(), boxed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
