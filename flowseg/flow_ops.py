@@ -30,27 +30,25 @@ def backward_warp(image, flow):
     batch, height, width, channels = ops.shape(image)
     flow = ops.cast(flow, "float32")
     x, y = ops.unstack(flow + pixel_grid(height, width), 2, axis=-1)
-    # Far outside is all the same; keeping indices small also keeps them exact and in int32.
-    x = ops.clip(x, -2.0, ops.cast(width, "float32") + 1.0)
-    y = ops.clip(y, -2.0, ops.cast(height, "float32") + 1.0)
+    # One pixel beyond the border all is 0, and farther too; small indices stay exact, and in int32.
+    x = ops.clip(x, -1.0, ops.cast(width, "float32"))
+    y = ops.clip(y, -1.0, ops.cast(height, "float32"))
     left, top = ops.floor(x), ops.floor(y)
-    right_share, bottom_share = x - left, y - top
+    to_right, down = (ops.cast(share, image.dtype)[..., None] for share in (x - left, y - top))
     left, top = ops.cast(left, "int32"), ops.cast(top, "int32")
-    pixels = ops.reshape(image, (-1, channels))
-    first = ops.reshape(ops.arange(batch, dtype="int32") * (height * width), (-1, 1, 1))
+    # Zeros for what is beyond: a margin of one before and two after, as `left + 1` is read too.
+    row, rows = width + 3, height + 3
+    pixels = ops.pad(image, ((0, 0), (1, 2), (1, 2), (0, 0)))
+    pixels = ops.reshape(pixels, (-1, channels))
+    first = ops.reshape(ops.arange(batch, dtype="int32") * (rows * row), (-1, 1, 1))
+    corner = first + (top + 1) * row + left + 1
 
-    def corner(column, row, share):
-        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        share = ops.where(inside, share, 0.0)
-        index = ops.clip(row, 0, height - 1) * width + ops.clip(column, 0, width - 1) + first
-        return ops.take(pixels, index, axis=0) * ops.cast(share, image.dtype)[..., None]
+    def between(start):
+        pixel, after = (ops.take(pixels, corner + offset, axis=0) for offset in (start, start + 1))
+        return pixel + (after - pixel) * to_right
 
-    return (
-        corner(left, top, (1 - right_share) * (1 - bottom_share))
-        + corner(left + 1, top, right_share * (1 - bottom_share))
-        + corner(left, top + 1, (1 - right_share) * bottom_share)
-        + corner(left + 1, top + 1, right_share * bottom_share)
-    )
+    upper, lower = between(0), between(row)
+    return upper + (lower - upper) * down
 
 
 def cost_volume(features1, features2, radius):

@@ -44,7 +44,11 @@ class HandOver(layers.Conv2D):
 
 @keras.saving.register_keras_serializable("flowseg")
 class PadToMultiple(layers.Layer):
-    """Repeats the last row and column until height and width are multiples of `multiple`."""
+    """Repeats the border until height and width are multiples of `multiple`, on both sides alike.
+
+    An odd row or column goes below or to the right. All of it below would lie next to what moves
+    most before a car.
+    """
 
     def __init__(self, multiple, **kwargs):
         super().__init__(**kwargs)
@@ -56,8 +60,8 @@ class PadToMultiple(layers.Layer):
             padded = (size + self.multiple - 1) // self.multiple * self.multiple
             if isinstance(size, int) and padded == size:
                 continue
-            index = ops.minimum(ops.arange(padded, dtype="int32"), size - 1)
-            image = ops.take(image, index, axis=axis)
+            index = ops.arange(padded, dtype="int32") - (padded - size) // 2
+            image = ops.take(image, ops.clip(index, 0, size - 1), axis=axis)
         return image
 
     def compute_output_shape(self, input_shape):
@@ -71,7 +75,7 @@ class PadToMultiple(layers.Layer):
 
 @keras.saving.register_keras_serializable("flowseg")
 class CropLike(layers.Layer):
-    """The first rows and columns of `x`, as many as `image` has."""
+    """The middle of `x`, of the size of `image`: takes back what `PadToMultiple` added."""
 
     def __init__(self, **kwargs):
         super().__init__(autocast=False, **kwargs)
@@ -81,7 +85,8 @@ class CropLike(layers.Layer):
         if None not in known and known == tuple(x.shape[1:3]):
             return x  # A slice of everything is not free: its gradient copies everything.
         height, width = ops.shape(image)[1:3]
-        return x[:, :height, :width]
+        top, left = ((a - b) // 2 for a, b in zip(ops.shape(x)[1:3], (height, width), strict=True))
+        return x[:, top : top + height, left : left + width]
 
     def compute_output_shape(self, x_shape, image_shape):
         return (x_shape[0], *image_shape[1:3], x_shape[3])

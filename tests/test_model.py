@@ -10,7 +10,7 @@ from keras import ops
 
 from flowseg import backbones
 from flowseg.decoder import EXCHANGES, build_decoder
-from flowseg.layers import PadToMultiple
+from flowseg.layers import CropLike, PadToMultiple
 from flowseg.model import build_flowseg, confident_model, training_model
 
 
@@ -35,12 +35,14 @@ def test_any_size_in_the_same_out(network, size):
     assert all(np.isfinite(ops.convert_to_numpy(x)).all() for x in answers.values())
 
 
-def test_padding_repeats_the_border_and_leaves_whole_sizes_alone():
+def test_padding_repeats_the_border_and_is_taken_back():
     image = np.arange(2 * 3, dtype="float32").reshape(1, 2, 3, 1)
     padded = ops.convert_to_numpy(PadToMultiple(4)(image))[0, ..., 0]
-    # Rows 0, 1, then 1 again twice; columns 0, 1, 2, then 2 again.
-    expected = np.array([[0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5]])
+    # Rows 0 and 1, each once more; columns 0, 1, 2, then 2 again.
+    expected = np.array([[0, 1, 2, 2], [0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5]])
     np.testing.assert_array_equal(padded, expected)
+    back = ops.convert_to_numpy(CropLike()(padded[None, ..., None], image))
+    np.testing.assert_array_equal(back, image)
     whole = np.ones((1, 8, 4, 1), "float32")
     np.testing.assert_array_equal(ops.convert_to_numpy(PadToMultiple(4)(whole)), whole)
 
