@@ -65,6 +65,7 @@ _TRIED = {
     "radius": 3,
     "fine_radius": 2,
     "steps": [2, 1, 1],
+    "standardise": 0,  # 1: correlation standardised over the displacements (layers.SoftArgmax)
 }
 _TRIED.update(json.loads(os.environ.get("FLOWSEG_DECODER", "{}")))
 

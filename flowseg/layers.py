@@ -4,6 +4,9 @@ All take heights and widths that are known only at run time. Layers that carry f
 mixed-precision policy touch it (`autocast=False`): a pixel coordinate needs all of float32.
 """
 
+import json
+import os
+
 import keras
 from keras import initializers, layers, ops
 
@@ -114,11 +117,17 @@ class SoftArgmax(layers.Layer):
 
     def build(self, input_shape):
         self.log_sharpness = self.add_weight(
-            name="log_sharpness", shape=(), initializer=initializers.Constant(3.0)
+            name="log_sharpness", shape=(), initializer=initializers.Constant(
+                0.7 if "standardise" in os.environ.get("FLOWSEG_DECODER", "") else 3.0
+            )
         )
 
     def call(self, cost):
         window = ops.average_pool(cost, 5, 1, "same", data_format="channels_last")
+        if json.loads(os.environ.get("FLOWSEG_DECODER", "{}")).get("standardise"):
+            window -= ops.mean(window, axis=-1, keepdims=True)
+            spread = ops.sqrt(ops.mean(ops.square(window), axis=-1, keepdims=True) + 1e-4)
+            window = window / spread
         share = ops.softmax(window * ops.exp(self.log_sharpness), axis=-1)
         radius = self.radius
         shifts = [
