@@ -9,6 +9,7 @@ after the last finished epoch.
 
 import json
 import math
+import os
 from pathlib import Path
 
 from absl import flags
@@ -29,6 +30,9 @@ from flowseg.model import build_flowseg, freeze_norms, training_model
 
 # Weight of each output's loss; alpha and beta scale them. Coarser flows count less.
 _FLOW_WEIGHTS = {"flow": 1.0, "flow_4": 0.5, "flow_8": 0.5, "flow_16": 0.25}
+# Candidates, for the ablation alone: the coarser flows' weights times this.
+_COARSER = float(os.environ.get("FLOWSEG_COARSER", "1"))
+_FLOW_WEIGHTS |= {key: _COARSER * _FLOW_WEIGHTS[key] for key in ("flow_4", "flow_8", "flow_16")}
 # And of the confidence in each step's flow; at coarse steps half a pixel of theirs is right enough.
 _SURE_WEIGHT, _SURE_TOLERANCES = 0.2, {"sure_2": 3.0, "sure_8": 4.0, "sure_16": 8.0}
 
