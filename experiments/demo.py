@@ -118,7 +118,7 @@ def demo(output, source):
         told = f"Trained on {source} and scored on the same frames: this proves the way alone."
     page.write_page(output, "FlowSeg: classes and motion from two frames", told)
     print(f"\nLook at {output}/index.html, and beside it:")
-    print("  roads.png       what a network trained for real roads says to a real pair")
+    print("  roads.png       what the pretrained network says to a real pair")
     print("  pictures/       frames, truth, answers and errors side by side")
     print("  metrics.json    the scores" + (" on held-out frames" if source is None else ""))
     if source is None:
