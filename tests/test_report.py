@@ -157,4 +157,5 @@ def test_the_command(run_dir, kitti_records, tmp_path):  # noqa: F811
     failed = run_command(*shared, "--predictions", tmp_path / "sent", ok=False)
     assert "no flow for 1 of 4 frames that have such truth: 000000_10" in failed.stderr
     for neither in ((), ("--run_dir", run_dir, "--predictions", tmp_path)):
-        assert "exactly one of --run_dir, --predictions" in run_command(*shared, *neither, ok=False).stderr
+        told = run_command(*shared, *neither, ok=False).stderr
+        assert "exactly one of --run_dir, --predictions" in told
