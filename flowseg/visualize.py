@@ -1,13 +1,14 @@
 """Make a video that shows frames, their segmentation and their motion side by side.
 
-python -m flowseg.visualize --run_dir DIR --input VIDEO|FOLDER --output FILE.mp4|FOLDER
+python -m flowseg.visualize --run_dir DIR --input VIDEO|FOLDER --output FILE.mp4|FILE.webm|FOLDER
 
 A folder's frames are taken in the natural order of their names. N frames make N-1 pairs, and the
 video has one frame a pair: the pair's first frame, its classes, and its motion to the second. One
 scale of flow colours holds for the whole video (see --max_flow), so that they do not flicker; a
 colour darker than the wheel's rim is faster than the rim. --arrows also draws motion as arrows,
---beside RUN shows another run's answers next to each. The video is MPEG-4 Part 2: media players
-show it, web browsers do not. An --output without a suffix is a folder of pictures instead.
+--beside RUN shows another run's answers next to each. FILE.mp4 is MPEG-4 Part 2, which media
+players show and web browsers do not; FILE.webm is VP8, which both show, and which takes four times
+as long to write. An --output without a suffix is a folder of pictures instead.
 
 After Ctrl-C what was written so far is a video too: FILE.part.mp4.
 """
@@ -42,7 +43,7 @@ def visualize(runs, frames, output, fps, count=None, scale=1.0, max_flow=None, *
             (H, W) uint8 train ids and (H, W, 2) float32 flow, and with `label_set`. The colours'
             key shows the first one's classes.
         frames: iterator of (name, (H, W, 3) uint8 RGB), of one size; two or more.
-        output: FILE.mp4, or a folder for one PNG a frame.
+        output: FILE.mp4, FILE.webm, or a folder for one PNG a frame.
         fps: frames a second of the video.
         count: how many frames there are, for the progress bar; None where unknown.
         scale: resizes what the network sees.
@@ -54,7 +55,7 @@ def visualize(runs, frames, output, fps, count=None, scale=1.0, max_flow=None, *
 
     Raises:
         ValueError: frames that cannot be read or differ in size, fewer than two frames, or an
-            output that is neither an .mp4 nor a folder.
+            output that is neither a video to write nor a folder.
         OSError: the output cannot be written.
     """
     written = 0
@@ -74,7 +75,7 @@ def visualize(runs, frames, output, fps, count=None, scale=1.0, max_flow=None, *
 
 @contextlib.contextmanager
 def writer(output, fps):
-    """`frames.video_writer` of a FILE.mp4; of a folder, the same for one PNG a frame: 000000.png.
+    """`frames.video_writer` of a video; of a folder, the same for one PNG a frame: 000000.png.
 
     Raises:
         ValueError: neither.
@@ -194,7 +195,10 @@ def define_flags():
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_string("input", None, "Video file, or folder of frames.", required=True)
     flags.DEFINE_string(
-        "output", None, "Video to write, FILE.mp4; or a folder for pictures.", required=True
+        "output",
+        None,
+        "Video to write, FILE.mp4 or FILE.webm; or a folder for pictures.",
+        required=True,
     )
     flags.DEFINE_string("beside", None, "Folder of another run, to be shown next to this one.")
     flags.DEFINE_integer("arrows", 0, "Also draw motion as arrows, this many px apart.", 0)

@@ -1,0 +1,243 @@
+"""A local web page: drop two frames, or a short clip, and see what is where and where it goes.
+
+python -m flowseg.demo --weights pretrained
+
+serves http://127.0.0.1:7860 (see --port) until Ctrl-C, to this machine alone. The page is Gradio's
+(pip install 'flowseg[demo]'); it fetches nothing from elsewhere and sends nothing there. What was
+dropped and answered lies in a temporary folder, which goes when the command ends.
+
+Frames of more than a full-HD picture are shrunk for the network, and the page says so; of a clip
+the first --frames are answered.
+"""
+
+import functools
+import itertools
+import math
+import os
+import tempfile
+from pathlib import Path
+
+from absl import flags
+
+from flowseg import commands
+from flowseg import flags as shared_flags
+from flowseg.answers import write_answers
+from flowseg.frames import open_frames
+from flowseg.predict import read_pair, summary
+from flowseg.visualize import DEFAULT_FPS, compose, first_max_flow, visualize
+
+# Of what the network is handed: more takes gigabytes, and minutes without a GPU.
+MAX_PIXELS = 1920 * 1080
+
+
+def answer_pair(run, path1, path2, folder, overlay=0.5, arrows=0, scale=1.0):
+    """Two frames' answers.
+
+    Args:
+        run: loaded run, as `visualize.visualize` wants it.
+        path1: the earlier frame's file.
+        path2: the later frame's.
+        folder: where `predict`'s files are written.
+        overlay: strength of the class colours over the frame, 0..1.
+        arrows: px between arrows; 0: none.
+        scale: resizes what the network sees.
+
+    Returns:
+        ((H, W, 3) uint8 picture of `visualize.compose`, one line about it, list of files).
+
+    Raises:
+        ValueError: a frame is missing or cannot be read, or they differ in size.
+    """
+    if not path1 or not path2:
+        raise ValueError("drop two frames: an earlier one and the one after it")
+    image1, image2 = read_pair(path1, path2)
+    scale, told = _fitting(image1, scale)
+    seg, flow = run.predict_pair(image1, image2, scale=scale)
+    write_answers(folder, seg, flow, run.label_set)
+    answers = {"": (seg, flow, run.label_set)}
+    look = {"overlay": overlay, "arrows": int(arrows)}
+    picture = compose(Path(path1).name, image1, answers, first_max_flow(flow), **look)
+    files = [str(path) for path in sorted(Path(folder).iterdir())]
+    return picture, summary(seg, flow, run.label_set) + told, files
+
+
+def answer_clip(run, path, output, overlay=0.5, arrows=0, scale=1.0, most=300, track=None):
+    """A clip's answers as a video.
+
+    Args:
+        run: loaded run.
+        path: video file.
+        output: FILE.webm, which browsers show.
+        overlay: strength of the class colours over the frame, 0..1.
+        arrows: px between arrows; 0: none.
+        scale: resizes what the network sees.
+        most: of so many frames, at most, motion is found.
+        track: called with an iterator of frames and their number; an iterator of the same. For a
+            progress bar.
+
+    Returns:
+        One line about it.
+
+    Raises:
+        ValueError: no clip, or one that cannot be read, or of fewer than two frames.
+    """
+    if not path:
+        raise ValueError("drop a clip")
+    frames, fps, count = open_frames(path)
+    first = next(frames)
+    scale, told = _fitting(first[1], scale)
+    # One more: the last frame is only looked at for the motion of the one before.
+    frames = itertools.islice(itertools.chain([first], frames), most + 1)
+    if track:
+        frames = track(frames, count and min(count, most + 1))
+    look = {"overlay": overlay, "arrows": int(arrows)}
+    written = visualize({"": run}, frames, output, fps or DEFAULT_FPS, None, scale, **look)
+    cut = f"; the clip has {count}" if count and written < count - 1 else ""
+    return f"{written} frames, {fps or DEFAULT_FPS:g} a second{cut}{told}"
+
+
+def _fitting(image, scale):
+    """The scale at which the network gets no more than `MAX_PIXELS`, and a word if it is another"""
+    height, width = image.shape[:2]
+    most = math.sqrt(MAX_PIXELS / (height * width))
+    if scale <= most:
+        return scale, ""
+    return most, f"; shrunk to {round(width * most)}x{round(height * most)} px for the network"
+
+
+def _gradio():
+    """Gradio, told before it is imported that nothing is to be asked of anyone elsewhere."""
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
+    try:
+        import gradio
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the page needs {error.name}: pip install 'flowseg[demo]', in a checkout pip install "
+            "-e '.[demo]'"
+        ) from error
+    return gradio
+
+
+def page(run, scale=1.0, most=300):
+    """The page, a `gradio.Blocks` to launch; see `answer_pair` and `answer_clip`."""
+    gradio = _gradio()
+
+    def told(function):
+        """Mistakes of the person at the page are told there, without a traceback here."""
+
+        @functools.wraps(function)
+        def guarded(*args):
+            try:
+                return function(*args)
+            except (ValueError, OSError) as error:
+                # The folder of an upload says nothing to a person.
+                text = str(error).replace(f"{tempfile.gettempdir()}{os.sep}", "")
+                raise gradio.Error(text, print_exception=False) from error
+
+        return guarded
+
+    @told
+    def pair(path1, path2, overlay, arrows):
+        folder = tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])
+        return answer_pair(run, path1, path2, folder, overlay, arrows, scale)
+
+    @told
+    def clip(path, overlay, arrows, progress=gradio.Progress()):  # noqa: B008
+        output = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])) / "answers.webm"
+
+        def track(frames, total):
+            return progress.tqdm(frames, total=total, desc="Looking", unit="frames")
+
+        text = answer_clip(run, path, output, overlay, arrows, scale, most, track)
+        return str(output), text
+
+    # The network answers one request at a time, whoever asks.
+    alone = {"concurrency_limit": 1, "concurrency_id": "network"}
+    with gradio.Blocks(title="FlowSeg", analytics_enabled=False) as blocks:
+        gradio.Markdown(
+            "# FlowSeg\nWhat is where, and where it goes: for every pixel its class and its motion "
+            "to the next frame. Everything stays on this machine."
+        )
+        with gradio.Row():
+            overlay = gradio.Slider(0, 1, 0.5, label="Strength of the class colours", step=0.05)
+            arrows = gradio.Slider(0, 80, 0, label="Px between arrows (0: none)", step=10)
+        with gradio.Tab("Two frames"):
+            kind = {"type": "filepath", "image_mode": None, "sources": ["upload"], "height": 240}
+            with gradio.Row():
+                image1 = gradio.Image(label="Frame", **kind)
+                image2 = gradio.Image(label="The next frame", **kind)
+            ask = gradio.Button("Look", variant="primary")
+            # The picture has titles of its own; without these words a button offers to publish it.
+            picture = gradio.Image(
+                show_label=False,
+                interactive=False,
+                format="png",
+                buttons=["download", "fullscreen"],
+            )
+            text = gradio.Textbox(label="In words", interactive=False)
+            written = gradio.Files(label="As files, as predict writes them", interactive=False)
+            ask.click(pair, [image1, image2, overlay, arrows], [picture, text, written], **alone)
+        with gradio.Tab("A clip"):
+            # Not a video's box: browsers cannot show all that OpenCV reads, and call it an error.
+            video = gradio.File(label="Clip", file_types=["video"], height=120)
+            ask = gradio.Button("Look", variant="primary")
+            seen = gradio.Video(
+                show_label=False, interactive=False, autoplay=True, loop=True, buttons=["download"]
+            )
+            text = gradio.Textbox(label="In words", interactive=False)
+            ask.click(clip, [video, overlay, arrows], [seen, text], **alone)
+    return blocks
+
+
+def serve(run, port, scale=1.0, most=300, block=True):
+    """Show the page at http://127.0.0.1:`port`; the launched `gradio.Blocks`.
+
+    Raises:
+        ValueError: the port is taken.
+    """
+    theme = _gradio().themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    blocks = page(run, scale, most)
+    try:
+        blocks.launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            max_file_size="500mb",
+            footer_links=[],
+            theme=theme,
+            quiet=True,
+            prevent_thread_lock=not block,
+        )
+    except OSError as error:
+        raise ValueError(f"port {port} is taken; name another: --port") from error
+    return blocks
+
+
+def define_flags():
+    """The flags of this command."""
+    shared_flags.define_run_flags()
+    flags.adopt_module_key_flags(shared_flags)
+    flags.DEFINE_integer("port", 7860, "Where the page is served: http://127.0.0.1:PORT.", 1, 65535)
+    flags.DEFINE_integer("frames", 300, "Of a clip so many frames are answered at most.", 1)
+
+
+def main():
+    """Load the run, serve the page."""
+    args = flags.FLAGS
+    _gradio()
+    from flowseg.runs import load_run
+
+    run = load_run(args.run_dir, args.weights)
+    with tempfile.TemporaryDirectory(prefix="flowseg-demo-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        print(f"http://127.0.0.1:{args.port} shows the page; Ctrl-C ends it", flush=True)
+        serve(run, args.port, args.scale, args.frames)
+
+
+def run():
+    """Entry point of `flowseg-demo`."""
+    define_flags()
+    commands.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,226 @@
+"""Pages as a person sees them, in Debian's Chromium without a window (apt-get install chromium).
+
+`make test-all` runs these; the extras `demo` and `browser` bring what they want.
+"""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+import pytest
+
+from flowseg.flow_io import read_flow
+from flowseg.frames import open_frames, video_writer
+from tests.conftest import ROOT, run_command
+
+pytestmark = pytest.mark.browser
+PAIR = [ROOT / "experiments/pictures" / f"kitti_pair_{n}.png" for n in (1, 2)]
+# Of what is waited for, in ms; a network's first answer to a new size takes longest.
+PATIENCE = 90_000
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A running Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert path, "these tests want Chromium: apt-get install chromium"
+    with sync_playwright() as playwright:
+        # Chromium's sandbox refuses root, as whom containers run.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(browser):
+    """An empty page that notes in `tab.asked` which hosts it asked, and has patience."""
+    tab = browser.new_page(viewport={"width": 1400, "height": 1000})
+    tab.set_default_timeout(PATIENCE)
+    tab.asked = set()
+    tab.on("request", lambda request: tab.asked.add(request.url.split("/")[2]))
+    yield tab
+    tab.close()
+
+
+@contextmanager
+def served(*command):
+    """Run `python -m COMMAND --port PORT`; yield its address once it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", *map(str, command), "--port", str(port)]
+    server = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            assert server.poll() is None, server.stdout.read()
+            try:
+                urllib.request.urlopen(address, timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """Address of the demo page of the network in the box."""
+    with served("flowseg.demo", "--weights", "pretrained", "--frames", 4) as address:
+        yield address
+
+
+def ask(tab, which=0):
+    """Press the button of a tab; what it said at the end."""
+    tab.get_by_role("button", name="Look").nth(which).click()
+    words = tab.get_by_label("In words").nth(which)
+    words.evaluate(
+        "(box, patience) => new Promise((done, failed) => {"
+        "  setTimeout(() => failed('no answer'), patience);"
+        "  setInterval(() => box.value && done(), 100) })",
+        PATIENCE,
+    )
+    return words.input_value()
+
+
+def drop(tab, which, path):
+    """Choose a file for the n-th box that takes one, and wait until it is there."""
+    tab.locator("input[type=file]").nth(which).set_input_files(str(path))
+    tab.wait_for_load_state("networkidle")
+
+
+def test_two_frames_dropped_are_answered(demo, tab, tmp_path):
+    tab.goto(demo)
+    tab.get_by_role("button", name="Look").first.click()
+    tab.get_by_text("drop two frames").wait_for()
+    for which, path in enumerate(PAIR):
+        drop(tab, which, path)
+    said = ask(tab)
+    assert re.search(r"building \d+%, road \d+%.*median motion \d+\.\d\d px", said), said
+    picture = tab.locator("img[src*='image.png']").last
+    picture.wait_for()
+    width, height = picture.evaluate(
+        "p => p.decode().then(() => [p.naturalWidth, p.naturalHeight])"
+    )
+    # Three frames above each other, and the keys.
+    assert width > 1000 and height > 3 * 300
+    with tab.expect_download() as got:
+        tab.get_by_role("link", name=re.compile("KB")).first.click()
+    got.value.save_as(tmp_path / "flow.png")
+    frame = cv2.imread(str(PAIR[0]))
+    flow = read_flow(tmp_path / "flow.png")
+    assert flow.shape[:2] == frame.shape[:2] and (flow[..., 2] == 1).all()
+    assert tab.asked == {demo.removeprefix("http://")}, "nothing is fetched from elsewhere"
+
+
+def test_a_wrong_frame_is_told_at_the_page(demo, tab, tmp_path):
+    tab.goto(demo)
+    small = tmp_path / "small.png"
+    cv2.imwrite(str(small), np.zeros((64, 64, 3), np.uint8))
+    for which, path in enumerate((PAIR[0], small)):
+        drop(tab, which, path)
+    tab.get_by_role("button", name="Look").first.click()
+    tab.get_by_text("both frames must have one size").wait_for()
+
+
+def test_a_clip_dropped_is_answered_by_a_video_that_plays(demo, tab, tmp_path):
+    image = cv2.imread(str(PAIR[0]))[:128, :416, ::-1]
+    with video_writer(tmp_path / "clip.mp4", 8) as write:
+        for n in range(7):
+            write(np.roll(image, 2 * n, 1))
+    tab.goto(demo)
+    tab.get_by_role("tab", name="A clip").click()
+    drop(tab, -1, tmp_path / "clip.mp4")
+    said = ask(tab, -1)
+    assert said == "4 frames, 8 a second; the clip has 7"
+    played = tab.locator("video").last
+    played.wait_for()
+    length, width = played.evaluate(
+        "v => new Promise(done => setInterval(() =>"
+        "  v.currentTime > 0.2 && done([v.duration, v.videoWidth]), 50))"
+    )
+    assert length == pytest.approx(4 / 8, abs=0.15) and width > 400
+
+
+@pytest.fixture(scope="module")
+def tensorboard(trained_run):
+    """Address of TensorBoard on a finished training."""
+    with served("tensorboard.main", "--logdir", trained_run, "--host", "127.0.0.1") as address:
+        yield address
+
+
+def test_tensorboard_scalars(tensorboard, tab):
+    tab.goto(f"{tensorboard}/#scalars")
+    for tag in (
+        *("seg/miou", "flow/aepe", "seg_loss", "flow_loss", "loss", "learning_rate", "alpha"),
+        *("beta", "speed/examples_per_second", "speed/input_wait"),
+    ):
+        # One by one: the page shows but a dozen at once.
+        tab.locator("tf-tag-filterer input").fill(f"^{tag}$")
+        tab.get_by_text(f"tag: {tag}", exact=True).first.wait_for()
+
+
+def test_tensorboard_pictures(tensorboard, tab):
+    tab.goto(f"{tensorboard}/#images")
+    tab.locator("tf-tag-filterer input").fill(".")
+    for tag in ("seg/confusion", "frames/"):
+        tab.get_by_text(re.compile(f"tag: {tag}")).first.wait_for()
+    pictures = tab.locator("tf-image-loader img")
+    pictures.nth(1).wait_for()
+    for n in range(2):
+        assert pictures.nth(n).evaluate("p => p.decode().then(() => p.naturalWidth)") > 200
+
+
+def test_tensorboard_graph_and_hyperparameters(tensorboard, tab):
+    tab.goto(f"{tensorboard}/#graphs")
+    for part in ("encoder", "decoder"):
+        tab.locator("svg text").filter(has_text=part).first.wait_for()
+    tab.goto(f"{tensorboard}/#hparams")
+    tab.reload()
+    for column in ("learning_rate", "exchange", "batch_size"):
+        tab.get_by_text(column, exact=True).first.wait_for()
+    tab.get_by_text("efficientnet_lite0").first.wait_for()
+
+
+def test_report_shows_all_its_pictures_by_itself(trained_run, kitti_records, tab, tmp_path):
+    report = tmp_path / "report.html"
+    run_command(
+        *("flowseg.evaluate", "--run_dir", trained_run, "--report", report),
+        *("--records", kitti_records / "val-*", "--metrics_json", tmp_path / "scores.json"),
+    )
+    tab.goto(report.as_uri())
+    sizes = tab.evaluate(
+        "Promise.all([...document.images].map(p => p.decode().then(() => p.naturalWidth)))"
+    )
+    assert len(sizes) >= 2 and min(sizes) > 100
+    assert tab.get_by_role("heading", level=1).count() == 1
+    # Of a file's address no host is asked.
+    assert tab.asked == {""}
+    wide = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert wide <= 0, "the page is wider than its window"
+
+
+def test_clip_of_the_command_plays_in_the_browser(tab, tmp_path):
+    with video_writer(tmp_path / "a.webm", 10) as write:
+        for n in range(5):
+            write(np.full((64, 96, 3), 40 * n, np.uint8))
+    assert open_frames(tmp_path / "a.webm")[2] == 5
+    (tmp_path / "page.html").write_text('<video src="a.webm" muted></video>')
+    tab.goto((tmp_path / "page.html").as_uri())
+    size = tab.locator("video").evaluate(
+        "v => v.play().then(() => [v.videoWidth, v.videoHeight, v.duration])"
+    )
+    assert size == [96, 64, pytest.approx(0.5, abs=0.11)]

@@ -1,0 +1,108 @@
+"""What the demo's web page answers, asked without the page (that is in test_browser.py)."""
+
+import sys
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from flowseg import demo
+from flowseg.flow_io import read_flow
+from flowseg.frames import open_frames, video_writer
+from flowseg.labels import CITYSCAPES
+from tests.conftest import run_command
+
+
+def fake_run(flow=(3.0, -1.5)):
+    """Says road everywhere, and one motion; notes the scales that it was asked at."""
+    run = SimpleNamespace(label_set=CITYSCAPES, scales=[])
+
+    def predict_pair(image1, image2, scale=1.0):
+        run.scales.append(scale)
+        size = image1.shape[:2]
+        return np.zeros(size, np.uint8), np.full((*size, 2), flow, np.float32)
+
+    run.predict_pair = predict_pair
+    return run
+
+
+@pytest.fixture
+def pair(tmp_path):
+    paths = [tmp_path / f"{n}.png" for n in (1, 2)]
+    for n, path in enumerate(paths):
+        cv2.imwrite(str(path), np.full((96, 160, 3), 40 + 90 * n, np.uint8))
+    return paths
+
+
+def write_clip(path, count, size=(96, 160)):
+    with video_writer(path, 12) as write:
+        for n in range(count):
+            write(np.full((*size, 3), 20 * n, np.uint8))
+    return path
+
+
+def test_pair_gives_picture_words_and_files(pair, tmp_path):
+    run = fake_run()
+    picture, words, written = demo.answer_pair(run, *pair, tmp_path / "out", 0.5, 0, 0.75)
+    assert picture.dtype == np.uint8 and picture.shape[2] == 3 and run.scales == [0.75]
+    assert words == "road 100%; median motion 3.35 px"
+    assert [path.rsplit("/", 1)[1] for path in written] == [
+        *("flow.png", "flow_color.png", "seg.png", "seg_color.png")
+    ]
+    flow = read_flow(written[0])
+    assert (flow == [3.0, -1.5, 1.0]).all()
+    with_arrows, _, _ = demo.answer_pair(run, *pair, tmp_path / "out", 0.5, 20.0)
+    assert with_arrows.shape == picture.shape and (with_arrows != picture).any()
+
+
+def test_large_frames_are_shrunk_and_that_is_told(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "MAX_PIXELS", 48 * 80)
+    run = fake_run()
+    _, words, _ = demo.answer_pair(run, *pair, tmp_path / "out")
+    assert run.scales == [0.5] and words.endswith("; shrunk to 80x48 px for the network")
+    words = demo.answer_clip(run, write_clip(tmp_path / "a.mp4", 3), tmp_path / "a.webm")
+    assert run.scales == [0.5] * 3 and "shrunk to 80x48 px" in words
+
+
+def test_clip_gives_a_video_for_browsers(tmp_path):
+    tracked = []
+
+    def track(frames, total):
+        tracked.append(total)
+        return frames
+
+    clip = write_clip(tmp_path / "clip.mp4", 5)
+    words = demo.answer_clip(fake_run(), clip, tmp_path / "all.webm", track=track)
+    assert words == "4 frames, 12 a second" and tracked == [5]
+    words = demo.answer_clip(fake_run(), clip, tmp_path / "some.webm", most=2, track=track)
+    assert words == "2 frames, 12 a second; the clip has 5" and tracked == [5, 3]
+    for name, count in (("all", 4), ("some", 2)):
+        frames, fps, told = open_frames(tmp_path / f"{name}.webm")
+        assert (len(list(frames)), fps, told) == (count, 12, count)
+
+
+def test_wrong_input_is_told(pair, tmp_path):
+    run = fake_run()
+    with pytest.raises(ValueError, match="drop two frames"):
+        demo.answer_pair(run, pair[0], None, tmp_path / "out")
+    (tmp_path / "cut.png").write_bytes(pair[0].read_bytes()[:60])
+    with pytest.raises(ValueError, match="cut.png"):
+        demo.answer_pair(run, pair[0], tmp_path / "cut.png", tmp_path / "out")
+    with pytest.raises(ValueError, match="drop a clip"):
+        demo.answer_clip(run, None, tmp_path / "out.webm")
+    with pytest.raises(ValueError, match="flow needs two or more"):
+        demo.answer_clip(run, write_clip(tmp_path / "one.mp4", 1), tmp_path / "out.webm")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.webm").exists()
+
+
+def test_without_gradio_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(ValueError, match=r"the page needs gradio: pip install 'flowseg\[demo\]'"):
+        demo.page(fake_run())
+
+
+def test_command_tells_its_flags_and_wants_a_run():
+    assert "--port" in run_command("flowseg.demo", "--help").stdout
+    done = run_command("flowseg.demo", ok=False)
+    assert "exactly one of --run_dir, --weights pretrained" in done.stderr
