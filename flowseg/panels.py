@@ -21,9 +21,12 @@ def draw_answers(frame, seg, flow, label_set):
         label_set: the classes.
 
     Returns:
-        (H', W', 3) uint8 RGB; truth that the frame lacks, and errors against it, are left out.
+        (H', W', 3) uint8 RGB; truth that the frame lacks, and errors against it, are left out. So
+        is the flow of a frame without a second one, which was shown twice: it is noise.
     """
-    titled, errors = [("Image", frame["image1"]), ("Next image", frame["image2"])], []
+    titled, errors = [("Image", frame["image1"])], []
+    if frame["has_image2"]:
+        titled.append(("Next image", frame["image2"]))
     labelled = frame["seg"] != IGNORE_LABEL
     if seg is not None:
         if labelled.any():
@@ -31,7 +34,7 @@ def draw_answers(frame, seg, flow, label_set):
             wrong = np.where((seg != frame["seg"]) & labelled, 255, 0).astype(np.uint8)
             errors.append(("Segmentation errors", np.repeat(wrong[..., None], 3, -1)))
         titled.append(("Segmentation, predicted", color_labels(seg, label_set)))
-    if flow is not None:
+    if flow is not None and frame["has_image2"]:
         truth, known = frame["flow"], frame["flow"][..., 2] > 0
         # One scale for both flows, so that their colours can be compared.
         speed = np.hypot(*np.moveaxis(truth[known] if known.any() else flow, -1, 0)[:2])

@@ -117,6 +117,25 @@ def test_what_has_no_truth_has_no_section(tmp_path):
     assert "Classes" in page.headings and "Flow, by place and speed" not in page.headings
 
 
+def test_a_frame_shown_twice_has_no_flow_to_draw(monkeypatch):
+    size, titles = (16, 24), []
+    draw = report.panels.panel
+    monkeypatch.setattr(
+        report.panels,
+        "panel",
+        lambda titled, columns: titles.extend(titled) or draw(titled, columns),
+    )
+    frame = {f"image{n}": np.zeros((*size, 3), np.uint8) for n in (1, 2)}
+    frame |= {"seg": np.full(size, ROAD, np.uint8), "flow": np.zeros((*size, 3), np.float32)}
+    answers_given = np.full(size, CAR, np.uint8), np.ones((*size, 2), np.float32)
+    report.panels.draw_answers(frame | {"has_image2": False}, *answers_given, CITYSCAPES)
+    told = [title for title, _ in titles]
+    assert told == ["Image", *(f"Segmentation{s}" for s in (", true", ", predicted", " errors"))]
+    titles.clear()
+    report.panels.draw_answers(frame | {"has_image2": True}, *answers_given, CITYSCAPES)
+    assert [title for title, _ in titles if title not in told] == ["Next image", "Flow, predicted"]
+
+
 def test_answers_of_any_method_are_scored_alike(kitti_records, tmp_path):
     files = records.match_files(f"{kitti_records}/*.tfrecord")
     run = fake_run(flow=(3.25, -1.5), classes=lambda number: CAR if number % 2 else ROAD)
