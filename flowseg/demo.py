@@ -189,7 +189,7 @@ def page(run, scale=1.0, most=300):
     return blocks
 
 
-def serve(run, port, scale=1.0, most=300, block=True):
+def serve(run, port, scale=1.0, most=300):
     """Show the page at http://127.0.0.1:`port`; the launched `gradio.Blocks`.
 
     Raises:
@@ -205,7 +205,7 @@ def serve(run, port, scale=1.0, most=300, block=True):
             footer_links=[],
             theme=theme,
             quiet=True,
-            prevent_thread_lock=not block,
+            prevent_thread_lock=True,
         )
     except OSError as error:
         raise ValueError(f"port {port} is taken; name another: --port") from error
@@ -229,8 +229,9 @@ def main():
     run = load_run(args.run_dir, args.weights)
     with tempfile.TemporaryDirectory(prefix="flowseg-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
+        blocks = serve(run, args.port, args.scale, args.frames)
         print(f"http://127.0.0.1:{args.port} shows the page; Ctrl-C ends it", flush=True)
-        serve(run, args.port, args.scale, args.frames)
+        blocks.block_thread()
 
 
 def run():

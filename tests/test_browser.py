@@ -5,6 +5,7 @@
 
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -72,7 +73,8 @@ def served(*command):
                 time.sleep(0.5)
         yield address
     finally:
-        server.terminate()
+        # As Ctrl-C does: then the demo takes its folder away.
+        server.send_signal(signal.SIGINT)
         server.communicate()
 
 
