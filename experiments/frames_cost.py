@@ -80,7 +80,7 @@ class Watch:
             self.peaks[self.seen] = peak_memory()
 
 
-def scoring_cost(run, shards, count):
+def scoring_cost(run, shards, count, scale=1.0):
     """Score `count` frames; seconds by row, peak memory by frame.
 
     Raises:
@@ -98,7 +98,7 @@ def scoring_cost(run, shards, count):
         collected.add(*args)
         watch()
 
-    ask = evaluate.run_answers(run, run.label_set)
+    ask = evaluate.run_answers(run, run.label_set, scale)
     told = profiled(lambda: evaluate.count(shards * rounds, run.label_set, ask, keep), SCORING)
     return told, watch.peaks
 
@@ -141,7 +141,7 @@ def main():
     run = runs.load_run(args.run_dir, args.weights)
     if args.records:
         shards = records.match_files(*args.records)
-        told, peaks = scoring_cost(run, shards, args.frames or 200)
+        told, peaks = scoring_cost(run, shards, args.frames or 200, args.scale)
     else:
         told, peaks = drawing_cost(run, args.input, args.frames or 1000, args.scale)
     count = max(peaks)

@@ -16,7 +16,7 @@ import numpy as np
 
 from flowseg import files, pictures
 from flowseg.flow_io import check_png, encode_kitti_flow, flow_to_color, read_flow
-from flowseg.labels import IGNORE_LABEL, owner_id_table, train_id_table
+from flowseg.labels import IGNORE_LABEL, KNOWN_IDS, owner_id_table, train_id_table
 
 # How many names an error tells.
 _TOLD = 3
@@ -39,11 +39,13 @@ def write_answers(output, seg, flow, label_set, seg_ids="train"):
 def write_submission(output, frame_id, seg, flow, label_set):
     """Write one frame as KITTI's servers take it: label ids (8 bit) and flow (16 bit).
 
-    Flow that the file cannot hold (beyond 512 px) is written as unknown; the kit fills it.
+    Flow that the file cannot hold (beyond 512 px) is written as unknown; the kit fills it. `flow`
+    None, of a frame that has no second one, is not written.
     """
     output = Path(output)
     pictures.write_png(output / "semantic" / f"{frame_id}.png", owner_id_table(label_set)[seg])
-    files.write(output / "flow" / f"{frame_id}.png", encode_kitti_flow(flow))
+    if flow is not None:
+        files.write(output / "flow" / f"{frame_id}.png", encode_kitti_flow(flow))
 
 
 class Written(NamedTuple):
@@ -93,16 +95,18 @@ class Written(NamedTuple):
         classes = len(self.label_set.names)
         if self.seg_ids == "label":
             numbering = next(iter(self.label_set.ids))
-            known, table = np.arange(256), train_id_table(self.label_set, numbering)
+            known = [*KNOWN_IDS.get(numbering, range(256)), IGNORE_LABEL]
+            table = train_id_table(self.label_set, numbering)
+            told = f"{numbering} numbers no class so; are these train ids (--seg_ids train)?"
         else:
             known, table = [*range(classes), IGNORE_LABEL], np.arange(256)
+            told = (
+                f"{self.label_set.name} has the train ids 0 to {classes - 1} (255: nothing said); "
+                "are these the data set's own ids (--seg_ids label)?"
+            )
         foreign = np.setdiff1d(ids, known)
         if foreign.size:
-            raise ValueError(
-                f"{path}: holds {', '.join(map(str, foreign[:_TOLD]))}, but {self.label_set.name} "
-                f"has the train ids 0 to {classes - 1} (255: nothing said); are these the data "
-                "set's own ids (--seg_ids label)?"
-            )
+            raise ValueError(f"{path}: holds {', '.join(map(str, foreign[:_TOLD]))}, but {told}")
         return np.uint8(table[ids])
 
 

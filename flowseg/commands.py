@@ -3,7 +3,6 @@
 Import this before TensorFlow or Keras: it quiets TensorFlow's start-up log.
 """
 
-import contextlib
 import importlib.util
 import os
 import re
@@ -11,6 +10,8 @@ import sys
 import traceback
 
 from absl import app, flags, logging
+
+from flowseg.files import no_stderr
 
 _HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
 # Whose flags --help shows; absl and other libraries define dozens of their own.
@@ -125,20 +126,6 @@ class _QuietTensorFlow:
 
             spec.loader.exec_module = execute_quietly
         return spec
-
-
-@contextlib.contextmanager
-def no_stderr():
-    """Turn the descriptor of stderr away, for libraries that write to it past Python."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

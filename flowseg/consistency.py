@@ -27,7 +27,8 @@ def consistency(run, frames, scale=1.0):
         scale: frames are resized by it for the network.
 
     Returns:
-        dict of `video/consistency` and `video/consistency_at_rest`; and how many pairs there were.
+        dict of `video/consistency` and `video/consistency_at_rest`, the first left out if no pixel
+        stays in the picture; and how many pairs there were.
 
     Raises:
         ValueError: fewer than two frames.
@@ -56,7 +57,8 @@ def consistency(run, frames, scale=1.0):
     compare(run.predict_pair(image, image, scale)[0])
     kinds = "video/consistency", "video/consistency_at_rest"
     both = [scoring.scores(count, names) for count in counts]
-    return {name: scores[kinds[0]] for name, scores in zip(kinds, both, strict=True)}, pairs
+    told = zip(kinds, both, strict=True)
+    return {name: scores[kinds[0]] for name, scores in told if kinds[0] in scores}, pairs
 
 
 def define_flags():

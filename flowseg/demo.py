@@ -11,6 +11,7 @@ the first --frames are answered.
 """
 
 import functools
+import html
 import itertools
 import math
 import os
@@ -130,9 +131,12 @@ def page(run, scale=1.0, most=300):
             try:
                 return function(*args)
             except (ValueError, OSError) as error:
-                # The folder of an upload says nothing to a person.
-                text = str(error).replace(f"{tempfile.gettempdir()}{os.sep}", "")
-                raise gradio.Error(text, print_exception=False) from error
+                text = str(error)
+                for path in args:
+                    if isinstance(path, str):
+                        # The folder of an upload says nothing to a person.
+                        text = text.replace(path, Path(path).name)
+                raise gradio.Error(html.escape(text), print_exception=False) from error
 
         return guarded
 
@@ -203,12 +207,13 @@ def serve(run, port, scale=1.0, most=300):
             server_port=port,
             max_file_size="500mb",
             footer_links=[],
+            share=False,
             theme=theme,
             quiet=True,
             prevent_thread_lock=True,
         )
     except OSError as error:
-        raise ValueError(f"port {port} is taken; name another: --port") from error
+        raise ValueError(f"port {port} cannot be had ({error}); name another: --port") from error
     return blocks
 
 
@@ -223,12 +228,13 @@ def define_flags():
 def main():
     """Load the run, serve the page."""
     args = flags.FLAGS
-    _gradio()
-    from flowseg.runs import load_run
-
-    run = load_run(args.run_dir, args.weights)
     with tempfile.TemporaryDirectory(prefix="flowseg-demo-") as folder:
+        # Gradio reads it when it is imported.
         os.environ["GRADIO_TEMP_DIR"] = folder
+        _gradio()
+        from flowseg.runs import load_run
+
+        run = load_run(args.run_dir, args.weights)
         blocks = serve(run, args.port, args.scale, args.frames)
         print(f"http://127.0.0.1:{args.port} shows the page; Ctrl-C ends it", flush=True)
         blocks.block_thread()

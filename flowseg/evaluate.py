@@ -214,15 +214,18 @@ def main():
         f"{seen['frames']} frames, {seen['seg']} with labels, {seen['flow']} with flow truth"
         + (f"; {seen['single']} have no second frame and were shown twice" * bool(seen["single"]))
     )
+    foreground = ""
     if seen["foreground"]:
         sources = ", ".join(f"{source} ({n} frames)" for source, n in seen["foreground"].items())
-        print(f"foreground of flow (fg, bg) by {sources}")
+        foreground = f"foreground of flow (fg, bg) by {sources}"
+        print(foreground)
     if args.metrics_json:
         runs.write_json(args.metrics_json, scores)
         print(f"wrote {args.metrics_json}")
     if args.report:
         title = f"{told} on {', '.join(args.records)}"
-        report.write(args.report, title, scores, counts, collected, flags_text, other)
+        told = foreground and f"F{foreground[1:]}."
+        report.write(args.report, title, scores, counts, collected, flags_text, other, told)
         print(f"wrote {args.report}")
 
 
@@ -232,6 +235,9 @@ def _of_run(args, shards):
     label_set = load_label_set(args.score_as) if args.score_as else run.label_set
     data.check_records(shards, label_set)
 
+    if args.output or args.submission:
+        _check_distinct(shards)
+
     def write(frame, logits, flow):
         name = frame["frame_id"].decode()
         seg = logits.argmax(-1).astype(np.uint8)
@@ -239,7 +245,8 @@ def _of_run(args, shards):
             folder = Path(args.output) / name
             answers.write_answers(folder, seg, flow, run.label_set, args.seg_ids)
         if args.submission:
-            answers.write_submission(args.submission, name, seg, flow, run.label_set)
+            told = flow if frame["has_image2"] else None
+            answers.write_submission(args.submission, name, seg, told, run.label_set)
 
     kept = write if args.output or args.submission else None
     flags_file = run.folder / "flags.txt"
@@ -256,9 +263,24 @@ def _of_folder(args, shards):
     label_set = load_label_set(args.score_as or "cityscapes")
     data.check_records(shards, label_set)
     written = answers.find_answers(args.predictions, label_set, args.seg_ids)
+    _check_distinct(shards)
     answers.check_all_there(written, _frames_with_truth(shards))
 
     return label_set, written_answers(written), str(args.predictions), ""
+
+
+def _check_distinct(shards):
+    """Raise ValueError if two frames have one id: their answers would be one file."""
+    seen = {}
+    for shard in shards:
+        for _, fields in records.read_shard(shard):
+            name = fields["frame_id"].decode()
+            if name in seen:
+                raise ValueError(
+                    f"frame {name} is in {seen[name]} and in {shard}: answers are files by frame "
+                    "id, so sets that share ids go one by one"
+                )
+            seen[name] = shard
 
 
 def _frames_with_truth(shards):

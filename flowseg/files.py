@@ -1,8 +1,9 @@
-"""Files and folders written whole or not at all."""
+"""Files and folders written whole or not at all, and a library's chatter kept off stderr."""
 
 import contextlib
 import os
 import shutil
+import sys
 from pathlib import Path
 
 
@@ -54,3 +55,17 @@ def write(path, data):
     """
     with whole(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def no_stderr():
+    """Turn the descriptor of stderr away, for libraries that write to it past Python."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

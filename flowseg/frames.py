@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 
 from flowseg import files
-from flowseg.commands import no_stderr
 from flowseg.flow_io import PNG_MAGIC, check_png
 
 # FFmpeg's own messages would stand around the one clear line of an error. Read once, at the
@@ -184,7 +183,7 @@ def video_writer(path, fps):
             codec = VIDEO_CODECS[path.suffix.lower()]
             code, size = cv2.VideoWriter_fourcc(*codec), frame_even.shape[1::-1]
             # OpenCV says of every WebM that its container knows no such codes, and goes on.
-            with _quiet_opencv(), no_stderr():
+            with _quiet_opencv(), files.no_stderr():
                 sink = cv2.VideoWriter(str(partial), cv2.CAP_FFMPEG, code, fps, size)
             if not sink.isOpened():
                 raise OSError(f"{path}: OpenCV cannot write such a video here")

@@ -7,6 +7,8 @@ from flowseg.flow_io import flow_to_color
 from flowseg.labels import IGNORE_LABEL
 from flowseg.pictures import color_labels, flow_error_map, panel
 
+# Full colour of flow without truth, as a share of the width: 50 px on KITTI.
+_UNKNOWN_SPEED = 0.04
 # Colours of a confusion matrix.
 _RIGHT, _WRONG = (80, 160, 90), (210, 80, 70)
 
@@ -36,15 +38,19 @@ def draw_answers(frame, seg, flow, label_set):
         titled.append(("Segmentation, predicted", color_labels(seg, label_set)))
     if flow is not None and frame["has_image2"]:
         truth, known = frame["flow"], frame["flow"][..., 2] > 0
-        # One scale for both flows, so that their colours can be compared.
-        speed = np.hypot(*np.moveaxis(truth[known] if known.any() else flow, -1, 0)[:2])
-        full = max(1.0, float(np.percentile(speed, 99)))
+        # One scale for both flows, that of the truth, so that their colours can be compared; also
+        # where there is none it is no matter of the answer, which changes as a training goes on.
+        full = _UNKNOWN_SPEED * flow.shape[1]
+        if known.any():
+            full = float(np.percentile(np.hypot(*truth[known][:, :2].T), 99))
+        full = max(1.0, full)
         if known.any():
             colours = flow_to_color(truth[..., :2], full, known)
             titled.append((f"Flow, true (full colour {full:.0f} px)", colours))
             told = "Flow errors (blue under 3 px, yellow to red over)"
             errors.append((told, flow_error_map(flow, truth)))
-        titled.append(("Flow, predicted", flow_to_color(flow, full)))
+        told = "Flow, predicted" + f" (full colour {full:.0f} px)" * (not known.any())
+        titled.append((told, flow_to_color(flow, full)))
     return panel(titled + errors, 2)
 
 

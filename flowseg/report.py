@@ -85,7 +85,7 @@ def _jpeg(picture, width=1200):
     return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
 
 
-def write(path, title, scores, counts, collected, flags_text="", other=None):
+def write(path, title, scores, counts, collected, flags_text="", other=None, told=""):
     """Write the page.
 
     Args:
@@ -96,6 +96,7 @@ def write(path, title, scores, counts, collected, flags_text="", other=None):
         collected: a `Collector` that saw every frame.
         flags_text: the flags of the run; empty: not known.
         other: (name, scores) to compare with, or None.
+        told: what else is to be said of the frames, a sentence.
 
     Raises:
         OSError: the file cannot be written.
@@ -103,7 +104,7 @@ def write(path, title, scores, counts, collected, flags_text="", other=None):
     names = collected.label_set.names
     parts = [
         f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>",
-        f"<p>{len(collected.frames)} frames.</p>",
+        f"<p>{len(collected.frames)} frames. {html.escape(told)}</p>",
         _main_table(scores, other),
         _flow_table(counts, scores),
         _class_table(names, scores, other),

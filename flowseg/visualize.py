@@ -220,6 +220,8 @@ def main():
     args = flags.FLAGS
     if Path(args.output).suffix:
         check_video_name(args.output)
+    if Path(args.output).resolve() == Path(args.input).resolve():
+        raise ValueError(f"--output {args.output}: is the input itself, which would be lost")
     if args.beside and args.run_dir and Path(args.beside) == Path(args.run_dir):
         raise ValueError(f"--beside {args.beside}: is --run_dir itself; name another run")
     frames, fps, count = open_frames(args.input)

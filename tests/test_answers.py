@@ -136,6 +136,15 @@ def test_bad_answers_are_told(tmp_path, what):
             written.read(kind, "a", SIZE)
 
 
+def test_foreign_label_ids_are_told(tmp_path):
+    answers.write_answers(tmp_path / "a", *pair(), CITYSCAPES, "label")
+    written = answers.find_answers(tmp_path, CITYSCAPES, "label")
+    assert written.read("seg", "a", SIZE).shape == SIZE
+    cv2.imwrite(str(tmp_path / "a/seg.png"), np.full(SIZE, 200, np.uint8))
+    with pytest.raises(ValueError, match="seg.png: holds 200, but cityscapes numbers no class so"):
+        written.read("seg", "a", SIZE)
+
+
 def test_missing_answers_are_told(tmp_path):
     with pytest.raises(ValueError, match="nowhere: no such folder"):
         answers.find_answers(tmp_path / "nowhere", CITYSCAPES)

@@ -71,11 +71,13 @@ def served(*command):
                 break
             except OSError:
                 time.sleep(0.5)
+        else:
+            pytest.fail(f"{address} does not answer")
         yield address
     finally:
         # As Ctrl-C does: then the demo takes its folder away.
         server.send_signal(signal.SIGINT)
-        server.communicate()
+        server.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +137,9 @@ def test_a_wrong_frame_is_told_at_the_page(demo, tab, tmp_path):
     for which, path in enumerate((PAIR[0], small)):
         drop(tab, which, path)
     tab.get_by_role("button", name="Look").first.click()
-    tab.get_by_text("both frames must have one size").wait_for()
+    told = tab.get_by_text("both frames must have one size")
+    told.wait_for()
+    assert told.inner_text().startswith("kitti_pair_1.png is "), "no folders of the server's"
 
 
 def test_a_clip_dropped_is_answered_by_a_video_that_plays(demo, tab, tmp_path):

@@ -54,6 +54,16 @@ def test_a_moving_thing_is_steady_if_it_is_followed():
     assert scores["video/consistency_at_rest"] == pytest.approx((0 + 100 * 32 / 40) / 2)
 
 
+def test_where_every_pixel_leaves_nothing_is_followed():
+    frame = np.zeros((8, 9, 3), np.uint8)
+    run = SimpleNamespace(
+        label_set=CITYSCAPES,
+        predict_pair=lambda *_: (np.zeros((8, 9), np.uint8), np.full((8, 9, 2), 99, np.float32)),
+    )
+    scores, pairs = consistency(run, [("a", frame), ("b", frame)])
+    assert scores == {"video/consistency_at_rest": 100} and pairs == 1
+
+
 def test_one_frame_has_no_consistency():
     frames, run = frames_and_run(4, (4, 0))
     with pytest.raises(ValueError, match="fewer than two frames"):

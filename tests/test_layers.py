@@ -40,6 +40,7 @@ FLOORS = (
         "evaluate",
         "predict",
         "visualize",
+        "demo",
         "show",
         "report",
         "consistency",

@@ -4,6 +4,7 @@ import base64
 import html.parser
 import json
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -133,7 +134,21 @@ def test_a_frame_shown_twice_has_no_flow_to_draw(monkeypatch):
     assert told == ["Image", *(f"Segmentation{s}" for s in (", true", ", predicted", " errors"))]
     titles.clear()
     report.panels.draw_answers(frame | {"has_image2": True}, *answers_given, CITYSCAPES)
-    assert [title for title, _ in titles if title not in told] == ["Next image", "Flow, predicted"]
+    more = dict(entry for entry in titles if entry[0] not in told)
+    assert list(more) == ["Next image", "Flow, predicted (full colour 1 px)"]
+    # Without truth the colours' scale is the frame's, whatever the answer: twice as fast differs.
+    twice = answers_given[0], 0.5 * answers_given[1]
+    report.panels.draw_answers(frame | {"has_image2": True}, *twice, CITYSCAPES)
+    assert titles[-2][0] == "Flow, predicted (full colour 1 px)"
+    assert (titles[-2][1] != more["Flow, predicted (full colour 1 px)"]).any()
+    # With truth it is the truth's, and its errors are drawn.
+    titles.clear()
+    frame["flow"] = np.full((*size, 3), (8, 0, 1), np.float32)
+    report.panels.draw_answers(frame | {"has_image2": True}, *answers_given, CITYSCAPES)
+    assert [title for title, _ in titles if title.startswith("Flow")] == [
+        *("Flow, true (full colour 8 px)", "Flow, predicted"),
+        "Flow errors (blue under 3 px, yellow to red over)",
+    ]
 
 
 def test_answers_of_any_method_are_scored_alike(kitti_records, tmp_path):
@@ -159,7 +174,9 @@ def test_the_command(run_dir, kitti_records, tmp_path):  # noqa: F811
         *(*shared, "--run_dir", run_dir, "--metrics_json", tmp_path / "a.json"),
         *("--submission", tmp_path / "sent", "--report", tmp_path / "a.html"),
     )
-    assert len(list((tmp_path / "sent/flow").iterdir())) == 5
+    # Of a frame without a second one no flow is sent.
+    assert len(list((tmp_path / "sent/flow").iterdir())) == 4
+    assert len(list((tmp_path / "sent/semantic").iterdir())) == 5
     done = run_command(
         *(*shared, "--predictions", tmp_path / "sent", "--seg_ids", "label"),
         *("--metrics_json", tmp_path / "b.json", "--report", tmp_path / "b.html"),
@@ -169,6 +186,14 @@ def test_the_command(run_dir, kitti_records, tmp_path):  # noqa: F811
     first, second = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
     assert second == pytest.approx(first, abs=1e-6)
     page = Page((tmp_path / "b.html").read_text())
+    assert "5 frames. Foreground of flow (fg, bg) by object map (4 frames)" in page.text
+    # Two sets that share ids would share files.
+    twin = shutil.copy(next(kitti_records.glob("val-*")), tmp_path / "twin.tfrecord")
+    sent = ("--predictions", tmp_path / "sent", "--seg_ids", "label")
+    for how in (("--run_dir", run_dir, "--output", tmp_path / "o"), sent):
+        twice = ("--records", f"{kitti_records}/val-*,{twin}", *how)
+        failed = run_command("flowseg.evaluate", *twice, ok=False)
+        assert "answers are files by frame id" in failed.stderr
     assert page.tables[0][0][1:] == ["here", str(tmp_path / "a.json"), "difference"]
     assert {row[3] for row in page.tables[0][1:]} == {"+0.00"}
     # Missing answers are told before any frame is scored.

@@ -154,6 +154,17 @@ def test_a_folder_gets_a_picture_a_pair(tmp_path):
         visualize({"a": fake_run()}, grey_frames(3), tmp_path / "file", 10)
 
 
+def test_the_input_is_never_the_output(tmp_path):
+    with video_writer(tmp_path / "a.mp4", 10) as write:
+        for _, image in grey_frames(3):
+            write(image)
+    kept = (tmp_path / "a.mp4").read_bytes()
+    for name in (tmp_path / "a.mp4", tmp_path):
+        answer = run_command("--run_dir", "r", "--input", name, "--output", name)
+        assert answer.returncode == 1 and "is the input itself" in answer.stderr
+    assert (tmp_path / "a.mp4").read_bytes() == kept
+
+
 def test_a_run_beside_itself_is_refused(tmp_path):
     same = ("--run_dir", "r", "--beside", "r/", "--input", tmp_path, "--output", tmp_path / "a.mp4")
     answer = run_command(*same)
