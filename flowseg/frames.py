@@ -151,9 +151,9 @@ def video_writer(path, fps):
     """Write a video: `with video_writer(path, fps) as write: write(frame)`.
 
     The file gets its name only when the block ends well and the video reads back with the size,
-    rate and number of frames that were written; otherwise nothing is left. But Ctrl-C leaves what
-    was written so far as FILE.part.mp4. Odd sizes gain one column or row at the right or bottom,
-    because the formats want even ones.
+    rate and number of frames that were written. Where the block ends by Ctrl-C or a bad frame, what
+    was written so far is left as FILE.part.mp4 (or .webm). Odd sizes gain one column or row at the
+    right or bottom, because the formats want even ones.
 
     Args:
         path: FILE.mp4 (for players) or FILE.webm (for web browsers; see `VIDEO_CODECS`); its folder
@@ -164,7 +164,8 @@ def video_writer(path, fps):
         A function that takes one (H, W, 3) uint8 RGB frame; all must have one size.
 
     Raises:
-        ValueError: another suffix, no frame at all, or frames of different sizes.
+        ValueError: another suffix, no frame at all, or frames of different sizes; and any
+            ValueError or OSError of the block, its message lengthened by what is left.
         OSError: the video cannot be written, or does not read back as it was written.
     """
     check_video_name(path)
@@ -201,13 +202,16 @@ def video_writer(path, fps):
             if sink is None:
                 raise ValueError(f"{path}: no frame to write")
             finish()
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, ValueError, OSError) as error:
             if sink is None:
                 raise
             finish()
             part = path.with_suffix(f".part{path.suffix}")
             partial.replace(part)
-            raise KeyboardInterrupt(f"{part} holds the {len(shapes)} frames so far") from error
+            told = f"{part} holds the {len(shapes)} frames so far"
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(told) from error
+            raise ValueError(f"{error}; {told}") from error
         finally:
             if sink is not None:
                 sink.release()

@@ -10,7 +10,7 @@ colour darker than the wheel's rim is faster than the rim. --arrows also draws m
 players show and web browsers do not; FILE.webm is VP8, which both show, and which takes four times
 as long to write. An --output without a suffix is a folder of pictures instead.
 
-After Ctrl-C what was written so far is a video too: FILE.part.mp4.
+After Ctrl-C or a frame that cannot be read, what was written so far is a video too: FILE.part.mp4.
 """
 
 import contextlib

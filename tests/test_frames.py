@@ -175,14 +175,16 @@ def test_video_writer_refuses(tmp_path):
         pass
     with pytest.raises(ValueError, match="no frame"), video_writer(tmp_path / "a.mp4", 10):
         pass
-    with pytest.raises(ValueError, match="frame 1 is 34x32"):
+    with pytest.raises(ValueError, match=r"frame 2 is 34x32.*a\.part\.mp4 holds the 2"):
         with video_writer(tmp_path / "a.mp4", 10) as write:
+            write(solid(32, 32))
             write(solid(32, 32))
             write(solid(32, 34))
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError), video_writer(tmp_path / "file" / "a.mp4", 10):
         pass
-    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.part.mp4", "file"]
+    assert len(list(open_frames(tmp_path / "a.part.mp4")[0])) == 2
 
 
 def test_video_that_lost_frames_is_not_kept(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 import io
 import itertools
 import json
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -125,6 +126,18 @@ def test_failure_leaves_no_video(tmp_path):
     with pytest.raises(RuntimeError, match="memory"):
         visualize({"a": fake_run(fails_at=2)}, grey_frames(5), tmp_path / "a.mp4", 10)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_frame_in_the_middle_loses_nothing(tmp_path):
+    for n in range(4):
+        write_png(tmp_path / "in" / f"{n}.png", np.full((96, 160, 3), 60 * n, np.uint8))
+    bad = tmp_path / "in/3.png"
+    bad.write_bytes(bad.read_bytes()[:-20])
+    out = tmp_path / "a.webm"
+    answer = run_command("--run_dir", "r", "--input", tmp_path / "in", "--output", out)
+    assert answer.returncode == 1 and answer.stderr.count("\n") == 1
+    assert re.search(r"3\.png: .*; .*a\.part\.webm holds the 2 frames so far", answer.stderr)
+    assert len(list(open_frames(tmp_path / "a.part.webm")[0])) == 2 and not out.exists()
 
 
 def test_ctrl_c_keeps_what_was_written(tmp_path):
