@@ -31,6 +31,8 @@ _REGIONS = {
     "hidden": "hidden in the second",
     "bg": "background",
     "fg": "foreground",
+    "bg_noc": "background, seen in both",
+    "fg_noc": "foreground, seen in both",
     "0_10": "moves 0 to 10 px",
     "10_40": "10 to 40 px",
     "40_up": "over 40 px",
@@ -107,7 +109,8 @@ def write(path, title, scores, counts, collected, flags_text="", other=None, tol
         f"<p>{len(collected.frames)} frames. {html.escape(told)}</p>",
         _main_table(scores, other),
         _flow_table(counts, scores),
-        _class_table(names, scores, other),
+        _class_table(names, counts, scores, other),
+        _category_table(scores),
         _confusion(names, counts),
         _set_table(collected),
         _extremes(collected),
@@ -158,9 +161,11 @@ def _flow_table(counts, scores):
     return "<h2>Flow, by place and speed</h2>" + _table(headings, rows) if rows else ""
 
 
-def _class_table(names, scores, other):
+def _class_table(names, counts, scores, other):
+    """IoU with bars; then the boundary's F-measure and, where things are known, iIoU."""
     rows = []
-    for name in names:
+    things = any(f"seg/iiou/{name}" in scores for name in names)
+    for label, name in enumerate(names):
         iou = scores.get(f"seg/iou/{name}")
         if iou is None:
             continue
@@ -171,9 +176,30 @@ def _class_table(names, scores, other):
             if theirs is not None:
                 row[2] += f'<br><span class="bar other" style="width:{theirs / 5:.2f}em"></span>'
             row += _beside("seg/iou", iou, theirs)
+        f_measures, frames = counts["seg/boundary"][label]
+        row.append(f"{100 * f_measures / frames:.1f}" if frames else "")
+        if things:
+            row.append(_percent(scores.get(f"seg/iiou/{name}")))
         rows.append(row)
     headings = ["class", "IoU, %", ""] + (["grey: " + html.escape(other[0]), ""] if other else [])
+    headings += ["boundary F, %"] + ["iIoU, %"] * things
     return "<h2>Classes</h2>" + _table(headings, rows, "wide") if rows else ""
+
+
+def _category_table(scores):
+    """Cityscapes' categories; empty for other classes."""
+    head = "seg/category_iou/"
+    rows = [
+        [html.escape(name), _percent(score), _percent(scores.get(f"seg/category_iiou/{name}"))]
+        for key, score in scores.items()
+        if key.startswith(head) and (name := key.removeprefix(head))
+    ]
+    headings = ["category", "IoU, %", "iIoU, %"]
+    return "<h2>Categories</h2>" + _table(headings, rows) if rows else ""
+
+
+def _percent(score):
+    return "" if score is None else f"{score:.1f}"
 
 
 def _confusion(names, counts):

@@ -67,7 +67,7 @@ def test_what_stands_in_the_report(kitti_records, tmp_path):
     other = ("old/metrics.json", {"seg/miou": 0.0, "flow/aepe": 0.5, "seg/iou/road": 7.0})
     how = {"other": other, "flags_text": "--steps=5\n--x=<y>\n"}
     scores, page = scored(files, fake_run(), tmp_path / "r.html", **how)
-    main, flow, classes, confusion, frames = page.tables
+    main, flow, classes, categories, confusion, frames = page.tables
     told = {row[0]: row[1:] for row in main[1:]}
     assert told["mIoU, %"] == [f"{scores['seg/miou']:.2f}", "0.00", f"+{scores['seg/miou']:.2f}"]
     assert told["AEPE, px"][2] == f"{scores['flow/aepe'] - 0.5:+.2f}"
@@ -79,8 +79,19 @@ def test_what_stands_in_the_report(kitti_records, tmp_path):
     assert regions["all"][0] == "100.0 %"
     hidden = regions["hidden in the second"]
     assert hidden[1:] == [f"{scores['flow/aepe_hidden']:.2f}", f"{scores['flow/fl_hidden']:.2f}"]
-    assert {"background", "foreground"} < set(regions)
+    assert {"background", "foreground", "foreground, seen in both"} < set(regions)
+    assert regions["background, seen in both"][1] == f"{scores['flow/aepe_bg_noc']:.2f}"
     assert dict(row[:2] for row in classes[1:])["road"] == f"{scores['seg/iou/road']:.1f}"
+    # With another run's beside them: boundary and iIoU come last.
+    assert classes[0][-2:] == ["boundary F, %", "iIoU, %"]
+    each = {row[0]: row[-2:] for row in classes[1:]}
+    drawn = [float(row[0]) for row in each.values() if row[0]]
+    assert np.mean(drawn) == pytest.approx(scores["seg/boundary_f"], abs=0.06)
+    assert each["car"][1] == f"{scores['seg/iiou/car']:.1f}" and each["road"][1] == ""
+    told = {row[0]: row[1:] for row in categories[1:]}
+    assert told["vehicle"] == [
+        f"{scores[f'seg/category_{kind}/vehicle']:.1f}" for kind in ("iou", "iiou")
+    ]
     # Every pixel was said to be road.
     assert confusion[0][1] == "road" and {row[1] for row in confusion[1:]} <= {"100", ""}
     assert len(frames) == 1 + 5 and frames[1][1] == "kitti"
@@ -174,6 +185,8 @@ def test_the_command(run_dir, kitti_records, tmp_path):  # noqa: F811
         *(*shared, "--run_dir", run_dir, "--metrics_json", tmp_path / "a.json"),
         *("--submission", tmp_path / "sent", "--report", tmp_path / "a.html"),
     )
+    told = Page((tmp_path / "a.html").read_text()).text
+    assert "scored with\n--weights=best\n--scale=1\n--score_as=cityscapes\n" in told
     # Of a frame without a second one no flow is sent.
     assert len(list((tmp_path / "sent/flow").iterdir())) == 4
     assert len(list((tmp_path / "sent/semantic").iterdir())) == 5
