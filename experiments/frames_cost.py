@@ -54,12 +54,9 @@ def profiled(work, rows):
     start = time.perf_counter()
     profile.runcall(work)
     told = {"whole": time.perf_counter() - start}
-    found = {(Path(file).name, name): row[3] for (file, _, name), row in _stats(profile).items()}
+    stats = pstats.Stats(profile).stats
+    found = {(Path(file).name, name): row[3] for (file, _, name), row in stats.items()}
     return told | {row: found[place] for row, place in rows.items()}
-
-
-def _stats(profile):
-    return pstats.Stats(profile).stats
 
 
 def peak_memory():

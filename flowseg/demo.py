@@ -98,7 +98,7 @@ def answer_clip(run, path, output, overlay=0.5, arrows=0, scale=1.0, most=300, t
 
 
 def _fitting(image, scale):
-    """The scale at which the network gets no more than `MAX_PIXELS`, and a word if it is another"""
+    """The scale at which the network gets at most `MAX_PIXELS`, and a word if it is another."""
     height, width = image.shape[:2]
     most = math.sqrt(MAX_PIXELS / (height * width))
     if scale <= most:
@@ -142,12 +142,12 @@ def page(run, scale=1.0, most=300):
 
     @told
     def pair(path1, path2, overlay, arrows):
-        folder = tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])
+        folder = tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))
         return answer_pair(run, path1, path2, folder, overlay, arrows, scale)
 
     @told
     def clip(path, overlay, arrows, progress=gradio.Progress()):  # noqa: B008
-        output = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])) / "answers.webm"
+        output = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))) / "answers.webm"
 
         def track(frames, total):
             return progress.tqdm(frames, total=total, desc="Looking", unit="frames")

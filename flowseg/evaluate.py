@@ -236,7 +236,7 @@ def _of_run(args, shards):
     data.check_records(shards, label_set)
 
     if args.output or args.submission:
-        _check_distinct(shards)
+        _frames_with_truth(shards)  # Also tells of ids that are there twice.
 
     def write(frame, logits, flow):
         name = frame["frame_id"].decode()
@@ -265,15 +265,18 @@ def _of_folder(args, shards):
     label_set = load_label_set(args.score_as or "cityscapes")
     data.check_records(shards, label_set)
     written = answers.find_answers(args.predictions, label_set, args.seg_ids)
-    _check_distinct(shards)
     answers.check_all_there(written, _frames_with_truth(shards))
 
     return label_set, written_answers(written), str(args.predictions), ""
 
 
-def _check_distinct(shards):
-    """Raise ValueError if two frames have one id: their answers would be one file."""
-    seen = {}
+def _frames_with_truth(shards):
+    """Ids of the frames that have labels, and of those that have flow.
+
+    Raises:
+        ValueError: two frames have one id, so that their answers would be one file.
+    """
+    found, seen = {"seg": [], "flow": []}, {}
     for shard in shards:
         for _, fields in records.read_shard(shard):
             name = fields["frame_id"].decode()
@@ -283,16 +286,9 @@ def _check_distinct(shards):
                     "id, so sets that share ids go one by one"
                 )
             seen[name] = shard
-
-
-def _frames_with_truth(shards):
-    """Ids of the frames that have labels, and of those that have flow."""
-    found = {"seg": [], "flow": []}
-    for shard in shards:
-        for _, fields in records.read_shard(shard):
             for kind, field in (("seg", "labels"), ("flow", "flow")):
                 if fields[field]:
-                    found[kind].append(fields["frame_id"].decode())
+                    found[kind].append(name)
     return found
 
 

@@ -20,8 +20,8 @@ from flowseg.flow_io import PNG_MAGIC, check_png
 # process's first video.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-# What videos are written in: MPEG-4 Part 2 for players, VP8 (which takes four times as long) for
-# web browsers. OpenCV's wheels bring no encoder for H.264, and theirs for VP9 is five times slower.
+# What videos are written in: MPEG-4 Part 2 for players; VP8, which takes longer, for web browsers.
+# OpenCV's wheels bring no encoder for H.264, and theirs for VP9 is slower still.
 VIDEO_CODECS = {".mp4": "mp4v", ".webm": "VP80"}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
 

@@ -7,8 +7,8 @@ video has one frame a pair: the pair's first frame, its classes, and its motion 
 scale of flow colours holds for the whole video (see --max_flow), so that they do not flicker; a
 colour darker than the wheel's rim is faster than the rim. --arrows also draws motion as arrows,
 --beside RUN shows another run's answers next to each. FILE.mp4 is MPEG-4 Part 2, which media
-players show and web browsers do not; FILE.webm is VP8, which both show, and which takes four times
-as long to write. An --output without a suffix is a folder of pictures instead.
+players show and web browsers do not; FILE.webm is VP8, which both show, and which takes longer to
+write. An --output without a suffix is a folder of pictures instead.
 
 After Ctrl-C or a frame that cannot be read, what was written so far is a video too: FILE.part.mp4.
 """

@@ -147,9 +147,9 @@ def test_a_frame_shown_twice_has_no_flow_to_draw(monkeypatch):
     report.panels.draw_answers(frame | {"has_image2": True}, *answers_given, CITYSCAPES)
     more = dict(entry for entry in titles if entry[0] not in told)
     assert list(more) == ["Next image", "Flow, predicted (full colour 1 px)"]
-    # Without truth the colours' scale is the frame's, whatever the answer: twice as fast differs.
-    twice = answers_given[0], 0.5 * answers_given[1]
-    report.panels.draw_answers(frame | {"has_image2": True}, *twice, CITYSCAPES)
+    # Without truth the colours' scale is the frame's, whatever the answer: half as fast is paler.
+    slower = answers_given[0], 0.5 * answers_given[1]
+    report.panels.draw_answers(frame | {"has_image2": True}, *slower, CITYSCAPES)
     assert titles[-2][0] == "Flow, predicted (full colour 1 px)"
     assert (titles[-2][1] != more["Flow, predicted (full colour 1 px)"]).any()
     # With truth it is the truth's, and its errors are drawn.
