@@ -23,7 +23,16 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 # What videos are written in: MPEG-4 Part 2 for players; VP8, which takes longer, for web browsers.
 # OpenCV's wheels bring no encoder for H.264, and theirs for VP9 is slower still.
 VIDEO_CODECS = {".mp4": "mp4v", ".webm": "VP80"}
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
+# Still pictures that OpenCV's wheels read as they were meant (of PAM they swap the colours).
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jp2", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".dib"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".ras", ".sr"),
+)
+# Videos by name, for whoever must know one without opening it; `open_frames` tries any other file.
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
+    *(".wmv", ".asf", ".flv", ".ogv", ".3gp", ".gif"),
+)
 
 
 def read_image(path):
@@ -180,6 +189,7 @@ def video_writer(path, fps):
             )
         odd_height, odd_width = frame.shape[0] % 2, frame.shape[1] % 2
         frame_even = cv2.copyMakeBorder(frame, 0, odd_height, 0, odd_width, cv2.BORDER_REPLICATE)
+        frame_even = cv2.cvtColor(frame_even, cv2.COLOR_RGB2BGR)
         if sink is None:
             codec = VIDEO_CODECS[path.suffix.lower()]
             code, size = cv2.VideoWriter_fourcc(*codec), frame_even.shape[1::-1]
@@ -188,8 +198,9 @@ def video_writer(path, fps):
                 sink = cv2.VideoWriter(str(partial), cv2.CAP_FFMPEG, code, fps, size)
             if not sink.isOpened():
                 raise OSError(f"{path}: OpenCV cannot write such a video here")
-        sink.write(cv2.cvtColor(frame_even, cv2.COLOR_RGB2BGR))
+        # Counted first: Ctrl-C while OpenCV writes is raised right after it, when the frame is in.
         shapes.append(frame.shape)
+        sink.write(frame_even)
 
     def finish():
         height, width = (n + n % 2 for n in shapes[0][:2])

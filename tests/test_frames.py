@@ -54,18 +54,9 @@ def test_read_image_converts_every_kind(tmp_path, name, pixels, expected):
     assert image.dtype == np.uint8 and image.tolist() == [expected]
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".ppm"])
-def test_read_image_names_a_bad_file(tmp_path, suffix):
-    good, bad = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
-    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
-    cv2.imwrite(str(good), noise)
-    data = good.read_bytes()
-    for content in (data[: len(data) // 2], data[:-20], b"no image", b""):
-        bad.write_bytes(content)
-        with pytest.raises(ValueError, match=f"bad{suffix}"):
-            read_image(bad)
-    with pytest.raises(ValueError, match="absent.*no such"):
-        read_image(tmp_path / f"absent{suffix}")
+def test_read_image_names_an_absent_file(tmp_path):
+    with pytest.raises(ValueError, match="absent.png: no such"):
+        read_image(tmp_path / "absent.png")
 
 
 def test_natural_order():
@@ -165,6 +156,26 @@ def test_broken_off_video_leaves_what_was_there(tmp_path):
         assert path.read_bytes() == b"older"
         part = ["a.part.mp4"] * (error is KeyboardInterrupt)
         assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", *part]
+
+
+def test_ctrl_c_while_a_frame_is_written_keeps_that_frame(tmp_path, monkeypatch):
+    """Python raises it right after OpenCV's call, which went through."""
+    true_writer = cv2.VideoWriter
+
+    def stopped_writer(*arguments):
+        writer = true_writer(*arguments)
+
+        def write(frame):
+            writer.write(frame)
+            raise KeyboardInterrupt
+
+        return SimpleNamespace(isOpened=writer.isOpened, release=writer.release, write=write)
+
+    monkeypatch.setattr(cv2, "VideoWriter", stopped_writer)
+    with pytest.raises(KeyboardInterrupt, match="a.part.mp4 holds the 1 frames so far"):
+        write_video(tmp_path / "a.mp4", 3)
+    # One frame is no video to `open_frames`, which is about flow.
+    assert cv2.VideoCapture(str(tmp_path / "a.part.mp4"), cv2.CAP_FFMPEG).read()[0]
 
 
 def test_video_writer_refuses(tmp_path):

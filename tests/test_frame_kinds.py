@@ -1,0 +1,67 @@
+"""Every kind of picture and of video that `frames` names is written by OpenCV, and read."""
+
+import cv2
+import numpy as np
+import pytest
+
+from flowseg.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_frames, read_image
+
+
+def write_picture(path):
+    """Write smooth blobs, of the colours that the format has, as OpenCV does; the pixels (RGB)."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    blobs = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
+    if path.suffix in (".pgm", ".pbm"):
+        grey = blobs[..., 0]
+        blobs = np.repeat((grey if path.suffix == ".pgm" else grey // 128 * 255)[..., None], 3, 2)
+        assert cv2.imwrite(str(path), blobs[..., 0])
+    else:
+        assert cv2.imwrite(str(path), blobs[..., ::-1])
+    return blobs
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_every_kind_of_picture_is_read(tmp_path, suffix):
+    paths = [tmp_path / f"{n}{suffix}" for n in (1, 2)]
+    written = [write_picture(path) for path in paths]
+    frames, _, count = open_frames(tmp_path)
+    for (_, found), pixels in zip(frames, written, strict=True):
+        # JPEG and AVIF lose a little.
+        assert found.shape == pixels.shape and np.abs(found - np.float32(pixels)).mean() < 8
+    assert count == 2
+    with pytest.raises(ValueError, match=f"1{suffix}: a single image"):
+        open_frames(paths[0])
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_read_image_names_a_bad_file(tmp_path, suffix):
+    good, bad = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
+    write_picture(good)
+    data = good.read_bytes()
+    for content in (data[: len(data) // 2], data[:-20], b"no image", b""):
+        bad.write_bytes(content)
+        with pytest.raises(ValueError, match=f"bad{suffix}"):
+            read_image(bad)
+
+
+@pytest.mark.parametrize("suffix", VIDEO_SUFFIXES)
+def test_every_kind_of_video_is_read(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    images = [np.full((64, 96, 3), (100, 30 * i, 200), np.uint8) for i in range(6)]
+    if suffix == ".gif":
+        animation = cv2.Animation()
+        animation.frames, animation.durations = images, [100] * 6
+        assert cv2.imwriteanimation(str(path), animation)
+    else:
+        code = {".webm": "VP80", ".ogv": "VP80", ".flv": "FLV1"}.get(suffix, "mp4v")
+        sink = cv2.VideoWriter(
+            str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), 25, (96, 64)
+        )
+        for image in images:
+            sink.write(image)
+        sink.release()
+    found = [image for _, image in open_frames(path)[0]]
+    assert len(found) == 6
+    for i, image in enumerate(found):
+        # OpenCV wrote blue, green, red.
+        assert np.abs(image.mean((0, 1)) - (200, 30 * i, 100)).max() < 8
