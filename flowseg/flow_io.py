@@ -141,6 +141,7 @@ def _colour_wheel():
 
 
 _WHEEL = _colour_wheel()
+_ROWS = 64
 
 
 def flow_to_color(flow, max_magnitude=None, valid=None):
@@ -163,7 +164,17 @@ def flow_to_color(flow, max_magnitude=None, valid=None):
     speed = np.hypot(flow[..., 0], flow[..., 1])
     if max_magnitude is None:
         max_magnitude = max(float(np.percentile(speed[known], 99)), 1.0) if known.any() else 1.0
-    radius = speed / max(float(max_magnitude), 1e-6)
+    picture = np.zeros((*known.shape, 3), np.uint8)
+    # A few rows at a time: the wheel's colours of a camera's full picture at once take gigabytes.
+    for top in range(0, len(picture), _ROWS):
+        rows = np.s_[top : top + _ROWS]
+        picture[rows] = _wheel_colours(flow[rows], speed[rows] / max(float(max_magnitude), 1e-6))
+    picture[~known] = 0
+    return picture
+
+
+def _wheel_colours(flow, radius):
+    """(H, W, 3) uint8 of flow whose speed is `radius` of that of full colour."""
     angle = np.arctan2(-flow[..., 1], -flow[..., 0]) / np.pi
     place = (angle + 1) / 2 * (len(_WHEEL) - 1)
     lower = np.floor(place).astype(int)
@@ -171,6 +182,4 @@ def flow_to_color(flow, max_magnitude=None, valid=None):
     hue = ((1 - share) * _WHEEL[lower] + share * _WHEEL[(lower + 1) % len(_WHEEL)]) / 255
     inside = (radius <= 1)[..., None]
     radius = np.minimum(radius, 1)[..., None]
-    colour = np.where(inside, 1 - radius * (1 - hue), hue * 0.75)
-    colour[~known] = 0
-    return np.uint8(np.floor(255 * colour))
+    return np.uint8(np.floor(255 * np.where(inside, 1 - radius * (1 - hue), hue * 0.75)))

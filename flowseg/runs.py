@@ -46,17 +46,15 @@ class Run(NamedTuple):
         Returns:
             (H, W, C) float32 logits and (H, W, 2) float32 flow in the frames' own pixels.
         """
-        height, width = image1.shape[:2]
+        size = image1.shape[:2]
         answers = _ask(self.model, image1, image2, scale)
-        small = answers["flow"].shape
-        factors = np.float32([width / small[1], height / small[0]])
-        seg, flow = (_resize(answers[key], (height, width)) for key in ("seg", "flow"))
-        return seg, flow * factors
+        return _resize(answers["seg"], size), _resize_flow(answers["flow"], size)
 
     def predict_pair(self, image1, image2, scale=1.0):
         """(H, W) uint8 train ids and (H, W, 2) float32 flow of one pair; see `predict`."""
-        seg, flow = self.predict(image1, image2, scale)
-        return seg.argmax(-1).astype(np.uint8), flow
+        size = image1.shape[:2]
+        answers = _ask(self.model, image1, image2, scale)
+        return _largest(answers["seg"], size), _resize_flow(answers["flow"], size)
 
     def predict_confidence(self, image1, image2, scale=1.0):
         """(H, W) float32, 0..1: the probability that `predict`'s flow is right.
@@ -87,6 +85,28 @@ def _resize(image, size):
     # OpenCV's resize takes many channels, but some versions only four: one call a plane.
     planes = [cv2.resize(p, size[::-1], interpolation=method) for p in np.moveaxis(image, -1, 0)]
     return np.stack(planes, -1)
+
+
+def _resize_flow(flow, size):
+    """Flow in the pixels of `size`."""
+    factors = np.float32([size[1] / flow.shape[1], size[0] / flow.shape[0]])
+    return _resize(flow, size) * factors
+
+
+def _largest(logits, size):
+    """(H, W) uint8: the `argmax` of the resized logits, exactly.
+
+    One class at a time: all at once take gigabytes where a camera's full picture was shrunk for the
+    network.
+    """
+    if logits.shape[:2] == size:
+        return logits.argmax(-1).astype(np.uint8)
+    most, largest = _resize(logits[..., :1], size)[..., 0], np.zeros(size, np.uint8)
+    for label in range(1, logits.shape[-1]):
+        plane = _resize(logits[..., label : label + 1], size)[..., 0]
+        largest[plane > most] = label
+        np.maximum(most, plane, out=most)
+    return largest
 
 
 def load_run(run_dir, weights="best"):
