@@ -55,30 +55,32 @@ def _guard(main):
         print(": ".join(["stopped", *map(str, error.args)]), file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if not isinstance(error, _expected_errors()):
+        if not isinstance(error, expected_errors()):
             raise
         if os.environ.get("FLOWSEG_DEBUG") == "1":
             traceback.print_exc()
             sys.exit(1)
-        _fail(_message(error))
+        _fail(message(error))
 
 
-def _expected_errors():
+def expected_errors():
+    """The exceptions that are told in one line; any other is a bug."""
     # TensorFlow is looked up, not imported: a command that never needed it starts 4 s faster.
     tensorflow = sys.modules.get("tensorflow")
     return (ValueError, OSError, *([tensorflow.errors.OpError] if tensorflow else []))
 
 
-def _message(error):
+def message(error):
+    """What an expected error says to a person."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     # Only a TensorFlow error has `message`, which begins with the name of the graph's function.
-    message = re.sub(r"\{\{[^}]*\}\} ?", "", getattr(error, "message", None) or str(error))
-    return message or type(error).__name__
+    text = re.sub(r"\{\{[^}]*\}\} ?", "", getattr(error, "message", None) or str(error))
+    return text or type(error).__name__
 
 
-def _fail(message):
-    print("error: " + " ".join(str(message).split("\n")), file=sys.stderr)
+def _fail(text):
+    print("error: " + " ".join(str(text).split("\n")), file=sys.stderr)
     sys.exit(1)
 
 

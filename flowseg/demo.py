@@ -4,7 +4,8 @@ python -m flowseg.demo --weights pretrained
 
 serves http://127.0.0.1:7860 (see --port) until Ctrl-C, to this machine alone. The page is Gradio's
 (pip install 'flowseg[demo]'); it fetches nothing from elsewhere and sends nothing there. What was
-dropped and answered lies in a temporary folder, which goes when the command ends.
+dropped and answered lies in a temporary folder, which goes when the command ends, by Ctrl-C or by
+SIGTERM.
 
 Frames of more than a full-HD picture are shrunk for the network, and the page says so; of a clip
 the first --frames are answered.
@@ -15,6 +16,8 @@ import html
 import itertools
 import math
 import os
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from absl import flags
 from flowseg import commands
 from flowseg import flags as shared_flags
 from flowseg.answers import write_answers
-from flowseg.frames import open_frames
+from flowseg.frames import VIDEO_SUFFIXES, open_frames
 from flowseg.predict import read_pair, summary
 from flowseg.visualize import DEFAULT_FPS, compose, first_max_flow, visualize
 
@@ -88,13 +91,16 @@ def answer_clip(run, path, output, overlay=0.5, arrows=0, scale=1.0, most=300, t
     first = next(frames)
     scale, told = _fitting(first[1], scale)
     # One more: the last frame is only looked at for the motion of the one before.
-    frames = itertools.islice(itertools.chain([first], frames), most + 1)
+    shown = itertools.islice(itertools.chain([first], frames), most + 1)
     if track:
-        frames = track(frames, count and min(count, most + 1))
+        shown = track(shown, count and min(count, most + 1))
     look = {"overlay": overlay, "arrows": int(arrows)}
-    written = visualize({"": run}, frames, output, fps or DEFAULT_FPS, None, scale, **look)
-    cut = f"; the clip has {count}" if count and written < count - 1 else ""
-    return f"{written} frames, {fps or DEFAULT_FPS:g} a second{cut}{told}"
+    written = visualize({"": run}, shown, output, fps or DEFAULT_FPS, None, scale, **look)
+    if next(frames, None):
+        told += f"; only the beginning of the clip: --frames {most} is the limit"
+    elif count and written < count - 1:
+        told += f"; the clip announces {count} frames, of which {written + 1} could be read"
+    return f"{written} frames, {fps or DEFAULT_FPS:g} a second{told}"
 
 
 def _fitting(image, scale):
@@ -106,9 +112,25 @@ def _fitting(image, scale):
     return most, f"; shrunk to {round(width * most)}x{round(height * most)} px for the network"
 
 
-def _gradio():
-    """Gradio, told before it is imported that nothing is to be asked of anyone elsewhere."""
-    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
+def error_text(error, args):
+    """What an expected error says at the page, where the folders of uploads say nothing.
+
+    Args:
+        error: one of `commands.expected_errors`.
+        args: what was asked with; the strings among it are paths of uploads.
+    """
+    text = commands.message(error)
+    for path in args:
+        if isinstance(path, str):
+            text = text.replace(path, Path(path).name)
+    return text
+
+
+def _gradio(folder):
+    """Gradio, told before its import to keep its files in `folder` and to ask nobody elsewhere."""
+    os.environ.update(
+        GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1"
+    )
     try:
         import gradio
     except ModuleNotFoundError as error:
@@ -119,9 +141,12 @@ def _gradio():
     return gradio
 
 
-def page(run, scale=1.0, most=300):
-    """The page, a `gradio.Blocks` to launch; see `answer_pair` and `answer_clip`."""
-    gradio = _gradio()
+def page(run, folder, scale=1.0, most=300):
+    """The page, a `gradio.Blocks` to launch; see `answer_pair` and `answer_clip`.
+
+    What is dropped and answered is left in `folder`.
+    """
+    gradio = _gradio(folder)
 
     def told(function):
         """Mistakes of the person at the page are told there, without a traceback here."""
@@ -130,24 +155,20 @@ def page(run, scale=1.0, most=300):
         def guarded(*args):
             try:
                 return function(*args)
-            except (ValueError, OSError) as error:
-                text = str(error)
-                for path in args:
-                    if isinstance(path, str):
-                        # The folder of an upload says nothing to a person.
-                        text = text.replace(path, Path(path).name)
+            except commands.expected_errors() as error:
+                text = error_text(error, args)
                 raise gradio.Error(html.escape(text), print_exception=False) from error
 
         return guarded
 
     @told
     def pair(path1, path2, overlay, arrows):
-        folder = tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))
-        return answer_pair(run, path1, path2, folder, overlay, arrows, scale)
+        own = tempfile.mkdtemp(dir=folder)
+        return answer_pair(run, path1, path2, own, overlay, arrows, scale)
 
     @told
     def clip(path, overlay, arrows, progress=gradio.Progress()):  # noqa: B008
-        output = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))) / "answers.webm"
+        output = Path(tempfile.mkdtemp(dir=folder)) / "answers.webm"
 
         def track(frames, total):
             return progress.tqdm(frames, total=total, desc="Looking", unit="frames")
@@ -166,10 +187,13 @@ def page(run, scale=1.0, most=300):
             overlay = gradio.Slider(0, 1, 0.5, label="Strength of the class colours", step=0.05)
             arrows = gradio.Slider(0, 80, 0, label="Px between arrows (0: none)", step=10)
         with gradio.Tab("Two frames"):
-            kind = {"type": "filepath", "image_mode": None, "sources": ["upload"], "height": 240}
+            kind = {"sources": ["upload"], "height": 240}
             with gradio.Row():
                 image1 = gradio.Image(label="Frame", **kind)
                 image2 = gradio.Image(label="The next frame", **kind)
+            for image in (image1, image2):
+                # Gradio would open the file, and tell of a bad one in a developer's words.
+                image.preprocess = lambda upload: upload and upload.path
             ask = gradio.Button("Look", variant="primary")
             # The picture has titles of its own; without these words a button offers to publish it.
             picture = gradio.Image(
@@ -180,27 +204,34 @@ def page(run, scale=1.0, most=300):
             )
             text = gradio.Textbox(label="In words", interactive=False)
             written = gradio.Files(label="As files, as predict writes them", interactive=False)
-            ask.click(pair, [image1, image2, overlay, arrows], [picture, text, written], **alone)
+            given, answers = [image1, image2, overlay, arrows], [picture, text, written]
+            ask.click(pair, given, answers, show_progress_on=picture, **alone)
         with gradio.Tab("A clip"):
             # Not a video's box: browsers cannot show all that OpenCV reads, and call it an error.
-            video = gradio.File(label="Clip", file_types=["video"], height=120)
+            # By name: what a system's table of types calls a video differs between systems.
+            video = gradio.File(label="Clip", file_types=list(VIDEO_SUFFIXES), height=120)
             ask = gradio.Button("Look", variant="primary")
             seen = gradio.Video(
                 show_label=False, interactive=False, autoplay=True, loop=True, buttons=["download"]
             )
             text = gradio.Textbox(label="In words", interactive=False)
-            ask.click(clip, [video, overlay, arrows], [seen, text], **alone)
+            given = [video, overlay, arrows]
+            ask.click(clip, given, [seen, text], show_progress_on=seen, **alone)
     return blocks
 
 
-def serve(run, port, scale=1.0, most=300):
-    """Show the page at http://127.0.0.1:`port`; the launched `gradio.Blocks`.
+def serve(run, folder, port, scale=1.0, most=300):
+    """Show the page at http://127.0.0.1:`port`; the launched `gradio.Blocks`. See `page`.
 
     Raises:
         ValueError: the port is taken.
     """
-    theme = _gradio().themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    blocks = page(run, scale, most)
+    theme = _gradio(folder).themes.Default(
+        font=["system-ui", "sans-serif"], font_mono=["monospace"]
+    )
+    blocks = page(run, folder, scale, most)
+    # Gradio asks its own page whether it is there: not by way of a proxy.
+    os.environ.update(NO_PROXY="*", no_proxy="*")
     try:
         blocks.launch(
             server_name="127.0.0.1",
@@ -228,16 +259,20 @@ def define_flags():
 def main():
     """Load the run, serve the page."""
     args = flags.FLAGS
+    # Who ends a service ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="flowseg-demo-") as folder:
-        # Gradio reads it when it is imported.
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        _gradio()
+        # Looked for before the network is loaded, which takes longer.
+        _gradio(folder)
         from flowseg.runs import load_run
 
         run = load_run(args.run_dir, args.weights)
-        blocks = serve(run, args.port, args.scale, args.frames)
+        blocks = serve(run, folder, args.port, args.scale, args.frames)
         print(f"http://127.0.0.1:{args.port} shows the page; Ctrl-C ends it", flush=True)
         blocks.block_thread()
+    sys.stdout.flush()
+    # A network still at work in Gradio's thread would make of an ordinary exit an abort.
+    os._exit(0)
 
 
 def run():

@@ -141,11 +141,12 @@ def _open_video(path):
     first = list(itertools.islice(rest, 2))
     if len(first) < 2:
         raise ValueError(f"{path}: holds {len(first)} readable frames, flow needs two or more")
-    # Containers without a true rate announce 0 or their clock (for example 90000).
+    # Containers without a true rate announce 0 or their clock (for example 90000); those without a
+    # true count 0 or, as MPEG's, 1.
     return (
         itertools.chain(first, rest),
         fps if 0 < fps <= 480 else None,
-        count if count > 0 else None,
+        count if count > 1 else None,
     )
 
 

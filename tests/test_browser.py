@@ -3,6 +3,7 @@
 `make test-all` runs these; the extras `demo` and `browser` bring what they want.
 """
 
+import os
 import re
 import shutil
 import signal
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 
 from flowseg.flow_io import read_flow
-from flowseg.frames import open_frames, video_writer
+from flowseg.frames import VIDEO_SUFFIXES, open_frames, video_writer
 from tests.conftest import ROOT, run_command
 
 pytestmark = pytest.mark.browser
@@ -53,14 +54,19 @@ def tab(browser):
 
 
 @contextmanager
-def served(*command):
-    """Run `python -m COMMAND --port PORT`; yield its address once it answers."""
+def served(*command, stop=signal.SIGINT, **environment):
+    """Run `python -m COMMAND --port PORT`; yield its address once it answers; stop it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", *map(str, command), "--port", str(port)]
     server = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     address = f"http://127.0.0.1:{port}"
     try:
@@ -75,15 +81,24 @@ def served(*command):
             pytest.fail(f"{address} does not answer")
         yield address
     finally:
-        # As Ctrl-C does: then the demo takes its folder away.
-        server.send_signal(signal.SIGINT)
-        server.communicate(timeout=60)
+        # As Ctrl-C does, or whoever ends services: then the demo takes its folder away.
+        server.send_signal(stop)
+        said, _ = server.communicate(timeout=60)
+    assert server.returncode in (0, -stop), said
+
+
+# A proxy that does not answer, and exceptions from it that do not name this machine.
+PROXIES = {
+    **dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"), "http://127.0.0.1:9"),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "example.org"),
+}
+DEMO = ("flowseg.demo", "--weights", "pretrained", "--frames", 4)
 
 
 @pytest.fixture(scope="module")
 def demo():
     """Address of the demo page of the network in the box."""
-    with served("flowseg.demo", "--weights", "pretrained", "--frames", 4) as address:
+    with served(*DEMO, **PROXIES) as address:
         yield address
 
 
@@ -104,6 +119,14 @@ def drop(tab, which, path):
     """Choose a file for the n-th box that takes one, and wait until it is there."""
     tab.locator("input[type=file]").nth(which).set_input_files(str(path))
     tab.wait_for_load_state("networkidle")
+
+
+def write_clip(path, count):
+    """A street that slides to the right, 8 frames a second."""
+    image = cv2.imread(str(PAIR[0]))[:128, :416, ::-1]
+    with video_writer(path, 8) as write:
+        for n in range(count):
+            write(np.roll(image, 2 * n, 1))
 
 
 def test_two_frames_dropped_are_answered(demo, tab, tmp_path):
@@ -142,16 +165,43 @@ def test_a_wrong_frame_is_told_at_the_page(demo, tab, tmp_path):
     assert told.inner_text().startswith("kitti_pair_1.png is "), "no folders of the server's"
 
 
+def test_a_damaged_upload_is_told_at_the_page(demo, tab, tmp_path):
+    tab.goto(demo)
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(b"no picture")
+    for which, path in enumerate((damaged, PAIR[1])):
+        drop(tab, which, path)
+    tab.get_by_role("button", name="Look").first.click()
+    told = tab.get_by_text("not a readable image")
+    told.wait_for()
+    assert told.inner_text().startswith("damaged.png: "), "no folders of the server's"
+    tab.get_by_role("tab", name="A clip").click()
+    chosen = tab.locator("input[accept*='.mkv']").get_attribute("accept")
+    assert {suffix.strip() for suffix in chosen.split(",")} == set(VIDEO_SUFFIXES)
+    (tmp_path / "CLIP.MKV").write_bytes(b"no video")
+    drop(tab, -1, tmp_path / "CLIP.MKV")
+    tab.get_by_role("button", name="Look").last.click()
+    told = tab.get_by_text("not a video that OpenCV can read")
+    told.wait_for()
+    assert told.inner_text().startswith("CLIP.MKV: "), "no folders of the server's"
+
+
 def test_a_clip_dropped_is_answered_by_a_video_that_plays(demo, tab, tmp_path):
-    image = cv2.imread(str(PAIR[0]))[:128, :416, ::-1]
-    with video_writer(tmp_path / "clip.mp4", 8) as write:
-        for n in range(7):
-            write(np.roll(image, 2 * n, 1))
+    write_clip(tmp_path / "clip.mp4", 7)
     tab.goto(demo)
     tab.get_by_role("tab", name="A clip").click()
     drop(tab, -1, tmp_path / "clip.mp4")
+    # All that the page shows from now on, for the progress bar is gone at the end.
+    tab.evaluate(
+        "window.shown = ''; new MutationObserver(() => { shown += document.body.innerText })"
+        "  .observe(document.body, {subtree: true, childList: true, characterData: true})"
+    )
     said = ask(tab, -1)
-    assert said == "4 frames, 8 a second; the clip has 7"
+    assert said == "4 frames, 8 a second; only the beginning of the clip: --frames 4 is the limit"
+    # Five frames are looked at for four answers.
+    steps = {int(n) for n in re.findall(r"(\d)/5 frames", tab.evaluate("window.shown"))}
+    assert steps and steps <= set(range(6)), tab.evaluate("window.shown")
+    assert tab.asked == {demo.removeprefix("http://")}, "nothing is fetched from elsewhere"
     played = tab.locator("video").last
     played.wait_for()
     length, width = played.evaluate(
@@ -159,6 +209,22 @@ def test_a_clip_dropped_is_answered_by_a_video_that_plays(demo, tab, tmp_path):
         "  v.currentTime > 0.2 && done([v.duration, v.videoWidth]), 50))"
     )
     assert length == pytest.approx(4 / 8, abs=0.15) and width > 400
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_dropped_goes_when_the_demo_ends_in_the_midst(tab, tmp_path, stop):
+    clip, folder = tmp_path / "clip.mp4", tmp_path / "temporary"
+    folder.mkdir()
+    write_clip(clip, 200)
+    limit = ("--frames", 200)
+    with served(*DEMO[:-2], *limit, stop=stop, TMPDIR=str(folder)) as address:
+        tab.goto(address)
+        tab.get_by_role("tab", name="A clip").click()
+        drop(tab, -1, clip)
+        tab.get_by_role("button", name="Look").last.click()
+        tab.get_by_text(re.compile(r"\d/200 frames")).wait_for()
+        assert list(folder.glob("flowseg-demo-*/**/clip.mp4"))
+    assert list(folder.iterdir()) == []
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg import demo
+from flowseg import commands, demo
 from flowseg.flow_io import read_flow
 from flowseg.frames import open_frames, video_writer
 from flowseg.labels import CITYSCAPES
@@ -76,10 +76,25 @@ def test_clip_gives_a_video_for_browsers(tmp_path):
     words = demo.answer_clip(fake_run(), clip, tmp_path / "all.webm", track=track)
     assert words == "4 frames, 12 a second" and tracked == [5]
     words = demo.answer_clip(fake_run(), clip, tmp_path / "some.webm", most=2, track=track)
-    assert words == "2 frames, 12 a second; the clip has 5" and tracked == [5, 3]
+    cut = "; only the beginning of the clip: --frames 2 is the limit"
+    assert words == f"2 frames, 12 a second{cut}" and tracked == [5, 3]
     for name, count in (("all", 4), ("some", 2)):
         frames, fps, told = open_frames(tmp_path / f"{name}.webm")
         assert (len(list(frames)), fps, told) == (count, 12, count)
+
+
+def test_a_clip_that_ends_early_is_told(tmp_path):
+    rng = np.random.default_rng(0)
+    with video_writer(tmp_path / "whole.webm", 12) as write:
+        for _ in range(12):
+            write(rng.integers(0, 256, (96, 160, 3), np.uint8))
+    data = (tmp_path / "whole.webm").read_bytes()
+    (tmp_path / "cut.webm").write_bytes(data[: 2 * len(data) // 3])
+    words = demo.answer_clip(fake_run(), tmp_path / "cut.webm", tmp_path / "out.webm")
+    read = len(list(open_frames(tmp_path / "cut.webm")[0]))
+    assert 2 <= read < 12
+    early = f"the clip announces 12 frames, of which {read} could be read"
+    assert words == f"{read - 1} frames, 12 a second; {early}"
 
 
 def test_wrong_input_is_told(pair, tmp_path):
@@ -96,10 +111,28 @@ def test_wrong_input_is_told(pair, tmp_path):
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.webm").exists()
 
 
+def test_errors_are_told_as_the_commands_tell_them():
+    """TensorFlow's too, and without the folder of an upload."""
+    import tensorflow as tf
+
+    upload = "/tmp/somewhere/1f2e/frame.png"
+    for error, said in (
+        (ValueError(f"{upload}: damaged"), "frame.png: damaged"),
+        (OSError(28, "No space left on device", upload), "frame.png: No space left on device"),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "{{node a/b}} OOM when allocating"),
+            "OOM when allocating",
+        ),
+    ):
+        assert isinstance(error, commands.expected_errors())
+        assert demo.error_text(error, [upload, None, 0.5]) == said
+    assert not isinstance(TypeError(), commands.expected_errors())
+
+
 def test_without_gradio_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(ValueError, match=r"the page needs gradio: pip install 'flowseg\[demo\]'"):
-        demo.page(fake_run())
+        demo.page(fake_run(), "somewhere")
 
 
 def test_command_tells_its_flags_and_wants_a_run():
