@@ -7,10 +7,11 @@ Flow using Dense Inverse Search, 2016) and Farneback (Two-Frame Motion Estimatio
 Polynomial Expansion, 2003), and no motion at all. Classes, on every labelled frame that is the
 second frame of another labelled one: that one's true labels, as they are and moved by DIS.
 
-Scores are those of `flowseg.evaluate`; the file holds them as <method>/<score>, those of DIS also
-under evaluate's own names.
+Scores are those of `flowseg.evaluate`, which says what foreground (fg) and background (bg) are;
+the file holds them as <method>/<score>, those of DIS also under evaluate's own names.
 """
 
+import collections
 import hashlib
 import time
 from pathlib import Path
@@ -24,7 +25,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from flowseg import flow_io, records, runs, scoring
+from flowseg import data, records, runs, scoring
+from flowseg.evaluate import count_frame
 from flowseg.labels import load_label_set, train_id_table
 
 PRESETS = {
@@ -63,46 +65,44 @@ def _grey(data, name):
     return image
 
 
-def pairs_with_flow(files):
-    """Yields (folder/frame id, [grey1, grey2], truth) of each pair with flow.
-
-    Truth is a dict of `flow` and, where there is such, `flow_noc`.
+def pairs_with_flow(files, label_set):
+    """Yields (folder/frame id, [grey1, grey2], frame of `data.evaluation_data`) of pairs with flow.
 
     Raises:
         ValueError: a damaged shard or picture, by name.
     """
-    for path in files:
-        for index, fields in records.read_shard(path):
-            if not (fields["flow"] and fields["image2"]):
-                continue
-            name = f"{path}, record {index}"
-            greys = [_grey(fields[key], name) for key in ("image1", "image2")]
-            is_flo = fields["flow_format"] == b"flo"
-            decode = flow_io.decode_flo if is_flo else flow_io.decode_kitti_flow
-            kinds = [key for key in ("flow", "flow_noc") if fields[key]]
-            # Made pairs are named like KITTI's: the folder tells them apart.
-            told = f"{Path(path).parent.name}/{fields['frame_id'].decode()}"
-            yield told, greys, {kind: decode(fields[kind], name) for kind in kinds}
+    frames = data.evaluation_data(files, label_set).as_numpy_iterator()
+    with records.named_errors(files):
+        for path in files:
+            for index, fields in records.read_shard(path):
+                wanted, name = fields["flow"] and fields["image2"], f"{path}, record {index}"
+                greys = wanted and [_grey(fields[key], name) for key in ("image1", "image2")]
+                frame = next(frames)
+                if wanted:
+                    # Made pairs are named like KITTI's: the folder tells them apart.
+                    yield f"{Path(path).parent.name}/{frame['frame_id'].decode()}", greys, frame
 
 
-def score_flow(files, preset="medium"):
+def score_flow(files, label_set, preset="medium"):
     """Scores of flow without learning.
 
     Args:
         files: record shards; frames without flow are passed over.
+        label_set: classes of the labels, by which foreground is known where there is no map.
         preset: key of PRESETS.
 
     Returns:
-        (per_pair, pooled): {folder/frame id: {method: scores}}, sorted, and {method: scores}; the
-        scores as `flowseg.evaluate` names them, and `seconds_per_pair`. Both empty if no frame
-        has flow.
+        (per_pair, pooled, sources): {folder/frame id: {method: scores}}, sorted, and
+        {method: scores}, the scores as `flowseg.evaluate` names them, and `seconds_per_pair`; and
+        by what so many pairs' foreground is known. All empty if no frame has flow.
 
     Raises:
         ValueError: a damaged file; frames too small for DIS.
     """
     counts, seconds = {method: {} for method in METHODS}, {method: [] for method in METHODS}
-    per_pair = {}
-    for name, greys, truth in tqdm(pairs_with_flow(files), unit="pair", disable=None):
+    per_pair, sources = {}, collections.Counter()
+    pairs = pairs_with_flow(files, label_set)
+    for name, greys, frame in tqdm(pairs, unit="pair", disable=None):
         if name in per_pair:
             raise ValueError(f"{name}: two pairs of this name: score their sets one by one")
         per_pair[name] = {}
@@ -114,17 +114,19 @@ def score_flow(files, preset="medium"):
             begin = time.perf_counter()
             flow = ask(*greys)
             seconds[method].append(time.perf_counter() - begin)
-            own = scoring.count_flow(truth["flow"], flow, truth.get("flow_noc"))
+            own, source = count_frame(frame, None, flow, label_set)
             counts[method] = scoring.add(counts[method], own)
             per_pair[name][method] = scoring.scores(own)
             per_pair[name][method]["seconds_per_pair"] = seconds[method][-1]
+        if source:
+            sources[source] += 1
     if not per_pair:
-        return {}, {}
+        return {}, {}, sources
     pooled = {
         method: scoring.scores(own) | {"seconds_per_pair": float(np.mean(seconds[method]))}
         for method, own in counts.items()
     }
-    return dict(sorted(per_pair.items())), pooled
+    return dict(sorted(per_pair.items())), pooled, sources
 
 
 def score_labels(files, label_set, preset="medium"):
@@ -186,6 +188,8 @@ def _train_ids(data, numbering, name, label_set):
 COLUMNS = {
     "flow/aepe": "AEPE (px)",
     "flow/fl_all": "Fl-all (%)",
+    "flow/fl_bg": "Fl-bg (%)",
+    "flow/fl_fg": "Fl-fg (%)",
     "flow/fl_all_per_image": "per image (%)",
     "flow/aepe_noc": "AEPE noc (px)",
     "flow/fl_all_noc": "Fl-all noc (%)",
@@ -227,7 +231,8 @@ def main():
     args = flags.FLAGS
     files = records.match_files(*args.records)
     label_set = load_label_set(args.label_set)
-    per_pair, pooled = score_flow(files, args.preset)
+    data.check_records(files, label_set)
+    per_pair, pooled, sources = score_flow(files, label_set, args.preset)
     by_labels, frames = score_labels(files, label_set, args.preset)
     if not (pooled or by_labels):
         raise ValueError(
@@ -235,6 +240,8 @@ def main():
         )
     if pooled:
         print(table(per_pair, pooled))
+        for source, pairs in sources.items():
+            print(f"foreground (fg) by {source}: {pairs} pairs")
     if by_labels:
         print(label_table(by_labels, frames))
     if args.metrics_json:

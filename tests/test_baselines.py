@@ -9,6 +9,7 @@ import pytest
 
 from data_prep import camvid, folder, kitti, middlebury
 from experiments import baselines
+from flowseg import evaluate, scoring
 from flowseg.labels import CAMVID, CITYSCAPES
 from tests.conftest import run_command
 from tests.test_compare_sets import write_pair
@@ -49,7 +50,7 @@ def files(tmp_path_factory):
 
 
 def test_zero_flow_by_hand(files):
-    per_pair, pooled = baselines.score_flow(files)
+    per_pair, pooled, _ = baselines.score_flow(files, CITYSCAPES)
     first, second = (pair["zero"] for pair in per_pair.values())
     assert first["flow/aepe"] == pytest.approx(5) and first["flow/fl_all"] == 100
     # 2 px are no outlier, however large a share they are.
@@ -72,7 +73,7 @@ def test_zero_flow_by_hand(files):
 
 def test_dis_finds_the_motion(files):
     for preset in baselines.PRESETS:
-        per_pair, pooled = baselines.score_flow(files, preset)
+        per_pair, pooled, _ = baselines.score_flow(files, CITYSCAPES, preset)
         assert pooled["dis"]["flow/aepe_noc"] < 0.3, preset
         assert pooled["dis"]["seconds_per_pair"] > 0
         times = [pair["dis"]["seconds_per_pair"] for pair in per_pair.values()]
@@ -81,6 +82,21 @@ def test_dis_finds_the_motion(files):
     flow = baselines.dis_flow(*(image[..., 1] for image in moved((3, 4), 0)))
     assert flow.dtype == np.float32
     np.testing.assert_allclose(np.median(flow, (0, 1)), [3, 4], atol=0.1)
+
+
+def test_no_motion_scores_as_evaluate_scores_it(kitti_records):
+    """On whole, sparse and missing truth, foreground and background by the object map."""
+    files = sorted(map(str, kitti_records.glob("*.tfrecord")))
+
+    def rest(frame):
+        return None, np.zeros((*frame["seg"].shape, 2))
+
+    counts, seen = evaluate.count(files, CITYSCAPES, rest)
+    _, pooled, sources = baselines.score_flow(files, CITYSCAPES)
+    assert pooled["zero"].pop("seconds_per_pair") >= 0
+    assert pooled["zero"] == pytest.approx(scoring.scores(counts))
+    assert {"flow/fl_fg", "flow/fl_bg"} < set(pooled["dis"])
+    assert sources == seen["foreground"] == {"object map": 4}
 
 
 def test_command(files, tmp_path):
@@ -107,31 +123,35 @@ def test_without_flow_noc_there_are_no_such_scores(tmp_path):
         *(tmp_path, 0, moved((1, 0), 0), np.full((96, 160, 2), (1, 0), np.float32)),
         known=np.ones((96, 160), bool),
     )
-    per_pair, pooled = baselines.score_flow(convert(tmp_path, tmp_path / "records"))
+    files = convert(tmp_path, tmp_path / "records")
+    per_pair, pooled, sources = baselines.score_flow(files, CITYSCAPES)
     assert not any("noc" in name for name in pooled["dis"])
-    assert baselines.table(per_pair, pooled).count("| - | - |") == 6
+    lines = baselines.table(per_pair, pooled).splitlines()[2:]
+    assert len(lines) == 6 and all(line.count("| - | - |") == 2 for line in lines)
+    assert not sources
 
 
 def test_errors(kitti_folder, tmp_path):
     labels_only = convert(kitti_folder / "data_semantics", tmp_path / "labels")
-    assert baselines.score_flow(labels_only) == ({}, {})
+    assert baselines.score_flow(labels_only, CITYSCAPES) == ({}, {}, {})
     assert baselines.score_labels(labels_only, CITYSCAPES) == ({}, 0)
     small = np.zeros((8, 8, 3), np.uint8)
     write_pair(tmp_path, 0, (small, small), np.ones((8, 8, 2)), np.ones((8, 8), bool))
     with pytest.raises(ValueError, match="DIS cannot take frames of 8x8 px"):
-        baselines.score_flow(convert(tmp_path, tmp_path / "small"))
+        baselines.score_flow(convert(tmp_path, tmp_path / "small"), CITYSCAPES)
     write_pair(tmp_path / "k", 0, moved((3, 4), 0), np.ones((96, 160, 2)), np.ones((96, 160), bool))
     twice = convert(tmp_path / "k", tmp_path / "a/same") + convert(
         tmp_path / "k", tmp_path / "b/same"
     )
     with pytest.raises(ValueError, match="same/000000_10: two pairs of this name"):
-        baselines.score_flow(twice)
+        baselines.score_flow(twice, CITYSCAPES)
     done = run_command("experiments.baselines", "--records", tmp_path / "nowhere", ok=False)
     assert "no record files match" in done.stderr
 
 
 def test_real_kitti(samples, tmp_path):
-    per_pair, pooled = baselines.score_flow(convert(samples / "kitti", tmp_path))
+    files = convert(samples / "kitti", tmp_path)
+    per_pair, pooled, sources = baselines.score_flow(files, CITYSCAPES)
     for name, dis, zero in (
         ("000002_10", (0.97, 6.7), 12.9),
         ("000003_10", (1.99, 14.6), 14.5),
@@ -143,11 +163,16 @@ def test_real_kitti(samples, tmp_path):
             zero, abs=0.1
         )
     assert pooled["dis"]["flow/aepe_noc"] < pooled["dis"]["flow/aepe"]
+    # The samples hold labels and no object map.
+    assert sources == {"labels": 2}
+    assert pooled["dis"]["flow/fl_bg"] == pytest.approx(11.6, abs=0.6)
+    assert pooled["dis"]["flow/fl_fg"] == pytest.approx(5.5, abs=0.6)
 
 
 def test_real_flo_records(samples, tmp_path):
     middlebury.convert([samples / "middlebury"], tmp_path, val_fraction=0)
-    per_pair, pooled = baselines.score_flow(sorted(map(str, tmp_path.glob("train-*"))))
+    files = sorted(map(str, tmp_path.glob("train-*")))
+    per_pair, pooled, _ = baselines.score_flow(files, CITYSCAPES)
     assert len(per_pair) == 3 and pooled["dis"]["flow/aepe"] < 0.5 < pooled["zero"]["flow/aepe"]
 
 
