@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg import answers, evaluate, records, report, scoring
+from flowseg import answers, evaluate, predictions, records, report, scoring
 from flowseg.labels import CITYSCAPES
 from tests.conftest import run_command
 from tests.test_evaluate import CAR, ROAD, fake_run, make_record, run_dir, write  # noqa: F401
@@ -173,8 +173,8 @@ def test_answers_of_any_method_are_scored_alike(kitti_records, tmp_path):
 
     expected, _ = evaluate.evaluate(run, files, each=keep)
     for folder, ids in (("own", "train"), ("kitti", "label")):
-        written = answers.find_answers(tmp_path / folder, CITYSCAPES, ids)
-        counts, _ = evaluate.count(files, CITYSCAPES, evaluate.written_answers(written))
+        written = predictions.find_answers(tmp_path / folder, CITYSCAPES, ids)
+        counts, _ = evaluate.count(files, CITYSCAPES, written.answer)
         assert scoring.scores(counts, CITYSCAPES.names) == pytest.approx(expected, abs=1e-6)
 
 
