@@ -124,11 +124,20 @@ def spoil(folder, what):
     if what == "8-bit flow":
         cv2.imwrite(str(flow), np.zeros((*SIZE, 3), np.uint8))
         return "flow.png: a KITTI flow PNG has 16 bits"
+    if what == "no number":
+        vectors = np.ones((*SIZE, 2), np.float32)
+        # Unknown flow is a hole, to be filled; this is none.
+        vectors[0, 0], vectors[3, 4, 1], vectors[5, 6, 0] = 1e10, np.nan, np.inf
+        flow.unlink()
+        flow.with_suffix(".flo").write_bytes(flow_io.encode_flo(vectors))
+        return "flow.flo: is no number at 2 of 960 pixels"
     flow.write_bytes(whole[1][:-20])
     return "flow.png: truncated PNG"
 
 
-@pytest.mark.parametrize("what", ["size", "class", "colour", "cut seg", "8-bit flow", "cut flow"])
+@pytest.mark.parametrize(
+    "what", ["size", "class", "colour", "cut seg", "8-bit flow", "cut flow", "no number"]
+)
 def test_bad_answers_are_told(tmp_path, what):
     answers.write_answers(tmp_path / "a", *pair(), CITYSCAPES)
     told = spoil(tmp_path, what)
