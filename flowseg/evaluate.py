@@ -2,13 +2,14 @@
 
 python -m flowseg.evaluate --run_dir DIR --records GLOB --metrics_json FILE
 
-writes flat JSON: seg/miou, seg/iou/<class>, seg/pixel_accuracy, seg/boundary_f; flow/aepe,
-flow/fl_all, flow/fl_all_per_image, these again with _noc, without what the second frame does not
-show, where the set has such truth; and flow/aepe_<region>, flow/fl_<region> of what is hidden, of
-slow, middling and fast motion (0_10, 10_40, 40_up px), of foreground and background (fg, bg); with
-Cityscapes' classes also seg/category_miou and, where there are instance maps, seg/iiou: see
-`flowseg.scoring`. Rates are percent, flow errors pixels. What no frame has truth for is left out. A
-frame without a second one is shown with itself in its place: only its classes count.
+writes flat JSON: seg/miou, seg/iou/<class>, seg/pixel_accuracy, seg/boundary_f and
+seg/boundary_f/<class>; flow/aepe, flow/fl_all, flow/fl_all_per_image, these again with _noc,
+without what the second frame does not show, where the set has such truth; and flow/aepe_<region>,
+flow/fl_<region> of what is hidden, of slow, middling and fast motion (0_10, 10_40, 40_up px), of
+foreground and background (fg, bg); with Cityscapes' classes also seg/category_miou and, where there
+are instance maps, seg/iiou: see `flowseg.scoring`. Rates are percent, flow errors pixels. What no
+frame has truth for is left out. A frame without a second one is shown with itself in its place:
+only its classes count.
 
 With --score_as NAME the classes are scored as another set's wider ones (CamVid's 11 classes for a
 network of Cityscapes' 19): a pixel's probabilities are summed per wider class, then the largest
