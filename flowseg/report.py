@@ -44,6 +44,7 @@ _WHOLE = {
     "noc": ["flow/aepe_noc", "flow/fl_all_noc"],
 }
 _STYLE = """
+h1 { overflow-wrap: anywhere } td { white-space: nowrap }
 td, th { text-align: right } :is(td, th):first-child, td:has(.bar) { text-align: left }
 .bar { background: #5b8def; height: .7em; display: block; margin: .15em 0 }
 .swatch { display: inline-block; width: 1em; height: 1em; vertical-align: -.1em;
@@ -121,7 +122,7 @@ def write(path, title, scores, counts, collected, flags_text="", other=None, tol
         _category_table(scores, other),
         _confusion(collected.label_set.names, counts),
         _extremes(collected),
-        _frame_table(collected),
+        _frame_table(collected, scores),
     ]
     if flags_text:
         parts.append(f"<h2>The run's flags</h2><pre>{html.escape(flags_text)}</pre>")
@@ -285,15 +286,11 @@ def _extremes(collected):
     return "".join(parts)
 
 
-def _frame_table(collected):
-    names = collected.set_names()
+def _frame_table(collected, scores):
+    names, keys = collected.set_names(), [key for key in _MAIN if key in scores]
     rows = [
-        [
-            html.escape(told),
-            html.escape(names[folder]),
-            *(_column([scores], key)[0] for key in _MAIN),
-        ]
-        for told, folder, _, scores in collected.frames
+        [html.escape(told), html.escape(names[folder]), *(_column([own], key)[0] for key in keys)]
+        for told, folder, _, own in collected.frames
     ]
-    table = _table(["frame", "set", *_MAIN.values()], rows)
+    table = _table(["frame", "set", *(_MAIN[key] for key in keys)], rows)
     return f"<h2>Every frame</h2><details><summary>{len(rows)} frames</summary>{table}</details>"

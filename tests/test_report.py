@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from flowseg import answers, evaluate, predictions, records, report, scoring
+from flowseg.flow_io import encode_flo, read_flow
 from flowseg.labels import CITYSCAPES
 from tests.conftest import run_command
 from tests.test_evaluate import CAR, ROAD, fake_run, make_record, run_dir, write  # noqa: F401
@@ -265,8 +266,17 @@ def test_the_command(run_dir, kitti_records, tmp_path):  # noqa: F811
     assert f"The other: {tmp_path / 'a.json'}" in page.text
     assert page.tables[0][0][1:] == ["here", "other", "difference"]
     assert {row[3] for row in page.tables[0][1:]} == {"+0.00"}
+    # One pixel that is no number is no hole to be filled, nor a score to be left out.
+    png = next((tmp_path / "sent/flow").glob("000000*"))
+    vectors = read_flow(png)[..., :2]
+    vectors[4, 5, 1] = np.nan
+    png.unlink()
+    png.with_suffix(".flo").write_bytes(encode_flo(vectors))
+    failed = run_command(*shared, *sent, "--metrics_json", tmp_path / "c.json", ok=False)
+    assert "000000_10.flo: is no number at 1 of " in failed.stderr
+    assert not (tmp_path / "c.json").exists()
     # Missing answers are told before any frame is scored.
-    next((tmp_path / "sent/flow").glob("000000*")).unlink()
+    png.with_suffix(".flo").unlink()
     failed = run_command(*shared, "--predictions", tmp_path / "sent", ok=False)
     assert "no flow for 1 of 4 frames that have such truth: 000000_10" in failed.stderr
     for neither in ((), ("--run_dir", run_dir, "--predictions", tmp_path)):
