@@ -88,10 +88,10 @@ def read_scores(path):
 
 def table(scores, sets):
     """The scores as lines of text, in percent and pixels; beside them those of each set."""
-    columns = {"all": scores} | sets
-    lines = [["", *columns, ""]] * bool(sets)
+    columns = [scores, *sets.values()]
+    lines = [["", "all", *sets, ""]] * bool(sets)
     for key in scores:
-        told = (f"{own[key]:.3f}" if key in own else "" for own in columns.values())
+        told = (f"{own[key]:.3f}" if key in own else "" for own in columns)
         lines.append([key, *told, "px" if "aepe" in key else "%"])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(

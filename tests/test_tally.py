@@ -111,9 +111,9 @@ def test_the_table():
     ]
     assert len({line.index(".") for line in lines}) == 1
     assert tally.table({}, {}) == ""
-    lines = tally.table(scores, {"a long name": {"flow/aepe": 2.0}, "b": {"seg/miou": 3.0}})
+    lines = tally.table(scores, {"a long name": {"flow/aepe": 2.0}, "all": {"seg/miou": 3.0}})
     assert [line.split() for line in lines.splitlines()] == [
-        ["all", "a", "long", "name", "b"],
+        ["all", "a", "long", "name", "all"],
         ["seg/miou", "12.346", "3.000", "%"],
         ["flow/aepe", "1.500", "2.000", "px"],
         ["flow/aepe_noc", "10.000", "px"],
