@@ -89,7 +89,7 @@ def read_scores(path):
 def table(scores, sets):
     """The scores as lines of text, in percent and pixels; beside them those of each set."""
     columns = [scores, *sets.values()]
-    lines = [["", "all", *sets, ""]] * bool(sets)
+    lines = [["", "all", *sets, ""]] * bool(sets and scores)
     for key in scores:
         told = (f"{own[key]:.3f}" if key in own else "" for own in columns)
         lines.append([key, *told, "px" if "aepe" in key else "%"])

@@ -110,7 +110,7 @@ def test_the_table():
         ["flow/aepe_noc", "10.000", "px"],
     ]
     assert len({line.index(".") for line in lines}) == 1
-    assert tally.table({}, {}) == ""
+    assert tally.table({}, {}) == tally.table({}, {"a": {}, "b": {}}) == ""
     lines = tally.table(scores, {"a long name": {"flow/aepe": 2.0}, "all": {"seg/miou": 3.0}})
     assert [line.split() for line in lines.splitlines()] == [
         ["all", "a", "long", "name", "all"],
