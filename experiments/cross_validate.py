@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import flags
 
 from data_prep import kitti, writer
-from flowseg import commands, evaluate, labels, records, runs, scoring
+from flowseg import commands, evaluate, labels, records, runs, scoring, tally
 
 
 def cut(items, folds):
@@ -90,7 +90,7 @@ def main():
     """Cross-validate and tell."""
     args = flags.FLAGS
     scores = cross_validate(args.source, args.recipe, args.output, args.folds, args.train_flag)
-    print(evaluate.table(scores))
+    print(tally.table(scores, {}))
     print(f"wrote {Path(args.output) / 'scores.json'}")
 
 

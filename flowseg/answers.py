@@ -1,25 +1,16 @@
-"""Answers as files: what predict and evaluate write, and what evaluate reads of any method.
+"""Answers as files: what predict and evaluate write; `predictions` reads them.
 
 Two layouts, by frame id:
 
 <id>/seg.png, <id>/flow.png             predict's own; with *_color.png beside them to look at
 semantic/<id>.png, flow/<id>.png        what KITTI's servers for semantics and for flow take
-
-Flow is KITTI's 16-bit PNG or, to be read, Middlebury's `.flo`.
 """
 
 from pathlib import Path
-from typing import NamedTuple
-
-import cv2
-import numpy as np
 
 from flowseg import files, pictures
-from flowseg.flow_io import check_png, encode_kitti_flow, flow_to_color, read_flow
-from flowseg.labels import IGNORE_LABEL, KNOWN_IDS, owner_id_table, train_id_table
-
-# How many names an error tells.
-_TOLD = 3
+from flowseg.flow_io import encode_kitti_flow, flow_to_color
+from flowseg.labels import owner_id_table
 
 
 def write_answers(output, seg, flow, label_set, seg_ids="train"):
@@ -46,138 +37,3 @@ def write_submission(output, frame_id, seg, flow, label_set):
     pictures.write_png(output / "semantic" / f"{frame_id}.png", owner_id_table(label_set)[seg])
     if flow is not None:
         files.write(output / "flow" / f"{frame_id}.png", encode_kitti_flow(flow))
-
-
-class Written(NamedTuple):
-    """The answers of a folder, to be read frame by frame.
-
-    Attributes:
-        folder: Path.
-        found: "seg" and "flow", each frame id -> file.
-        label_set: the classes that the files are of.
-        seg_ids: "train" or "label": the ids that they hold.
-    """
-
-    folder: Path
-    found: dict
-    label_set: object
-    seg_ids: str
-
-    def read(self, kind, frame_id, size):
-        """One frame's answer: (H, W) train ids, 255 = nothing said; or (H, W, 2) flow.
-
-        None where the folder has no answer of this kind to any frame.
-
-        Raises:
-            ValueError: naming the file: it is missing, damaged, of another size or depth, or holds
-                ids that are none.
-        """
-        if not self.found[kind]:
-            return None
-        path = self.found[kind].get(frame_id)
-        if path is None:
-            raise ValueError(f"{self.folder}: holds no {kind} of frame {frame_id}")
-        answer = fill_holes(read_flow(path)) if kind == "flow" else self._read_seg(path)
-        if answer.shape[:2] != size:
-            height, width = answer.shape[:2]
-            raise ValueError(
-                f"{path}: is {width}x{height} px, but frame {frame_id} is {size[1]}x{size[0]}: "
-                "write answers at the frame's own size"
-            )
-        return answer
-
-    def _read_seg(self, path):
-        data = path.read_bytes()
-        check_png(data, path)
-        ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if ids is None or ids.dtype != np.uint8 or ids.ndim != 2:
-            raise ValueError(f"{path}: not a PNG of 8 bits and one channel: class ids are to be")
-        classes = len(self.label_set.names)
-        if self.seg_ids == "label":
-            numbering = next(iter(self.label_set.ids))
-            known = [*KNOWN_IDS.get(numbering, range(256)), IGNORE_LABEL]
-            table = train_id_table(self.label_set, numbering)
-            told = f"{numbering} numbers no class so; are these train ids (--seg_ids train)?"
-        else:
-            known, table = [*range(classes), IGNORE_LABEL], np.arange(256)
-            told = (
-                f"{self.label_set.name} has the train ids 0 to {classes - 1} (255: nothing said); "
-                "are these the data set's own ids (--seg_ids label)?"
-            )
-        foreign = np.setdiff1d(ids, known)
-        if foreign.size:
-            raise ValueError(f"{path}: holds {', '.join(map(str, foreign[:_TOLD]))}, but {told}")
-        return np.uint8(table[ids])
-
-
-def find_answers(folder, label_set, seg_ids="train"):
-    """A folder of answers, in either layout.
-
-    Raises:
-        ValueError: no such folder, or no answers in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder")
-    found = {
-        "seg": _by_frame(folder, "seg.png", "semantic", ".png"),
-        "flow": _by_frame(folder, "flow.flo", "flow", ".flo")
-        | _by_frame(folder, "flow.png", "flow", ".png"),
-    }
-    if not any(found.values()):
-        raise ValueError(
-            f"{folder}: holds no answers: <frame id>/seg.png and flow.png are looked for, or "
-            "semantic/<frame id>.png and flow/<frame id>.png"
-        )
-    return Written(folder, found, label_set, seg_ids)
-
-
-def _by_frame(folder, name, place, suffix):
-    """Frame id -> file; an id may hold slashes, as those of videos do."""
-    own = {path.parent.relative_to(folder).as_posix(): path for path in folder.rglob(name)}
-    there = (path for path in (folder / place).rglob(f"*{suffix}") if path.name != name)
-    return own | {
-        path.relative_to(folder / place).with_suffix("").as_posix(): path for path in there
-    }
-
-
-def check_all_there(written, wanted):
-    """Raise ValueError if some frames have an answer of a kind, and others that need it have none.
-
-    Args:
-        written: a `Written`.
-        wanted: "seg" and "flow", each the ids of the frames that have such truth.
-    """
-    for kind, ids in wanted.items():
-        missing = [i for i in ids if i not in written.found[kind]]
-        if written.found[kind] and missing:
-            told = ", ".join(missing[:_TOLD]) + ", ..." * (len(missing) > _TOLD)
-            raise ValueError(
-                f"{written.folder}: no {kind} for {len(missing)} of {len(ids)} frames that have "
-                f"such truth: {told}"
-            )
-
-
-def fill_holes(flow):
-    """(H, W, 3) (u, v, valid) -> (H, W, 2), unknown places filled as KITTI's kit fills them.
-
-    Between two known pixels of a row the smaller u and the smaller v, beyond the outermost the
-    nearest; then rows above and below all known ones from the nearest of their column
-    (`interpolateBackground` of io_flow.h, KITTI 2015 development kit). A row between that knows
-    nothing stays 0.
-    """
-    flow, valid = flow[..., :2].copy(), flow[..., 2] > 0
-    if valid.all():
-        return flow
-    width = valid.shape[1]
-    column = np.arange(width)
-    before = np.maximum.accumulate(np.where(valid, column, -1), axis=1)
-    after = np.minimum.accumulate(np.where(valid, column, width)[:, ::-1], axis=1)[:, ::-1]
-    rows = np.nonzero(valid.any(1))[0]
-    for row in rows:
-        left, right = before[row], after[row]
-        left, right = np.where(left < 0, right, left), np.where(right == width, left, right)
-        flow[row] = np.minimum(flow[row, left], flow[row, right])
-    if rows.size:
-        flow[: rows[0]], flow[rows[-1] + 1 :] = flow[rows[0]], flow[rows[-1]]
-    return flow

@@ -1,5 +1,6 @@
 """What a training leaves behind each epoch: checkpoints, scores, TensorBoard pictures."""
 
+import json
 import time
 
 import keras
@@ -116,8 +117,10 @@ class Checkpoint(keras.callbacks.Callback):
 class TensorBoard(keras.callbacks.Callback):
     """Scores, speed and pictures by global step, under the names that `evaluate` uses.
 
-    Beside them, once: the run's flags as hyperparameters, and the graph of layers. (Keras's own
-    callback writes neither pictures nor these names.)
+    Beside them, once, the graph of layers; and, in a place of their own, the run's flags with the
+    scores of its best weights, as `metrics.json` has them, which make its line under HPARAMS: of
+    all scalars of all splits that page would show the first few. It comes after `Checkpoint`, which
+    writes that file. (Keras's own callback writes neither pictures nor these names.)
 
     Args:
         run_dir: the run folder (pathlib.Path).
@@ -131,23 +134,24 @@ class TensorBoard(keras.callbacks.Callback):
 
     def __init__(self, run_dir, network, label_set, frames, seg_scores, settings, waited):
         super().__init__()
-        self.run = runs.Run(network, label_set)
+        self.run = runs.Run(network, label_set, run_dir)
         self.frames = frames
         self.seg_scores, self.settings, self.waited = seg_scores, settings, waited
         self.confusion = None
         self.writers = {
             split: tf.summary.create_file_writer(str(run_dir / "tensorboard" / split))
-            for split in ("train", "val", "")
+            for split in ("train", "val", "best", "")
         }
 
     def on_train_begin(self, logs=None):
         """Write what does not change."""
-        with self.writers[""].as_default():
+        with self.writers["best"].as_default():
             told = {
                 k: v if isinstance(v, bool | int | float) else str(v)
                 for k, v in self.settings.items()
             }
-            hparams.hparams(told)
+            hparams.hparams(told, trial_id=str(self.run.folder))
+        with self.writers[""].as_default():
             tf.summary.graph(layer_graph(self.run.model))
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -162,7 +166,7 @@ class TensorBoard(keras.callbacks.Callback):
 
     def on_test_end(self, logs=None):
         """Keep the matrix, which the next epoch's training counts anew."""
-        self.confusion = keras.ops.convert_to_numpy(self.seg_scores.confusion())
+        self.confusion = self._count_confusion()
 
     def on_epoch_end(self, epoch, logs=None):
         """Write one entry a score; `logs` are Keras's."""
@@ -176,9 +180,18 @@ class TensorBoard(keras.callbacks.Callback):
             rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
             for name, value in {"learning_rate": rate, **self._speed(), **self._weights()}.items():
                 tf.summary.scalar(name, value, step)
-        with self.writers["val"].as_default():
-            if self.confusion is not None:
-                picture = panels.draw_confusion(self.confusion, self.run.label_set.names)
+        best = json.loads((self.run.folder / "metrics.json").read_text())
+        if best["step"] == step:
+            with self.writers["best"].as_default():
+                for name, value in best.items():
+                    if value is not None and ("/" in name or name == "loss"):
+                        tf.summary.scalar(name, value, step)
+        validated = self.confusion is not None
+        # Without validation: of the training, crops for the matrix, whole frames for the pictures.
+        matrix = self.confusion if validated else self._count_confusion()
+        with self.writers["val" if validated else "train"].as_default():
+            if matrix.any():
+                picture = panels.draw_confusion(matrix, self.run.label_set.names)
                 tf.summary.image("seg/confusion", picture[None], step)
             for frame in self.frames.as_numpy_iterator():
                 answers = self.run.predict_pair(frame["image1"], frame["image2"])
@@ -187,6 +200,9 @@ class TensorBoard(keras.callbacks.Callback):
                 tf.summary.image(f"frames/{frame['frame_id'].decode()}", picture[None], step)
         for writer in self.writers.values():
             writer.flush()
+
+    def _count_confusion(self):
+        return keras.ops.convert_to_numpy(self.seg_scores.confusion())
 
     def _speed(self):
         """Of this epoch without its first step; none if it had but that."""

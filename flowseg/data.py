@@ -181,10 +181,11 @@ def _decode_labels(fields, shape, tables, name):
 
 
 def evaluation_data(files, label_set):
-    """Every frame of `files` once, in order, decoded with its maps; see `frame_decoder`."""
-    dataset = tf.data.TFRecordDataset(files)
+    """Every frame of `files` once, in order, with its maps (`frame_decoder`) and file, `shard`."""
     decode = frame_decoder(label_set, maps=True)
-    return dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    shards = tf.data.Dataset.from_tensor_slices([str(path) for path in files])
+    read = shards.flat_map(lambda path: tf.data.TFRecordDataset(path).map(lambda r: (r, path)))
+    return read.map(lambda r, path: decode(r) | {"shard": path}, tf.data.AUTOTUNE).prefetch(2)
 
 
 def validation_data(files, label_set):
@@ -235,7 +236,6 @@ def training_data(
     Returns:
         tf.data.Dataset of (inputs, targets).
     """
-
     decode = frame_decoder(label_set)
     strength = strength or augment.Augmentation()
     weights = [float(weight) for weight in weights or [1.0] * len(file_sets)]

@@ -2,13 +2,14 @@
 
 python -m flowseg.evaluate --run_dir DIR --records GLOB --metrics_json FILE
 
-writes flat JSON: seg/miou, seg/iou/<class>, seg/pixel_accuracy, seg/boundary_f; flow/aepe,
-flow/fl_all, flow/fl_all_per_image, these again with _noc, without what the second frame does not
-show, where the set has such truth; and flow/aepe_<region>, flow/fl_<region> of what is hidden, of
-slow, middling and fast motion (0_10, 10_40, 40_up px), of foreground and background (fg, bg); with
-Cityscapes' classes also seg/category_miou and, where there are instance maps, seg/iiou: see
-`flowseg.scoring`. Rates are percent, flow errors pixels. What no frame has truth for is left out. A
-frame without a second one is shown with itself in its place: only its classes count.
+writes flat JSON: seg/miou, seg/iou/<class>, seg/pixel_accuracy, seg/boundary_f and
+seg/boundary_f/<class>; flow/aepe, flow/fl_all, flow/fl_all_per_image, these again with _noc,
+without what the second frame does not show, where the set has such truth; and flow/aepe_<region>,
+flow/fl_<region> of what is hidden, of slow, middling and fast motion (0_10, 10_40, 40_up px), of
+foreground and background (fg, bg); with Cityscapes' classes also seg/category_miou and, where there
+are instance maps, seg/iiou: see `flowseg.scoring`. Rates are percent, flow errors pixels. What no
+frame has truth for is left out. A frame without a second one is shown with itself in its place:
+only its classes count.
 
 With --score_as NAME the classes are scored as another set's wider ones (CamVid's 11 classes for a
 network of Cityscapes' 19): a pixel's probabilities are summed per wider class, then the largest
@@ -20,10 +21,12 @@ with --submission DIR as KITTI's servers take them (DIR/semantic, DIR/flow: zip 
 With --predictions DIR in place of --run_dir, answers that some method wrote are scored; each frame
 that has truth needs one, of its own size. --report FILE.html is a page of all this with the worst
 and best frames, --compare FILE another evaluation's metrics beside it.
+
+Records from more than one folder are scored together, and each folder's alone: set/<folder>/<score>
+in the JSON. --frames_csv FILE is a table of every frame's scores.
 """
 
 import collections
-import json
 from pathlib import Path
 
 from absl import flags
@@ -34,7 +37,7 @@ from flowseg import commands
 import numpy as np
 from tqdm import tqdm
 
-from flowseg import answers, data, records, report, runs, scoring
+from flowseg import answers, data, predictions, records, report, runs, scoring, tally
 from flowseg import flags as shared_flags
 from flowseg.labels import (
     CITYSCAPES,
@@ -63,7 +66,8 @@ def evaluate(run, files, scale=1.0, each=None, score_as=None):
         The scores (see `scoring.scores`), and how many frames there were (see `count`).
 
     Raises:
-        ValueError: no frames; a shard that cannot be read, by name; classes that do not group.
+        ValueError: no frames; a shard that cannot be read, by name; classes that do not group;
+            answers that are no numbers, by their frame.
     """
     label_set = score_as or run.label_set
     counts, seen = count(files, label_set, run_answers(run, label_set, scale, each))
@@ -74,12 +78,14 @@ def run_answers(run, label_set, scale=1.0, each=None):
     """A function for `count`: frame -> a run's train ids, in the classes of `label_set`, and flow.
 
     Raises:
-        ValueError: the run's classes do not group into `label_set`.
+        ValueError: the run's classes do not group into `label_set`. Asked: answers that are no
+            numbers, by their frame.
     """
     groups = None if label_set == run.label_set else class_groups(run.label_set, label_set)
 
     def ask(frame):
         logits, flow = run.predict(frame["image1"], frame["image2"], scale)
+        _check_numbers(frame, logits, flow)
         if each:
             each(frame, logits, flow)
         told = logits if groups is None else np.asarray(grouped_logits(logits, groups))
@@ -88,15 +94,18 @@ def run_answers(run, label_set, scale=1.0, each=None):
     return ask
 
 
-def written_answers(written):
-    """A function for `count`: frame -> the answers that an `answers.Written` has to its truth."""
+def _check_numbers(frame, logits, flow):
+    """Raise ValueError, naming the frame, where a network answers with what is no number.
 
-    def ask(frame):
-        name, size = frame["frame_id"].decode(), frame["seg"].shape
-        has = {"seg": (frame["seg"] != IGNORE_LABEL).any(), "flow": frame["flow"][..., 2].any()}
-        return tuple(written.read(kind, name, size) if has[kind] else None for kind in has)
-
-    return ask
+    The largest of such logits would be a class like any other.
+    """
+    for kind, answer in (("classes", logits), ("flow", flow)):
+        if not np.isfinite(answer).all():
+            lost = (~np.isfinite(answer)).any(-1)
+            raise ValueError(
+                f"frame {frame['frame_id'].decode()}: the network's {kind} are no numbers at "
+                f"{lost.sum()} of {lost.size} pixels: has its training diverged?"
+            )
 
 
 def count(files, label_set, ask, each=None):
@@ -171,17 +180,11 @@ def count_frame(frame, seg, flow, label_set):
     return counts, source
 
 
-def table(scores):
-    """The scores as lines of text, in percent and pixels."""
-    units = {key: "px" if "aepe" in key else "%" for key in scores}
-    width = max(map(len, scores), default=0)
-    return "\n".join(f"{key:<{width}}  {scores[key]:8.3f} {units[key]}" for key in scores)
-
-
 def define_flags():
     """The flags of this command."""
     flags.DEFINE_list("records", None, "Record shards to score on: GLOB[,GLOB].", required=True)
     flags.DEFINE_string("metrics_json", None, "File for the scores; default: none.")
+    flags.DEFINE_string("frames_csv", None, "CSV file for each frame's scores; default: none.")
     flags.DEFINE_string("report", None, "HTML file for scores and pictures; default: none.")
     flags.DEFINE_string("compare", None, "Metrics file of another run, to stand in the report.")
     flags.DEFINE_string("output", None, "Folder for the answers; default: none.")
@@ -204,12 +207,12 @@ def main():
     """Score and tell."""
     args = flags.FLAGS
     shards = records.match_files(*args.records)
-    other = _other_scores(args.compare) if args.compare else None
+    other = tally.read_scores(args.compare) if args.compare else None
     label_set, ask, told, flags_text = (_of_folder if args.predictions else _of_run)(args, shards)
-    collected = report.Collector(label_set) if args.report else None
-    counts, seen = count(shards, label_set, ask, collected and collected.add)
-    scores = scoring.scores(counts, label_set.names)
-    print(table(scores))
+    kept = (report.Collector if args.report else tally.Tally)(label_set)
+    counts, seen = count(shards, label_set, ask, kept.add)
+    scores, sets = scoring.scores(counts, label_set.names), kept.set_scores()
+    print(tally.table(scores, sets))
     print(
         f"{seen['frames']} frames, {seen['seg']} with labels, {seen['flow']} with flow truth"
         + (f"; {seen['single']} have no second frame and were shown twice" * bool(seen["single"]))
@@ -220,12 +223,15 @@ def main():
         foreground = f"foreground of flow (fg, bg) by {sources}"
         print(foreground)
     if args.metrics_json:
-        runs.write_json(args.metrics_json, scores)
+        runs.write_json(args.metrics_json, tally.flat(scores, sets))
         print(f"wrote {args.metrics_json}")
+    if args.frames_csv:
+        kept.write_csv(args.frames_csv, scores)
+        print(f"wrote {args.frames_csv}")
     if args.report:
         title = f"{told} on {', '.join(args.records)}"
         told = foreground and f"F{foreground[1:]}."
-        report.write(args.report, title, scores, counts, collected, flags_text, other, told)
+        report.write(args.report, title, scores, counts, kept, flags_text, other, told)
         print(f"wrote {args.report}")
 
 
@@ -236,7 +242,7 @@ def _of_run(args, shards):
     data.check_records(shards, label_set)
 
     if args.output or args.submission:
-        _frames_with_truth(shards)  # Also tells of ids that are there twice.
+        predictions.frames_with_truth(shards)  # Also tells of ids that are there twice.
 
     def write(frame, logits, flow):
         name = frame["frame_id"].decode()
@@ -264,44 +270,9 @@ def _of_folder(args, shards):
             raise ValueError(f"--{name}: writes a run's answers; --predictions are written already")
     label_set = load_label_set(args.score_as or "cityscapes")
     data.check_records(shards, label_set)
-    written = answers.find_answers(args.predictions, label_set, args.seg_ids)
-    answers.check_all_there(written, _frames_with_truth(shards))
-
-    return label_set, written_answers(written), str(args.predictions), ""
-
-
-def _frames_with_truth(shards):
-    """Ids of the frames that have labels, and of those that have flow.
-
-    Raises:
-        ValueError: two frames have one id, so that their answers would be one file.
-    """
-    found, seen = {"seg": [], "flow": []}, {}
-    for shard in shards:
-        for _, fields in records.read_shard(shard):
-            name = fields["frame_id"].decode()
-            if name in seen:
-                raise ValueError(
-                    f"frame {name} is in {seen[name]} and in {shard}: answers are files by frame "
-                    "id, so sets that share ids go one by one"
-                )
-            seen[name] = shard
-            for kind, field in (("seg", "labels"), ("flow", "flow")):
-                if fields[field]:
-                    found[kind].append(name)
-    return found
-
-
-def _other_scores(path):
-    """Name and scores of another evaluation's metrics file."""
-    try:
-        content = json.loads(Path(path).read_text())
-        scores = {key: float(value) for key, value in content.items() if value is not None}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"--compare {path}: no metrics file of flowseg.evaluate: {error}"
-        ) from error
-    return str(path), scores
+    written = predictions.find_answers(args.predictions, label_set, args.seg_ids)
+    predictions.check_all_there(written, predictions.frames_with_truth(shards))
+    return label_set, written.answer, str(args.predictions), ""
 
 
 def run():

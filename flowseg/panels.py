@@ -35,7 +35,9 @@ def draw_answers(frame, seg, flow, label_set):
             titled.append(("Segmentation, true", color_labels(frame["seg"], label_set)))
             wrong = np.where((seg != frame["seg"]) & labelled, 255, 0).astype(np.uint8)
             errors.append(("Segmentation errors", np.repeat(wrong[..., None], 3, -1)))
-        titled.append(("Segmentation, predicted", color_labels(seg, label_set)))
+        # Without truth at the end, so that true and predicted flow stand side by side.
+        place = titled if labelled.any() else errors
+        place.append(("Segmentation, predicted", color_labels(seg, label_set)))
     if flow is not None and frame["has_image2"]:
         truth, known = frame["flow"], frame["flow"][..., 2] > 0
         # One scale for both flows, that of the truth, so that their colours can be compared; also

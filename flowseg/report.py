@@ -1,7 +1,8 @@
 """evaluate's report: one HTML file, pictures inside, that says how good answers are and where.
 
 `Collector` sees every frame while it is scored and keeps its scores, and the pictures of the worst
-and best; `write` makes the page. What there is no truth for has no section.
+and best; `write` makes the page. What there is no truth for has no section. With another run to
+compare, its score and the difference stand beside each score that both have.
 """
 
 import base64
@@ -10,7 +11,7 @@ import html
 import cv2
 import numpy as np
 
-from flowseg import page, panels, pictures, scoring
+from flowseg import page, panels, pictures, tally
 
 # Of these scores the worst and best frames are shown, and whether more is better.
 _SHOWN_BY = {"seg/miou": True, "flow/aepe": False}
@@ -37,37 +38,44 @@ _REGIONS = {
     "10_40": "10 to 40 px",
     "40_up": "over 40 px",
 }
+# The keys of the regions that have official names.
+_WHOLE = {
+    "all": ["flow/aepe", "flow/fl_all"],
+    "noc": ["flow/aepe_noc", "flow/fl_all_noc"],
+}
 _STYLE = """
-.bar { background: #5b8def; height: .8em; display: inline-block; vertical-align: middle }
-.other { background: #6b7078 } .wide td:nth-child(3) { min-width: 21em } .better { color: #9ccc9c }
-.worse { color: #ff8a80 } .matrix td, .matrix th { padding: .1em .3em; font-size: 12px;
-text-align: right } .matrix th.top { writing-mode: vertical-rl; text-align: left }
+h1 { overflow-wrap: anywhere } td { white-space: nowrap }
+td, th { text-align: right } :is(td, th):first-child, td:has(.bar) { text-align: left }
+.bar { background: #5b8def; height: .7em; display: block; margin: .15em 0 }
+.swatch { display: inline-block; width: 1em; height: 1em; vertical-align: -.1em;
+border: 1px solid #6e727a }
+.other { background: #6b7078 } i { color: #9aa0a8; font-style: normal } .better { color: #9ccc9c }
+.worse { color: #ff8a80 }
+figure.worst, figure.best { border-left: 6px solid #ff8a80; padding-left: 1em }
+figure.best { border-color: #9ccc9c } figcaption b { color: #ff8a80 } .best b { color: #9ccc9c }
+.matrix :is(td, th) { padding: .1em .3em; font-size: 12px; text-align: right }
+.matrix th.top { writing-mode: vertical-rl; text-align: left }
 .scroll { overflow-x: auto } summary { cursor: pointer }
 """
 
 
-class Collector:
-    """Keeps, frame by frame, what the report shows; see `add`.
+class Collector(tally.Tally):
+    """A tally that also draws the worst and the best frames; see `add`.
 
     Attributes:
-        frames: list of (frame id, data set, scores).
-        by_set: data set -> counts of its frames.
-        extremes: score -> list of (value, frame id, JPEG), from worst to best.
+        extremes: score -> list of (worth, frame id, folder, value, JPEG), from worst to best.
     """
 
     def __init__(self, label_set, each=3):
         """`each`: how many of the worst, and how many of the best frames are drawn."""
-        self.label_set, self._each = label_set, each
-        self.frames, self.by_set = [], {}
+        super().__init__(label_set)
+        self._each = each
         self.extremes = {key: [] for key in _SHOWN_BY}
 
     def add(self, frame, seg, flow, counts):
         """One frame, its answers (either may be None) and their counts, as `evaluate.count` has."""
-        told, name = (frame[key].decode() for key in ("frame_id", "dataset"))
-        scores = scoring.scores(counts, self.label_set.names)
-        self.frames.append((told, name, scores))
-        self.by_set[name] = scoring.add(self.by_set.get(name, {}), counts)
-        drawn = None
+        scores = super().add(frame, seg, flow, counts)
+        told, drawn = frame["frame_id"].decode(), None
         for key, more_is_better in _SHOWN_BY.items():
             if key not in scores:
                 continue
@@ -77,7 +85,7 @@ class Collector:
             if full and kept[self._each - 1][0] <= worth <= kept[self._each][0]:
                 continue
             drawn = drawn or _jpeg(panels.draw_answers(frame, seg, flow, self.label_set))
-            kept.append((worth, told, scores[key], drawn))
+            kept.append((worth, told, self.frames[-1][1], scores[key], drawn))
             kept.sort(key=lambda entry: entry[0])
             del kept[self._each : len(kept) - self._each]
 
@@ -103,103 +111,109 @@ def write(path, title, scores, counts, collected, flags_text="", other=None, tol
     Raises:
         OSError: the file cannot be written.
     """
-    names = collected.label_set.names
     parts = [
         f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>",
         f"<p>{len(collected.frames)} frames. {html.escape(told)}</p>",
+        f"<p>The other: <i>{html.escape(other[0])}</i></p>" if other else "",
         _main_table(scores, other),
-        _flow_table(counts, scores),
-        _class_table(names, counts, scores, other),
-        _category_table(scores),
-        _confusion(names, counts),
-        _set_table(collected),
+        _set_table(collected, scores),
+        _flow_table(counts, scores, other),
+        _class_table(collected.label_set, scores, other),
+        _category_table(scores, other),
+        _confusion(collected.label_set.names, counts),
         _extremes(collected),
-        _frame_table(collected),
+        _frame_table(collected, scores),
     ]
     if flags_text:
         parts.append(f"<h2>The run's flags</h2><pre>{html.escape(flags_text)}</pre>")
     page.write_html(path, html.escape(title), "".join(parts))
 
 
-def _table(headings, rows, kind=""):
+def _table(headings, rows):
     """Cells are HTML already."""
     top = "".join(f"<th>{heading}</th>" for heading in headings)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table class="{kind}"><tr>{top}</tr>{body}</table></div>'
+    return f'<div class="scroll"><table><tr>{top}</tr>{body}</table></div>'
+
+
+def _score_table(rows, first, names, scores, other):
+    """A table of scores; beside each, where there is another run, its score and the difference.
+
+    Args:
+        rows: list of (cells that a row begins with, keys of its scores).
+        first: headings of those cells.
+        names: headings of the scores; a column that has none is left out.
+        scores: key -> score.
+        other: (name, scores), or None.
+    """
+    kept = [i for i in range(len(names)) if any(keys[i] in scores for _, keys in rows)]
+    headings = [*first]
+    for i in kept:
+        headings += [names[i], "<i>other</i>", "difference"] if other else [names[i]]
+    told = [
+        [*cells] + sum((_cells(keys[i], scores, other) for i in kept), []) for cells, keys in rows
+    ]
+    return _table(headings, told)
+
+
+def _cells(key, scores, other):
+    own, theirs = scores.get(key), other and other[1].get(key)
+    cells = ["" if own is None else f"{own:.2f}"]
+    if not other:
+        return cells
+    if own is None or theirs is None:
+        return [*cells, "", ""]
+    gap = own - theirs
+    better = gap > 0 if key.startswith("seg/") else gap < 0
+    mood = "better" if better else "worse" if gap else ""
+    return [*cells, f"<i>{theirs:.2f}</i>", f'<span class="{mood}">{gap:+.2f}</span>']
 
 
 def _main_table(scores, other):
-    rows = []
-    for key, name in _MAIN.items():
-        if key in scores:
-            row = [name, f"{scores[key]:.2f}"]
-            if other:
-                row += _beside(key, scores[key], other[1].get(key))
-            rows.append(row)
-    headings = ["", "here", html.escape(other[0]), "difference"] if other else ["", ""]
-    return _table(headings, rows)
+    rows = [([name], [key]) for key, name in _MAIN.items() if key in scores]
+    return _score_table(rows, [""], ["here" if other else ""], scores, other)
 
 
-def _beside(key, value, theirs):
-    if theirs is None:
-        return ["", ""]
-    gap = value - theirs
-    better = gap > 0 if key.startswith("seg/") else gap < 0
-    mood = "better" if better else "worse" if gap else ""
-    return [f"{theirs:.2f}", f'<span class="{mood}">{gap:+.2f}</span>']
-
-
-def _flow_table(counts, scores):
-    total = counts["flow/all"][0] if "flow/all" in counts else 0
+def _flow_table(counts, scores, other):
     rows = []
     for region, name in _REGIONS.items():
         if f"flow/{region}" in counts:
-            pixels, error, outliers = counts[f"flow/{region}"][:3]
-            share, wrong = 100 * pixels / total, 100 * outliers / pixels
-            rows.append([name, f"{share:.1f} %", f"{error / pixels:.2f}", f"{wrong:.2f}"])
-    headings = ["", "of the pixels", "AEPE, px", "outliers, %"]
-    return "<h2>Flow, by place and speed</h2>" + _table(headings, rows) if rows else ""
+            share = f"{100 * counts[f'flow/{region}'][0] / counts['flow/all'][0]:.1f} %"
+            keys = [f"flow/aepe_{region}", f"flow/fl_{region}"]
+            rows.append(([name, share], _WHOLE.get(region, keys)))
+    if not rows:
+        return ""
+    told = _score_table(rows, ["", "of the pixels"], ["AEPE, px", "outliers, %"], scores, other)
+    return f"<h2>Flow, by place and speed</h2>{told}"
 
 
-def _class_table(names, counts, scores, other):
-    """IoU with bars; then the boundary's F-measure and, where things are known, iIoU."""
+def _class_table(label_set, scores, other):
+    """Colours, IoU with bars, the boundary's F-measure and, where things are known, iIoU."""
     rows = []
-    things = any(f"seg/iiou/{name}" in scores for name in names)
-    for label, name in enumerate(names):
-        iou = scores.get(f"seg/iou/{name}")
-        if iou is None:
-            continue
-        bars = f'<span class="bar" style="width:{iou / 5:.2f}em"></span>'
-        row = [html.escape(name), f"{iou:.1f}", bars]
-        if other:
-            theirs = other[1].get(f"seg/iou/{name}")
-            if theirs is not None:
-                row[2] += f'<br><span class="bar other" style="width:{theirs / 5:.2f}em"></span>'
-            row += _beside("seg/iou", iou, theirs)
-        f_measures, frames = counts["seg/boundary"][label]
-        row.append(f"{100 * f_measures / frames:.1f}" if frames else "")
-        if things:
-            row.append(_percent(scores.get(f"seg/iiou/{name}")))
-        rows.append(row)
-    headings = ["class", "IoU, %", ""] + (["grey: " + html.escape(other[0]), ""] if other else [])
-    headings += ["boundary F, %"] + ["iIoU, %"] * things
-    return "<h2>Classes</h2>" + _table(headings, rows, "wide") if rows else ""
+    for name, colour in zip(label_set.names, label_set.palette, strict=True):
+        key = f"seg/iou/{name}"
+        if key in scores:
+            bars = f'<span class="bar" style="width:{scores[key] / 6:.2f}em"></span>'
+            if other and key in other[1]:
+                width = f"{other[1][key] / 6:.2f}em"
+                bars += f'<span class="bar other" style="width:{width}"></span>'
+            keys = [f"seg/{kind}/{name}" for kind in ("iou", "boundary_f", "iiou")]
+            swatch = f'<span class="swatch" style="background:rgb{tuple(colour)}"></span>'
+            rows.append(([f"{swatch} {html.escape(name)}", bars], keys))
+    if not rows:
+        return ""
+    kinds = ["IoU, %", "boundary F, %", "iIoU, %"]
+    return "<h2>Classes</h2>" + _score_table(rows, ["", ""], kinds, scores, other)
 
 
-def _category_table(scores):
+def _category_table(scores, other):
     """Cityscapes' categories; empty for other classes."""
     head = "seg/category_iou/"
-    rows = [
-        [html.escape(name), _percent(score), _percent(scores.get(f"seg/category_iiou/{name}"))]
-        for key, score in scores.items()
-        if key.startswith(head) and (name := key.removeprefix(head))
-    ]
-    headings = ["category", "IoU, %", "iIoU, %"]
-    return "<h2>Categories</h2>" + _table(headings, rows) if rows else ""
-
-
-def _percent(score):
-    return "" if score is None else f"{score:.1f}"
+    names = [key.removeprefix(head) for key in scores if key.startswith(head)]
+    rows = [([n], [f"seg/category_{kind}/{n}" for kind in ("iou", "iiou")]) for n in names]
+    if not rows:
+        return ""
+    return "<h2>Categories</h2>" + _score_table(rows, [""], ["IoU, %", "iIoU, %"], scores, other)
 
 
 def _confusion(names, counts):
@@ -226,42 +240,57 @@ def _confusion(names, counts):
     )
 
 
-def _set_table(collected):
-    if len(collected.by_set) < 2:
+def _set_table(collected, scores):
+    """The scores of each set of records, where there are several."""
+    sets = collected.set_scores()
+    if not sets:
         return ""
-    scored = {
-        name: scoring.scores(counts, collected.label_set.names)
-        for name, counts in sorted(collected.by_set.items())
-    }
-    rows = [[html.escape(name), *_main_cells(own)] for name, own in scored.items()]
-    return "<h2>Data sets</h2>" + _table(["", *_MAIN.values()], rows)
+    frames = {name: [] for name in sets}
+    names = collected.set_names()
+    for _, folder, dataset, _ in collected.frames:
+        frames[names[folder]].append(dataset)
+    columns = [scores, *sets.values()]
+    rows = [
+        ["data set", "", *(html.escape(", ".join(sorted(set(each)))) for each in frames.values())],
+        ["frames", len(collected.frames), *map(len, frames.values())],
+    ]
+    rows += [[told, *_column(columns, key)] for key, told in _MAIN.items() if key in scores]
+    headings = ["", "all", *map(html.escape, sets)]
+    every = _table(headings, [[html.escape(key), *_column(columns, key)] for key in scores])
+    return (
+        f"<h2>Sets of records</h2>{_table(headings, rows)}"
+        f"<details><summary>every score</summary>{every}</details>"
+    )
 
 
-def _main_cells(scores):
-    return [f"{scores[key]:.2f}" if key in scores else "" for key in _MAIN]
+def _column(columns, key):
+    return [f"{scores[key]:.2f}" if key in scores else "" for scores in columns]
 
 
 def _extremes(collected):
-    parts = []
+    parts, names = [], collected.set_names()
     for key, entries in collected.extremes.items():
         if not entries:
             continue
-        name = _MAIN[key]
-        parts.append(f"<h2>Frames by {name}, worst first</h2>")
-        for _, told, value, jpeg in entries:
-            data = base64.b64encode(jpeg).decode()
-            caption = f"{html.escape(told)}: {value:.2f}"
-            parts.append(
-                f'<figure><img alt="{caption}" src="data:image/jpeg;base64,{data}">'
-                f"<figcaption>{caption}</figcaption></figure>"
-            )
+        parts.append(f"<h2>Frames by {_MAIN[key]}</h2>")
+        middle = -(-len(entries) // 2)
+        for kind, shown in (("worst", entries[:middle]), ("best", entries[middle:][::-1])):
+            for _, told, folder, value, jpeg in shown:
+                data = base64.b64encode(jpeg).decode()
+                named = f"{names[folder]}: {told}" if len(names) > 1 else told
+                caption = f"<b>{kind}</b> {html.escape(named)}: {value:.2f}"
+                parts.append(
+                    f'<figure class="{kind}"><figcaption>{caption}</figcaption>'
+                    f'<img alt="{html.escape(named)}" src="data:image/jpeg;base64,{data}"></figure>'
+                )
     return "".join(parts)
 
 
-def _frame_table(collected):
+def _frame_table(collected, scores):
+    names, keys = collected.set_names(), [key for key in _MAIN if key in scores]
     rows = [
-        [html.escape(told), html.escape(name), *_main_cells(scores)]
-        for told, name, scores in collected.frames
+        [html.escape(told), html.escape(names[folder]), *(_column([own], key)[0] for key in keys)]
+        for told, folder, _, own in collected.frames
     ]
-    table = _table(["frame", "set", *_MAIN.values()], rows)
+    table = _table(["frame", "set", *(_MAIN[key] for key in keys)], rows)
     return f"<h2>Every frame</h2><details><summary>{len(rows)} frames</summary>{table}</details>"

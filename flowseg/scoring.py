@@ -49,9 +49,9 @@ def count_seg(truth, answer, classes, things=None):
 
     Returns:
         dict: `seg/confusion` (classes, classes + 1), truth by row, answers by column, the last for
-        nothing said; `seg/boundary` (classes, 2), the
-        boundary's F-measure and in how many frames it has one; and, where things are known,
-        `seg/things` and `seg/thing_groups`, see `_things`. Empty if all is void.
+        nothing said; `seg/boundary` (classes, 2), the boundary's F-measure and in how many
+        frames it has one; where things are known, `seg/things` and `seg/thing_groups`, see
+        `_things`. Empty if all is void.
     """
     known = truth != IGNORE_LABEL
     if not known.any():
@@ -217,38 +217,40 @@ def scores(counts, names=()):
 
     Returns:
         dict of floats, what is not known left out: `seg/miou`, `seg/pixel_accuracy`,
-        `seg/boundary_f` (mean over classes of the mean over frames), `seg/iou/<class>` (a class
-        that neither truth nor answer has is none); `flow/aepe`, `flow/fl_all`,
-        `flow/fl_all_per_image`, the three again with `_noc`; and `flow/aepe_<region>`,
-        `flow/fl_<region>` of the other regions. For Cityscapes' classes also
+        `seg/boundary_f` (mean over classes of the mean over frames), `seg/iou/<class>` and
+        `seg/boundary_f/<class>` (a class that neither truth nor answer has is none); `flow/aepe`,
+        `flow/fl_all`, `flow/fl_all_per_image`, the three again with `_noc`; and
+        `flow/aepe_<region>`, `flow/fl_<region>` of the other regions. For Cityscapes' classes also
         `seg/category_miou`, `seg/category_iou/<category>` and, where things are known,
         `seg/iiou` and `seg/category_iiou`, each by name too. Of `count_consistency`,
-        `video/consistency`.
+        `video/consistency`. A mean error is no number (NaN) if an answer was none somewhere.
     """
     found = _seg_scores(counts, names) if "seg/confusion" in counts else {}
     if "video/confusion" in counts:
         iou = _named(range(len(names)), *_hits_and_wrong(counts["video/confusion"]))
-        found["video/consistency"] = np.mean(list(iou.values())) if iou else np.nan
+        if iou:
+            found["video/consistency"] = np.mean(list(iou.values()))
     for key, value in counts.items():
         kind, _, region = key.partition("/")
         if kind == "flow":
             found |= _flow_scores(value, region)
-    return {key: float(value) for key, value in found.items() if np.isfinite(value)}
+    return {key: float(value) for key, value in found.items()}
 
 
 def _seg_scores(counts, names):
-    confusion, (f_measures, frames) = counts["seg/confusion"], counts["seg/boundary"].T
+    confusion, boundary = counts["seg/confusion"], counts["seg/boundary"]
     iou = _named(names, *_hits_and_wrong(confusion))
-    drawn = frames > 0
+    drawn = {n: 100 * f / k for n, (f, k) in zip(names, boundary, strict=True) if k}
     found = {
         "seg/miou": np.mean(list(iou.values())),
         "seg/pixel_accuracy": 100 * np.trace(confusion) / confusion.sum(),
     }
-    if drawn.any():
-        found["seg/boundary_f"] = 100 * np.mean(f_measures[drawn] / frames[drawn])
+    if drawn:
+        found["seg/boundary_f"] = np.mean(list(drawn.values()))
     if tuple(names) == CITYSCAPES.names:
         found |= _city_scores(confusion, counts)
-    return found | {f"seg/iou/{name}": value for name, value in iou.items()}
+    found |= {f"seg/iou/{name}": value for name, value in iou.items()}
+    return found | {f"seg/boundary_f/{name}": value for name, value in drawn.items()}
 
 
 def _hits_and_wrong(confusion):

@@ -193,6 +193,8 @@ def train(args, run_dir):
             validation_data=validation,
             callbacks=[
                 callbacks.CopyWeights(trained, model),
+                keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=state["step"] > 0),
+                callbacks.Checkpoint(run_dir, model, args.best_metric, state["best"]),
                 callbacks.TensorBoard(
                     run_dir,
                     model,
@@ -202,8 +204,6 @@ def train(args, run_dir):
                     training_flags.to_dict(args),
                     waited,
                 ),
-                keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=state["step"] > 0),
-                callbacks.Checkpoint(run_dir, model, args.best_metric, state["best"]),
                 callbacks.StopAtStep(remaining),
             ],
         )

@@ -31,7 +31,7 @@ from flowseg import commands
 BOUNDS = {"flow/aepe": 1e-3, "flow/fl_": 0.05, "seg/": 0.01}
 # FlowSeg's own scores, and those on foreground where no object map says what that is.
 UNJUDGED = re.compile(
-    r"seg/boundary_f|flow/(aepe|fl)_(0_10|10_40|40_up|hidden)|flow/(aepe|fl)_[bf]g(_noc)?"
+    r"seg/boundary_f(/.+)?|flow/(aepe|fl)_(0_10|10_40|40_up|hidden)|flow/(aepe|fl)_[bf]g(_noc)?"
 )
 # A void id of Cityscapes ("unlabeled"); 255 stands for its -1, which 8 bits cannot hold.
 UNLABELED, NO_ID = 0, 255

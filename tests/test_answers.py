@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg import answers, flow_io
+from flowseg import answers, flow_io, predictions
 from flowseg.labels import CAMVID, CITYSCAPES
 
 SIZE = (24, 40)
@@ -36,7 +36,7 @@ def test_written_and_read_back(tmp_path, form, name):
     if form == "flo":
         (tmp_path / name / "flow.png").unlink()
         (tmp_path / name / "flow.flo").write_bytes(flow_io.encode_flo(flow))
-    written = answers.find_answers(tmp_path, CITYSCAPES, ids)
+    written = predictions.find_answers(tmp_path, CITYSCAPES, ids)
     assert {kind: set(found) for kind, found in written.found.items()} == {
         "seg": {name},
         "flow": {name},
@@ -49,20 +49,22 @@ def test_one_kind_alone(tmp_path):
     seg, flow = pair()
     answers.write_submission(tmp_path, "a", seg, flow, CITYSCAPES)
     (tmp_path / "semantic/a.png").unlink()
-    written = answers.find_answers(tmp_path, CITYSCAPES)
+    written = predictions.find_answers(tmp_path, CITYSCAPES)
     assert written.read("seg", "a", SIZE) is None
-    answers.check_all_there(written, {"seg": ["a", "b"], "flow": ["a"]})
+    predictions.check_all_there(written, {"seg": ["a", "b"], "flow": ["a"]})
 
 
 def test_255_says_nothing(tmp_path):
     seg, flow = pair()
     seg[3] = 255
     answers.write_answers(tmp_path / "a", seg, flow, CITYSCAPES)
-    read = answers.find_answers(tmp_path, CITYSCAPES).read("seg", "a", SIZE)
+    read = predictions.find_answers(tmp_path, CITYSCAPES).read("seg", "a", SIZE)
     np.testing.assert_array_equal(read, seg)
     # Void of the owner's ids says nothing, too.
     cv2.imwrite(str(tmp_path / "a/seg.png"), np.full(SIZE, 4, np.uint8))
-    assert (answers.find_answers(tmp_path, CITYSCAPES, "label").read("seg", "a", SIZE) == 255).all()
+    assert (
+        predictions.find_answers(tmp_path, CITYSCAPES, "label").read("seg", "a", SIZE) == 255
+    ).all()
 
 
 def filled_by_hand(flow):
@@ -91,7 +93,7 @@ def test_holes_are_filled_as_kittis_kit_fills_them(share):
     flow = np.float32(rng.normal(0, 9, (30, 20, 3)))
     flow[..., 2] = rng.random((30, 20)) < share
     flow *= flow[..., 2:] > 0
-    filled = answers.fill_holes(flow)
+    filled = predictions.fill_holes(flow)
     np.testing.assert_array_equal(filled, np.float32(filled_by_hand(flow)))
     known = flow[..., 2] > 0
     np.testing.assert_array_equal(filled[known], flow[known][:, :2])
@@ -100,7 +102,7 @@ def test_holes_are_filled_as_kittis_kit_fills_them(share):
 def test_a_gap_takes_the_smaller_of_each_component():
     flow = np.zeros((1, 4, 3), np.float32)
     flow[0, 0], flow[0, 3] = (5, -2, 1), (3, 7, 1)
-    assert answers.fill_holes(flow)[0].tolist() == [[5, -2], [3, -2], [3, -2], [3, 7]]
+    assert predictions.fill_holes(flow)[0].tolist() == [[5, -2], [3, -2], [3, -2], [3, 7]]
 
 
 def spoil(folder, what):
@@ -122,15 +124,24 @@ def spoil(folder, what):
     if what == "8-bit flow":
         cv2.imwrite(str(flow), np.zeros((*SIZE, 3), np.uint8))
         return "flow.png: a KITTI flow PNG has 16 bits"
+    if what == "no number":
+        vectors = np.ones((*SIZE, 2), np.float32)
+        # Unknown flow is a hole, to be filled; this is none.
+        vectors[0, 0], vectors[3, 4, 1], vectors[5, 6, 0] = 1e10, np.nan, np.inf
+        flow.unlink()
+        flow.with_suffix(".flo").write_bytes(flow_io.encode_flo(vectors))
+        return "flow.flo: is no number at 2 of 960 pixels"
     flow.write_bytes(whole[1][:-20])
     return "flow.png: truncated PNG"
 
 
-@pytest.mark.parametrize("what", ["size", "class", "colour", "cut seg", "8-bit flow", "cut flow"])
+@pytest.mark.parametrize(
+    "what", ["size", "class", "colour", "cut seg", "8-bit flow", "cut flow", "no number"]
+)
 def test_bad_answers_are_told(tmp_path, what):
     answers.write_answers(tmp_path / "a", *pair(), CITYSCAPES)
     told = spoil(tmp_path, what)
-    written = answers.find_answers(tmp_path, CITYSCAPES)
+    written = predictions.find_answers(tmp_path, CITYSCAPES)
     with pytest.raises(ValueError, match=told):
         for kind in ("seg", "flow"):
             written.read(kind, "a", SIZE)
@@ -138,7 +149,7 @@ def test_bad_answers_are_told(tmp_path, what):
 
 def test_foreign_label_ids_are_told(tmp_path):
     answers.write_answers(tmp_path / "a", *pair(), CITYSCAPES, "label")
-    written = answers.find_answers(tmp_path, CITYSCAPES, "label")
+    written = predictions.find_answers(tmp_path, CITYSCAPES, "label")
     assert written.read("seg", "a", SIZE).shape == SIZE
     cv2.imwrite(str(tmp_path / "a/seg.png"), np.full(SIZE, 200, np.uint8))
     with pytest.raises(ValueError, match="seg.png: holds 200, but cityscapes numbers no class so"):
@@ -147,15 +158,15 @@ def test_foreign_label_ids_are_told(tmp_path):
 
 def test_missing_answers_are_told(tmp_path):
     with pytest.raises(ValueError, match="nowhere: no such folder"):
-        answers.find_answers(tmp_path / "nowhere", CITYSCAPES)
+        predictions.find_answers(tmp_path / "nowhere", CITYSCAPES)
     with pytest.raises(ValueError, match="holds no answers: <frame id>/seg.png"):
-        answers.find_answers(tmp_path, CITYSCAPES)
+        predictions.find_answers(tmp_path, CITYSCAPES)
     answers.write_answers(tmp_path / "a", *pair(), CAMVID)
-    written = answers.find_answers(tmp_path, CAMVID)
+    written = predictions.find_answers(tmp_path, CAMVID)
     with pytest.raises(ValueError, match="no seg for 4 of 5 frames .*: b, c, d, ..."):
-        answers.check_all_there(written, {"seg": list("abcde"), "flow": []})
+        predictions.check_all_there(written, {"seg": list("abcde"), "flow": []})
     with pytest.raises(ValueError, match="no flow for 1 of 2 frames .*: b$"):
-        answers.check_all_there(written, {"seg": ["a"], "flow": ["a", "b"]})
+        predictions.check_all_there(written, {"seg": ["a"], "flow": ["a", "b"]})
     os.remove(tmp_path / "a/flow.png")
     with pytest.raises(ValueError, match="holds no flow of frame b"):
-        answers.Written(tmp_path, {"flow": {"a": 1}}, CAMVID, "train").read("flow", "b", SIZE)
+        predictions.Written(tmp_path, {"flow": {"a": 1}}, CAMVID, "train").read("flow", "b", SIZE)

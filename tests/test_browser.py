@@ -262,7 +262,7 @@ def test_tensorboard_graph_and_hyperparameters(tensorboard, tab):
         tab.locator("svg text").filter(has_text=part).first.wait_for()
     tab.goto(f"{tensorboard}/#hparams")
     tab.reload()
-    for column in ("learning_rate", "exchange", "batch_size"):
+    for column in ("learning_rate", "exchange", "batch_size", "flow/aepe", "flow/fl_all"):
         tab.get_by_text(column, exact=True).first.wait_for()
     tab.get_by_text("efficientnet_lite0").first.wait_for()
 
@@ -279,6 +279,8 @@ def test_report_shows_all_its_pictures_by_itself(trained_run, kitti_records, tab
     )
     assert len(sizes) >= 2 and min(sizes) > 100
     assert tab.get_by_role("heading", level=1).count() == 1
+    worst = tab.locator("figure.worst")
+    assert worst.count() >= 2 and worst.first.get_by_text("worst", exact=True).is_visible()
     # Of a file's address no host is asked.
     assert tab.asked == {""}
     wide = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")

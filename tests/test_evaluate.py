@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from flowseg import data, records, runs, scoring
-from flowseg.evaluate import count_frame, evaluate, table
+from flowseg.evaluate import count_frame, evaluate
 from flowseg.flow_io import encode_kitti_flow
 from flowseg.labels import CITYSCAPES
 from tests.conftest import run_command
@@ -136,6 +136,8 @@ def test_scores_are_pooled_over_frames_of_different_sizes(tmp_path):
         "seg/category_iou/vehicle": 50.0,
         # Between road and car of frame 10 there is one, which no answer draws.
         "seg/boundary_f": 0.0,
+        "seg/boundary_f/road": 0.0,
+        "seg/boundary_f/car": 0.0,
         # Frame 10 has no such truth, so it counts nowhere.
         "flow/aepe_noc": 0.0,
         "flow/fl_all_noc": 0.0,
@@ -190,11 +192,27 @@ def test_the_foreground_is_of_the_best_map_there_is():
     assert source is None and not {"flow/fg", "flow/bg"} & set(counts)
 
 
-def test_flow_that_is_no_number_is_never_a_good_score(tmp_path):
-    path = write(tmp_path / "a", make_record((3, 4), 7, flow=np.ones((3, 4))))
-    scores, _ = evaluate(fake_run(flow=(np.nan, np.nan)), [path])
-    # Not within 3 px of anything.
-    assert scores == dict.fromkeys(("flow/fl_all", "flow/fl_all_per_image", "flow/fl_0_10"), 100.0)
+@pytest.mark.parametrize("what", ["flow", "classes"])
+def test_one_pixel_that_is_no_number_is_told_by_its_frame(tmp_path, what):
+    frame = make_record((3, 4), 7, np.full((3, 4), 7), flow=np.ones((3, 4)))
+    run = fake_run()
+    right = run.predict
+
+    def predict(*frames):
+        logits, flow = right(*frames)
+        flow = np.array(flow)
+        if frames[0][0, 0, 0] == 8:
+            {"flow": flow, "classes": logits}[what][1, 2, 0] = np.nan
+        return logits, flow
+
+    run.predict = predict
+    files = [write(tmp_path / "a", frame)]
+    assert evaluate(run, files)[0]["flow/aepe"] == 0
+    # Also where there is no truth: the next frame's answer could be as wrong.
+    files.append(write(tmp_path / "b", make_record((3, 4), 8)))
+    told = f"frame 000008_10: the network's {what} are no numbers at 1 of 12 pixels"
+    with pytest.raises(ValueError, match=told):
+        evaluate(run, files)
 
 
 def test_made_up_kitti(kitti_records):
@@ -208,23 +226,16 @@ def test_made_up_kitti(kitti_records):
     grounds = {"fg", "bg", "fg_noc", "bg_noc"}
     assert {"hidden", "0_10"} | grounds <= regions
     assert regions <= {"hidden", "0_10", "10_40", "40_up"} | grounds
+    drawn = {name for name in scores if name.startswith("seg/boundary_f/")}
+    assert "seg/boundary_f/road" in drawn and "seg/boundary_f/wall" not in drawn
     city = {name for name in scores if "category" in name or "iiou" in name}
     assert {"seg/category_miou", "seg/iiou", "seg/category_iiou"} < city
-    assert set(scores) == city | classes | FLOW_NAMES | {f"{name}_noc" for name in FLOW_NAMES} | {
+    assert set(scores) == city | classes | drawn | FLOW_NAMES | {
         *("seg/miou", "seg/pixel_accuracy", "seg/boundary_f"),
+        *(f"{name}_noc" for name in FLOW_NAMES),
         *(f"flow/{kind}_{region}" for kind in ("aepe", "fl") for region in regions),
     }
     assert all(type(score) is float and np.isfinite(score) for score in scores.values())
-
-
-def test_the_table():
-    lines = table({"seg/miou": 12.34567, "flow/aepe": 1.5, "flow/aepe_noc": 10.0}).splitlines()
-    assert [line.split() for line in lines] == [
-        ["seg/miou", "12.346", "%"],
-        ["flow/aepe", "1.500", "px"],
-        ["flow/aepe_noc", "10.000", "px"],
-    ]
-    assert len({line.index(".") for line in lines}) == 1
 
 
 def test_scale_resizes_frames_and_answers():

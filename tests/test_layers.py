@@ -29,6 +29,8 @@ FLOORS = (
         "metrics",
         "scoring",
         "answers",
+        "predictions",
+        "tally",
         "packed",
     },
     {

@@ -10,22 +10,30 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg import answers, evaluate, records, report, scoring
+from flowseg import answers, evaluate, predictions, records, report, scoring
+from flowseg.flow_io import encode_flo, read_flow
 from flowseg.labels import CITYSCAPES
 from tests.conftest import run_command
 from tests.test_evaluate import CAR, ROAD, fake_run, make_record, run_dir, write  # noqa: F401
 
 
 class Page(html.parser.HTMLParser):
-    """Tables as lists of rows of text, headings, pictures, captions; unclosed tags are told."""
+    """Tables as lists of rows of text, headings, pictures, captions.
+
+    Unclosed tags are told, and whatever would be fetched from elsewhere.
+    """
 
     def __init__(self, text):
         super().__init__()
         self.tables, self.headings, self.pictures, self.text, self._open = [], [], [], "", []
+        self.captions = []
+        assert not re.search(r"(?i)url\(|@import|<(script|link|iframe|object|embed|base)\b", text)
         self.feed(text)
         assert not [tag for tag in self._open if tag not in ("html", "meta")], self._open
 
     def handle_starttag(self, tag, attributes):
+        named = [value for name, value in attributes if re.match("href|src|poster|data$", name)]
+        assert all(value.startswith("data:") for value in named), (tag, attributes)
         if tag == "img":
             data = dict(attributes)["src"].removeprefix("data:image/jpeg;base64,")
             image = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
@@ -40,6 +48,8 @@ class Page(html.parser.HTMLParser):
             self.tables[-1][-1].append("")
         elif tag == "h2":
             self.headings.append("")
+        elif tag == "figcaption":
+            self.captions.append("")
 
     def handle_endtag(self, tag):
         assert self._open.pop() == tag
@@ -50,6 +60,8 @@ class Page(html.parser.HTMLParser):
             self.tables[-1][-1][-1] += text
         elif "h2" in self._open:
             self.headings[-1] += text
+        elif "figcaption" in self._open:
+            self.captions[-1] += text
 
 
 def scored(files, run, path, label_set=CITYSCAPES, **how):
@@ -64,7 +76,10 @@ def scored(files, run, path, label_set=CITYSCAPES, **how):
 
 def test_what_stands_in_the_report(kitti_records, tmp_path):
     files = records.match_files(f"{kitti_records}/*.tfrecord")
-    other = ("old/metrics.json", {"seg/miou": 0.0, "flow/aepe": 0.5, "seg/iou/road": 7.0})
+    theirs = {"seg/miou": 0.0, "flow/aepe": 0.5, "seg/iou/road": 7.0, "seg/boundary_f/road": 1.0}
+    theirs |= {"flow/fl_hidden": 100.0, "flow/aepe_fg": 0.25, "flow/aepe_noc": 0.0}
+    theirs |= {"flow/aepe_0_10": 50.0, "seg/category_iou/vehicle": 3.0, "seg/iiou/car": 2.0}
+    other = ("old/metrics.json", theirs)
     how = {"other": other, "flags_text": "--steps=5\n--x=<y>\n"}
     scores, page = scored(files, fake_run(), tmp_path / "r.html", **how)
     main, flow, classes, categories, confusion, frames = page.tables
@@ -77,26 +92,52 @@ def test_what_stands_in_the_report(kitti_records, tmp_path):
     assert f'"better">{told["mIoU, %"][2]}' in text and f'"worse">{told["AEPE, px"][2]}' in text
     regions = {row[0]: row[1:] for row in flow[1:]}
     assert regions["all"][0] == "100.0 %"
-    hidden = regions["hidden in the second"]
-    assert hidden[1:] == [f"{scores['flow/aepe_hidden']:.2f}", f"{scores['flow/fl_hidden']:.2f}"]
-    assert {"background", "foreground", "foreground, seen in both"} < set(regions)
-    assert regions["background, seen in both"][1] == f"{scores['flow/aepe_bg_noc']:.2f}"
-    assert dict(row[:2] for row in classes[1:])["road"] == f"{scores['seg/iou/road']:.1f}"
-    # With another run's beside them: boundary and iIoU come last.
-    assert classes[0][-2:] == ["boundary F, %", "iIoU, %"]
-    each = {row[0]: row[-2:] for row in classes[1:]}
-    drawn = [float(row[0]) for row in each.values() if row[0]]
-    assert np.mean(drawn) == pytest.approx(scores["seg/boundary_f"], abs=0.06)
-    assert each["car"][1] == f"{scores['seg/iiou/car']:.1f}" and each["road"][1] == ""
+
+    def beside(key):
+        """The three cells of a score."""
+        if key not in theirs:
+            return [f"{scores[key]:.2f}", "", ""]
+        gap = f"{scores[key] - theirs[key]:+.2f}"
+        return [f"{scores[key]:.2f}", f"{theirs[key]:.2f}", gap]
+
+    for region, keys in (
+        ("all", ("flow/aepe", "flow/fl_all")),
+        ("seen in both frames", ("flow/aepe_noc", "flow/fl_all_noc")),
+        ("hidden in the second", ("flow/aepe_hidden", "flow/fl_hidden")),
+        ("foreground", ("flow/aepe_fg", "flow/fl_fg")),
+        ("background, seen in both", ("flow/aepe_bg_noc", "flow/fl_bg_noc")),
+        ("moves 0 to 10 px", ("flow/aepe_0_10", "flow/fl_0_10")),
+    ):
+        assert regions[region][1:] == [*beside(keys[0]), *beside(keys[1])]
+    kinds = ["IoU, %", "boundary F, %", "iIoU, %"]
+    assert classes[0] == ["", "", *sum(([kind, "other", "difference"] for kind in kinds), [])]
+    each = {row[0].strip(): row[2:] for row in classes[1:]}
+    road = [*beside("seg/iou/road"), *beside("seg/boundary_f/road"), "", "", ""]
+    assert each["road"] == road and each["car"][6:] == beside("seg/iiou/car")
+    drawn = [float(row[3]) for row in each.values() if row[3]]
+    assert np.mean(drawn) == pytest.approx(scores["seg/boundary_f"], abs=0.01)
     told = {row[0]: row[1:] for row in categories[1:]}
-    assert told["vehicle"] == [
-        f"{scores[f'seg/category_{kind}/vehicle']:.1f}" for kind in ("iou", "iiou")
-    ]
+    kinds = ("iou", "iiou")
+    assert told["vehicle"] == sum((beside(f"seg/category_{kind}/vehicle") for kind in kinds), [])
     # Every pixel was said to be road.
     assert confusion[0][1] == "road" and {row[1] for row in confusion[1:]} <= {"100", ""}
-    assert len(frames) == 1 + 5 and frames[1][1] == "kitti"
+    assert len(frames) == 1 + 5 and frames[1][1] == kitti_records.name
     assert "--x=<y>" in page.text and "a run <on> sets" in page.text
-    assert not re.search(r"src=\"http|<script|<link", text)
+    assert "The other: old/metrics.json" in page.text
+    # The colours of the classes, as the pictures have them.
+    road = CITYSCAPES.palette[ROAD]
+    assert f"background:rgb({road[0]}, {road[1]}, {road[2]})" in text
+
+
+def test_without_another_run_there_is_nothing_beside(kitti_records, tmp_path):
+    files = records.match_files(f"{kitti_records}/*.tfrecord")
+    scores, page = scored(files, fake_run(), tmp_path / "r.html")
+    main, flow, classes, categories, *_ = page.tables
+    assert main[1] == ["mIoU, %", f"{scores['seg/miou']:.2f}"]
+    assert flow[0] == ["", "of the pixels", "AEPE, px", "outliers, %"]
+    assert classes[0] == ["", "", "IoU, %", "boundary F, %", "iIoU, %"]
+    assert categories[0] == ["", "IoU, %", "iIoU, %"]
+    assert "The other" not in page.text
 
 
 def test_the_worst_and_the_best_frames(tmp_path, monkeypatch):
@@ -105,8 +146,12 @@ def test_the_worst_and_the_best_frames(tmp_path, monkeypatch):
     made = [make_record((16, 24), n, np.full((16, 24), 7), np.ones((16, 24))) for n in numbers]
     run = fake_run(flow=lambda number: (2 + number, 2))
     _, page = scored([write(tmp_path / "a", *made)], run, tmp_path / "r.html", each=2)
-    flow = [told for told, _ in page.pictures if float(told.split(": ")[1]) < 10]
-    assert flow == [f"00000{n}_10: {n:.2f}" for n in (5, 4, 1, 0)]
+    # Of each kind the most extreme first.
+    kinds = (("worst", 5), ("worst", 4), ("best", 0), ("best", 1))
+    assert page.captions[-4:] == [f"{kind} 00000{n}_10: {n:.2f}" for kind, n in kinds]
+    assert [told for told, _ in page.pictures[-4:]] == [f"00000{n}_10" for _, n in kinds]
+    text = (tmp_path / "r.html").read_text()
+    assert text.count('<figure class="worst">') == text.count('<figure class="best">') == 4
     assert [len(image.shape) for _, image in page.pictures] == [3] * 8
     # Frames that are all alike are not drawn again and again.
     drawn = []
@@ -117,12 +162,14 @@ def test_the_worst_and_the_best_frames(tmp_path, monkeypatch):
     # Few frames are shown once each.
     _, page = scored([write(tmp_path / "b", *made[:3])], run, tmp_path / "r.html", each=2)
     assert len(page.pictures) == 2 * 3
+    kinds = [caption.split()[0] for caption in page.captions]
+    assert kinds == ["worst", "worst", "best"] * 2
 
 
 def test_what_has_no_truth_has_no_section(tmp_path):
     alone = write(tmp_path / "a", make_record((16, 24), 1, flow=np.ones((16, 24))))
     _, page = scored([alone], fake_run(), tmp_path / "r.html")
-    assert not {"Classes", "Confusion", "Data sets"} & set(page.headings)
+    assert not {"Classes", "Confusion", "Sets of records"} & set(page.headings)
     assert "Flow, by place and speed" in page.headings
     labels = write(tmp_path / "b", make_record((16, 24), 1, np.full((16, 24), 7), pair=False))
     _, page = scored([labels], fake_run(), tmp_path / "r.html")
@@ -160,6 +207,15 @@ def test_a_frame_shown_twice_has_no_flow_to_draw(monkeypatch):
         *("Flow, true (full colour 8 px)", "Flow, predicted"),
         "Flow errors (blue under 3 px, yellow to red over)",
     ]
+    # Without labels the classes come later, so that true and predicted flow stand side by side.
+    titles.clear()
+    frame["seg"][:] = 255
+    report.panels.draw_answers(frame | {"has_image2": True}, *answers_given, CITYSCAPES)
+    told = [title.split(" (")[0] for title, _ in titles]
+    assert told == [
+        *("Image", "Next image", "Flow, true", "Flow, predicted"),
+        *("Segmentation, predicted", "Flow errors"),
+    ]
 
 
 def test_answers_of_any_method_are_scored_alike(kitti_records, tmp_path):
@@ -173,8 +229,8 @@ def test_answers_of_any_method_are_scored_alike(kitti_records, tmp_path):
 
     expected, _ = evaluate.evaluate(run, files, each=keep)
     for folder, ids in (("own", "train"), ("kitti", "label")):
-        written = answers.find_answers(tmp_path / folder, CITYSCAPES, ids)
-        counts, _ = evaluate.count(files, CITYSCAPES, evaluate.written_answers(written))
+        written = predictions.find_answers(tmp_path / folder, CITYSCAPES, ids)
+        counts, _ = evaluate.count(files, CITYSCAPES, written.answer)
         assert scoring.scores(counts, CITYSCAPES.names) == pytest.approx(expected, abs=1e-6)
 
 
@@ -207,10 +263,20 @@ def test_the_command(run_dir, kitti_records, tmp_path):  # noqa: F811
         twice = ("--records", f"{kitti_records}/val-*,{twin}", *how)
         failed = run_command("flowseg.evaluate", *twice, ok=False)
         assert "answers are files by frame id" in failed.stderr
-    assert page.tables[0][0][1:] == ["here", str(tmp_path / "a.json"), "difference"]
+    assert f"The other: {tmp_path / 'a.json'}" in page.text
+    assert page.tables[0][0][1:] == ["here", "other", "difference"]
     assert {row[3] for row in page.tables[0][1:]} == {"+0.00"}
+    # One pixel that is no number is no hole to be filled, nor a score to be left out.
+    png = next((tmp_path / "sent/flow").glob("000000*"))
+    vectors = read_flow(png)[..., :2]
+    vectors[4, 5, 1] = np.nan
+    png.unlink()
+    png.with_suffix(".flo").write_bytes(encode_flo(vectors))
+    failed = run_command(*shared, *sent, "--metrics_json", tmp_path / "c.json", ok=False)
+    assert "000000_10.flo: is no number at 1 of " in failed.stderr
+    assert not (tmp_path / "c.json").exists()
     # Missing answers are told before any frame is scored.
-    next((tmp_path / "sent/flow").glob("000000*")).unlink()
+    png.with_suffix(".flo").unlink()
     failed = run_command(*shared, "--predictions", tmp_path / "sent", ok=False)
     assert "no flow for 1 of 4 frames that have such truth: 000000_10" in failed.stderr
     for neither in ((), ("--run_dir", run_dir, "--predictions", tmp_path)):

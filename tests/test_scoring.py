@@ -63,9 +63,9 @@ def test_what_has_no_truth_counts_nothing():
     assert "flow/hidden" not in scoring.count_flow(known, np.zeros((1, 1, 2)), nothing)
 
 
-def test_flow_that_is_no_number_is_wrong():
+def test_flow_that_is_no_number_is_wrong_and_seen():
     scores = scoring.scores(scoring.count_flow(flow_truth([(1, 2)]), np.full((1, 1, 2), np.nan)))
-    assert scores["flow/fl_all"] == 100.0 and "flow/aepe" not in scores
+    assert scores["flow/fl_all"] == 100.0 and np.isnan(scores["flow/aepe"])
 
 
 def test_classes_by_hand():
