@@ -14,7 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from flowseg import files, pictures
+from flowseg import files, pictures, records
 from flowseg.flow_io import check_png, encode_kitti_flow, flow_to_color, read_flow
 from flowseg.labels import IGNORE_LABEL, KNOWN_IDS, owner_id_table, train_id_table
 
@@ -36,14 +36,25 @@ def write_answers(output, seg, flow, label_set, seg_ids="train"):
     pictures.write_png(output / "flow_color.png", flow_to_color(flow))
 
 
+def city_ids(label_set):
+    """(256,) uint8: train id -> Cityscapes' label id, by which KITTI's server knows the class.
+
+    The first, where a class gathers several; None if the set has a class without any.
+    """
+    has_all = all(label_set.ids.get("cityscapes", [()]))
+    return owner_id_table(label_set, "cityscapes") if has_all else None
+
+
 def write_submission(output, frame_id, seg, flow, label_set):
     """Write one frame as KITTI's servers take it: label ids (8 bit) and flow (16 bit).
 
-    Flow that the file cannot hold (beyond 512 px) is written as unknown; the kit fills it. `flow`
-    None, of a frame that has no second one, is not written.
+    Classes that are not known by Cityscapes' ids (see `city_ids`) are not written. Flow that the
+    file cannot hold (beyond 512 px) is written as unknown; the kit fills it. `flow` None, of a
+    frame that has no second one, is not written.
     """
-    output = Path(output)
-    pictures.write_png(output / "semantic" / f"{frame_id}.png", owner_id_table(label_set)[seg])
+    output, ids = Path(output), city_ids(label_set)
+    if ids is not None:
+        pictures.write_png(output / "semantic" / f"{frame_id}.png", ids[seg])
     if flow is not None:
         files.write(output / "flow" / f"{frame_id}.png", encode_kitti_flow(flow))
 
@@ -141,13 +152,38 @@ def _by_frame(folder, name, place, suffix):
     }
 
 
+def frames_with_truth(shards):
+    """Ids of the frames that have labels ("seg"), and of those that have flow.
+
+    Raises:
+        ValueError: two frames have one id, so that their answers would be one file.
+    """
+    found, seen = {"seg": [], "flow": []}, {}
+    for shard in shards:
+        for _, fields in records.read_shard(shard):
+            name = fields["frame_id"].decode()
+            if name in seen:
+                raise ValueError(
+                    f"frame {name} is in {seen[name]} and in {shard}: answers are files by frame "
+                    "id, so sets that share ids go one by one"
+                )
+            seen[name] = shard
+            for kind, field in (("seg", "labels"), ("flow", "flow")):
+                if fields[field]:
+                    found[kind].append(name)
+    return found
+
+
 def check_all_there(written, wanted):
-    """Raise ValueError if some frames have an answer of a kind, and others that need it have none.
+    """Raise ValueError if frames with truth lack an answer that others have, or all have none.
 
     Args:
         written: a `Written`.
         wanted: "seg" and "flow", each the ids of the frames that have such truth.
     """
+    if not any(ids and written.found[kind] for kind, ids in wanted.items()):
+        held = " or ".join(kind for kind, found in written.found.items() if found)
+        raise ValueError(f"{written.folder}: holds {held}, but no frame has such truth to score by")
     for kind, ids in wanted.items():
         missing = [i for i in ids if i not in written.found[kind]]
         if written.found[kind] and missing:

@@ -15,7 +15,8 @@ network of Cityscapes' 19): a pixel's probabilities are summed per wider class, 
 wins.
 
 With --output DIR each frame's answers are written into DIR/<frame id>/ as `flowseg.predict` does;
-with --submission DIR as KITTI's servers take them (DIR/semantic, DIR/flow: zip each).
+with --submission DIR as KITTI's servers take them: zip the folders DIR/semantic and DIR/flow, each
+with its name. KITTI's test frames, whose truth nobody has, get no scores.
 
 With --predictions DIR in place of --run_dir, answers that some method wrote are scored; each frame
 that has truth needs one, of its own size. --report FILE.html is a page of all this with the worst
@@ -24,6 +25,7 @@ and best frames, --compare FILE another evaluation's metrics beside it.
 
 import collections
 import json
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -100,10 +102,9 @@ def written_answers(written):
 
 
 def count(files, label_set, ask, each=None):
-    """Counts of answers over every frame of `files`.
+    """Counts of answers over every frame of the record shards `files`.
 
     Args:
-        files: record shards.
         label_set: the classes.
         ask: decoded frame (`data.evaluation_data`) -> (H, W) train ids, 255 where nothing is said,
             and (H, W, 2) flow; either may be None: not asked.
@@ -209,7 +210,7 @@ def main():
     collected = report.Collector(label_set) if args.report else None
     counts, seen = count(shards, label_set, ask, collected and collected.add)
     scores = scoring.scores(counts, label_set.names)
-    print(table(scores))
+    print(table(scores) or "nothing to score: these frames have no truth")
     print(
         f"{seen['frames']} frames, {seen['seg']} with labels, {seen['flow']} with flow truth"
         + (f"; {seen['single']} have no second frame and were shown twice" * bool(seen["single"]))
@@ -219,6 +220,9 @@ def main():
         sources = ", ".join(f"{source} ({n} frames)" for source, n in seen["foreground"].items())
         foreground = f"foreground of flow (fg, bg) by {sources}"
         print(foreground)
+    for folder in (args.output, args.submission):
+        if folder and Path(folder).is_dir():
+            print(f"wrote {folder}: {len(list(Path(folder).glob('**/*.png')))} files")
     if args.metrics_json:
         runs.write_json(args.metrics_json, scores)
         print(f"wrote {args.metrics_json}")
@@ -236,7 +240,10 @@ def _of_run(args, shards):
     data.check_records(shards, label_set)
 
     if args.output or args.submission:
-        _frames_with_truth(shards)  # Also tells of ids that are there twice.
+        answers.frames_with_truth(shards)  # Tells of ids that are there twice.
+    if args.submission and answers.city_ids(run.label_set) is None:
+        told = f"label set {run.label_set.name} has classes without one of Cityscapes' ids"
+        print(f"warning: {args.submission}/semantic is not written: {told}", file=sys.stderr)
 
     def write(frame, logits, flow):
         name = frame["frame_id"].decode()
@@ -265,31 +272,9 @@ def _of_folder(args, shards):
     label_set = load_label_set(args.score_as or "cityscapes")
     data.check_records(shards, label_set)
     written = answers.find_answers(args.predictions, label_set, args.seg_ids)
-    answers.check_all_there(written, _frames_with_truth(shards))
+    answers.check_all_there(written, answers.frames_with_truth(shards))
 
     return label_set, written_answers(written), str(args.predictions), ""
-
-
-def _frames_with_truth(shards):
-    """Ids of the frames that have labels, and of those that have flow.
-
-    Raises:
-        ValueError: two frames have one id, so that their answers would be one file.
-    """
-    found, seen = {"seg": [], "flow": []}, {}
-    for shard in shards:
-        for _, fields in records.read_shard(shard):
-            name = fields["frame_id"].decode()
-            if name in seen:
-                raise ValueError(
-                    f"frame {name} is in {seen[name]} and in {shard}: answers are files by frame "
-                    "id, so sets that share ids go one by one"
-                )
-            seen[name] = shard
-            for kind, field in (("seg", "labels"), ("flow", "flow")):
-                if fields[field]:
-                    found[kind].append(name)
-    return found
 
 
 def _other_scores(path):

@@ -107,7 +107,7 @@ def write(path, title, scores, counts, collected, flags_text="", other=None, tol
     parts = [
         f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>",
         f"<p>{len(collected.frames)} frames. {html.escape(told)}</p>",
-        _main_table(scores, other),
+        _main_table(scores, other) if scores else "<p>They have no truth: nothing was scored.</p>",
         _flow_table(counts, scores),
         _class_table(names, counts, scores, other),
         _category_table(scores),

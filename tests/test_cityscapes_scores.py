@@ -1,0 +1,66 @@
+"""Scores of classes beside stored answers of cityscapesscripts, from KITTI's and Cityscapes' files.
+
+`reference/make_cityscapes_answers.py` made the answers and makes them anew.
+"""
+
+import json
+
+import pytest
+
+from data_prep import cityscapes, kitti
+from flowseg import answers, evaluate, records, scoring
+from flowseg.labels import CITYSCAPES
+from tests import city_frames
+from tests.reference import make_cityscapes_answers as reference
+
+STORED = json.loads(reference.ANSWERS.read_text())
+
+
+@pytest.fixture(scope="module", params=["made", "kitti"])
+def case(request):
+    """Name and frames of a stored case."""
+    if request.param == "made":
+        return "made", city_frames.make_frames()
+    return "kitti", reference.real_frames(request.getfixturevalue("samples"))
+
+
+def scores_of(frames, form, place):
+    """FlowSeg's scores of written answers, by records made of the layout `form`."""
+    writer, reader = {
+        "cityscapes": (city_frames.write_cityscapes, cityscapes),
+        "kitti": (city_frames.write_kitti, kitti),
+    }[form]
+    names = writer(place / "truth", frames)
+    if form == "cityscapes":
+        city_frames.write_cityscapes(place / "truth", frames[:1], "train", "ulm")
+    split = {"val_fraction": 1} if form == "kitti" else {}
+    reader.convert([place / "truth"], place / "records", processes=1, **split)
+    city_frames.write_answers(place / "answers", names, frames)
+    written = answers.find_answers(place / "answers", CITYSCAPES, "label")
+    shards = records.match_files(f"{place}/records/val-*")
+    counts, seen = evaluate.count(shards, CITYSCAPES, evaluate.written_answers(written))
+    assert seen["seg"] == len(frames)
+    return scoring.scores(counts, CITYSCAPES.names)
+
+
+def difference(scores, stored):
+    """The largest between two sets of scores of the same names."""
+    assert scores.keys() == stored.keys()
+    return max(abs(scores[name] - stored[name]) for name in stored)
+
+
+@pytest.mark.parametrize("form", ["cityscapes", "kitti"])
+def test_scores_are_those_of_cityscapesscripts(case, form, tmp_path):
+    name, frames = case
+    scores = scores_of(frames, form, tmp_path)
+    del scores["seg/boundary_f"]  # Not of Cityscapes.
+    assert difference(scores, STORED[name]) <= 1e-4
+    # No bus anywhere: no number. A train in the answers alone: 0.
+    assert "seg/iou/bus" not in scores and scores["seg/iou/train"] == 0
+    assert 10 < scores["seg/miou"] < 90 and ("seg/iiou" in scores) is (name == "made")
+
+
+def test_what_is_stored_is_what_the_judge_says(case):
+    pytest.importorskip("cityscapesscripts", reason="pip install .[test]")
+    name, frames = case
+    assert difference(reference.judge(frames), STORED[name]) <= 1e-9
