@@ -8,8 +8,8 @@ CITYSCAPES holds what `leftImg8bit_trainvaltest.zip` and `gtFine_trainvaltest.zi
     gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png and _gtFine_instanceIds.png
 
 Its own split is kept; `test` may be missing, and so may its labels, which are void. Frames are
-stills: Cityscapes has no flow, and its videos are not read. The instance maps are for scores (iIoU);
-a frame without one has none.
+stills: Cityscapes has no flow, and its videos are not read. The instance maps are for scores
+(iIoU); a frame without one has none.
 """
 
 from pathlib import Path

@@ -68,7 +68,8 @@ def _find_sets(source, testing):
             raise ValueError(
                 f"{folder}: no KITTI set here: training/flow_occ (data_scene_flow) or "
                 "training/semantic (data_semantics) is missing"
-                + "; for the frames of testing/: --testing" * (folder / "testing").is_dir()
+                + "; for the frames of testing/: --testing"
+                * (folder / "testing").is_dir()
             )
         if not any(training.glob("*/*_10.png")):
             raise ValueError(f"{folder}: no frames in it (training/image_2/*_10.png)")
@@ -122,5 +123,7 @@ def main():
 
 if __name__ == "__main__":
     options.define_flags("Folder that holds data_scene_flow and data_semantics, or one such set")
-    flags.DEFINE_bool("testing", False, "The frames of testing/, which have no truth, as split test.")
+    flags.DEFINE_bool(
+        "testing", False, "The frames of testing/, which have no truth, as split test."
+    )
     commands.run(main)

@@ -19,7 +19,8 @@ def write(path, *examples):
 def test_round_trip(tmp_path):
     full = PAIR | {
         "flow_noc": b"n", "labels": b"\0\xff", "label_set": "cityscapes", "instances": b"i",
-        "instances_format": "cityscapes", "objects": b"o", "dataset": "kitti", "frame_id": "000002_10",
+        "instances_format": "cityscapes", "objects": b"o", "dataset": "kitti",
+        "frame_id": "000002_10",
     }  # fmt: skip
     path = write(tmp_path / "a.tfrecord", records.make_example(**full))
     [(index, fields)] = records.read_shard(path)
