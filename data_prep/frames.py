@@ -29,6 +29,7 @@ class Frame(NamedTuple):
         label_set: numbering of `labels`, as `flowseg.labels` calls it.
         known_ids: every id that `labels` may hold; default: `flowseg.labels.KNOWN_IDS` says.
         group: frames of one group (a video) stay in one split; default: each goes its own way.
+        instances_format: coding of `instances`, as `flowseg.records` calls it.
     """
 
     frame_id: str
@@ -37,6 +38,7 @@ class Frame(NamedTuple):
     label_set: str = ""
     known_ids: tuple[int, ...] = ()
     group: str = ""
+    instances_format: str = "kitti"
 
 
 def find_next(paths, steps):
@@ -72,7 +74,7 @@ def find_next(paths, steps):
     return found
 
 
-# KITTI's obj_map and instance: read with other depths, their numbers would be others.
+# Read with other depths, their numbers would be others.
 _BITS = {"objects": 8, "instances": 16}
 
 
@@ -105,11 +107,13 @@ def read_frame(frame):
             decoded = decode_ids(data[field], path)
             bits = 8 * decoded.itemsize
             if bits != _BITS.get(field, bits):
-                raise ValueError(f"{path}: {bits} bits, but {field} have {_BITS[field]} (KITTI)")
+                raise ValueError(f"{path}: {bits} bits, but {field} have {_BITS[field]}")
         if decoded.shape[:2] != (height, width):
             raise ValueError(
                 f"{path}: is {_size(decoded)}, but {frame.files['image1'].name} is {_size(image)}"
             )
+        if field == "instances":
+            fields["instances_format"] = frame.instances_format
         if field == "labels":
             fields["label_set"] = frame.label_set
             class_pixels = _count_classes(decoded, frame, path)

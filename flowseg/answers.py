@@ -27,13 +27,24 @@ def write_answers(output, seg, flow, label_set, seg_ids="train"):
     pictures.write_png(output / "flow_color.png", flow_to_color(flow))
 
 
+def city_ids(label_set):
+    """(256,) uint8: train id -> Cityscapes' label id, by which KITTI's server knows the class.
+
+    The first, where a class gathers several; None if the set has a class without any.
+    """
+    has_all = all(label_set.ids.get("cityscapes", [()]))
+    return owner_id_table(label_set, "cityscapes") if has_all else None
+
+
 def write_submission(output, frame_id, seg, flow, label_set):
     """Write one frame as KITTI's servers take it: label ids (8 bit) and flow (16 bit).
 
-    Flow that the file cannot hold (beyond 512 px) is written as unknown; the kit fills it. `flow`
-    None, of a frame that has no second one, is not written.
+    Classes that are not known by Cityscapes' ids (see `city_ids`) are not written. Flow that the
+    file cannot hold (beyond 512 px) is written as unknown; the kit fills it. `flow` None, of a
+    frame that has no second one, is not written.
     """
-    output = Path(output)
-    pictures.write_png(output / "semantic" / f"{frame_id}.png", owner_id_table(label_set)[seg])
+    output, ids = Path(output), city_ids(label_set)
+    if ids is not None:
+        pictures.write_png(output / "semantic" / f"{frame_id}.png", ids[seg])
     if flow is not None:
         files.write(output / "flow" / f"{frame_id}.png", encode_kitti_flow(flow))

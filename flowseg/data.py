@@ -70,8 +70,8 @@ def frame_decoder(label_set, maps=False):
     A frame is a dict: `image1`, `image2` (H, W, 3) uint8; `has_image2` bool (where it is false,
     image2 is image1); `flow`, `flow_noc` (H, W, 3) float32; `seg` (H, W) int32; `frame_id`,
     `dataset` string. With `maps` also `objects`, `things`: (H, W) int32, a number for each moving
-    object of KITTI's object map, and for each thing of its instance map, 0 elsewhere; `has_objects`
-    and `has_things` bool.
+    object of KITTI's object map, and for each thing of the instance map, 0 elsewhere;
+    `has_objects`, `has_things` bool.
     """
     tables = {numbering: train_id_table(label_set, numbering) for numbering in label_set.ids}
 
@@ -100,13 +100,14 @@ def frame_decoder(label_set, maps=False):
 
 
 def _decode_maps(fields, shape):
-    objects = _decode_map(fields["objects"], tf.uint8, shape)
-    # KITTI's coding: class * 256 + number, number 0 where the class is not told apart.
+    # KITTI: class * 256 + number, 0 for none. Cityscapes: class * 1000 + number, or class alone.
     instances = _decode_map(fields["instances"], tf.uint16, shape)
+    city = fields["instances_format"] == "cityscapes"
+    told_apart = tf.where(city, instances > 1000, instances % 256 > 0)
     return {
-        "objects": objects,
+        "objects": _decode_map(fields["objects"], tf.uint8, shape),
         "has_objects": fields["objects"] != "",
-        "things": tf.where(instances % 256 > 0, instances, 0),
+        "things": tf.where(told_apart, instances, 0),
         "has_things": fields["instances"] != "",
     }
 

@@ -16,7 +16,8 @@ network of Cityscapes' 19): a pixel's probabilities are summed per wider class, 
 wins.
 
 With --output DIR each frame's answers are written into DIR/<frame id>/ as `flowseg.predict` does;
-with --submission DIR as KITTI's servers take them (DIR/semantic, DIR/flow: zip each).
+with --submission DIR as KITTI's servers take them: zip the folders DIR/semantic and DIR/flow, each
+with its name. KITTI's test frames, whose truth nobody has, get no scores.
 
 With --predictions DIR in place of --run_dir, answers that some method wrote are scored; each frame
 that has truth needs one, of its own size. --report FILE.html is a page of all this with the worst
@@ -27,6 +28,7 @@ in the JSON. --frames_csv FILE is a table of every frame's scores.
 """
 
 import collections
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -109,10 +111,9 @@ def _check_numbers(frame, logits, flow):
 
 
 def count(files, label_set, ask, each=None):
-    """Counts of answers over every frame of `files`.
+    """Counts of answers over every frame of the record shards `files`.
 
     Args:
-        files: record shards.
         label_set: the classes.
         ask: decoded frame (`data.evaluation_data`) -> (H, W) train ids, 255 where nothing is said,
             and (H, W, 2) flow; either may be None: not asked.
@@ -212,7 +213,7 @@ def main():
     kept = (report.Collector if args.report else tally.Tally)(label_set)
     counts, seen = count(shards, label_set, ask, kept.add)
     scores, sets = scoring.scores(counts, label_set.names), kept.set_scores()
-    print(tally.table(scores, sets))
+    print(tally.table(scores, sets) or "nothing to score: these frames have no truth")
     print(
         f"{seen['frames']} frames, {seen['seg']} with labels, {seen['flow']} with flow truth"
         + (f"; {seen['single']} have no second frame and were shown twice" * bool(seen["single"]))
@@ -222,6 +223,9 @@ def main():
         sources = ", ".join(f"{source} ({n} frames)" for source, n in seen["foreground"].items())
         foreground = f"foreground of flow (fg, bg) by {sources}"
         print(foreground)
+    for folder in (args.output, args.submission):
+        if folder and Path(folder).is_dir():
+            print(f"wrote {folder}: {len(list(Path(folder).glob('**/*.png')))} files")
     if args.metrics_json:
         runs.write_json(args.metrics_json, tally.flat(scores, sets))
         print(f"wrote {args.metrics_json}")
@@ -242,7 +246,10 @@ def _of_run(args, shards):
     data.check_records(shards, label_set)
 
     if args.output or args.submission:
-        predictions.frames_with_truth(shards)  # Also tells of ids that are there twice.
+        predictions.frames_with_truth(shards)  # Tells of ids that are there twice.
+    if args.submission and answers.city_ids(run.label_set) is None:
+        told = f"label set {run.label_set.name} has classes without one of Cityscapes' ids"
+        print(f"warning: {args.submission}/semantic is not written: {told}", file=sys.stderr)
 
     def write(frame, logits, flow):
         name = frame["frame_id"].decode()

@@ -242,10 +242,13 @@ def class_groups(label_set, score_set):
     return np.array(groups, np.uint8)
 
 
-def owner_id_table(label_set):
-    """(256,) uint8: train id -> the owner's id that is written back; 255 stays 255."""
+def owner_id_table(label_set, numbering=None):
+    """(256,) uint8: train id -> the owner's id that is written back; 255 stays 255.
+
+    The first of a class's ids in the numbering (default: the set's first), where each has one.
+    """
     table = np.full(256, IGNORE_LABEL, np.uint8)
-    groups = next(iter(label_set.ids.values()))
+    groups = label_set.ids[numbering or next(iter(label_set.ids))]
     table[: len(groups)] = [ids[0] for ids in groups]
     return table
 

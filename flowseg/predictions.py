@@ -135,7 +135,7 @@ def _by_frame(folder, name, place, suffix):
 
 
 def frames_with_truth(shards):
-    """Ids of the frames that have labels, and of those that have flow.
+    """Ids of the frames that have labels ("seg"), and of those that have flow.
 
     Raises:
         ValueError: two frames have one id, so that their answers would be one file.
@@ -157,12 +157,15 @@ def frames_with_truth(shards):
 
 
 def check_all_there(written, wanted):
-    """Raise ValueError if some frames have an answer of a kind, and others that need it have none.
+    """Raise ValueError if frames with truth lack an answer that others have, or all have none.
 
     Args:
         written: a `Written`.
         wanted: "seg" and "flow", each the ids of the frames that have such truth.
     """
+    if not any(ids and written.found[kind] for kind, ids in wanted.items()):
+        held = " or ".join(kind for kind, found in written.found.items() if found)
+        raise ValueError(f"{written.folder}: holds {held}, but no frame has such truth to score by")
     for kind, ids in wanted.items():
         missing = [i for i in ids if i not in written.found[kind]]
         if written.found[kind] and missing:

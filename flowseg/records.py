@@ -11,12 +11,14 @@ import tensorflow as tf
 
 SCHEMA_VERSION = 1
 
-# Encoded files; each but `flow_noc` (which is as `flow`) stands beside `<name>_format`.
+# Encoded files. Of those in more than one form, `<name>_format` says which (`flow_noc`: as `flow`).
 _FILES = ("image1", "image2", "flow", "flow_noc", "labels", "instances", "objects")
 _FORMATS = {
     "image1_format": ("png", "jpeg", "ppm"),
     "image2_format": ("", "png", "jpeg", "ppm"),
     "flow_format": ("", "kitti", "flo"),
+    # Empty beside instances, as records of before have it: KITTI's.
+    "instances_format": ("", "kitti", "cityscapes"),
 }
 # `label_set` is the numbering of `labels` (see `flowseg.labels`).
 _TEXTS = ("dataset", "frame_id", "label_set", *_FORMATS)
@@ -34,8 +36,10 @@ def make_example(**fields):
     Args:
         **fields: `image1`, `image2`, `flow`, `flow_noc`, `labels`, `instances`, `objects`
             (encoded bytes; labels, instances and objects are PNG), `image1_format`,
-            `image2_format` (png, jpeg, ppm), `flow_format` (kitti: 16-bit PNG; flo), `label_set`,
-            `dataset`, `frame_id` (text), `height`, `width` (int). What is absent may be left out.
+            `image2_format` (png, jpeg, ppm), `flow_format` (kitti: 16-bit PNG; flo),
+            `instances_format` (kitti: class * 256 + number, number 0 where nothing is told apart;
+            cityscapes: class * 1000 + number, from 0, or the class alone), `label_set`, `dataset`,
+            `frame_id` (text), `height`, `width` (int). What is absent may be left out.
 
     Raises:
         ValueError: a field that the schema does not have, or that does not fit the others.

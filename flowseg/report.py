@@ -115,7 +115,7 @@ def write(path, title, scores, counts, collected, flags_text="", other=None, tol
         f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>",
         f"<p>{len(collected.frames)} frames. {html.escape(told)}</p>",
         f"<p>The other: <i>{html.escape(other[0])}</i></p>" if other else "",
-        _main_table(scores, other),
+        _main_table(scores, other) if scores else "<p>They have no truth: nothing was scored.</p>",
         _set_table(collected, scores),
         _flow_table(counts, scores, other),
         _class_table(collected.label_set, scores, other),

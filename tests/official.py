@@ -1,10 +1,11 @@
 """Independent judges of FlowSeg's scores, after KITTI's and Cityscapes' own definitions.
 
-    python -m tests.official --truth KITTI_FOLDER --predictions DIR --metrics_json FILE
+    python -m tests.official --truth FOLDER --predictions DIR --metrics_json FILE
 
-DIR holds a folder a frame (000002_10/flow.png and seg.png, as `flowseg.predict --seg_ids label`
-writes them), FILE is what `flowseg.evaluate` wrote for the same frames. Prints both sides and
-exits with 1 where they differ by more than the rounding of the files can explain.
+FOLDER is KITTI's or Cityscapes' as `data_prep` reads it. DIR holds a folder a frame
+(000002_10/flow.png and seg.png, as `flowseg.predict --seg_ids label` writes them), FILE is what
+`flowseg.evaluate` wrote for the same frames. Prints both sides and exits with 1 where they differ
+by more than the rounding of the files can explain.
 
 Flow: evaluate_scene_flow.cpp of the KITTI 2015 development kit, and flow_error.m beside it.
 Labels: cityscapesscripts' own functions. Nothing of flowseg's scoring is used here, and no
@@ -55,10 +56,10 @@ def read_labels(path):
 
 
 def read_instances(path):
-    """KITTI's instance map in Cityscapes' coding, (H, W) uint16; None if there is no such file."""
+    """An instance map in Cityscapes' coding, (H, W) uint16; None if there is no such file."""
     ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if Path(path).is_file() else None
-    if ids is None:
-        return None
+    if ids is None or path.name.endswith("_gtFine_instanceIds.png"):
+        return ids
     label, number = ids // 256, ids % 256
     return np.where(number > 0, label * 1000 + number, label).astype(np.uint16)
 
@@ -170,32 +171,41 @@ def _in1d(array, values, invert=False):
     return np.isin(np.ravel(array), values, invert=invert)
 
 
+def label_files(truth, frame_id):
+    """Where a frame's label ids and its instance map would be, in KITTI's or Cityscapes' layout."""
+    kitti = Path(truth) / "data_semantics" / "training"
+    city = [*Path(truth).glob(f"gtFine/*/*/{frame_id}_gtFine_labelIds.png"), None][0]
+    if city:
+        return city, city.with_name(f"{frame_id}_gtFine_instanceIds.png")
+    return kitti / "semantic" / f"{frame_id}.png", kitti / "instance" / f"{frame_id}.png"
+
+
 def judge_folders(truth, predictions):
     """The official scores of written answers; names as in `flowseg.evaluate`'s JSON.
 
     Args:
-        truth: folder with the official data_scene_flow and data_semantics, or one of them.
+        truth: folder with the official data_scene_flow and data_semantics, or one of them; or with
+            Cityscapes' gtFine.
         predictions: folder that holds `<frame id>/flow.png` and `<frame id>/seg.png`.
 
     Raises:
         ValueError: no answers, an answer without truth, or a file that is no such answer.
     """
     flow_set = Path(truth) / "data_scene_flow" / "training"
-    label_set = Path(truth) / "data_semantics" / "training"
     answers = sorted(path for path in Path(predictions).glob("*") if path.is_dir())
     if not answers:
         raise ValueError(f"{predictions}: holds no folder of a frame's answers")
     for answer in answers:
-        places = (flow_set / "flow_occ", label_set / "semantic")
-        if not any((place / f"{answer.name}.png").is_file() for place in places):
+        flow = flow_set / "flow_occ" / f"{answer.name}.png"
+        if not flow.is_file() and not label_files(truth, answer.name)[0].is_file():
             raise ValueError(f"{answer}: {truth} has no truth for this frame")
 
-    def paths(folder, name):
-        pairs = [(folder / f"{answer.name}.png", answer / name) for answer in answers]
-        return [(there, here) for there, here in pairs if there.is_file()]
+    labelled = [(*label_files(truth, answer.name), answer / "seg.png") for answer in answers]
+    labelled = [files for files in labelled if files[0].is_file()]
 
     def flows(kind):
-        for there, path in paths(flow_set / kind, "flow.png"):
+        pairs = [(flow_set / kind / f"{path.name}.png", path / "flow.png") for path in answers]
+        for there, path in (pair for pair in pairs if pair[0].is_file()):
             (flow, valid), (answer, known) = read_flow(there), read_flow(path)
             _check_size(path, answer, flow)
             # The kit fills holes of an answer from the pixels around; FlowSeg's are whole.
@@ -206,14 +216,13 @@ def judge_folders(truth, predictions):
             yield flow, valid, answer, read_labels(objects) if objects.is_file() else None
 
     def labels():
-        for there, path in paths(label_set / "semantic", "seg.png"):
-            ids, answer = read_labels(there), read_labels(path)
+        for there, instances, path in labelled:
+            ids, answer, things = read_labels(there), read_labels(path), read_instances(instances)
             _check_size(path, answer, ids)
-            instances = read_instances(label_set / "instance" / there.name)
-            yield (ids, answer) if instances is None else (ids, answer, instances)
+            yield (ids, answer) if things is None else (ids, answer, things)
 
     return {
-        **(judge_labels(labels()) if paths(label_set / "semantic", "seg.png") else {}),
+        **(judge_labels(labels()) if labelled else {}),
         **judge_flow(flows("flow_occ")),
         **judge_flow(flows("flow_noc"), "_noc"),
     }
@@ -266,7 +275,7 @@ def main():
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("truth", None, "Folder of data_scene_flow, data_semantics.", required=True)
+    flags.DEFINE_string("truth", None, "KITTI's or Cityscapes' folder.", required=True)
     flags.DEFINE_string("predictions", None, "Folder of <frame id>/{flow,seg}.png.", required=True)
     flags.DEFINE_string("metrics_json", None, "What flowseg.evaluate wrote.", required=True)
     commands.run(main)

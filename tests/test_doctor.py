@@ -44,6 +44,9 @@ def test_sets_without_flow_or_labels_and_stills(clean, tmp_path):
     assert_found(diagnosis)
     counts = [diagnosis.numbers[f"all/{name}"] for name in ("records", "pairs", "flow", "labels")]
     assert counts == [4, 3, 1, 2]
+    # Nor of test frames, of which nobody has the truth.
+    without = [{**frame, "flow": None, "labels": None} for frame in clean["train"]]
+    assert_found(diagnose(tmp_path, {"test": without}))
 
 
 def test_numbers(clean, tmp_path):

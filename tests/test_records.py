@@ -19,7 +19,8 @@ def write(path, *examples):
 def test_round_trip(tmp_path):
     full = PAIR | {
         "flow_noc": b"n", "labels": b"\0\xff", "label_set": "cityscapes", "instances": b"i",
-        "objects": b"o", "dataset": "kitti", "frame_id": "000002_10",
+        "instances_format": "cityscapes", "objects": b"o", "dataset": "kitti",
+        "frame_id": "000002_10",
     }  # fmt: skip
     path = write(tmp_path / "a.tfrecord", records.make_example(**full))
     [(index, fields)] = records.read_shard(path)
@@ -47,6 +48,7 @@ def test_the_same_fields_give_the_same_bytes():
         (FRAME | {"image1_format": "gif"}, "image1_format is 'gif'"),
         (FRAME | {"image2": b"two"}, "image2 and image2_format"),
         (FRAME | {"labels": b"l"}, "labels and label_set"),
+        (FRAME | {"instances": b"i", "instances_format": "coco"}, "instances_format is 'coco'"),
         (PAIR | {"flow_format": ""}, "flow and flow_format"),
         (FRAME | {"flow": b"f", "flow_format": "flo"}, "flow without a second frame"),
         (FRAME | {"flow_noc": b"f"}, "non-occluded flow without flow"),

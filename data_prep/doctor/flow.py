@@ -141,7 +141,7 @@ def _tell_shifted(dataset, bad, found, of):
 def _cannot_tell(dataset, probes):
     """A note on what the pairs leave open."""
     fits = [probe for _, probe in probes if probe.verdict == "fits"]
-    if all(probe.verdict in ("still", "few") for _, probe in probes):
+    if probes and all(probe.verdict in ("still", "few") for _, probe in probes):
         why = "hardly anything moves by a pixel, or too little texture has known flow"
         return [Finding("note", "flow-untold", f"{dataset}: cannot tell whether flow fits: {why}")]
     open_ = [

@@ -1,0 +1,101 @@
+"""Cityscapes in its official layout -> FlowSeg records.
+
+    python -m data_prep.cityscapes --source CITYSCAPES --output RECORDS
+
+CITYSCAPES holds what `leftImg8bit_trainvaltest.zip` and `gtFine_trainvaltest.zip` unpack to:
+
+    leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png
+    gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png and _gtFine_instanceIds.png
+
+Its own split is kept; `test` may be missing, and so may its labels, which are void. Frames are
+stills: Cityscapes has no flow, and its videos are not read. The instance maps are for scores
+(iIoU); a frame without one has none.
+"""
+
+from pathlib import Path
+
+from data_prep import options, split, writer
+from data_prep.frames import Frame
+from flowseg import commands
+
+SPLITS = ("train", "val", "test")
+_IMAGE, _LABELS, _INSTANCES = "_leftImg8bit", "_gtFine_labelIds", "_gtFine_instanceIds"
+
+
+def find_frames(sources):
+    """The frames of Cityscapes folders; nothing is opened yet.
+
+    Args:
+        sources: folders, each as `--source` takes it.
+
+    Returns:
+        dict, split name -> list of :class:`data_prep.frames.Frame`, sorted by frame id
+        (aachen_000000_000019) within a source; `test` only where there is one.
+
+    Raises:
+        ValueError: a folder that is missing or empty.
+    """
+    splits = {"train": [], "val": []}
+    for source in map(Path, sources):
+        if not source.is_dir():
+            raise ValueError(f"{source}: no such folder (--source)")
+        for name in SPLITS:
+            images, truth = source / "leftImg8bit" / name, source / "gtFine" / name
+            if name != "test" or images.is_dir():
+                splits.setdefault(name, []).extend(_find_frames(images, truth))
+    return splits
+
+
+def _find_frames(images, truth):
+    """The frames of one split, files that ought to be there included."""
+    needed = {images: _IMAGE, truth: _LABELS}
+    if images.name == "test" and not truth.is_dir():
+        del needed[truth]
+    found = set()
+    for folder, ending in needed.items():
+        paths = list(folder.glob(f"*/*{ending}.png"))
+        if not paths:
+            raise ValueError(
+                f"{folder}: no */*{ending}.png here: --source is the folder that holds leftImg8bit "
+                "and gtFine"
+            )
+        found |= {(path.parent.name, path.stem.removesuffix(ending)) for path in paths}
+    for city, frame_id in sorted(found):
+        files = {"image1": images / city / f"{frame_id}{_IMAGE}.png"}
+        if truth in needed:
+            files["labels"] = truth / city / f"{frame_id}{_LABELS}.png"
+        instances = truth / city / f"{frame_id}{_INSTANCES}.png"
+        if instances.is_file():
+            files["instances"] = instances
+        yield Frame(
+            frame_id=frame_id,
+            files=files,
+            label_set="cityscapes" if "labels" in files else "",
+            instances_format="cityscapes",
+        )
+
+
+def convert(sources, output, seed=0, **how):
+    """Convert Cityscapes folders to records below `output`; see `data_prep.writer.write`.
+
+    Raises:
+        ValueError, OSError: see `find_frames` and `data_prep.writer.write`.
+    """
+    return writer.write(
+        "cityscapes",
+        split.as_told(find_frames(sources), seed),
+        output,
+        sources=sources,
+        settings={"seed": seed},
+        **how,
+    )
+
+
+def main():
+    """The command."""
+    options.convert_from_flags(convert)
+
+
+if __name__ == "__main__":
+    options.define_flags("Folder that holds leftImg8bit and gtFine", official_split=True)
+    commands.run(main)
