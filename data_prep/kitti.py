@@ -67,9 +67,8 @@ def _find_sets(source, testing):
         if not ((training / "flow_occ").is_dir() or (training / "semantic").is_dir()):
             raise ValueError(
                 f"{folder}: no KITTI set here: training/flow_occ (data_scene_flow) or "
-                "training/semantic (data_semantics) is missing"
-                + "; for the frames of testing/: --testing"
-                * (folder / "testing").is_dir()
+                "training/semantic (data_semantics) is missing "
+                "(for the frames of testing/: --testing)"
             )
         if not any(training.glob("*/*_10.png")):
             raise ValueError(f"{folder}: no frames in it (training/image_2/*_10.png)")

@@ -225,7 +225,7 @@ def main():
         print(foreground)
     for folder in (args.output, args.submission):
         if folder and Path(folder).is_dir():
-            print(f"wrote {folder}: {len(list(Path(folder).glob('**/*.png')))} files")
+            print(f"wrote {folder}")
     if args.metrics_json:
         runs.write_json(args.metrics_json, tally.flat(scores, sets))
         print(f"wrote {args.metrics_json}")

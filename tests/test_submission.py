@@ -51,7 +51,7 @@ def test_from_the_testing_folder_to_a_submission(kind, request, run_dir, tmp_pat
     )
     assert "nothing to score: these frames have no truth" in done.stdout
     assert f"{len(stills)} frames, 0 with labels, 0 with flow truth" in done.stdout
-    assert f"wrote {tmp_path}/sent: {len(stills) + len(pairs)} files" in done.stdout
+    assert f"wrote {tmp_path}/sent\n" in done.stdout
     assert json.loads((tmp_path / "scores.json").read_text()) == {}
     told = (tmp_path / "report.html").read_text()
     assert "They have no truth: nothing was scored." in told and "nan" not in told
@@ -93,7 +93,7 @@ def test_what_is_not_there_is_told(kitti_folder, tmp_path):
     with pytest.raises(ValueError, match="no test frames in it .testing/image_2"):
         kitti.convert([kitti_folder], tmp_path / "out", testing=True)
     folder = without_truth(kitti_folder, tmp_path / "kitti")
-    with pytest.raises(ValueError, match="no KITTI set here: .*; for the frames of testing/: --t"):
+    with pytest.raises(ValueError, match="no KITTI set here: .* .for the frames of testing/: --t"):
         kitti.convert([folder], tmp_path / "out")
     (folder / "data_scene_flow/testing/image_2/000001_11.png").unlink()
     with pytest.raises(ValueError, match="testing/image_2/000001_11.png: missing"):
@@ -149,4 +149,3 @@ def test_classes_that_the_server_does_not_know_are_not_sent(label_set, tmp_path)
         assert set(sent) == {"flow/000007_10.png", "semantic/000007_10.png"} and not done.stderr
         # The network says class 1, CamVid's building.
         assert (official.read_labels(sent["semantic/000007_10.png"]) == 11).all()
-    assert f"sent: {len(sent)} files" in done.stdout
