@@ -38,7 +38,7 @@ SCORING = {
 }
 DRAWING = {
     "reading frames": ("frames_cost.py", "endless"),
-    "network": ("runs.py", "predict"),
+    "network": ("runs.py", "predict_pair"),
     "picture": ("visualize.py", "compose"),
     "encoding": ("frames.py", "write"),
 }

@@ -136,7 +136,7 @@ def test_two_frames_dropped_are_answered(demo, tab, tmp_path):
     for which, path in enumerate(PAIR):
         drop(tab, which, path)
     said = ask(tab)
-    assert re.search(r"building \d+%, road \d+%.*median motion \d+\.\d\d px", said), said
+    assert re.search(r"building \d+%, \w+ \d+%.*median motion \d+\.\d\d px", said), said
     picture = tab.locator("img[src*='image.png']").last
     picture.wait_for()
     width, height = picture.evaluate(
