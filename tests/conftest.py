@@ -62,6 +62,16 @@ def trained_run(kitti_records, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def served(trained_run, tmp_path_factory):
+    """Its folder for servers, by the command. Not to be changed."""
+    folder = tmp_path_factory.mktemp("out") / "served"
+    done = run_command("export.saved_model", "--run_dir", trained_run, "--output", folder)
+    assert "served/1: SavedModel" in done.stdout and "of labels equal" in done.stdout
+    assert done.stderr == ""
+    return folder
+
+
+@pytest.fixture(scope="session")
 def samples():
     """Folder of small real samples of the public data sets."""
     folder = os.environ.get("FLOWSEG_SAMPLES")

@@ -12,7 +12,6 @@ from google.protobuf import text_format
 from export import beside, check, saved_model
 from flowseg import labels, runs
 from flowseg.flow_io import decode_kitti_flow, encode_kitti_flow
-from tests.conftest import run_command
 
 
 @pytest.fixture(scope="module")
@@ -21,21 +20,10 @@ def run(trained_run):
 
 
 @pytest.fixture(scope="module")
-def served(trained_run, tmp_path_factory):
-    """Folder that the command wrote."""
-    folder = tmp_path_factory.mktemp("out") / "served"
-    command = ("export.saved_model", "--run_dir", trained_run, "--output", folder)
-    done = run_command(*command)
-    assert "served/1: SavedModel" in done.stdout and "of labels equal" in done.stdout
-    assert done.stderr == ""
-    return folder
-
-
-@pytest.fixture(scope="module")
 def signatures(served):
+    # The signatures live as long as what they were loaded with.
     loaded = tf.saved_model.load(str(served / "1"))
     yield loaded.signatures
-    del loaded
 
 
 def frames(shape=(3, 50, 81, 3), seed=0):
@@ -148,16 +136,10 @@ def test_every_weight_is_written_once(run, served):
 
 
 def test_warmup_asks_every_signature(served, signatures):
-    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
-
-    asked = {}
-    path = str(served / "1/assets.extra/tf_serving_warmup_requests")
-    for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
-        request = PredictionLog.FromString(record).predict_log.request
-        assert request.model_spec.name == "flowseg"
-        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
-        name = request.model_spec.signature_name
-        asked[name] = saved_model.ask(signatures[name], inputs)
+    asked = {
+        name: saved_model.ask(signatures[name], inputs)
+        for name, inputs in beside.read_requests(served / "1")
+    }
     assert set(asked) == set(signatures)
     assert asked["decode"]["seg"].shape[:3] == asked["predict_labels"]["labels"].shape
 
