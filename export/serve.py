@@ -16,8 +16,10 @@ cluster, on all of which the folder and this package lie in the same place.
 """
 
 import asyncio
+import gc
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -47,6 +49,9 @@ class Replica:
         from export.network import Network
 
         self.network = Network(folder)
+        # Lists of JSON's numbers make the collector look, again and again, at all of TensorFlow:
+        # five times the time of reading them.
+        gc.freeze()
         self.max_bytes = max_bytes
         self.max_pixels = max_pixels
         self.together = serve.batch(max_batch_size=max_batch, batch_wait_timeout_s=0.005)(
@@ -142,6 +147,9 @@ def start(folder, host, port, replicas=1, max_batch=8, queue=64, max_mb=32, max_
             so many cores.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        # Ray's own ports are open to the network, whatever --host says: to those who know this.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray
         from ray import serve
@@ -153,8 +161,15 @@ def start(folder, host, port, replicas=1, max_batch=8, queue=64, max_mb=32, max_
     _check_port(host, port)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    # This machine's own Ray has no page and is reached by nobody else.
-    alone = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    # This machine's own Ray has no page, and does not take a machine for dead that is merely busy.
+    alone = {
+        "address": "local",
+        "include_dashboard": False,
+        "_system_config": {
+            "health_check_timeout_ms": 60_000,
+            "health_check_failure_threshold": 20,
+        },
+    }
     ray.init(**(quiet | (alone if address is None else {"address": address})))
     cores = int(ray.cluster_resources().get("CPU", 0))
     if replicas > cores:
@@ -195,13 +210,21 @@ def _check_port(host, port):
             ) from error
 
 
-def stop():
-    """Finish what runs, take nothing new, end Ray, or leave the cluster of others."""
-    import ray
+def check():
+    """Raises ValueError if Ray has died, and with it the server."""
+    from ray import serve
+
+    try:
+        serve.status()
+    except Exception as error:  # Ray raises many, by which of its processes is gone.
+        raise ValueError(f"Ray has died under the server ({error}); start it again") from error
+
+
+def finish():
+    """Answer what was begun, take nothing new."""
     from ray import serve
 
     serve.delete(NAME)
-    ray.shutdown()
 
 
 def define_flags():
@@ -235,11 +258,13 @@ def main():
         took = time.monotonic() - begun
         where = f"http://{args.host}:{args.port}{_BASE}"
         print(f"{where} answers (after {took:.0f} s); Ctrl-C ends it", flush=True)
-        ended.wait()
+        while not ended.wait(5):
+            check()
+        finish()
     finally:
         ray = sys.modules.get("ray")
-        if ray and ray.is_initialized():
-            stop()
+        if ray:
+            ray.shutdown()
     print("stopped: all that was begun is answered", flush=True)
 
 

@@ -57,11 +57,17 @@ def test_rows_and_columns_give_the_networks_answers(network):
     found = answer(network, body("predict_labels", instances=rows))["predictions"]
     columns = {"image1": image1.tolist(), "image2": image2.tolist()}
     outputs = answer(network, body("predict_labels", inputs=columns))["outputs"]
-    for key in ("labels", "flow"):
-        np.testing.assert_array_equal([row[key] for row in found], expected[key])
-        np.testing.assert_array_equal(outputs[key], expected[key])
+    for key, kind in (("labels", np.uint8), ("flow", np.float16)):
+        np.testing.assert_array_equal(kind([row[key] for row in found]), expected[key])
+        np.testing.assert_array_equal(kind(outputs[key]), expected[key])
     whole = answer(network, json.dumps({"inputs": columns}).encode())["outputs"]
     assert np.shape(whole["seg"]) == (2, 40, 56, 19)
+
+
+def test_every_half_comes_back():
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    found = json.loads(rest.write({"flow": halves}, rows=False))["outputs"]
+    np.testing.assert_array_equal(np.float16(found), halves)
 
 
 def test_a_single_input_or_output_goes_without_its_name(network):

@@ -41,6 +41,8 @@ def start(served, *flags):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # Ray ends a dead server's whole group.
+        start_new_session=True,
     )
     line = process.stdout.readline()
     assert f"http://127.0.0.1:{port}/v1/models/flowseg answers" in line, line
@@ -135,7 +137,7 @@ def test_many_at_once_each_get_their_own_answer(server, served):
 
 
 def test_a_full_queue_refuses_and_the_rest_is_answered(server):
-    _, body = labels_request((192, 320))
+    _, body = labels_request((96, 256))
     found = []
     threads = [
         threading.Thread(target=lambda: found.append(call(server, "POST", PREDICT, body)[0]))
