@@ -160,6 +160,17 @@ def test_every_bad_body_gets_a_4xx_and_the_server_lives(server, served):
     assert call(server, "POST", PREDICT, body)[0] == 200
 
 
+def test_load_is_all_answered(server, served):
+    small = ("--height", 32, "--width", 64, "--requests", 20, "--clients", 4)
+    url = f"http://127.0.0.1:{server}"
+    told = run_command("experiments.serve_load", "--model", served, "--server", url, *small).stdout
+    assert "not answered: none" in told and "| server | 20 |" in told
+    told = run_command(
+        *("experiments.serve_load", "--model", served, "--server", url, *small, "--pictures")
+    ).stdout
+    assert "not answered: none" in told and "| the network alone | 20 |" in told
+
+
 def test_bodies_too_large_with_and_without_a_length(server):
     status, told = call(server, "POST", PREDICT, b"[" + b"0," * 2**19 + b"0]")
     assert status == 413 and "--max_request_mb" in told["error"]
