@@ -1,6 +1,5 @@
 """A trained run leaves the house and answers there as it does in Keras."""
 
-
 import numpy as np
 import pytest
 import tensorflow as tf
