@@ -136,20 +136,21 @@ def latencies(content, image1, image2):
 
 
 def check(told, name, max_miou_drop, max_aepe_rise):
-    """Raise ValueError if the file loses more than it may against the Keras network."""
+    """Raise ValueError if the file, by pairs or as a stream, loses more than it may against Keras."""
     for key, limit, sign, unit in (
         ("seg/miou", max_miou_drop, -1, "points"),
         ("flow/aepe", max_aepe_rise, 1, "px"),
     ):
-        if f"keras/{key}" not in told:
-            continue
-        loss = sign * (told[f"file/{key}"] - told[f"keras/{key}"])
-        # Not >, so that NaN fails.
-        if not loss <= limit:
-            raise ValueError(
-                f"{name}: not written: it loses {loss:.3f} {unit} of {key}, over the bound of "
-                f"{limit:g}; more or other --calibration frames, or another --quantize"
-            )
+        for method in ("file", "stream"):
+            if f"keras/{key}" not in told:
+                continue
+            loss = sign * (told[f"{method}/{key}"] - told[f"keras/{key}"])
+            # Not >, so that NaN fails.
+            if not loss <= limit:
+                raise ValueError(
+                    f"{name}: not written: its {method} loses {loss:.3f} {unit} of {key}, over the "
+                    f"bound of {limit:g}; more or other --calibration frames, or another --quantize"
+                )
 
 
 def table(told, methods):

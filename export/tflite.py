@@ -151,7 +151,24 @@ def to_int8(content, pairs):
     with contextlib.redirect_stdout(io.StringIO()), files.no_stderr():
         # The other mode asks XNNPACK for tensors that it does not keep.
         ranges = quantizing.calibrate(samples, mode=CalibrationMode.CALIBRATION_PROFILER_BASED)
-        return bytes(quantizing.quantize(ranges).quantized_model)
+        quantized = bytearray(quantizing.quantize(ranges).quantized_model)
+    _mend_outputs(quantized)
+    return bytes(quantized)
+
+
+def _mend_outputs(content):
+    """Make each graph of a file give what its signature names, in place.
+
+    Where a float tensor is an answer and goes on into an int8 operator, ai-edge-quantizer 0.10
+    makes the int8 copy the graph's output, and XNNPACK does not keep the one that is asked for.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content, 0)
+    for k in range(model.SignatureDefsLength()):
+        signature = model.SignatureDefs(k)
+        named = [signature.Outputs(j).TensorIndex() for j in range(signature.OutputsLength())]
+        model.Subgraphs(signature.SubgraphIndex()).OutputsAsNumpy()[:] = named
 
 
 def export(
@@ -208,6 +225,7 @@ def export(
                 "keras": parity.keras_answer(run.model),
                 "saved_model": parity.saved_model_answer(folder),
                 "file": opened.predict,
+                "stream": lambda *pair: opened.decode(*map(opened.encode, pair)),
             }
             found = parity.score(methods, scored, run.label_set, height, width)
             found |= {"file/bytes": len(content), **parity.latencies(content, *pair)}
