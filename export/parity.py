@@ -136,7 +136,7 @@ def latencies(content, image1, image2):
 
 
 def check(told, name, max_miou_drop, max_aepe_rise):
-    """Raise ValueError if the file, by pairs or as a stream, loses more than it may against Keras."""
+    """Raise ValueError if the file, by pairs or as a stream, loses more than it may."""
     for key, limit, sign, unit in (
         ("seg/miou", max_miou_drop, -1, "points"),
         ("flow/aepe", max_aepe_rise, 1, "px"),
