@@ -30,7 +30,7 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
-        "tflite": ["ai-edge-litert>=2"],
+        "tflite": ["ai-edge-litert>=2", "ai-edge-quantizer>=0.10"],
         "jax": ["jax>=0.10"],
         "scenes": ["mujoco>=4,<5"],
         # ImageNet weights of the edge encoder: one file of 18 MB, no code, nothing it needs.
