@@ -44,7 +44,8 @@ format: setup  ## format the code and mend what ruff can
 lock: setup  ## remake requirements.lock; UPGRADE=--upgrade moves every pin to its newest release
 	$(BIN)/uv pip compile setup.py --output-file requirements.lock $(UPGRADE) \
 	  --universal --python-version 3.11 --fork-strategy fewest \
-	  --extra tflite --extra jax --extra scenes --extra lite0 --extra test --extra dev \
+	  --extra tflite --extra saved_model --extra jax --extra scenes --extra lite0 --extra test \
+	  --extra dev \
 	  --custom-compile-command 'make lock' --quiet
 	$(BIN)/uv pip compile setup.py --output-file requirements-all.lock $(UPGRADE) \
 	  --universal --python-version 3.11 --fork-strategy fewest --constraint requirements.lock \

@@ -31,6 +31,8 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "tflite": ["ai-edge-litert>=2", "ai-edge-quantizer>=0.10"],
+        # TensorFlow Serving's messages, for warm-up requests: 30 kB in all.
+        "saved_model": ["tensorflow-serving-api>=2.21,<2.22"],
         "jax": ["jax>=0.10"],
         "scenes": ["mujoco>=4,<5"],
         # ImageNet weights of the edge encoder: one file of 18 MB, no code, nothing it needs.

@@ -108,7 +108,7 @@ def demo(output, source):
         video = ("--input", output / "film", "--output", output / "video.mp4")
         step("flowseg.visualize", "--run_dir", run_dir, *video)
         page.animate(output / "video.mp4", output / "video.webp")
-    served = ("--output", output / "saved_model", "--overwrite")
+    served = ("--output", output / "served", "--overwrite")
     step("export.saved_model", "--run_dir", run_dir, *served)
     height, width = read_image(run_dir / runs.SAMPLE["image1"]).shape[:2]
     tflite = ("--output", output / "flowseg.tflite", "--height", height, "--width", width)
@@ -124,7 +124,7 @@ def demo(output, source):
     if source is None:
         print("  video.mp4       input, classes and motion of a clip that was never trained on")
     print("  answers/        each frame's seg.png and flow.png, as files for other programs")
-    print("  saved_model/, flowseg.tflite: the network for servers and for edge devices")
+    print("  served/, flowseg.tflite: the network for servers and for edge devices")
     print(f"  the training: tensorboard --logdir {output}")
 
 

@@ -71,7 +71,7 @@ def write_page(folder, title, told):
     ]
     parts.append(
         '<p>All scores: <a href="metrics.json">metrics.json</a>. The network, for servers: '
-        "<code>saved_model/</code>; for edge devices: <code>flowseg.tflite</code>; for more "
+        "<code>served/</code>; for edge devices: <code>flowseg.tflite</code>; for more "
         "training: <code>run/</code>.</p>"
     )
     page.write_html(folder / "index.html", html.escape(title), "".join(parts))

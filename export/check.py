@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from flowseg.flow_io import decode_kitti_flow, encode_kitti_flow
 from flowseg.frames import read_image
 from flowseg.runs import SAMPLE
 
@@ -60,7 +61,8 @@ def compare_answers(expected, answers, name, strict=True):
         strict: whether more than rounding is an error.
     """
     labels = np.mean(expected[0] == answers[0]) * 100
-    distance = np.hypot(*np.moveaxis(expected[1] - answers[1], -1, 0))
+    difference = np.subtract(expected[1], answers[1], dtype=np.float32)
+    distance = np.sqrt(np.square(difference).sum(-1))
     told = (
         f"against Keras on the run's sample pair: {labels:.3f} % of labels equal, flow differs by "
         f"{distance.mean():.1e} px on average, {distance.max():.1e} at most"
@@ -69,3 +71,31 @@ def compare_answers(expected, answers, name, strict=True):
     if strict and not (labels >= MIN_EQUAL_LABELS and distance.mean() <= MAX_FLOW_DIFFERENCE):
         raise ValueError(f"{name}: the export does not answer as the network does: {told}")
     return told
+
+
+def compare_signatures(expected, answers, name):
+    """Hold what each signature of a SavedModel answers to one pair to Keras's answers.
+
+    Args:
+        expected: {"seg", "flow"} of the Keras network, a batch of one.
+        answers: {signature: {output: array}} of the SavedModel.
+        name: the export, for the message.
+
+    Returns:
+        One line that says how near `serving_default` is.
+
+    Raises:
+        ValueError: naming the signature: it differs by more than rounding explains.
+    """
+    labels, flow = expected["seg"].argmax(-1), expected["flow"]
+    png = answers["predict_png"]
+    written = cv2.imdecode(np.frombuffer(png["labels_bytes"][0], np.uint8), cv2.IMREAD_UNCHANGED)
+    # The same rounding on both sides, as the file's is no fault of the network.
+    rounded = [decode_kitti_flow(x) for x in (encode_kitti_flow(flow[0]), png["flow_bytes"][0])]
+    compare_answers((labels[0], rounded[0]), (written, rounded[1]), f"{name}, predict_png")
+    small = answers["predict_labels"]
+    given = (small["labels"], small["flow"])
+    compare_answers((labels, np.float16(flow)), given, f"{name}, predict_labels")
+    for signature in ("serving_uint8", "decode"):
+        compare(expected, answers[signature], f"{name}, {signature}")
+    return compare(expected, answers["serving_default"], name)

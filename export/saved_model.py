@@ -2,9 +2,12 @@
 
 python -m export.saved_model --run_dir DIR --output DIR
 
-Its signature `serving_default` takes image1 and image2, (B, H, W, 3) float32 RGB 0..255 with any
-B, H and W, and gives seg, (B, H, W, classes) logits, and flow, (B, H, W, 2) in pixels. The written
-folder is loaded again and held to the Keras network on the run's sample pair.
+writes DIR/1, a SavedModel under a version as TensorFlow Serving wants it, with DIR/models.config
+and DIR/batching.config to start that server with. Its signature `serving_default` takes image1 and
+image2, (B, H, W, 3) float32 RGB 0..255 with any B, H and W, and gives seg, (B, H, W, classes)
+logits, and flow, (B, H, W, 2) in pixels. `serving_uint8`, `predict_labels`, `predict_png`,
+`encode`, `decode` and `metadata` are described in export/signatures.py. The written folder is
+loaded again and each signature held to the Keras network on the run's sample pair.
 """
 
 from pathlib import Path
@@ -17,20 +20,21 @@ from flowseg import commands
 import keras
 import tensorflow as tf
 
-from export.check import compare, sample_pair
+from export import beside
+from export.check import compare_signatures, sample_pair
+from export.signatures import signatures
 from flowseg import files
 from flowseg import flags as shared_flags
 from flowseg.runs import load_run
 
 
 def write_saved_model(model, output, batch=None, height=None, width=None):
-    """Write a network as a SavedModel; None leaves a dimension open.
+    """Write a network as a SavedModel of one signature; None leaves a dimension open.
 
     Raises:
         ValueError: Keras runs on another backend than TensorFlow.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError("exports need KERAS_BACKEND=tensorflow; weights of any backend load there")
+    _check_backend()
     archive = keras.export.ExportArchive()
     archive.track(model)
     specs = [
@@ -45,13 +49,32 @@ def write_saved_model(model, output, batch=None, height=None, width=None):
     archive.write_out(str(output), verbose=False)
 
 
-def export(run, output, overwrite=False):
+def _check_backend():
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError("exports need KERAS_BACKEND=tensorflow; weights of any backend load there")
+
+
+def write_signatures(model, output, metadata):
+    """Write a network as a SavedModel of all `signatures.signatures`.
+
+    Raises:
+        ValueError: Keras runs on another backend than TensorFlow.
+    """
+    _check_backend()
+    module = tf.Module()
+    # Not Keras's ExportArchive: it writes, and a server then holds, every weight twice.
+    module.weights = [variable.value for variable in model.variables]
+    tf.saved_model.save(module, str(output), signatures(model, metadata))
+
+
+def export(run, output, overwrite=False, version=1):
     """Export a run, check it, and only then give the folder its name.
 
     Args:
         run: a `runs.Run`.
-        output: folder to make.
-        overwrite: whether an existing SavedModel there is replaced.
+        output: folder to make, or one of earlier versions, which stay.
+        overwrite: whether an existing SavedModel of that version is replaced.
+        version: the folder's name within `output`; servers take the highest.
 
     Returns:
         One line that says how near the export is to the network.
@@ -60,20 +83,52 @@ def export(run, output, overwrite=False):
         ValueError: the folder exists, or the export does not answer as the network does.
     """
     output = Path(output)
-    if output.exists() and not (overwrite and (output / "saved_model.pb").is_file()):
-        mend = "is no SavedModel" if overwrite else "exists already; --overwrite replaces it"
-        raise ValueError(f"{output}: {mend}")
-    pair = sample_pair(run.folder)
-    with files.whole(output) as temporary:
-        write_saved_model(run.model, temporary)
-        serve = tf.saved_model.load(str(temporary)).signatures["serving_default"]
-        answers = {key: value.numpy() for key, value in serve(**_tensors(pair)).items()}
-        told = compare(run.model.predict_on_batch(pair), answers, output)
-    return told
+    folder = output / str(version)
+    if output.exists() and not (output / beside.MODELS_CONFIG).is_file():
+        raise ValueError(f"{output}: exists, and is no folder of served models; name another")
+    if folder.exists() and not overwrite:
+        raise ValueError(f"{folder}: exists already; --overwrite replaces it")
+    new = not output.exists()
+    with files.whole(output if new else folder) as temporary:
+        inner = temporary / str(version) if new else temporary
+        told = beside.metadata(run, version)
+        write_signatures(run.model, inner, told)
+        if new:
+            beside.write_configs(temporary)
+        loaded = tf.saved_model.load(str(inner)).signatures
+        pair = sample_pair(run.folder)
+        beside.write_extras(inner, told, loaded, pair)
+        # oneDNN says at the first float16 that it leaves it to others.
+        with files.no_stderr():
+            answers = ask_signatures(loaded, pair)
+        return compare_signatures(run.model.predict_on_batch(pair), answers, folder)
 
 
-def _tensors(pair):
-    return {key: tf.constant(value) for key, value in pair.items()}
+def ask_signatures(loaded, pair):
+    """What each signature of a loaded SavedModel that looks at two frames answers to a pair.
+
+    Args:
+        loaded: its `signatures`.
+        pair: {"image1", "image2"}: (1, H, W, 3) float32, whole numbers in 0..255.
+
+    Returns:
+        {signature: {output: array}}; `decode`'s of frames that were encoded one by one.
+    """
+    uint8 = {key: image.astype("uint8") for key, image in pair.items()}
+    inputs = {
+        "serving_default": pair,
+        "serving_uint8": uint8,
+        "predict_labels": uint8,
+        "predict_png": {f"{key}_bytes": [beside.png(image[0])] for key, image in pair.items()},
+        "decode": beside.decode_inputs(loaded["encode"], uint8),
+    }
+    return {name: ask(loaded[name], given) for name, given in inputs.items()}
+
+
+def ask(signature, inputs):
+    """A signature's outputs as arrays."""
+    answers = signature(**{key: tf.constant(value) for key, value in inputs.items()})
+    return {key: value.numpy() for key, value in answers.items()}
 
 
 def define_flags():
@@ -81,7 +136,10 @@ def define_flags():
     shared_flags.define_run_flags(scale=False)
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_string("output", None, "Folder to write.", required=True)
-    flags.DEFINE_bool("overwrite", False, "Replace a SavedModel that stands there.")
+    flags.DEFINE_integer(
+        "version", 1, "Of the model, a folder in --output; servers take the highest.", 1
+    )
+    flags.DEFINE_bool("overwrite", False, "Replace the version that stands there.")
 
 
 def main():
@@ -90,8 +148,8 @@ def main():
     # A GPU's own float formats would make Keras differ from the file by more than rounding.
     tf.config.set_visible_devices([], "GPU")
     run = load_run(args.run_dir, args.weights)
-    told = export(run, args.output, args.overwrite)
-    print(f"{args.output}: SavedModel, {told}")
+    told = export(run, args.output, args.overwrite, args.version)
+    print(f"{args.output}/{args.version}: SavedModel, {told}")
 
 
 def run():
