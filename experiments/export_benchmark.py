@@ -10,6 +10,7 @@ process of its own, and rows take turns, so that ratios, which are medians over 
 a noisy machine. Times in ms:
 
 pair         two frames in, answers out; median and 90th percentile
+CPU          of a pair: what all threads took of the processor, so that others do not count
 stream       the next frame of a video: one frame encoded, then decoded with the one before
 parts        of a stream: encode + decode; of a peer: classes + flow
 pair/stream  how much a stream saves, and (2 encode + decode) / (encode + decode), which the parts
@@ -188,7 +189,7 @@ def summary(turns, medians):
 def table(told):
     """Markdown of `measure`'s answers by (size, threads)."""
     peers = [peer for peer in PEERS if any(peer in rows for rows in told.values())]
-    head = ["", "threads", "pair", "p90", "stream", "p90", "parts", "pair/stream", "allowed"]
+    head = ["", "threads", "pair", "p90", "CPU", "stream", "p90", "parts", "pair/stream", "allowed"]
     head += ["memory", "file", *(f"x {PEERS[peer]}" for peer in peers)]
     lines = []
     for size in dict.fromkeys(size for size, _ in told):
@@ -207,7 +208,7 @@ def _cells(own, peers):
         return format(own[key] * scale, form) if key in own else ""
 
     parts = ("encode", "decode") if "encode" in own else ("seg", "flow")
-    cells = [cell(key) for key in ("pair", "pair_p90", "stream", "stream_p90")]
+    cells = [cell(key) for key in ("pair", "pair_p90", "cpu", "stream", "stream_p90")]
     cells.append(" + ".join(cell(part) for part in parts))
     cells += [cell("stream_ratio", ".2f"), cell("stream_allowed", ".2f")]
     cells += [cell("peak_mb", ".0f"), cell("bytes", ".1f", 1e-6)]
@@ -271,8 +272,8 @@ def benchmark(run, names, sizes, threads, rounds, calibration=(), profile=False)
                 told[f"{height}x{width}", number] = measure(forms, number, frames, rounds)
             for name in {"none", "int8"} & set(forms) if profile else ():
                 content = forms[name][1].read_bytes()
-                print(f"\n{ROWS[name]}, {height}x{width}, {threads[-1]} threads")
-                print(operator_profile.table(*operator_profile.profile(content, pair, threads[-1])))
+                print(f"\n{ROWS[name]}, {height}x{width}")
+                print(operator_profile.table(*operator_profile.profile(content, pair)))
     return told
 
 

@@ -1,20 +1,21 @@
 """Where the milliseconds of a TFLite file go, by operator and by layer.
 
 LiteRT's Python package has no profiler. So each operator of the signature `predict` is written as a
-file of its own and timed alone, on the inputs that it has in the network; operators of one kind and
-of the same shapes are timed once. Of several runs the fastest counts (what others on the machine take
-comes in steps of ten milliseconds, more than most operators), less what an empty call takes. It is
-an estimate: alone an operator finds its inputs in the cache. The sum stands beside the time of the
+file of its own and timed alone, by one thread, on the inputs that it has in the network; operators
+of one kind and of the same shapes are timed once. Times are of the processor, not of the wall's
+clock, so that others on the machine do not count; what an empty call takes is subtracted. It is an
+estimate: alone an operator finds its inputs in the cache. The sum stands beside the time of the
 whole, so that one sees by how much.
 """
 
 import re
+import statistics
 import time
 
 from experiments import quantized_encoder as quantized
 from export import lite_file
 
-RUNS = 20
+RUNS = 15
 # Of the lines of a table the longest; the others are summed up.
 LINES = 16
 
@@ -112,26 +113,30 @@ def _values(content, graph, frames):
     return lambda index: plain.get_tensor(index, graph)
 
 
-def _milliseconds(content, threads, values):
-    """Fastest run of a file of one graph on these inputs."""
-    ready = quantized.interpreter(content, threads)
+def _alone(content, values):
+    """`milliseconds` of a file of one graph on these inputs."""
+    ready = quantized.interpreter(content)
     for entry, value in zip(ready.get_input_details(), values, strict=True):
         ready.set_tensor(entry["index"], value)
+    return milliseconds(ready.invoke)
+
+
+def milliseconds(work):
+    """Median processor time of `work()`, after two runs to warm up."""
     times = []
-    for _ in range(RUNS):
-        begin = time.perf_counter()
-        ready.invoke()
-        times.append(time.perf_counter() - begin)
-    return 1e3 * min(times)
+    for _ in range(2 + RUNS):
+        begin = time.process_time()
+        work()
+        times.append(time.process_time() - begin)
+    return 1e3 * statistics.median(times[2:])
 
 
-def profile(content, frames, threads=1):
+def profile(content, frames):
     """Time of each operator of `predict`, and of the whole.
 
     Args:
         content: bytes of a file of `export.tflite`, float32 or int8.
         frames: two (H, W, 3) uint8 frames.
-        threads: how many cores may be used.
 
     Returns:
         (rows, whole): rows are (operator, number format of its first output, layer, ms), in the
@@ -142,7 +147,7 @@ def profile(content, frames, threads=1):
     """
     from ai_edge_litert.tools import flatbuffer_utils
 
-    predict = lite_file.LiteFile({}, lite_file.signatures(content, "the file", threads)).predict
+    predict = lite_file.LiteFile({}, lite_file.signatures(content, "the file")).predict
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     [graph] = (s.subgraphIndex for s in model.signatureDefs if s.signatureKey == b"predict")
     subgraph = model.subgraphs[graph]
@@ -152,18 +157,14 @@ def profile(content, frames, threads=1):
         alike = _alike(model, subgraph, operator)
         if alike not in known:
             alone, fed = one_operator(model, subgraph, operator)
-            known[alike] = _milliseconds(alone, threads, [value(index) for index in fed])
+            known[alike] = _alone(alone, [value(index) for index in fed])
         output = subgraph.tensors[int(operator.outputs[0])]
         name = flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex)
         kind = flatbuffer_utils.type_to_name(output.type).lower()
         rows.append((name, kind, _layer(output.name.decode()), known[alike]))
     empty = min(known.values())
-    times = []
-    for _ in range(RUNS):
-        begin = time.perf_counter()
-        predict(*frames)
-        times.append(time.perf_counter() - begin)
-    return [(*row[:3], row[3] - empty) for row in rows], 1e3 * min(times)
+    whole = milliseconds(lambda: predict(*frames))
+    return [(*row[:3], row[3] - empty) for row in rows], whole
 
 
 def _layer(name):
@@ -178,7 +179,8 @@ def table(rows, whole):
     """Lines of text: by operator and number format, then by layer."""
     summed = sum(row[3] for row in rows)
     lines = [
-        f"predict takes {whole:.1f} ms; its {len(rows)} operators, each alone, {summed:.1f} ms"
+        f"predict takes {whole:.1f} ms of one core; "
+        f"its {len(rows)} operators, each alone, {summed:.1f} ms"
     ]
     for keys in ((0, 1), (2,)):
         told = {}
