@@ -17,7 +17,7 @@ pair/stream  how much a stream saves, and (2 encode + decode) / (encode + decode
              allow
 memory       the peak of the row's process in MB, libraries and all
 file         MB; of a peer its weights
-x            how many times faster than that peer's pair: by pairs, by the stream
+x            how many times faster than that peer's pair: by pairs, by the stream, by CPU
 """
 
 import contextlib
@@ -40,6 +40,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from experiments import operator_profile
+from experiments.export_table import PEERS, ROWS, summary, table
 from export import parity, tflite
 from export.check import sample_pair
 from flowseg import data, packed, records, runs
@@ -48,16 +49,6 @@ from flowseg.backbones import BACKBONES, STRIDES
 from flowseg.labels import CITYSCAPES
 from flowseg.model import build_flowseg
 
-PEERS = {"deeplab_raft": "DeepLabV3-R50 + RAFT-small", "lraspp_dis": "LRASPP-MNv3 + DIS"}
-ROWS = {
-    "keras": "Keras",
-    "saved_model": "SavedModel",
-    "none": "TFLite float32",
-    "float16": "TFLite float16",
-    "dynamic": "TFLite dynamic",
-    "int8": "TFLite int8",
-    **PEERS,
-}
 # Those of RAFT, whose correlation has four scales from stride 8 on.
 SMALLEST = 128
 
@@ -99,8 +90,9 @@ def size_of(path):
 
 @contextlib.contextmanager
 def row(title, kind, path, threads, frames):
-    """A started `export_row`: yields a function that sends a line, or None for the end, and gives
-    the answer; and the first answer.
+    """A started `export_row`: yields (ask, its first answer).
+
+    ask() gives the answer to one turn, ask(more=False) the last one.
 
     Raises:
         ValueError: the row fails, with the last line that it said.
@@ -160,62 +152,12 @@ def measure(forms, threads, frames, rounds):
     for name, own in turns.items():
         told[name] |= summary(own, medians[name])
         for peer in set(PEERS) & set(forms):
-            for key in ("pair", "stream"):
+            for key in ("pair", "stream", "cpu"):
                 if key in medians[name]:
-                    ratios = medians[peer]["pair"] / medians[name][key]
+                    of_peer = medians[peer]["cpu" if key == "cpu" else "pair"]
+                    ratios = of_peer / medians[name][key]
                     told[name][f"{key}_faster_than/{peer}"] = float(np.median(ratios))
     return told
-
-
-def summary(turns, medians):
-    """Median and 90th percentile of each time over all turns, and the ratios of a stream.
-
-    Args:
-        turns: one dict a turn of `export_row`: name -> times in ms.
-        medians: name -> (turns,) median of each turn.
-    """
-    told = {}
-    for key in turns[0]:
-        values = np.concatenate([each[key] for each in turns])
-        told |= {key: float(np.median(values)), f"{key}_p90": float(np.percentile(values, 90))}
-    if "stream" in medians:
-        encode, decode = medians["encode"], medians["decode"]
-        allowed = (2 * encode + decode) / (encode + decode)
-        told["stream_ratio"] = float(np.median(medians["pair"] / medians["stream"]))
-        told["stream_allowed"] = float(np.median(allowed))
-    return told
-
-
-def table(told):
-    """Markdown of `measure`'s answers by (size, threads)."""
-    peers = [peer for peer in PEERS if any(peer in rows for rows in told.values())]
-    head = ["", "threads", "pair", "p90", "CPU", "stream", "p90", "parts", "pair/stream", "allowed"]
-    head += ["memory", "file", *(f"x {PEERS[peer]}" for peer in peers)]
-    lines = []
-    for size in dict.fromkeys(size for size, _ in told):
-        lines += ["", f"{size}", "", head, ["---", *["---:"] * (len(head) - 1)]]
-        for name in ROWS:
-            for (_, threads), rows in ((key, rows) for key, rows in told.items() if key[0] == size):
-                if name in rows:
-                    lines.append([ROWS[name], str(threads), *_cells(rows[name], peers)])
-    return "\n".join(
-        "| " + " | ".join(line) + " |" if isinstance(line, list) else line for line in lines
-    )
-
-
-def _cells(own, peers):
-    def cell(key, form=".1f", scale=1):
-        return format(own[key] * scale, form) if key in own else ""
-
-    parts = ("encode", "decode") if "encode" in own else ("seg", "flow")
-    cells = [cell(key) for key in ("pair", "pair_p90", "cpu", "stream", "stream_p90")]
-    cells.append(" + ".join(cell(part) for part in parts))
-    cells += [cell("stream_ratio", ".2f"), cell("stream_allowed", ".2f")]
-    cells += [cell("peak_mb", ".0f"), cell("bytes", ".1f", 1e-6)]
-    for peer in peers:
-        both = (cell(f"{key}_faster_than/{peer}", ".1f") for key in ("pair", "stream"))
-        cells.append(", ".join(filter(None, both)))
-    return cells
 
 
 def machine():
@@ -243,37 +185,34 @@ def parse_sizes(texts):
     return sizes
 
 
-def benchmark(run, names, sizes, threads, rounds, calibration=(), profile=False):
-    """Measure all; prints profiles as it goes.
+def benchmark(run, names, size, threads, rounds, calibration=(), profile=False):
+    """Measure all rows with frames of one size; prints profiles after that.
 
     Args:
         run: a `runs.Run`.
         names: of `ROWS`.
-        sizes: (H, W) pairs, multiples of 32.
+        size: (H, W), multiples of 32.
         threads: numbers of threads.
         rounds: how many turns each row has.
         calibration: record shards, for int8.
         profile: whether time by operator of the float32 and int8 files is printed.
 
     Returns:
-        ("HxW", threads) -> `measure`'s answers.
+        number of threads -> `measure`'s answers.
 
     Raises:
         ValueError: a row fails; records that do not fit.
     """
-    told = {}
-    for height, width in sizes:
-        pair = [np.uint8(x[0]) for x in sample_pair(run.folder, height, width).values()]
-        with tempfile.TemporaryDirectory() as folder:
-            frames = Path(folder) / "frames.npy"
-            np.save(frames, pair)
-            forms = write_forms(run, names, Path(folder), height, width, calibration)
-            for number in threads:
-                told[f"{height}x{width}", number] = measure(forms, number, frames, rounds)
-            for name in {"none", "int8"} & set(forms) if profile else ():
-                content = forms[name][1].read_bytes()
-                print(f"\n{ROWS[name]}, {height}x{width}")
-                print(operator_profile.table(*operator_profile.profile(content, pair)))
+    pair = [np.uint8(x[0]) for x in sample_pair(run.folder, *size).values()]
+    with tempfile.TemporaryDirectory() as folder:
+        frames = Path(folder) / "frames.npy"
+        np.save(frames, pair)
+        forms = write_forms(run, names, Path(folder), *size, calibration)
+        told = {number: measure(forms, number, frames, rounds) for number in threads}
+        for name in (name for name in ("none", "int8") if profile and name in forms):
+            print(f"\n{ROWS[name]}, {size[0]}x{size[1]}")
+            content = forms[name][1].read_bytes()
+            print(operator_profile.table(*operator_profile.profile(content, pair)))
     return told
 
 
@@ -315,17 +254,19 @@ def main():
     shards = records.match_files(*args.calibration) if args.calibration else []
     data.check_records(shards, run.label_set)
     print(machine())
-    threads = [int(text) for text in args.threads]
-    told = benchmark(run, args.rows, sizes, threads, args.rounds, shards, args.profile)
-    print(table(told))
-    if args.output:
-        flat = {
-            f"{size}/{number}/{name}/{key}": value
-            for (size, number), rows in told.items()
+    threads, flat = [int(text) for text in args.threads], {}
+    for size in sizes:
+        told = benchmark(run, args.rows, size, threads, args.rounds, shards, args.profile)
+        print(f"\n{size[0]}x{size[1]}\n\n{table(told)}", flush=True)
+        flat |= {
+            f"{size[0]}x{size[1]}/{number}/{name}/{key}": value
+            for number, rows in told.items()
             for name, own in rows.items()
             for key, value in own.items()
         }
-        runs.write_json(args.output, flat)
+        # After each size: a run of all takes long.
+        if args.output:
+            runs.write_json(args.output, flat)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from experiments import export_benchmark, export_row, operator_profile
+from experiments import export_benchmark, export_row, export_table, operator_profile
 from experiments import quantized_encoder as quantized
 from flowseg import files
 from tests.conftest import run_command
 
-OURS = [name for name in export_benchmark.ROWS if name not in export_benchmark.PEERS]
+OURS = [name for name in export_table.ROWS if name not in export_table.PEERS]
 
 
 @pytest.fixture(scope="module", params=["made", "real"])
@@ -44,7 +44,7 @@ def test_every_row_is_told(measured):
         for threads in (1, 2):
             place, start = (
                 f"64x96/{threads}/{name}/",
-                f"| {export_benchmark.ROWS[name]} | {threads} |",
+                f"| {export_table.ROWS[name]} | {threads} |",
             )
             own = {key.removeprefix(place): x for key, x in told.items() if key.startswith(place)}
             [line] = (line for line in rows if line.startswith(start))
@@ -107,7 +107,7 @@ def test_ratios_are_of_the_same_round():
     slow, fast = [10, 11, 12], [1, 2, 3]
     turns = [{"pair": slow, "stream": fast, "encode": [1], "decode": [2]}] * 3
     medians = {key: np.array([np.median(each[key]) for each in turns]) for key in turns[0]}
-    told = export_benchmark.summary(turns, medians)
+    told = export_table.summary(turns, medians)
     assert told["pair"] == 11 and told["pair_p90"] == 12 and told["stream_ratio"] == 5.5
     assert told["stream_allowed"] == pytest.approx(4 / 3)
 
@@ -173,7 +173,7 @@ def test_beside_the_peers(tmp_path):
         *("--output", output),
     )
     told = {key.removeprefix("128x160/2/"): x for key, x in json.loads(output.read_text()).items()}
-    for peer, title in export_benchmark.PEERS.items():
+    for peer, title in export_table.PEERS.items():
         assert f"| {title} | 2 |" in done.stdout
         parts = told[f"{peer}/seg"] + told[f"{peer}/flow"]
         assert parts == pytest.approx(told[f"{peer}/pair"], rel=0.3)
