@@ -43,6 +43,8 @@ setup(
         "browser": ["playwright>=1.60"],
         # Only the judge of the edge encoder: tests marked `torch`.
         "torch": ["torch>=2.13", "efficientnet-lite-pytorch>=0.1"],
+        # What a user would run instead: rows of experiments.export_benchmark.
+        "peers": ["torch>=2.13", "torchvision>=0.28"],
         "test": ["pytest>=9", "pytest-xdist>=3.8", "cityscapesscripts>=2.2"],
         "dev": ["ruff>=0.17", "pre-commit>=4", "uv>=0.13"],
     },
