@@ -30,7 +30,7 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
-        "tflite": ["ai-edge-litert>=2"],
+        "tflite": ["ai-edge-litert>=2", "ai-edge-quantizer>=0.10"],
         # TensorFlow Serving's messages, for warm-up requests: 30 kB in all.
         "saved_model": ["tensorflow-serving-api>=2.21,<2.22"],
         "jax": ["jax>=0.10"],
@@ -45,6 +45,8 @@ setup(
         "browser": ["playwright>=1.60"],
         # Only the judge of the edge encoder: tests marked `torch`.
         "torch": ["torch>=2.13", "efficientnet-lite-pytorch>=0.1"],
+        # What a user would run instead: rows of experiments.export_benchmark.
+        "peers": ["torch>=2.13", "torchvision>=0.28"],
         "test": ["pytest>=9", "pytest-xdist>=3.8", "cityscapesscripts>=2.2"],
         "dev": ["ruff>=0.17", "pre-commit>=4", "uv>=0.13"],
     },

@@ -24,7 +24,6 @@ import numpy as np
 import tensorflow as tf
 
 from experiments import quantized_encoder as quantized
-from export import tflite
 from flowseg import records, runs
 from flowseg.backbones import BACKBONES, STRIDES
 from flowseg.labels import CITYSCAPES
@@ -90,7 +89,7 @@ def cost(model, calibration, judging):
     size = calibration.shape[1:3]
     encoder = model.get_layer("encoder")
     files = {
-        "ms/whole": tflite.convert(model, *size),
+        "ms/whole": quantized.convert_pair(model, *size),
         "ms/encoder": quantized.convert(encoder, *size),
         "ms/encoder_int8": quantized.convert(encoder, *size, calibration),
     }

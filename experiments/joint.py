@@ -28,7 +28,6 @@ import tensorflow as tf
 
 from experiments import cost
 from experiments import quantized_encoder as quantized
-from export import tflite
 from flowseg import evaluate, records, runs
 from flowseg.backbones import BACKBONES, STRIDES
 from flowseg.decoder import FLOW_STRIDES
@@ -130,7 +129,7 @@ def costs(backbone, variants, height, width, threads, rounds):
     data = {
         name: quantized.convert(network, height, width)
         if len(network.inputs) == 1
-        else tflite.convert(network, height, width)
+        else quantized.convert_pair(network, height, width)
         for name, network in networks.items()
     }
     frame = np.random.default_rng(0).uniform(0, 255, (height, width, 3)).astype(np.float32)

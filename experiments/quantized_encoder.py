@@ -17,6 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from export.saved_model import write_saved_model
+
 # What batch norm would be if it were not folded into a convolution.
 _ARITHMETIC = {"MUL", "ADD", "SUB", "DIV", "RSQRT"}
 
@@ -70,6 +72,22 @@ def convert(encoder, height, width, calibration=None):
     # Batch norms go into the kernels, so kernels alone must be there.
     kernels = sum(int(np.prod(w.shape)) for w in encoder.weights if len(w.shape) > 1)
     if len(data) < kernels * (4 if calibration is None else 1):
+        raise ValueError(f"the converter wrote {len(data)} bytes: the weights are missing")
+    return data
+
+
+def convert_pair(network, height, width):
+    """A network of two frames, or a part of one, as the bytes of a float32 TFLite file.
+
+    Unlike the file of `export.tflite` it gives what the Keras model gives, logits and all.
+
+    Raises:
+        ValueError: the converter left the weights out.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        write_saved_model(network, folder, 1, height, width)
+        data = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+    if len(data) < 4 * network.count_params() * 0.95:
         raise ValueError(f"the converter wrote {len(data)} bytes: the weights are missing")
     return data
 

@@ -20,7 +20,6 @@ import tensorflow as tf
 
 from experiments import cost
 from experiments import quantized_encoder as quantized
-from export import tflite
 from flowseg import runs
 from flowseg.backbones import BACKBONES, STRIDES
 from flowseg.decoder import FLOW_STRIDES
@@ -69,8 +68,10 @@ def cuts(model):
 
 def measure(model, height, width, threads, rounds):
     """Title -> {"gflops", "ms"} of each stage, and of the "whole"."""
-    files = {title: tflite.convert(cut, height, width) for title, cut in cuts(model).items()}
-    files["whole"] = tflite.convert(model, height, width)
+    files = {
+        title: quantized.convert_pair(cut, height, width) for title, cut in cuts(model).items()
+    }
+    files["whole"] = quantized.convert_pair(model, height, width)
     frame = np.random.default_rng(0).uniform(0, 255, (height, width, 3)).astype(np.float32)
     times = cost.latencies(files, frame, threads, rounds)
     work = {title: quantized.flops(quantized.operators(data)) for title, data in files.items()}

@@ -1,13 +1,22 @@
 """Write a trained run as a TFLite file, for edge devices.
 
-python -m export.tflite --run_dir DIR --output FILE.tflite --height H --width W
+python -m export.tflite --run_dir DIR --output FILE.tflite --height H --width W \
+    [--quantize none|float16|dynamic|int8 --calibration GLOB] [--records GLOB]
 
-The file's signature takes image1 and image2, (1, H, W, 3) float32 RGB 0..255, and gives seg,
-(1, H, W, classes) logits, and flow, (1, H, W, 2) in pixels, with TFLite's built-in operators alone.
-It is run by LiteRT and held to the Keras network on the run's sample pair before it gets its name.
+The file's signatures, with TFLite's built-in operators alone and one copy of the weights:
+
+predict  image1, image2 (1, H, W, 3) uint8 RGB -> seg (1, H, W) uint8 train ids, flow (1, H, W, 2)
+         float32 in pixels
+encode   image -> the features of one frame, by name
+decode   frame1_<name>, frame2_<name> -> what predict answers; a video's frame is encoded once
+
+Float32 is held to the Keras network on the run's sample pair. With --records the file is scored
+beside Keras on held-out records, which FILE.parity.json and a table tell; one that loses more than
+--max_miou_drop or --max_aepe_rise is not written. See `export.parity`, `export.lite_file`.
 """
 
-import os
+import contextlib
+import io
 import tempfile
 from pathlib import Path
 
@@ -16,45 +25,163 @@ from absl import flags
 from flowseg import commands
 
 # isort: split
+import keras
+import numpy as np
 import tensorflow as tf
 
-from export.check import compare, sample_pair
-from export.saved_model import write_saved_model
-from flowseg import files
+import flowseg
+from export import lite_file, parity
+from export.check import compare_answers, sample_pair
+from flowseg import data, files, records, runs
 from flowseg import flags as shared_flags
-from flowseg.runs import load_run
+from flowseg.backbones import STRIDES
+from flowseg.layers import CropLike, PadToMultiple
+
+# Bytes that a weight takes at least.
+FORMATS = {"none": 4, "float16": 2, "dynamic": 1, "int8": 1}
+_UNITS = {
+    "image1, image2": "RGB, 0..255",
+    "seg": "train ids: indices of the label set's names",
+    "flow": "(u, v) = (x right, y down) in pixels, from image1 to image2, at image1's pixels",
+}
 
 
-def convert(model, height, width):
-    """A network as the bytes of a float32 TFLite file of fixed size.
+def write_signatures(model, folder, height, width):
+    """Write a network of fixed size as a SavedModel with the signatures of the module docstring.
 
     Raises:
-        ValueError: the converter left the weights out.
+        ValueError: Keras runs on another backend than TensorFlow.
     """
-    # By way of a SavedModel: converting a bare concrete function can write a file without weights.
-    with tempfile.TemporaryDirectory() as folder:
-        write_saved_model(model, folder, 1, height, width)
-        data = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
-    if len(data) < 4 * model.count_params() * 0.95:
-        raise ValueError(f"the converter wrote {len(data)} bytes: the weights are missing")
-    return data
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError("exports need KERAS_BACKEND=tensorflow; weights of any backend load there")
+    encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+    pad, crop = PadToMultiple(STRIDES[-1]), CropLike()
+    frame = np.zeros((1, height, width, 1), np.float32)
+    shapes = encoder.compute_output_shape(pad.compute_output_shape((1, height, width, 3)))
+    frames = ("frame1", "frame2")
+
+    def encode(image):
+        return encoder(pad(tf.cast(image, tf.float32)), training=False)
+
+    def answer(features):
+        decoded = decoder(features, training=False)
+        seg, flow = (crop(decoded[key], frame) for key in ("seg", "flow"))
+        return {"seg": tf.cast(tf.argmax(seg, -1, tf.int32), tf.uint8), "flow": flow}
+
+    def predict(image1, image2):
+        both = encode(tf.concat([image1, image2], 0))
+        halves = {name: tf.split(features, 2) for name, features in both.items()}
+        return answer({f: {n: half[i] for n, half in halves.items()} for i, f in enumerate(frames)})
+
+    def decode(features):
+        return answer({f: {n: features[f"{f}_{n}"] for n in shapes} for f in frames})
+
+    def image(name):
+        return tf.TensorSpec((1, height, width, 3), tf.uint8, name=name)
+
+    named = {f"{f}_{n}": shape for f in frames for n, shape in shapes.items()}
+    features = {name: tf.TensorSpec(shape, tf.float32, name=name) for name, shape in named.items()}
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("predict", predict, [image("image1"), image("image2")])
+    archive.add_endpoint("encode", encode, [image("image")])
+    archive.add_endpoint("decode", decode, [features])
+    archive.write_out(str(folder), verbose=False)
 
 
-def answer(data, pair):
-    """What a TFLite file (bytes) answers to a pair, run by LiteRT.
+def convert(folder, quantize="none", pairs=()):
+    """What `write_signatures` wrote, as the bytes of a TFLite file.
+
+    By way of a SavedModel: converting a bare concrete function can write a file without weights.
+
+    Args:
+        folder: the SavedModel.
+        quantize: one of `FORMATS`.
+        pairs: for int8, pairs of (H, W, 3) uint8 frames whose activations set the ranges.
 
     Raises:
-        ValueError: LiteRT is not installed.
+        ValueError: no pairs for int8, or no quantizer.
+    """
+    signatures = list(lite_file.SIGNATURES)
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=signatures)
+    if quantize in ("float16", "dynamic"):
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    content = converter.convert()
+    return to_int8(content, pairs) if quantize == "int8" else content
+
+
+def to_int8(content, pairs):
+    """A float32 file's convolutions, and what lies between those of images and classes, in int8.
+
+    Flow itself, warping and matching stay float: in steps of 1/256 of its range a displacement
+    loses what the network exists for.
+
+    Args:
+        content: bytes of a file with the signatures of this module.
+        pairs: as `convert` takes them.
+
+    Raises:
+        ValueError: no pairs; ai-edge-quantizer is not installed.
     """
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_quantizer import quantizer
+        from ai_edge_quantizer.calibrator import CalibrationMode
+        from ai_edge_quantizer.qtyping import TFLOperationName as Op
     except ImportError as error:
-        raise ValueError("ai-edge-litert is missing: pip install -e '.[tflite]'") from error
-    interpreter = Interpreter(model_content=data, num_threads=os.cpu_count())
-    return interpreter.get_signature_runner("serving_default")(**pair)
+        raise ValueError("ai-edge-quantizer is missing: pip install -e '.[tflite]'") from error
+    if not pairs:
+        raise ValueError("int8 needs real frames to set its ranges: --calibration GLOB of records")
+    plain = lite_file.signatures(content, "the float32 file")
+    samples = {"predict": [], "encode": [], "decode": []}
+    for image1, image2 in pairs:
+        images = [image[None] for image in (image1, image2)]
+        samples["predict"].append(dict(zip(("image1", "image2"), images, strict=True)))
+        samples["encode"] += [{"image": image} for image in images]
+        both = zip(("frame1", "frame2"), (plain["encode"](image=x) for x in images), strict=True)
+        samples["decode"].append({f"{f}_{n}": x for f, each in both for n, x in each.items()})
+    quantizing = quantizer.Quantizer(content)
+    for op in (Op.CONV_2D, Op.DEPTHWISE_CONV_2D):
+        quantizing.add_static_config(".*", op, activation_num_bits=8, weight_num_bits=8)
+    for op in (Op.ADD, Op.PAD, Op.AVERAGE_POOL_2D, Op.MEAN, Op.CONCATENATION, Op.RESIZE_BILINEAR):
+        for scope in ("(.*/)?encoder", r"(.*/)?decoder_?\d*/(seg|flow_to_seg)"):
+            quantizing.add_static_config(scope, op, activation_num_bits=8, weight_num_bits=8)
+    # The quantizer draws bars of its own.
+    with contextlib.redirect_stdout(io.StringIO()), files.no_stderr():
+        # The other mode asks XNNPACK for tensors that it does not keep.
+        ranges = quantizing.calibrate(samples, mode=CalibrationMode.CALIBRATION_PROFILER_BASED)
+        quantized = bytearray(quantizing.quantize(ranges).quantized_model)
+    _mend_outputs(quantized)
+    return bytes(quantized)
 
 
-def export(run, output, height, width, overwrite=False):
+def _mend_outputs(content):
+    """Make each graph of a file give what its signature names, in place.
+
+    Where a float tensor is an answer and goes on into an int8 operator, ai-edge-quantizer 0.10
+    makes the int8 copy the graph's output, and XNNPACK does not keep the one that is asked for.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content, 0)
+    for k in range(model.SignatureDefsLength()):
+        signature = model.SignatureDefs(k)
+        named = [signature.Outputs(j).TensorIndex() for j in range(signature.OutputsLength())]
+        model.Subgraphs(signature.SubgraphIndex()).OutputsAsNumpy()[:] = named
+
+
+def export(
+    run,
+    output,
+    height,
+    width,
+    quantize="none",
+    calibration=(),
+    scored=(),
+    bounds=(0.5, 0.1),
+    overwrite=False,
+):
     """Export a run, check it, and only then give the file its name.
 
     Args:
@@ -62,22 +189,64 @@ def export(run, output, height, width, overwrite=False):
         output: file to write.
         height: rows of the frames that it will take.
         width: columns.
+        quantize: one of `FORMATS`.
+        calibration: record shards, of which frames set int8's ranges.
+        scored: record shards to be scored on, see `parity.score`; the scores are written beside
+            the file, as FILE.parity.json.
+        bounds: for `parity.check`.
         overwrite: whether an existing file is replaced.
 
     Returns:
-        One line that says how large the file is and how near to the network.
+        Lines that say how large the file is and how near to the network.
 
     Raises:
-        ValueError: the file exists, or does not answer as the network does.
+        ValueError: the file exists, loses too much, or has lost its weights; records that do not
+            fit.
     """
     output = Path(output)
     if output.exists() and not overwrite:
         raise ValueError(f"{output}: exists already; --overwrite replaces it")
-    pair = sample_pair(run.folder, height, width)
-    data = convert(run.model, height, width)
-    told = compare(run.model.predict_on_batch(pair), answer(data, pair), output)
-    files.write(output, data)
-    return f"{len(data) / 1e6:.1f} MB, {told}"
+    for shards in (calibration, scored):
+        data.check_records(shards, run.label_set)
+    pair = [np.uint8(image[0]) for image in sample_pair(run.folder, height, width).values()]
+    pairs = parity.frames_of(calibration, run.label_set, height, width) if calibration else []
+    with tempfile.TemporaryDirectory() as folder:
+        write_signatures(run.model, folder, height, width)
+        content = convert(folder, quantize, pairs)
+        if len(content) < FORMATS[quantize] * run.model.count_params() * 0.95:
+            raise ValueError(f"the converter wrote {len(content)} bytes: the weights are missing")
+        content = lite_file.with_about(content, _about(run, height, width, quantize))
+        opened = lite_file.open_file(content, output)
+        expected = parity.keras_answer(run.model)(*pair)
+        told = compare_answers(expected, opened.predict(*pair), output, quantize == "none")
+        lines = [f"{len(content) / 1e6:.1f} MB, {told}"]
+        if scored:
+            methods = {
+                "keras": parity.keras_answer(run.model),
+                "saved_model": parity.saved_model_answer(folder),
+                "file": opened.predict,
+                "stream": lambda *pair: opened.decode(*map(opened.encode, pair)),
+            }
+            found = parity.score(methods, scored, run.label_set, height, width)
+            found |= {"file/bytes": len(content), **parity.latencies(content, *pair)}
+            lines.append(parity.table(found, methods))
+            parity.check(found, output, *bounds)
+            runs.write_json(output.with_suffix(".parity.json"), found)
+    files.write(output, content)
+    return "\n".join(lines)
+
+
+def _about(run, height, width, quantize):
+    flags_file = run.folder / "flags.txt"
+    return {
+        "version": flowseg.__version__,
+        "height": height,
+        "width": width,
+        "quantize": quantize,
+        "label_set": run.label_set._asdict(),
+        "units": _UNITS,
+        "flags": flags_file.read_text() if flags_file.is_file() else "",
+    }
 
 
 def define_flags():
@@ -85,9 +254,18 @@ def define_flags():
     shared_flags.define_run_flags(scale=False)
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_string("output", None, "File to write, FILE.tflite.", required=True)
-    flags.DEFINE_enum("quantize", "none", ["none"], "Number format: none is float32.")
+    flags.DEFINE_enum(
+        "quantize",
+        "none",
+        list(FORMATS),
+        "Number format: none is float32; int8 wants --calibration.",
+    )
     flags.DEFINE_integer("height", None, "Rows of the frames.", 1, required=True)
     flags.DEFINE_integer("width", None, "Columns of the frames.", 1, required=True)
+    flags.DEFINE_list("calibration", [], "Records whose frames set int8's ranges: GLOB[,GLOB].")
+    flags.DEFINE_list("records", [], "Held-out records to score the file on: GLOB[,GLOB].")
+    flags.DEFINE_float("max_miou_drop", 0.5, "Points of mIoU that the file may lose on --records.")
+    flags.DEFINE_float("max_aepe_rise", 0.1, "Pixels that the AEPE may rise by on --records.", 0)
     flags.DEFINE_bool("overwrite", False, "Replace a file that stands there.")
 
 
@@ -96,10 +274,14 @@ def main():
     args = flags.FLAGS
     # A GPU's own float formats would make Keras differ from the file by more than rounding.
     tf.config.set_visible_devices([], "GPU")
-    run = load_run(args.run_dir, args.weights)
+    run = runs.load_run(args.run_dir, args.weights)
+    shards = [
+        records.match_files(*globs) if globs else [] for globs in (args.calibration, args.records)
+    ]
+    bounds = (args.max_miou_drop, args.max_aepe_rise)
     size = (args.height, args.width)
-    told = export(run, args.output, *size, args.overwrite)
-    print(f"{args.output}: TFLite {args.height}x{args.width}, {told}")
+    told = export(run, args.output, *size, args.quantize, *shards, bounds, args.overwrite)
+    print(f"{args.output}: TFLite {args.height}x{args.width} {args.quantize}, {told}")
 
 
 def run():

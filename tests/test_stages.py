@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments import cost, stages
+from experiments import cost, quantized_encoder, stages
 from experiments import quantized_encoder as quantized
-from export import tflite
 from flowseg.model import build_flowseg
 
 
@@ -27,7 +26,7 @@ def test_stages_are_differences_within_a_round(monkeypatch):
     work = {b"a": 1_000_000_000, b"b": 1_500_000_000, b"w": 1_500_000_000}
     times = {"first": [10, 20], "second": [16, 32], "whole": [18, 36]}
     monkeypatch.setattr(stages, "cuts", lambda model: {"first": b"a", "second": b"b"})
-    monkeypatch.setattr(tflite, "convert", lambda cut, height, width: cut)
+    monkeypatch.setattr(quantized_encoder, "convert_pair", lambda cut, height, width: cut)
     monkeypatch.setattr(cost, "latencies", lambda files, frame, threads, rounds: times)
     monkeypatch.setattr(quantized, "operators", lambda data: data)
     monkeypatch.setattr(quantized, "flops", work.__getitem__)

@@ -1,0 +1,179 @@
+"""The benchmark of exported forms: every row answers, is timed, and its numbers fit each other."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from experiments import export_benchmark, export_row, export_table, operator_profile
+from experiments import quantized_encoder as quantized
+from flowseg import files
+from tests.conftest import run_command
+
+OURS = [name for name in export_table.ROWS if name not in export_table.PEERS]
+
+
+@pytest.fixture(scope="module", params=["made", "real"])
+def measured(request, trained_run, kitti_records, tmp_path_factory):
+    """(text, JSON) of our own rows: a run of made frames, and the network of the package."""
+    if request.param == "real":
+        from data_prep import kitti
+
+        records = tmp_path_factory.mktemp("records")
+        kitti.convert([request.getfixturevalue("samples") / "kitti"], records, val_fraction=0)
+        source = ("--weights", "pretrained")
+    else:
+        records, source = kitti_records, ("--run_dir", trained_run)
+    output = tmp_path_factory.mktemp("out") / "benchmark.json"
+    done = run_command(
+        *("experiments.export_benchmark", *source, "--rows", ",".join(OURS), "--sizes", "64x96"),
+        *("--threads", 2, "--rounds", 2, "--calibration", records / "train-*", "--profile"),
+        *("--output", output),
+    )
+    return done.stdout, json.loads(output.read_text())
+
+
+def test_every_row_is_told(measured):
+    text, told = measured
+    rows = [line for line in text.split("\n") if line.startswith("| ") and "---" not in line]
+    assert len(rows) == 1 + len(OURS)
+    assert {len(line.split("|")) for line in rows} == {len(rows[0].split("|"))}
+    for name, line in zip(OURS, rows[1:], strict=True):
+        place = f"64x96/2/{name}/"
+        own = {key.removeprefix(place): x for key, x in told.items() if key.startswith(place)}
+        told_so = f"| {export_table.ROWS[name]} | 2 | {own['pair']:.1f} | {own['pair_p90']:.1f} |"
+        assert line.startswith(told_so)
+        assert 0 < own["pair"] <= own["pair_p90"] and own["cpu"] > 0 and own["stream_ratio"] > 0
+        # Each streamed frame is its two parts.
+        assert own["stream"] >= max(own["encode"], own["decode"])
+        assert 1 < own["stream_allowed"] < 2
+
+
+def test_sizes_and_memory(measured):
+    _, told = measured
+    size = {name: told[f"64x96/2/{name}/bytes"] for name in OURS}
+    assert size["none"] > 1.7 * size["float16"] > 1.7 * size["dynamic"]
+    assert size["int8"] < 0.5 * size["none"] and size["saved_model"] > size["none"]
+    peak = {name: told[f"64x96/2/{name}/peak_mb"] for name in OURS}
+    # What runs a TFLite file loads no TensorFlow; and what starts it, which has, does not count.
+    assert all(30 < peak[name] < 400 < peak["keras"] for name in ("none", "int8"))
+
+
+def test_profile(measured):
+    text, _ = measured
+    for title, kind in (("TFLite float32", "float32"), ("TFLite int8", "int8")):
+        part = text.split(f"\n{title}, 64x96\n")[1].split("\n| ")[0]
+        assert re.search(rf"^CONV_2D {kind} +\d+ operators", part, re.M)
+        assert re.search(r"^encoder +\d+ operators", part, re.M)
+        for block in part.strip().split("\n\n")[1:3]:
+            shares = [float(x) for x in re.findall(r"([\d.]+)%", block)]
+            assert sum(shares) == pytest.approx(100, abs=2)
+
+
+def test_a_profile_counts_each_operator_once():
+    import keras
+
+    image = keras.Input((64, 96, 3))
+    x = keras.layers.Conv2D(32, 3, padding="same", name="large")(image)
+    y = keras.layers.Conv2D(32, 3, padding="same")(x) + x
+    content = quantized.convert(keras.Model(image, {"out": y}), 64, 96)
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    subgraph = model.subgraphs[0]
+    frame = np.random.default_rng(0).uniform(0, 255, (1, 64, 96, 3)).astype(np.float32)
+    values = {int(subgraph.inputs[0]): frame}
+    # Operator by operator the whole comes out: each alone computes what it does in its place.
+    for operator in subgraph.operators:
+        alone, fed = operator_profile.one_operator(model, subgraph, operator)
+        ready = quantized.interpreter(alone)
+        for entry, index in zip(ready.get_input_details(), fed, strict=True):
+            ready.set_tensor(entry["index"], values[index])
+        ready.invoke()
+        for entry, index in zip(ready.get_output_details(), operator.outputs, strict=True):
+            values[int(index)] = ready.get_tensor(entry["index"])
+    whole = quantized.interpreter(content).get_signature_runner("serving_default")
+    expected = whole(image=frame)["out"]
+    np.testing.assert_allclose(values[int(subgraph.outputs[0])], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_ratios_are_of_the_same_round():
+    slow, fast = [10, 11, 12], [1, 2, 3]
+    turns = [{"pair": slow, "stream": fast, "encode": [1], "decode": [2]}] * 3
+    medians = {key: np.array([np.median(each[key]) for each in turns]) for key in turns[0]}
+    told = export_table.summary(turns, medians)
+    assert told["pair"] == 11 and told["pair_p90"] == 12 and told["stream_ratio"] == 5.5
+    assert told["stream_allowed"] == pytest.approx(4 / 3)
+
+
+def test_a_turn_leaves_the_first_run_out():
+    seconds = iter([9, 1, 2, 3])
+    told = export_row.turn([lambda: ({"pair": next(seconds)}, None)])
+    assert told == {"pair": [1000, 2000, 3000]}
+
+
+@pytest.mark.parametrize(
+    "answers, problem",
+    [
+        ((np.zeros((4, 6), np.uint8), np.zeros((4, 6, 2))), None),
+        ((np.zeros((4, 6), np.int64), np.zeros((4, 6, 2))), "int64"),
+        ((np.zeros((4, 6), np.uint8), np.zeros((6, 4, 2))), r"\(6, 4, 2\)"),
+        ((np.zeros((4, 6), np.uint8), np.full((4, 6, 2), np.nan)), "no number"),
+    ],
+)
+def test_answers_are_looked_at(answers, problem):
+    if problem is None:
+        export_row.check(answers, (4, 6))
+    else:
+        with pytest.raises(ValueError, match=problem):
+            export_row.check(answers, (4, 6))
+
+
+@pytest.mark.parametrize("text", ["60x96", "64", "0x64", "64x-96", "x"])
+def test_sizes_that_no_row_takes(text):
+    assert export_benchmark.parse_sizes(["64x96"]) == [(64, 96)]
+    with pytest.raises(ValueError, match="HEIGHTxWIDTH, multiples of 32"):
+        export_benchmark.parse_sizes(["64x96", text])
+
+
+def test_refusals(tmp_path):
+    command = ("experiments.export_benchmark", "--weights", "pretrained")
+    for flags, told in (
+        (("--rows", "onnx"), "'onnx'"),
+        (("--rows", "int8"), "--calibration GLOB"),
+        (("--rows", "deeplab_raft", "--sizes", "64x96"), "RAFT takes sides of 128"),
+        (("--rows", "int8", "--calibration", tmp_path / "no-*"), "no-*"),
+    ):
+        assert told in run_command(*command, *flags, ok=False).stderr
+    error = run_command(command[0], "--rows", "keras", ok=False).stderr
+    assert "exactly one of --run_dir, --backbone, --weights pretrained" in error
+
+
+def test_a_row_that_fails_says_why(tmp_path):
+    frames = tmp_path / "frames.npy"
+    np.save(frames, np.zeros((2, 64, 96, 3), np.uint8))
+    files.write(tmp_path / "x.tflite", b"no file")
+    with pytest.raises(ValueError, match="TFLite float32: .*x.tflite: LiteRT cannot run it"):
+        with export_benchmark.row("TFLite float32", "tflite", tmp_path / "x.tflite", 1, frames):
+            pass
+
+
+@pytest.mark.torch
+def test_beside_the_peers(tmp_path):
+    output = tmp_path / "benchmark.json"
+    done = run_command(
+        *("experiments.export_benchmark", "--backbone", "efficientnet_lite0", "--threads", 2),
+        *("--rows", "none,deeplab_raft,lraspp_dis", "--sizes", "128x160", "--rounds", 2),
+        *("--output", output),
+    )
+    told = {key.removeprefix("128x160/2/"): x for key, x in json.loads(output.read_text()).items()}
+    for peer, title in export_table.PEERS.items():
+        assert f"| {title} | 2 |" in done.stdout
+        assert told[f"{peer}/pair"] >= max(told[f"{peer}/seg"], told[f"{peer}/flow"])
+        assert told[f"{peer}/pair_faster_than/{peer}"] == 1
+        assert told[f"none/stream_faster_than/{peer}"] > 0
+        assert f"{peer}/stream" not in told
+    # 42 million weights of DeepLabV3 and a million of RAFT-small; 3.2 million of LRASPP.
+    assert told["deeplab_raft/bytes"] == pytest.approx(4 * 41e6, rel=0.1)
+    assert told["lraspp_dis/bytes"] == pytest.approx(4 * 3.2e6, rel=0.1)

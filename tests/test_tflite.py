@@ -1,0 +1,243 @@
+"""A trained run becomes a TFLite file, which answers as Keras does and loses what it says."""
+
+import errno
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from experiments.quantized_encoder import operators
+from export import check, lite_file, parity, run_tflite, tflite
+from flowseg import data, files, frames, records, runs
+from tests.conftest import ROOT, run_command
+
+# Needs padding, and its height is no even number.
+HEIGHT, WIDTH = 61, 100
+
+
+@pytest.fixture(scope="module")
+def run(trained_run):
+    return runs.load_run(trained_run)
+
+
+@pytest.fixture(scope="module")
+def pair(trained_run):
+    return [np.uint8(x[0]) for x in check.sample_pair(trained_run, HEIGHT, WIDTH).values()]
+
+
+@pytest.fixture(scope="module")
+def folder(trained_run, run, kitti_records, tmp_path_factory):
+    """Files of every format, int8 by the command, each scored on the training records."""
+    folder = tmp_path_factory.mktemp("lite")
+    shards = records.match_files(f"{kitti_records}/train-*")
+    for quantize in ("none", "float16", "dynamic"):
+        output = folder / f"{quantize}.tflite"
+        tflite.export(run, output, HEIGHT, WIDTH, quantize, scored=shards, bounds=(20, 2))
+    done = run_command(
+        *("export.tflite", "--run_dir", trained_run, "--output", folder / "int8.tflite"),
+        *("--height", HEIGHT, "--width", WIDTH, "--quantize", "int8"),
+        *("--calibration", kitti_records / "val-*", "--records", kitti_records / "train-*"),
+        # Of random weights int8 loses much.
+        *("--max_miou_drop", 50, "--max_aepe_rise", 50),
+    )
+    assert f"TFLite {HEIGHT}x{WIDTH} int8" in done.stdout and "4 frames" in done.stdout
+    return folder
+
+
+def told(folder, quantize):
+    return json.loads((folder / f"{quantize}.parity.json").read_text())
+
+
+def test_float32_answers_as_keras_does(folder, run, pair):
+    opened = lite_file.read(folder / "none.tflite")
+    seg, flow = opened.predict(*pair)
+    assert seg.shape == (HEIGHT, WIDTH) and seg.dtype == np.uint8 and flow.dtype == np.float32
+    expected = parity.keras_answer(run.model)(*pair)
+    assert (seg == expected[0]).mean() >= 0.9999
+    np.testing.assert_allclose(flow, expected[1], atol=1e-3)
+    # Swapped frames must show: the names are wired to the right inputs.
+    assert np.abs(opened.predict(*pair[::-1])[1] - flow).max() > 0.05
+
+
+@pytest.mark.parametrize("quantize", tflite.FORMATS)
+def test_a_frame_encoded_once_gives_the_same(quantize, folder, pair):
+    opened = lite_file.read(folder / f"{quantize}.tflite")
+    seg, flow = opened.decode(*(opened.encode(image) for image in pair))
+    expected = opened.predict(*pair)
+    if quantize == "int8":  # Its ranges are set signature by signature.
+        scores = told(folder, quantize)
+        assert scores["stream/flow_difference"] < 2 * scores["file/flow_difference"]
+        assert scores["stream/labels_equal"] > scores["file/labels_equal"] - 10
+        return
+    assert (seg == expected[0]).mean() >= 0.9999
+    np.testing.assert_allclose(flow, expected[1], atol=1e-3)
+
+
+def test_built_in_operators_one_copy_of_the_weights_and_what_is_int8(folder, run):
+    floats = 4 * run.model.count_params()
+    for quantize, least, most in (
+        ("none", 0.98, 1.15),
+        ("float16", 0.49, 0.65),
+        ("dynamic", 0.24, 0.45),
+        ("int8", 0.24, 0.5),
+    ):
+        content = (folder / f"{quantize}.tflite").read_bytes()
+        assert least * floats < len(content) < most * floats, quantize
+        found = operators(content)
+        assert not [op.name for op in found if "Flex" in op.name or "CUSTOM" in op.name]
+        # Of the convolutions all or none; of the gathers of warping none.
+        convolutions = {op.formats for op in found if op.name == "CONV_2D"}
+        assert convolutions == {("int8",) if quantize == "int8" else ("float32",)}, quantize
+        assert {op.formats for op in found if op.name == "L2_NORMALIZATION"} == {("float32",)}
+
+
+def test_what_the_file_tells_of_itself(folder, run):
+    with zipfile.ZipFile(folder / "int8.tflite") as archive:
+        about = json.loads(archive.read("flowseg.json"))
+        assert archive.read("labels.txt").decode().split("\n")[:-1] == list(run.label_set.names)
+    assert (about["height"], about["width"], about["quantize"]) == (HEIGHT, WIDTH, "int8")
+    assert about["label_set"]["palette"][0] == list(run.label_set.palette[0])
+    assert "--steps=2" in about["flags"] and "pixels" in about["units"]["flow"]
+
+
+def test_parity_report(folder, run, kitti_records):
+    for quantize in tflite.FORMATS:
+        scores = told(folder, quantize)
+        for key in ("seg/miou", "flow/aepe", "flow/fl_all"):
+            assert scores[f"saved_model/{key}"] == pytest.approx(scores[f"keras/{key}"], abs=1e-3)
+            bound = 1e-3 if quantize == "none" else 20
+            assert scores[f"file/{key}"] == pytest.approx(scores[f"keras/{key}"], abs=bound)
+        size = (folder / f"{quantize}.tflite").stat().st_size
+        assert scores["file/bytes"] == size and scores["file/latency_2"] > 0
+    assert told(folder, "none")["file/labels_equal"] >= 99.99
+    assert told(folder, "none")["file/flow_difference"] <= 1e-3
+    assert 0 < told(folder, "int8")["file/flow_difference"] < 10
+    # The scores are those of evaluate, by frames of the file's size brought back.
+    shards = records.match_files(f"{kitti_records}/train-*")
+    [first, *_] = data.evaluation_data(shards, run.label_set).as_numpy_iterator()
+    assert first["seg"].shape != (HEIGHT, WIDTH)
+    methods = {"keras": lambda *_: (small, np.zeros((HEIGHT, WIDTH, 2), np.float32))}
+    small = np.zeros((HEIGHT, WIDTH), np.uint8)
+    scores = parity.score(methods, shards, run.label_set, HEIGHT, WIDTH)
+    truth = [f["flow"] for f in data.evaluation_data(shards, run.label_set).as_numpy_iterator()]
+    speeds = np.concatenate([np.hypot(f[..., 0], f[..., 1])[f[..., 2] > 0] for f in truth])
+    assert scores["keras/flow/aepe"] == pytest.approx(speeds.mean(), rel=1e-5)
+
+
+def test_bounds():
+    scores = {
+        "stream/seg/miou": 50,
+        "stream/flow/aepe": 1,
+        "keras/seg/miou": 50,
+        "file/seg/miou": 49.6,
+        "keras/flow/aepe": 1,
+        "file/flow/aepe": 1.05,
+    }
+    parity.check(scores, "f.tflite", 0.5, 0.1)
+    with pytest.raises(
+        ValueError, match=r"f.tflite: not written: its file loses 0.400 points of seg/miou"
+    ):
+        parity.check(scores, "f.tflite", 0.3, 0.1)
+    with pytest.raises(
+        ValueError, match=r"its file loses 0.050 px of flow/aepe, over the bound of 0.01"
+    ):
+        parity.check(scores, "f.tflite", 0.5, 0.01)
+    with pytest.raises(ValueError, match="its stream loses 1.000 px"):
+        parity.check(scores | {"stream/flow/aepe": 2}, "f.tflite", 0.5, 0.1)
+    with pytest.raises(ValueError, match="loses nan px"):
+        parity.check(scores | {"file/flow/aepe": np.nan}, "f.tflite", 0.5, 0.1)
+
+
+def test_refusals(trained_run, run, kitti_records, tmp_path):
+    command = ("export.tflite", "--run_dir", trained_run, "--height", 64, "--width", 64)
+    output = ("--output", tmp_path / "f.tflite")
+    error = run_command(*command, *output, "--quantize", "int8", ok=False).stderr
+    assert "--calibration GLOB" in error
+    (tmp_path / "f.tflite").write_bytes(b"mine")
+    error = run_command(*command, *output, ok=False).stderr
+    assert "exists already; --overwrite" in error
+    assert (tmp_path / "f.tflite").read_bytes() == b"mine"
+    error = run_command(*command, *output, "--records", tmp_path / "no-*", ok=False).stderr
+    assert "no-*" in error
+
+
+def test_a_file_that_loses_too_much_is_not_written(run, kitti_records, tmp_path, monkeypatch):
+    shards = records.match_files(f"{kitti_records}/val-*")
+    monkeypatch.setattr(parity, "latencies", lambda *_: {"file/latency_1": 1, "file/latency_2": 1})
+    with pytest.raises(ValueError, match="not written: its file loses"):
+        tflite.export(run, tmp_path / "f.tflite", 64, 96, scored=shards, bounds=(-1, -1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_half_written_when_the_disk_is_full(run, tmp_path, monkeypatch):
+    def full(self, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write(tmp_path / "f.tflite", b"file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_files_are_told(folder, tmp_path):
+    content = (folder / "none.tflite").read_bytes()
+    with pytest.raises(ValueError, match="x: damaged, or no TFLite file of export.tflite"):
+        lite_file.open_file(content[:-3000], "x")
+    with pytest.raises(ValueError, match="x: LiteRT cannot run it"):
+        lite_file.open_file(
+            lite_file.with_about(b"no model at all" * 9, {"label_set": {"names": []}}), "x"
+        )
+
+
+@pytest.fixture(params=["made", "real"])
+def video(request, tmp_path):
+    """A folder of frames of another size than the file's."""
+    if request.param == "real":
+        return request.getfixturevalue("samples") / "clips/unlabeled/video_2000"
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (90, 140, 3), np.uint8)
+    for n in range(5):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), np.roll(image, 2 * n, 1))
+    return tmp_path
+
+
+def test_a_video_without_tensorflow(folder, video, tmp_path_factory):
+    output = tmp_path_factory.mktemp("seen") / "seen.mp4"
+    absent = "import sys, runpy; sys.modules.update(tensorflow=None, keras=None, matplotlib=None); "
+    command = ("--model", folder / "int8.tflite", "--input", video, "--output", output)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            absent + "runpy.run_module('export.run_tflite', run_name='__main__')",
+        ]
+        + [*map(str, command)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    count = len(list(video.iterdir())) - 1
+    assert f"{count} frames; " in done.stdout and "frames a second by the network" in done.stdout
+    assert len(list(frames.open_frames(output)[0])) == count
+
+
+def test_each_frame_is_encoded_once(folder, pair):
+    opened = lite_file.read(folder / "none.tflite")
+    asked = []
+    counting = opened._replace(
+        signatures=opened.signatures
+        | {"encode": lambda image: asked.append(1) or opened.signatures["encode"](image=image)}
+    )
+    stream = run_tflite.Stream(counting)
+    video = [*pair, *pair[::-1]]
+    for image1, image2 in zip(video, video[1:], strict=False):
+        answer, expected = stream.predict_pair(image1, image2), opened.predict(image1, image2)
+        for got, wanted in zip(answer, expected, strict=True):
+            np.testing.assert_allclose(got, wanted, atol=1e-3)
+    assert len(asked) == len(video) and stream.seconds > 0
