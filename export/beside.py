@@ -12,9 +12,9 @@ from pathlib import Path
 import cv2
 import tensorflow as tf
 
-from flowseg import __version__, files
+from export.about import FLOW, IMAGES, LABELS, LOGITS, NAME, about
+from flowseg import files
 
-NAME = "flowseg"
 MODELS_CONFIG = "models.config"
 _WARMUP = "tf_serving_warmup_requests"
 # Under which the container of TensorFlow Serving sees the folder; see README.
@@ -45,23 +45,16 @@ def metadata(run, version):
         run: a `runs.Run`.
         version: of the folder, as TensorFlow Serving counts.
     """
-    flags = run.folder / "flags.txt"
-    return {
-        "name": NAME,
-        "version": {"flowseg": __version__, "model": version},
-        "label_set": run.label_set._asdict(),
-        "size": "any height and width; both frames alike",
-        "units": {
-            "images": "RGB, 0..255",
-            "seg": "logits, a channel a class of label_set",
-            "labels": "train ids: positions in label_set's names and palette",
-            "flow": "(right, down) in pixels of image1, from image1 to image2",
-            "labels_bytes": "8-bit PNG of labels",
-            "flow_bytes": "KITTI's 16-bit PNG: flow = (R - 32768, G - 32768) / 64, known if B is 1",
-        },
-        # A packed network has none: it was trained elsewhere.
-        "training_flags": flags.read_text().splitlines() if flags.is_file() else [],
+    units = {
+        "images": IMAGES,
+        "seg": LOGITS,
+        "labels": LABELS,
+        "flow": FLOW,
+        "labels_bytes": "8-bit PNG of labels",
+        "flow_bytes": "KITTI's 16-bit PNG: flow = (R - 32768, G - 32768) / 64, known if B is 1",
     }
+    size = "any height and width; both frames alike"
+    return about(run, units, model_version=version, size=size)
 
 
 def write_extras(folder, told, signatures, pair):

@@ -19,8 +19,8 @@ class LiteFile(NamedTuple):
     """An opened file.
 
     Attributes:
-        about: dict: `height`, `width`, `quantize`, `label_set` (its dict), `units`, `flags`,
-            `version`.
+        about: dict: `height`, `width`, `quantize`, `label_set` (its dict), `units`, and what else
+            `about.about` tells.
         signatures: each of `SIGNATURES` -> function of named arrays -> dict of arrays.
     """
 

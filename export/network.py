@@ -9,6 +9,7 @@ from google.protobuf import json_format
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from export import beside, rest
+from export.about import NAME
 
 # Whose requests may be answered together: frames in, a batch in any number.
 _BATCHED = ("serving_default", "serving_uint8", "predict_labels", "predict_png")
@@ -57,7 +58,7 @@ class Network:
             for name, definition in own.items()
         }
         self.metadata = {
-            "model_spec": {"name": beside.NAME, "signature_name": "", "version": str(self.version)},
+            "model_spec": {"name": NAME, "signature_name": "", "version": str(self.version)},
             "metadata": {"signature_def": {"signature_def": told}},
         }
         for request in beside.read_requests(path):

@@ -31,7 +31,7 @@ from absl import flags
 from flowseg import commands
 
 # isort: split
-from export.beside import NAME
+from export.about import NAME
 
 # Seconds that a client may take to send its body, and a stopped server to finish.
 BODY_TIMEOUT, STOP_TIMEOUT = 30, 120

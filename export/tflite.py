@@ -29,8 +29,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import flowseg
 from export import lite_file, parity
+from export.about import FLOW, IMAGES, LABELS, about
 from export.check import compare_answers, sample_pair
 from flowseg import data, files, records, runs
 from flowseg import flags as shared_flags
@@ -39,11 +39,11 @@ from flowseg.layers import CropLike, PadToMultiple
 
 # Bytes that a weight takes at least.
 FORMATS = {"none": 4, "float16": 2, "dynamic": 1, "int8": 1}
-_UNITS = {
-    "image1, image2": "RGB, 0..255",
-    "seg": "train ids: indices of the label set's names",
-    "flow": "(u, v) = (x right, y down) in pixels, from image1 to image2, at image1's pixels",
-}
+# Convolutions that go into int8, by the names of their tensors: all but those that sum up flow.
+_LEARNED = r"^(?!.*decoder_?\d*/flow(_\d+)?/)"
+# Whose other operators do too.
+_SCOPES = ("(.*/)?encoder", r"(.*/)?decoder_?\d*/(seg|flow_to_seg)")
+_UNITS = {"image1, image2": IMAGES, "seg": LABELS, "flow": FLOW}
 
 
 def write_signatures(model, folder, height, width):
@@ -143,9 +143,9 @@ def to_int8(content, pairs):
         samples["decode"].append({f"{f}_{n}": x for f, each in both for n, x in each.items()})
     quantizing = quantizer.Quantizer(content)
     for op in (Op.CONV_2D, Op.DEPTHWISE_CONV_2D):
-        quantizing.add_static_config(".*", op, activation_num_bits=8, weight_num_bits=8)
+        quantizing.add_static_config(_LEARNED, op, activation_num_bits=8, weight_num_bits=8)
     for op in (Op.ADD, Op.PAD, Op.AVERAGE_POOL_2D, Op.MEAN, Op.CONCATENATION, Op.RESIZE_BILINEAR):
-        for scope in ("(.*/)?encoder", r"(.*/)?decoder_?\d*/(seg|flow_to_seg)"):
+        for scope in _SCOPES:
             quantizing.add_static_config(scope, op, activation_num_bits=8, weight_num_bits=8)
     # The quantizer draws bars of its own.
     with contextlib.redirect_stdout(io.StringIO()), files.no_stderr():
@@ -215,7 +215,8 @@ def export(
         content = convert(folder, quantize, pairs)
         if len(content) < FORMATS[quantize] * run.model.count_params() * 0.95:
             raise ValueError(f"the converter wrote {len(content)} bytes: the weights are missing")
-        content = lite_file.with_about(content, _about(run, height, width, quantize))
+        told = about(run, _UNITS, height=height, width=width, quantize=quantize)
+        content = lite_file.with_about(content, told)
         opened = lite_file.open_file(content, output)
         expected = parity.keras_answer(run.model)(*pair)
         told = compare_answers(expected, opened.predict(*pair), output, quantize == "none")
@@ -234,19 +235,6 @@ def export(
             runs.write_json(output.with_suffix(".parity.json"), found)
     files.write(output, content)
     return "\n".join(lines)
-
-
-def _about(run, height, width, quantize):
-    flags_file = run.folder / "flags.txt"
-    return {
-        "version": flowseg.__version__,
-        "height": height,
-        "width": width,
-        "quantize": quantize,
-        "label_set": run.label_set._asdict(),
-        "units": _UNITS,
-        "flags": flags_file.read_text() if flags_file.is_file() else "",
-    }
 
 
 def define_flags():

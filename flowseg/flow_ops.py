@@ -4,6 +4,7 @@ Flow is (B, H, W, 2), (u, v) = (x right, y down), in pixels of its own resolutio
 image2. Heights and widths may be unknown when the graph is built.
 """
 
+import numpy as np
 from keras import ops
 
 
@@ -136,24 +137,49 @@ def resize_flow(flow, height, width):
 def upsample_flow(flow, weights, factor):
     """Learned upsampling: each fine vector is a convex mix of its 3x3 coarse neighbours.
 
-    (RAFT, Teed and Deng 2020.) Neighbours beyond the border repeat the border.
+    (RAFT, Teed and Deng 2020.) Neighbours beyond the border repeat the border. The softmax of the
+    mix is written out, with constant kernels that gather and sum: a softmax and a product of many
+    tiny matrices take TFLite more than twice as long.
 
     Args:
         flow: (B, H, W, 2) in coarse pixels.
-        weights: (B, H, W, factor^2 * 9) logits of the mix: fine row, fine column, neighbour.
+        weights: (B, H, W, factor^2 * 9) logits of the mix: fine row, fine column, neighbour. What
+            lies over 80 below the largest of all of a pixel counts as 80 below.
         factor: whole number.
 
     Returns:
         (B, factor * H, factor * W, 2) in fine pixels.
     """
     batch, height, width, _ = ops.shape(flow)
-    shares = ops.softmax(ops.reshape(weights, (batch, height, width, factor * factor, 9)), axis=-1)
+    gather, add, total = (ops.convert_to_tensor(x, flow.dtype) for x in _mixing(factor))
     padded = ops.concatenate([flow[:, :1], flow, flow[:, -1:]], axis=1)
     padded = ops.concatenate([padded[:, :, :1], padded, padded[:, :, -1:]], axis=2)
-    neighbours = [
-        padded[:, dy : dy + height, dx : dx + width] for dy in range(3) for dx in range(3)
-    ]
-    fine = ops.matmul(shares, ops.stack(neighbours, axis=3) * factor)
+    neighbours = ops.conv(padded, gather, padding="valid", data_format="channels_last")
+    # One largest for all parts: nine at a time would cost as much as is gained.
+    largest = ops.stop_gradient(ops.max(weights, axis=-1, keepdims=True))
+    shares = ops.exp(ops.maximum(weights - largest, -80))
+    mixed = ops.matmul(ops.concatenate([shares, shares], axis=-1) * neighbours, add)
+    fine = mixed / ops.matmul(shares, total) * factor
     fine = ops.reshape(fine, (batch, height, width, factor, factor * 2))
     fine = ops.transpose(fine, (0, 1, 3, 2, 4))
     return ops.reshape(fine, (batch, height * factor, width * factor, 2))
+
+
+def _mixing(factor):
+    """Kernels of `upsample_flow`, of zeros and ones.
+
+    Returns:
+        gather: (3, 3, 2, 2 * parts * 9), u's neighbours once a fine pixel (part), then v's.
+        add: (2 * parts * 9, parts * 2), their sums over the neighbours, u beside v.
+        total: (parts * 9, parts * 2), the same of the shares themselves.
+    """
+    parts = factor * factor
+    gather = np.zeros((3, 3, 2, 2, parts, 9))
+    add = np.zeros((2, parts, 9, parts, 2))
+    for axis in range(2):
+        for neighbour in range(9):
+            gather[neighbour // 3, neighbour % 3, axis, axis, :, neighbour] = 1
+        for part in range(parts):
+            add[axis, part, :, part, axis] = 1
+    total = add.sum(0).reshape(parts * 9, parts * 2)
+    return gather.reshape(3, 3, 2, -1), add.reshape(2 * parts * 9, parts * 2), total

@@ -210,6 +210,30 @@ def test_learned_upsampling_of_equal_shares():
     np.testing.assert_allclose(fine, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [1, 10])
+def test_learned_upsampling_is_a_softmax(size):
+    rng = np.random.default_rng(0)
+    flow, logits = rng.normal(size=(2, 3, 5, 2)), size * rng.normal(size=(2, 3, 5, 2, 2, 9))
+    # Far from the middle, as trained networks have them.
+    logits -= 100
+    padded = np.pad(flow, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+    shares = np.exp(logits - logits.max(-1, keepdims=True))
+    shares /= shares.sum(-1, keepdims=True)
+    fine = np.einsum("bhwijn,bhwcn->bhiwjc", shares, windows.reshape(2, 3, 5, 2, 9)) * 2
+    found = upsample_flow(flow, logits, 2)
+    np.testing.assert_allclose(found, fine.reshape(2, 6, 10, 2), atol=1e-4)
+
+
+def test_learned_upsampling_of_logits_far_apart():
+    # One part's logits are all far below another's, which leaves nothing of them in float32.
+    flow = np.random.default_rng(0).normal(size=(1, 3, 5, 2))
+    logits = np.zeros((1, 3, 5, 2, 2, 9))
+    logits[..., 0, 0, :] = 1e4
+    found = upsample_flow(flow, logits, 2)
+    assert np.isfinite(found).all() and np.abs(found).max() <= 2 * np.abs(flow).max() + 1e-4
+
+
 def test_learned_upsampling_order():
     # Each of the four fine pixels picks another neighbour: row by row those at (dx, dy) =
     # (-1, 0), (0, -1), (1, 1), (0, 0); neighbours are numbered 3 (dy + 1) + (dx + 1).

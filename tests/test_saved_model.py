@@ -122,7 +122,7 @@ def test_metadata_in_the_file_and_by_its_signature(trained_run, run, served, sig
     told = json.loads((served / "1/assets.extra/metadata.json").read_text())
     assert labels.from_dict(told["label_set"]) == run.label_set
     assert told["training_flags"] == (trained_run / "flags.txt").read_text().splitlines()
-    assert told["version"]["model"] == 1 and told["units"]["flow"].startswith("(right, down)")
+    assert told["model_version"] == 1 and told["units"]["flow"].startswith("(right, down)")
     keys = tf.constant(["units", "", "label_set"])
     values = [json.loads(x) for x in signatures["metadata"](key=keys)["value"].numpy()]
     assert values == [told["units"], told, told["label_set"]]
@@ -199,4 +199,4 @@ def test_a_new_version_of_the_network_of_the_package_on_its_real_pair(served, tm
     assert not (folder / "2/old").exists()
     extra = json.loads((folder / "2/assets.extra/metadata.json").read_text())
     assert extra["training_flags"] == [] and len(extra["label_set"]["names"]) == 19
-    assert extra["version"]["model"] == 2
+    assert extra["model_version"] == 2

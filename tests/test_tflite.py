@@ -102,7 +102,7 @@ def test_what_the_file_tells_of_itself(folder, run):
         assert archive.read("labels.txt").decode().split("\n")[:-1] == list(run.label_set.names)
     assert (about["height"], about["width"], about["quantize"]) == (HEIGHT, WIDTH, "int8")
     assert about["label_set"]["palette"][0] == list(run.label_set.palette[0])
-    assert "--steps=2" in about["flags"] and "pixels" in about["units"]["flow"]
+    assert "--steps=2" in about["training_flags"] and "pixels" in about["units"]["flow"]
 
 
 def test_parity_report(folder, run, kitti_records):
