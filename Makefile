@@ -26,7 +26,7 @@ $(STAMP): requirements.lock setup.py
 test: setup  ## run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-all: setup  ## run every test; adds PyTorch (3 GB), Ray, the demo page and what drives a browser
+test-all: setup  ## run every test; adds PyTorch (3 GB), Ray, ONNX, the demo page and what drives a browser
 	$(BIN)/python -m pip install -r requirements-all.lock
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m ''
 
@@ -49,7 +49,7 @@ lock: setup  ## remake requirements.lock; UPGRADE=--upgrade moves every pin to i
 	  --custom-compile-command 'make lock' --quiet
 	$(BIN)/uv pip compile setup.py --output-file requirements-all.lock $(UPGRADE) \
 	  --universal --python-version 3.11 --fork-strategy fewest --constraint requirements.lock \
-	  --extra torch --extra peers --extra demo --extra browser --extra serve \
+	  --extra torch --extra peers --extra demo --extra browser --extra serve --extra onnx \
 	  --custom-compile-command 'make lock' --quiet
 
 clean:  ## remove caches and build outputs; data, runs and .venv stay

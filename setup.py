@@ -33,6 +33,8 @@ setup(
         "tflite": ["ai-edge-litert>=2", "ai-edge-quantizer>=0.10"],
         # TensorFlow Serving's messages, for warm-up requests: 30 kB in all.
         "saved_model": ["tensorflow-serving-api>=2.21,<2.22"],
+        # Keras exports ONNX by way of tf2onnx; ONNX Runtime proves the file.
+        "onnx": ["tf2onnx>=1.17", "onnx>=1.20", "onnxruntime>=1.24"],
         "jax": ["jax>=0.10"],
         "scenes": ["mujoco>=4,<5"],
         # ImageNet weights of the edge encoder: one file of 18 MB, no code, nothing it needs.

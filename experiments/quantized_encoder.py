@@ -17,8 +17,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from export.saved_model import write_saved_model
-
 # What batch norm would be if it were not folded into a convolution.
 _ARITHMETIC = {"MUL", "ADD", "SUB", "DIV", "RSQRT"}
 
@@ -51,14 +49,9 @@ def convert(encoder, height, width, calibration=None):
         ValueError: the converter left the weights out.
     """
     with tempfile.TemporaryDirectory() as folder:
-        archive = keras.export.ExportArchive()
-        archive.track(encoder)
-        archive.add_endpoint(
-            "serve",
-            lambda image: encoder(image, training=False),
-            input_signature=[tf.TensorSpec((1, height, width, 3), tf.float32, name="image")],
+        _write(
+            encoder, lambda image: encoder(image, training=False), ["image"], height, width, folder
         )
-        archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if calibration is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -85,11 +78,25 @@ def convert_pair(network, height, width):
         ValueError: the converter left the weights out.
     """
     with tempfile.TemporaryDirectory() as folder:
-        write_saved_model(network, folder, 1, height, width)
+        names = ["image1", "image2"]
+        _write(
+            network,
+            lambda *pair: network(dict(zip(names, pair, strict=True)), training=False),
+            *(names, height, width, folder),
+        )
         data = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
     if len(data) < 4 * network.count_params() * 0.95:
         raise ValueError(f"the converter wrote {len(data)} bytes: the weights are missing")
     return data
+
+
+def _write(model, ask, names, height, width, folder):
+    """A SavedModel of `ask`, a function of frames of these names, which computes by `model`."""
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    specs = [tf.TensorSpec((1, height, width, 3), tf.float32, name=name) for name in names]
+    archive.add_endpoint("serve", ask, input_signature=specs)
+    archive.write_out(folder, verbose=False)
 
 
 def interpreter(data, threads=1, delegates=True):

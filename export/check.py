@@ -1,8 +1,9 @@
-"""The proof that an exported file answers as the Keras network does, on a real pair."""
+"""What every export must pass: it replaces nothing unasked, and answers as Keras does."""
 
 from pathlib import Path
 
 import cv2
+import keras
 import numpy as np
 
 from flowseg.flow_io import decode_kitti_flow, encode_kitti_flow
@@ -13,6 +14,22 @@ from flowseg.runs import SAMPLE
 # which of two answers a pixel takes, so flow is held on average and labels by share.
 MAX_FLOW_DIFFERENCE = 1e-3
 MIN_EQUAL_LABELS = 99.99
+
+
+def ready(output, overwrite):
+    """Whether an export may begin.
+
+    Args:
+        output: path to write.
+        overwrite: whether what stands there may be replaced.
+
+    Raises:
+        ValueError: it exists, or Keras runs on another backend than TensorFlow.
+    """
+    if Path(output).exists() and not overwrite:
+        raise ValueError(f"{output}: exists already; --overwrite replaces it")
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError("exports need KERAS_BACKEND=tensorflow; weights of any backend load there")
 
 
 def sample_pair(run_dir, height=None, width=None):

@@ -11,6 +11,8 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from flowseg.files import no_stderr
+
 SIGNATURES = ("predict", "encode", "decode")
 _ABOUT, _LABELS = "flowseg.json", "labels.txt"
 
@@ -71,8 +73,10 @@ def signatures(data, name, threads=1):
     except ImportError as error:
         raise ValueError("ai-edge-litert is missing: pip install -e '.[tflite]'") from error
     try:
-        interpreter = Interpreter(model_content=data, num_threads=threads)
-        return {key: _copying(interpreter.get_signature_runner(key)) for key in SIGNATURES}
+        # It says there that it runs on the CPU.
+        with no_stderr():
+            interpreter = Interpreter(model_content=data, num_threads=threads)
+            return {key: _copying(interpreter.get_signature_runner(key)) for key in SIGNATURES}
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{name}: LiteRT cannot run it: {error}") from error
 

@@ -17,50 +17,18 @@ from absl import flags
 from flowseg import commands
 
 # isort: split
-import keras
 import tensorflow as tf
 
 from export import beside
-from export.check import compare_signatures, sample_pair
+from export.check import compare_signatures, ready, sample_pair
 from export.signatures import signatures
 from flowseg import files
 from flowseg import flags as shared_flags
 from flowseg.runs import load_run
 
 
-def write_saved_model(model, output, batch=None, height=None, width=None):
-    """Write a network as a SavedModel of one signature; None leaves a dimension open.
-
-    Raises:
-        ValueError: Keras runs on another backend than TensorFlow.
-    """
-    _check_backend()
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    specs = [
-        tf.TensorSpec((batch, height, width, 3), tf.float32, name=key)
-        for key in ("image1", "image2")
-    ]
-    archive.add_endpoint(
-        "serve",
-        lambda image1, image2: model({"image1": image1, "image2": image2}, training=False),
-        input_signature=specs,
-    )
-    archive.write_out(str(output), verbose=False)
-
-
-def _check_backend():
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError("exports need KERAS_BACKEND=tensorflow; weights of any backend load there")
-
-
 def write_signatures(model, output, metadata):
-    """Write a network as a SavedModel of all `signatures.signatures`.
-
-    Raises:
-        ValueError: Keras runs on another backend than TensorFlow.
-    """
-    _check_backend()
+    """Write a network as a SavedModel of all `signatures.signatures`."""
     module = tf.Module()
     # Not Keras's ExportArchive: it writes, and a server then holds, every weight twice.
     module.weights = [variable.value for variable in model.variables]
@@ -86,8 +54,7 @@ def export(run, output, overwrite=False, version=1):
     folder = output / str(version)
     if output.exists() and not (output / beside.MODELS_CONFIG).is_file():
         raise ValueError(f"{output}: exists, and is no folder of served models; name another")
-    if folder.exists() and not overwrite:
-        raise ValueError(f"{folder}: exists already; --overwrite replaces it")
+    ready(folder, overwrite)
     new = not output.exists()
     with files.whole(output if new else folder) as temporary:
         inner = temporary / str(version) if new else temporary

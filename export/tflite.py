@@ -31,7 +31,7 @@ import tensorflow as tf
 
 from export import lite_file, parity
 from export.about import FLOW, IMAGES, LABELS, about
-from export.check import compare_answers, sample_pair
+from export.check import compare_answers, ready, sample_pair
 from flowseg import data, files, records, runs
 from flowseg import flags as shared_flags
 from flowseg.backbones import STRIDES
@@ -39,6 +39,8 @@ from flowseg.layers import CropLike, PadToMultiple
 
 # Bytes that a weight takes at least.
 FORMATS = {"none": 4, "float16": 2, "dynamic": 1, "int8": 1}
+# Its features at stride 2, 64 floats wide, are tensors of under 2 GB, which is TFLite's limit.
+MAX_PIXELS = 2**25 - 1
 # Convolutions that go into int8, by the names of their tensors: all but those that sum up flow.
 _LEARNED = r"^(?!.*decoder_?\d*/flow(_\d+)?/)"
 # Whose other operators do too.
@@ -47,13 +49,7 @@ _UNITS = {"image1, image2": IMAGES, "seg": LABELS, "flow": FLOW}
 
 
 def write_signatures(model, folder, height, width):
-    """Write a network of fixed size as a SavedModel with the signatures of the module docstring.
-
-    Raises:
-        ValueError: Keras runs on another backend than TensorFlow.
-    """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError("exports need KERAS_BACKEND=tensorflow; weights of any backend load there")
+    """Write a network of fixed size as a SavedModel with the signatures of the module docstring."""
     encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
     pad, crop = PadToMultiple(STRIDES[-1]), CropLike()
     frame = np.zeros((1, height, width, 1), np.float32)
@@ -200,12 +196,15 @@ def export(
         Lines that say how large the file is and how near to the network.
 
     Raises:
-        ValueError: the file exists, loses too much, or has lost its weights; records that do not
-            fit.
+        ValueError: the file exists, loses too much, or has lost its weights; a size that no file
+            can have; records that do not fit.
     """
     output = Path(output)
-    if output.exists() and not overwrite:
-        raise ValueError(f"{output}: exists already; --overwrite replaces it")
+    ready(output, overwrite)
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{height}x{width}: TFLite holds no frames of over {MAX_PIXELS} pixels")
+    if calibration and quantize != "int8":
+        raise ValueError(f"--calibration sets int8's ranges; --quantize {quantize} has none")
     for shards in (calibration, scored):
         data.check_records(shards, run.label_set)
     pair = [np.uint8(image[0]) for image in sample_pair(run.folder, height, width).values()]

@@ -14,32 +14,27 @@ from tests.conftest import run_command
 OURS = [name for name in export_table.ROWS if name not in export_table.PEERS]
 
 
-@pytest.fixture(scope="module", params=["made", "real"])
-def measured(request, trained_run, kitti_records, tmp_path_factory):
-    """(text, JSON) of our own rows: a run of made frames, and the network of the package."""
-    if request.param == "real":
-        from data_prep import kitti
-
-        records = tmp_path_factory.mktemp("records")
-        kitti.convert([request.getfixturevalue("samples") / "kitti"], records, val_fraction=0)
-        source = ("--weights", "pretrained")
-    else:
-        records, source = kitti_records, ("--run_dir", trained_run)
-    output = tmp_path_factory.mktemp("out") / "benchmark.json"
-    done = run_command(
-        *("experiments.export_benchmark", *source, "--rows", ",".join(OURS), "--sizes", "64x96"),
-        *("--threads", 2, "--rounds", 2, "--calibration", records / "train-*", "--profile"),
-        *("--output", output),
+@pytest.fixture(scope="module")
+def measured(trained_run, kitti_records, tmp_path_factory):
+    """(text, JSON) of our own rows."""
+    return _measure(
+        *("--run_dir", trained_run, "--calibration", kitti_records / "train-*", "--profile"),
+        *("--rows", ",".join(OURS), "--rounds", 2),
+        output=tmp_path_factory.mktemp("out") / "benchmark.json",
     )
+
+
+def _measure(*flags, output):
+    where = ("--sizes", "64x96", "--threads", 2, "--output", output)
+    done = run_command("experiments.export_benchmark", *flags, *where)
     return done.stdout, json.loads(output.read_text())
 
 
-def test_every_row_is_told(measured):
-    text, told = measured
+def _check_rows(text, told, names):
     rows = [line for line in text.split("\n") if line.startswith("| ") and "---" not in line]
-    assert len(rows) == 1 + len(OURS)
+    assert len(rows) == 1 + len(names)
     assert {len(line.split("|")) for line in rows} == {len(rows[0].split("|"))}
-    for name, line in zip(OURS, rows[1:], strict=True):
+    for name, line in zip(names, rows[1:], strict=True):
         place = f"64x96/2/{name}/"
         own = {key.removeprefix(place): x for key, x in told.items() if key.startswith(place)}
         told_so = f"| {export_table.ROWS[name]} | 2 | {own['pair']:.1f} | {own['pair_p90']:.1f} |"
@@ -48,6 +43,19 @@ def test_every_row_is_told(measured):
         # Each streamed frame is its two parts.
         assert own["stream"] >= max(own["encode"], own["decode"])
         assert 1 < own["stream_allowed"] < 2
+
+
+def test_every_row_is_told(measured):
+    _check_rows(*measured, OURS)
+
+
+def test_the_network_of_the_package_by_real_frames(samples, tmp_path):
+    from data_prep import kitti
+
+    kitti.convert([samples / "kitti"], tmp_path, val_fraction=0)
+    asked = ("--weights", "pretrained", "--rows", "int8", "--rounds", 1)
+    ranges = ("--calibration", tmp_path / "train-*")
+    _check_rows(*_measure(*asked, *ranges, output=tmp_path / "told.json"), ["int8"])
 
 
 def test_sizes_and_memory(measured):
