@@ -63,6 +63,11 @@ def _guard(main):
         _fail(message(error))
 
 
+def warn(message):
+    """One line on stderr."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
 def expected_errors():
     """The exceptions that are told in one line; any other is a bug."""
     # TensorFlow is looked up, not imported: a command that never needed it starts 4 s faster.

@@ -210,7 +210,7 @@ def training_data(
     batch_size,
     steps_per_epoch,
     seed=0,
-    first_epoch=0,
+    first_step=0,
     strength=None,
     weights=None,
     made_flow=True,
@@ -218,7 +218,7 @@ def training_data(
     """Augmented batches without end, the same for the same seed.
 
     An epoch's order and draws follow from the seed and the number of the epoch alone, so that a
-    run resumed at an epoch sees what it would have seen.
+    run resumed at any step sees what it would have seen.
 
     Args:
         file_sets: list of record sets, each a list of files.
@@ -228,7 +228,7 @@ def training_data(
         batch_size: examples a batch.
         steps_per_epoch: batches after which order and draws begin anew.
         seed: of everything random.
-        first_epoch: the epoch to begin with.
+        first_step: how many batches of the whole are left out.
         strength: an :class:`augment.Augmentation`; default: its defaults.
         weights: how often each set is drawn from, relative; default: equally.
         made_flow: whether the exact flow of a made second frame (see
@@ -239,18 +239,6 @@ def training_data(
     """
     decode = frame_decoder(label_set)
     strength = strength or augment.Augmentation()
-    weights = [float(weight) for weight in weights or [1.0] * len(file_sets)]
-
-    def epoch(number):
-        streams = [_shuffled(files, seed + number) for files in file_sets]
-        if len(streams) == 1:
-            mixed = streams[0]
-        else:
-            mixed = tf.data.Dataset.sample_from_datasets(streams, weights, seed=seed + number)
-        numbered = mixed.take(steps_per_epoch * batch_size).enumerate()
-        # Room for 2^32 examples an epoch: an example's draws do not depend on the epoch's length.
-        first = number * 2**32
-        return numbered.map(lambda index, record: (first + index, record))
 
     def prepare(index, record):
         seeds = tf.unstack(tf.random.split(tf.stack([tf.cast(seed, tf.int64), index]), 2))
@@ -267,9 +255,49 @@ def training_data(
         inputs = {key: example.pop(key) for key in ("image1", "image2")}
         return inputs, example
 
-    dataset = tf.data.Dataset.counter(tf.constant(first_epoch, tf.int64)).flat_map(epoch)
-    dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+    drawn = _drawn(file_sets, batch_size, steps_per_epoch, seed, first_step, weights)
+    dataset = drawn.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
     return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def batch_names(file_sets, step, *, batch_size, steps_per_epoch, seed=0, weights=None, **_):
+    """Which frames batch `step` of `training_data` is made of: ["dataset/frame_id", ...].
+
+    Args:
+        file_sets: see `training_data`, as for the others.
+        step: counted from 0.
+        batch_size: likewise.
+        steps_per_epoch: likewise.
+        seed: likewise.
+        weights: likewise.
+    """
+    drawn = _drawn(file_sets, batch_size, steps_per_epoch, seed, step, weights).take(batch_size)
+    fields = (records.parse_example(record) for _, record in drawn)
+    return [f"{f['dataset'].numpy().decode()}/{f['frame_id'].numpy().decode()}" for f in fields]
+
+
+def _drawn(file_sets, batch_size, steps_per_epoch, seed, first_step, weights):
+    """(number, serialised record) without end, `first_step` batches left out; see `training_data`.
+
+    An example's number decides its draws. There is room for 2^32 in an epoch, so that they do not
+    depend on its length.
+    """
+    weights = [float(weight) for weight in weights or [1.0] * len(file_sets)]
+    first_epoch, left_out = divmod(first_step, steps_per_epoch)
+
+    def epoch(number):
+        streams = [_shuffled(files, seed + number) for files in file_sets]
+        if len(streams) == 1:
+            mixed = streams[0]
+        else:
+            mixed = tf.data.Dataset.sample_from_datasets(streams, weights, seed=seed + number)
+        numbered = mixed.take(steps_per_epoch * batch_size).enumerate()
+        # What is left out is read, but neither decoded nor augmented.
+        skipped = tf.where(number == first_epoch, left_out * batch_size, 0)
+        numbered = numbered.skip(tf.cast(skipped, tf.int64))
+        return numbered.map(lambda index, record: (number * 2**32 + index, record))
+
+    return tf.data.Dataset.counter(tf.constant(first_epoch, tf.int64)).flat_map(epoch)
 
 
 def clocked(batches):

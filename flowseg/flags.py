@@ -56,7 +56,32 @@ def define_training_flags(train_records_required=True):
     flags.DEFINE_enum("exchange", "both", EXCHANGES, "Which stream gets the other's features.")
     flags.DEFINE_integer("steps", 10000, "Training steps in all.", 1)
     flags.DEFINE_integer(
-        "steps_per_epoch", 500, "Steps between validations, checkpoints and log entries.", 1
+        "steps_per_epoch",
+        500,
+        "Steps between validations, after which order and draws begin anew.",
+        1,
+    )
+    flags.DEFINE_integer(
+        "save_every", None, "Steps between checkpoints; default: --steps_per_epoch.", 1
+    )
+    flags.DEFINE_integer("keep_checkpoints", 2, "How many are kept.", 1)
+    flags.DEFINE_integer(
+        "patience",
+        0,
+        "End when neither seg/miou nor flow/aepe got better in so many validations; 0: never.",
+        0,
+    )
+    flags.DEFINE_enum(
+        "on_nonfinite",
+        "stop",
+        ["stop", "skip"],
+        "At a loss or gradient that is no number: stop, or leave the step out.",
+    )
+    flags.DEFINE_float(
+        "spike", 10.0, "Tell of a loss so many times the usual one, with its frames; 0: never.", 0
+    )
+    flags.DEFINE_bool(
+        "deterministic", False, "Bit for bit the same each time, on one device; slower."
     )
     flags.DEFINE_integer("batch_size", 4, "Examples a step.", 1)
     flags.DEFINE_integer("height", 256, "Rows of a training crop.", 32)

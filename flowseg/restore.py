@@ -1,17 +1,14 @@
 """Where a training begins: at another run's weights, or where it stopped itself."""
 
-import json
-import sys
-
-import keras
-
+from flowseg import checkpoints, runs
 from flowseg import flags as training_flags
-from flowseg import runs
+from flowseg.commands import warn
 from flowseg.decoder import SEG_HEAD
 
 # Flags that a run may be resumed with another value of: they change no step that was made.
-_MAY_CHANGE = ("run_dir", "steps", "steps_per_epoch", "val_records", "best_metric", "pictures")
-_MAY_CHANGE += ("weights", "backbone_weights")
+_MAY_CHANGE = ("run_dir", "steps", "val_records", "best_metric", "pictures", "weights")
+_MAY_CHANGE += ("backbone_weights", "save_every", "keep_checkpoints", "patience", "on_nonfinite")
+_MAY_CHANGE += ("spike",)
 
 
 def copy_weights(source, target, same_classes=True):
@@ -49,58 +46,41 @@ def read_state(run_dir, args, label_set):
     """Where a run stands, if it may go on with these flags.
 
     Returns:
-        What `callbacks.Checkpoint` wrote: `step` and `epoch` to go on from, `file` with the
-        weights, and the `best` score so far (None before the first).
+        What was kept (`step` to go on from; `best` score, None before the first; `tasks`, see
+        `callbacks.Patience`; `incidents`, see `guards.Guard`), and the `folder` it lies in, None
+        for a run that begins.
 
     Raises:
         ValueError: a damaged run folder, or one of other flags or classes.
     """
-    state_file = run_dir / "checkpoints" / "latest.json"
-    if not state_file.is_file():
-        return {"step": 0, "epoch": 0, "best": None}
+    begun = {"step": 0, "best": None, "tasks": {}, "incidents": {}}
+    begun |= {"best_metric": args.best_metric, "folder": None}
+    kept, folder = checkpoints.newest(run_dir / "checkpoints")
+    if kept is None:
+        if (run_dir / "checkpoints" / "latest.json").is_file():
+            raise ValueError(
+                f"{run_dir}: of an older FlowSeg, whose checkpoints cannot be gone on from; begin "
+                "in another --run_dir, with this run as --weights"
+            )
+        return begun
     if runs.load_run_labels(run_dir) != label_set:
         raise ValueError(f"{run_dir}: trained on other classes: give another --run_dir")
     before = set((run_dir / "flags.txt").read_text().splitlines())
-    changed = sorted(set(training_flags.to_text(args).splitlines()) ^ before)
-    changed = [line for line in changed if _flag_name(line) not in _MAY_CHANGE]
-    if changed:
+    now = set(training_flags.to_text(args).splitlines())
+    changed = sorted(now ^ before)
+    grave = [line for line in changed if _flag_name(line) not in _MAY_CHANGE]
+    if grave:
         raise ValueError(
-            f"{run_dir}: was trained with other flags ({', '.join(changed)}): give another "
+            f"{run_dir}: was trained with other flags ({', '.join(grave)}): give another "
             "--run_dir, or the same flags to resume"
         )
-    try:
-        state = json.loads(state_file.read_text())
-        best = state["best"] if state["best_metric"] == args.best_metric else None
-        return {"best": best, **{key: state[key] for key in ("step", "epoch", "file")}}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{state_file}: damaged ({error}); remove it to begin anew") from error
+    if told := [line for line in sorted(now - before) if _flag_name(line) != "run_dir"]:
+        print(f"{run_dir}: goes on with {', '.join(told)}")
+    # A best by another score counts no more.
+    best = kept["best"] if kept["best_metric"] == args.best_metric else None
+    going_on = {key: kept[key] for key in ("step", "tasks", "incidents")}
+    return begun | going_on | {"best": best, "folder": folder}
 
 
 def _flag_name(line):
     return line.lstrip("-").partition("=")[0]
-
-
-def load_state(training, path):
-    """Give a compiled training the weights and the optimizer's state of a checkpoint.
-
-    Raises:
-        ValueError: it cannot be read, or is of another network.
-    """
-    try:
-        saved = keras.saving.load_model(path)
-        training.set_weights(saved.get_weights())
-        training.optimizer.build(training.trainable_variables)
-        pairs = zip(training.optimizer.variables, saved.optimizer.variables, strict=True)
-        for variable, value in pairs:
-            variable.assign(value)
-    except Exception as error:  # zipfile, h5py and Keras each raise their own.
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{path}: cannot be resumed from: damaged, or of another network ({reason}); begin in "
-            "another --run_dir, with this run's model.keras as --weights"
-        ) from error
-
-
-def warn(message):
-    """One line on stderr."""
-    print(f"warning: {message}", file=sys.stderr)

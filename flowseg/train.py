@@ -3,10 +3,11 @@
 python -m flowseg.train --flagfile experiments/kitti.flags [--run_dir DIR]
 
 leaves a run folder (see flowseg/runs.py) that evaluate, predict, visualize and the exports take,
-and that `tensorboard --logdir runs` shows. The same command again on the same folder resumes
-after the last finished epoch.
+and that `tensorboard --logdir runs` shows. The same command again on the same folder, whatever
+stopped it, goes on from the last checkpoint as if nothing had happened.
 """
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -18,9 +19,23 @@ from flowseg import commands
 # isort: split
 import keras
 import numpy as np
+import tensorflow as tf
 
-from flowseg import callbacks, data, files, packed, pictures, records, restore, runs
+from flowseg import (
+    callbacks,
+    checkpoints,
+    data,
+    files,
+    guards,
+    packed,
+    pictures,
+    records,
+    restore,
+    runs,
+    tensorboard,
+)
 from flowseg import flags as training_flags
+from flowseg.commands import warn
 from flowseg.decoder import of_stream
 from flowseg.labels import load_label_set
 from flowseg.losses import ConfidenceLoss, FlowLoss, SegLoss
@@ -94,7 +109,7 @@ def compile_model(model, args, label_set, seg_scores=None):
         warmup_steps=args.warmup_steps,
     )
     # Clipped variable by variable: all together, one task's large gradient would slow the other.
-    optimizer = keras.optimizers.AdamW(
+    optimizer = guards.GuardedAdamW(
         schedule, weight_decay=args.weight_decay, clipnorm=args.clip_norm or None
     )
     # Decay would pull norms to zero and biases for nothing.
@@ -141,6 +156,10 @@ def train(args, run_dir):
         ValueError: what cannot be read or does not fit, by name.
     """
     label_set = load_label_set(args.label_set)
+    if args.save_every and args.steps_per_epoch % args.save_every:
+        raise ValueError(
+            f"--save_every={args.save_every} must divide --steps_per_epoch={args.steps_per_epoch}"
+        )
     if not args.train_records:
         raise ValueError("--train_records is empty: name the record sets to train on")
     file_sets = [records.match_files(pattern) for pattern in args.train_records]
@@ -149,33 +168,33 @@ def train(args, run_dir):
     every_file = [path for paths in file_sets for path in paths] + val_files
     data.check_records(every_file, label_set)
 
-    state = restore.read_state(run_dir, args, label_set)
-    remaining = args.steps - state["step"]
-    if remaining <= 0:
-        print(f"{run_dir}: finished already, {state['step']} steps")
-        return
-    model, trained = build_models(args, label_set)
-    seg_scores = SegScores(label_set.names)
-    training = compile_model(trained, args, label_set, seg_scores)
-    if state["step"]:
-        print(f"{run_dir}: resuming after step {state['step']}")
-        restore.load_state(training, run_dir / "checkpoints" / state["file"])
-    # Not more than there is to do, for the progress bar.
-    steps_per_epoch = min(args.steps_per_epoch, remaining)
-    files.write(run_dir / "flags.txt", training_flags.to_text(args))
-    runs.write_json(run_dir / "label_set.json", label_set._asdict())
-    with records.named_errors(every_file):
+    with checkpoints.lock(run_dir), records.named_errors(every_file):
+        state = restore.read_state(run_dir, args, label_set)
+        if state["step"] >= args.steps or callbacks.is_spent(state["tasks"], args.patience):
+            print(f"{run_dir}: finished already, {state['step']} steps")
+            return
+        model, trained = build_models(args, label_set)
+        seg_scores = SegScores(label_set.names)
+        training = compile_model(trained, args, label_set, seg_scores)
+        running = None
+        if folder := state.pop("folder"):
+            print(f"{run_dir}: resuming after step {state['step']}")
+            running = checkpoints.load(training, folder)
+            if state["step"] % (args.save_every or args.steps_per_epoch) == 0:
+                running = None
+        files.write(run_dir / "flags.txt", training_flags.to_text(args))
+        runs.write_json(run_dir / "label_set.json", label_set._asdict())
         drawn = data.evaluation_data(val_files or file_sets[0], label_set)
         _keep_sample(drawn, run_dir)
-        batches = data.training_data(
+        batches_from = functools.partial(
+            data.training_data,
             file_sets,
             label_set,
             height=args.height,
             width=args.width,
             batch_size=args.batch_size,
-            steps_per_epoch=steps_per_epoch,
+            steps_per_epoch=args.steps_per_epoch,
             seed=args.seed,
-            first_epoch=state["epoch"],
             strength=training_flags.augmentation(args),
             weights=weights,
             made_flow=args.made_flow,
@@ -183,30 +202,78 @@ def train(args, run_dir):
         validation = None
         if val_files:
             validation = data.validation_data(val_files, label_set).map(every_target)
-        batches, waited = data.clocked(batches.map(every_target))
-        training.fit(
-            batches,
-            shuffle=False,
-            initial_epoch=state["epoch"],
-            epochs=state["epoch"] + math.ceil(remaining / steps_per_epoch),
-            steps_per_epoch=steps_per_epoch,
-            validation_data=validation,
-            callbacks=[
-                callbacks.CopyWeights(trained, model),
-                keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=state["step"] > 0),
-                callbacks.Checkpoint(run_dir, model, args.best_metric, state["best"]),
-                callbacks.TensorBoard(
-                    run_dir,
-                    model,
-                    label_set,
-                    drawn.take(args.pictures),
-                    seg_scores,
-                    training_flags.to_dict(args),
-                    waited,
-                ),
-                callbacks.StopAtStep(remaining),
-            ],
+        board = tensorboard.TensorBoard(
+            *(run_dir, model, label_set, drawn.take(args.pictures), seg_scores),
+            *(training_flags.to_dict(args), state),
         )
+        keeper = checkpoints.KeepState(
+            run_dir / "checkpoints", state, args.keep_checkpoints, running
+        )
+        watching = [
+            guards.Guard(run_dir, state, _finder(batches_from), args.on_nonfinite, args.spike),
+            callbacks.CopyWeights(trained, model),
+            callbacks.History(run_dir / "history.csv", state),
+            callbacks.KeepBest(run_dir, model, args.best_metric, state),
+            callbacks.Patience(args.patience, state),
+            board,
+            keeper,
+        ]
+        with keeper.signals():
+            for stretch in _stretches(state["step"], args):
+                batches, board.waited = data.clocked(
+                    batches_from(first_step=state["step"]).map(every_target)
+                )
+                training.fit(
+                    batches,
+                    shuffle=False,
+                    validation_data=validation,
+                    callbacks=watching,
+                    **stretch,
+                )
+                if training.stop_training:
+                    break
+        board.close()
+
+
+def _stretches(step, args):
+    """How `fit` goes on from a step: what is left of an epoch of Keras's, whole ones, the last.
+
+    Keras's epoch is what lies between two checkpoints, --save_every steps; what --steps_per_epoch
+    says is a whole number of them, after which there is validation.
+
+    Returns:
+        Keywords of `fit`, one dict a call.
+    """
+    every = args.save_every or args.steps_per_epoch
+    rest = min(-step % every, args.steps - step)
+    whole, last = divmod(args.steps - step - rest, every)
+    found = []
+    for steps, count in ((rest, 1), (every, whole), (last, 1)):
+        if not steps or not count:
+            continue
+        first = step // every
+        step += steps * count
+        ends = range(first + 1, first + count + 1)
+        validated = [n for n in ends if n * every % args.steps_per_epoch == 0]
+        validated += [ends[-1]] * (step == args.steps)
+        found.append({
+            "steps_per_epoch": steps,
+            "initial_epoch": first,
+            "epochs": first + count,
+            "validation_freq": validated,
+        })  # fmt: skip
+    return found
+
+
+def _finder(batches_from):
+    """A function of a step -> the names of its batch's frames, its inputs and targets."""
+
+    def find(step):
+        names = data.batch_names(batches_from.args[0], step, **batches_from.keywords)
+        inputs, targets = next(batches_from(first_step=step).as_numpy_iterator())
+        return names, inputs, targets
+
+    return find
 
 
 def _set_weights(texts, file_sets):
@@ -251,7 +318,7 @@ def _validation_files(patterns):
             index = data.read_index(folder)
             if index is None or index["records"].get("val"):
                 raise
-            restore.warn(f"{folder}: no frame is for validation, by its index.json: going without")
+            warn(f"{folder}: no frame is for validation, by its index.json: going without")
     return files
 
 
@@ -271,6 +338,8 @@ def main():
     """Train by the flags."""
     args = flags.FLAGS
     args.run_dir = args.run_dir or default_run_dir()
+    if args.deterministic:
+        tf.config.experimental.enable_op_determinism()
     train(args, Path(args.run_dir))
     _tell(Path(args.run_dir))
 

@@ -105,18 +105,17 @@ def test_the_draws_follow_seed_and_epoch(tmp_path):
     first, other = (motions(6, seed=seed) for seed in (0, 1))
     assert len({*first, *other}) == 24
     # Longer epochs leave each epoch's first draws alone.
-    assert motions(2, first_epoch=1, steps_per_epoch=5) == first[4:8]
+    assert motions(2, first_step=5, steps_per_epoch=5) == first[4:8]
 
 
 def test_a_resumed_run_sees_what_it_would_have_seen(flow_files, tiny_sets):
     # Sets mixed, several passes over each an epoch, frames with and without a second, all draws.
     how = {"strength": STRONG, "weights": [2, 1], "steps_per_epoch": 4, "batch_size": 3}
     whole = batches_of([flow_files, tiny_sets[0]], 12, seed=3, **how)
-    for first_epoch in (1, 2):
-        left = 12 - 4 * first_epoch
-        resumed = batches_of(
-            [flow_files, tiny_sets[0]], left, seed=3, first_epoch=first_epoch, **how
-        )
+    # At an epoch's beginning, middle and last batch.
+    for first_step in (4, 6, 11):
+        left = 12 - first_step
+        resumed = batches_of([flow_files, tiny_sets[0]], left, seed=3, first_step=first_step, **how)
         for a, b in zip(whole[-left:], resumed, strict=True):
             assert same(a, b)
     assert not any(same(a, b) for a, b in zip(whole[:4], whole[4:8], strict=True))
