@@ -45,7 +45,8 @@ def save(folder, training, state, keep):
         np.savez(temporary / _METRICS, *[np.asarray(v) for v in _running(training)])
         sums = {name: _sum(temporary / name) for name in (_NETWORK, _METRICS)}
         files.write(temporary / _STATE, json.dumps({**state, "sha256": sums}, indent=2) + "\n")
-    for old in _all(folder)[:-keep]:
+    # With what kills left half written.
+    for old in [*_all(folder)[:-keep], *folder.glob(".partial-step-*")]:
         shutil.rmtree(old)
 
 

@@ -72,6 +72,12 @@ def define_training_flags(train_records_required=True):
         0,
     )
     flags.DEFINE_enum(
+        "bad_records",
+        "stop",
+        ["stop", "skip"],
+        "At a damaged record: stop; or look at all records first, and leave the bad ones out.",
+    )
+    flags.DEFINE_enum(
         "on_nonfinite",
         "stop",
         ["stop", "skip"],

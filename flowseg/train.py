@@ -32,6 +32,7 @@ from flowseg import (
     records,
     restore,
     runs,
+    salvage,
     tensorboard,
 )
 from flowseg import flags as training_flags
@@ -166,13 +167,17 @@ def train(args, run_dir):
     weights = _set_weights(args.train_weights, file_sets)
     val_files = _validation_files(args.val_records or [])
     every_file = [path for paths in file_sets for path in paths] + val_files
-    data.check_records(every_file, label_set)
+    if args.bad_records == "stop":
+        data.check_records(every_file, label_set)
 
     with checkpoints.lock(run_dir), records.named_errors(every_file):
         state = restore.read_state(run_dir, args, label_set)
         if state["step"] >= args.steps or callbacks.is_spent(state["tasks"], args.patience):
             print(f"{run_dir}: finished already, {state['step']} steps")
             return
+        if args.bad_records == "skip":
+            *file_sets, val_files = _sound([*file_sets, val_files], label_set, run_dir, state)
+            every_file = [path for paths in file_sets for path in paths] + val_files
         model, trained = build_models(args, label_set)
         seg_scores = SegScores(label_set.names)
         training = compile_model(trained, args, label_set, seg_scores)
@@ -233,6 +238,16 @@ def train(args, run_dir):
                 if training.stop_training:
                     break
         board.close()
+
+
+def _sound(file_sets, label_set, run_dir, state):
+    """The sets with copies in place of damaged shards; how much is left out is an incident."""
+    paths = [path for files in file_sets for path in files]
+    sound, bad = salvage.sound_files(paths, label_set, run_dir / "sound")
+    if bad:
+        state["incidents"]["records left out"] = bad
+    sound = iter(sound)
+    return [[next(sound) for _ in files] for files in file_sets]
 
 
 def _stretches(step, args):

@@ -39,6 +39,7 @@ FLOORS = (
         "runs",
         "callbacks",
         "checkpoints",
+        "salvage",
         "guards",
         "tensorboard",
         "train",

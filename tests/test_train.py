@@ -12,7 +12,7 @@ import pytest
 from absl.flags import FLAGS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flowseg import callbacks, data, records, restore, runs, train
+from flowseg import callbacks, checkpoints, data, records, restore, runs, train
 from flowseg import flags as training_flags
 from flowseg.labels import CITYSCAPES
 from flowseg.model import build_flowseg
