@@ -64,7 +64,8 @@ class TensorBoard(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Look at the clock."""
-        now = time.perf_counter(), float(self.waited.numpy()), batch
+        waited = 0.0 if self.waited is None else float(self.waited.numpy())
+        now = time.perf_counter(), waited, batch
         self._since = self._since or now
         self._until = now
 
@@ -118,10 +119,8 @@ class TensorBoard(keras.callbacks.Callback):
         if not batches:
             return {}
         examples = batches * self.settings["batch_size"]
-        return {
-            "speed/examples_per_second": examples / seconds,
-            "speed/input_wait": waited / seconds,
-        }
+        told = {"speed/examples_per_second": examples / seconds}
+        return told if self.waited is None else told | {"speed/input_wait": waited / seconds}
 
     def _weights(self):
         return {name: float(self.settings[name]) for name in ("alpha", "beta")}

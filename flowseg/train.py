@@ -225,9 +225,9 @@ def train(args, run_dir):
         ]
         with keeper.signals():
             for stretch in _stretches(state["step"], args):
-                batches, board.waited = data.clocked(
-                    batches_from(first_step=state["step"]).map(every_target)
-                )
+                batches = batches_from(first_step=state["step"]).map(every_target)
+                if not args.deterministic:  # TensorFlow forbids a clock then.
+                    batches, board.waited = data.clocked(batches)
                 training.fit(
                     batches,
                     shuffle=False,
@@ -270,7 +270,8 @@ def _stretches(step, args):
         step += steps * count
         ends = range(first + 1, first + count + 1)
         validated = [n for n in ends if n * every % args.steps_per_epoch == 0]
-        validated += [ends[-1]] * (step == args.steps)
+        if step == args.steps and ends[-1] not in validated:
+            validated.append(ends[-1])
         found.append({
             "steps_per_epoch": steps,
             "initial_epoch": first,
