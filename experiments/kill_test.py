@@ -86,7 +86,7 @@ def differences(one, other):
     networks = []
     for folder in (one, other):
         state, path = checkpoints.newest(folder / "checkpoints")
-        state.pop("sha256")
+        state = {key: x for key, x in state.items() if key not in ("sha256", "seconds")}
         networks.append((state, keras.saving.load_model(path / "training.keras")))
     (state, ours), (other_state, theirs) = networks
     if state != other_state:

@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 
 import keras
 import numpy as np
@@ -115,6 +116,7 @@ class KeepState(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.state, self.keep = folder, state, keep
         self.running, self.asked = running, False
+        self.since = time.monotonic()
 
     @contextlib.contextmanager
     def signals(self):
@@ -167,6 +169,8 @@ class KeepState(keras.callbacks.Callback):
         self._save()
 
     def _save(self):
+        now = time.monotonic()
+        self.state["seconds"], self.since = self.state["seconds"] + now - self.since, now
         save(self.folder, self.model, self.state, self.keep)
 
 
