@@ -87,7 +87,7 @@ def differences(one, other):
     for folder in (one, other):
         state, path = checkpoints.newest(folder / "checkpoints")
         state = {key: x for key, x in state.items() if key not in ("sha256", "seconds")}
-        networks.append((state, keras.saving.load_model(path / "training.keras")))
+        networks.append((state, checkpoints.network(path)))
     (state, ours), (other_state, theirs) = networks
     if state != other_state:
         found.append(f"state: {state}, {other_state}")

@@ -15,11 +15,10 @@ from absl import flags
 from flowseg import commands
 
 # isort: split
-import keras
 import numpy as np
 import tensorflow as tf
 
-from flowseg import checkpoints
+from flowseg import checkpoints, train
 
 _SHOWN = 8
 
@@ -43,6 +42,7 @@ def read_batch(path):
 
 def look(training, inputs, targets):
     """Lines about a batch's losses, truth and gradients under a compiled training's weights."""
+    inputs, targets = train.every_target(inputs, targets)
     with tf.GradientTape() as tape:
         answers = training(inputs, training=True)
         loss = training.compute_loss(inputs, targets, answers)
@@ -82,7 +82,7 @@ def main():
     told = json.loads(path.with_suffix(".json").read_text())
     print(f"{told['kind']} at step {told['step']}: {', '.join(told['frames'])}")
     print(f"with the weights after step {state['step']}:")
-    print("\n".join(look(keras.saving.load_model(folder / "training.keras"), inputs, targets)))
+    print("\n".join(look(checkpoints.network(folder), inputs, targets)))
 
 
 if __name__ == "__main__":
