@@ -51,6 +51,7 @@ def folder(trained_run, run, kitti_records, tmp_path_factory):
         *("--max_miou_drop", 50, "--max_aepe_rise", 50),
     )
     assert f"TFLite {HEIGHT}x{WIDTH} int8" in done.stdout and "4 frames" in done.stdout
+    assert done.stderr == ""
     return folder
 
 
