@@ -18,6 +18,8 @@ from flowseg.commands import warn
 _WINDOW, _LEAST = 64, 16
 # Steps in a row that are no numbers, after which skipping helps no more.
 _MOST = 10
+# Incidents of a kind whose batches are looked up: it takes reading the epoch up to there again.
+_KEPT = 20
 
 
 @keras.saving.register_keras_serializable("flowseg")
@@ -127,6 +129,8 @@ class Guard(keras.callbacks.Callback):
         step = self.state["step"]
         incidents = self.state["incidents"]
         incidents[kind] = incidents.get(kind, 0) + 1
+        if incidents[kind] > _KEPT:
+            return f"step {step}"
         names, inputs, targets = self.batch(step - 1)
         path = self.folder / f"step-{step:08d}"
         arrays = {f"inputs/{key}": value for key, value in inputs.items()}

@@ -100,6 +100,10 @@ def test_a_spike_is_told(tmp_path, capsys):
     state, _ = watched(tmp_path, [1, 1.5] * 10 + [30, 1], spike=10.0)
     assert state["incidents"] == {"spike": 1}
     assert "step 21, of set/20" in capsys.readouterr().err
+    # The first of many are kept.
+    state, _ = watched(tmp_path / "many", [1] * 20 + [30, 0.1] * 25, spike=2.0)
+    assert state["incidents"] == {"spike": 25}
+    assert len(list((tmp_path / "many/incidents").glob("*.npz"))) == 20
     # Not before there is a usual loss, and not at all if not asked for.
     assert watched(tmp_path, [1, 30], spike=10.0)[0]["incidents"] == {}
     assert watched(tmp_path, [1] * 20 + [30])[0]["incidents"] == {}
