@@ -53,6 +53,14 @@ def define_training_flags(train_records_required=True):
         ["both", "seg", "flow"],
         "Which of the decoder's streams learns; the other keeps its weights, and has no loss.",
     )
+    flags.DEFINE_integer(
+        "alternate",
+        0,
+        "One stream learns at a time, segmentation first, until its validation score has not got "
+        "better in so many epochs of --steps_per_epoch (without validation: for so many); then "
+        "the other. 0: both at once.",
+        0,
+    )
     flags.DEFINE_enum("exchange", "both", EXCHANGES, "Which stream gets the other's features.")
     flags.DEFINE_integer("steps", 10000, "Training steps in all.", 1)
     flags.DEFINE_integer(

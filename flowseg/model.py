@@ -37,11 +37,10 @@ def freeze_norms(encoder):
             layer.trainable = False
 
 
-def freeze_stream(decoder, stream):
-    """The layers of one stream ("seg" or "flow") keep their weights and statistics."""
+def set_learning(decoder, learn):
+    """Which stream learns, "seg", "flow" or "both"; the other keeps weights and statistics."""
     for layer in decoder.layers:
-        if of_stream(layer.name, stream):
-            layer.trainable = False
+        layer.trainable = learn == "both" or of_stream(layer.name, learn)
 
 
 def training_model(model):
