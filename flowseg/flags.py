@@ -98,6 +98,13 @@ def define_training_flags(train_records_required=True):
         "deterministic", False, "Bit for bit the same each time, on one device; slower."
     )
     flags.DEFINE_integer("batch_size", 4, "Examples a step.", 1)
+    flags.DEFINE_integer(
+        "accumulate",
+        1,
+        "Batches whose mean gradient makes one change of weights, for large batches in little "
+        "memory; each is a step, and norms see each alone.",
+        1,
+    )
     flags.DEFINE_integer("height", 256, "Rows of a training crop.", 32)
     flags.DEFINE_integer("width", 832, "Columns of a training crop.", 32)
     flags.DEFINE_float("alpha", 1.0, "Weight of the segmentation loss.", 0)

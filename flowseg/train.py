@@ -130,7 +130,10 @@ def teach(training, args, phase, seg_scores):
     )
     # Clipped variable by variable: all together, one task's large gradient would slow the other.
     optimizer = guards.GuardedAdamW(
-        schedule, weight_decay=args.weight_decay, clipnorm=args.clip_norm or None
+        schedule,
+        weight_decay=args.weight_decay,
+        clipnorm=args.clip_norm or None,
+        gradient_accumulation_steps=args.accumulate if args.accumulate > 1 else None,
     )
     # Decay would pull norms to zero and biases for nothing.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness", "damping"])
