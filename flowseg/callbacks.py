@@ -29,6 +29,15 @@ class CopyWeights(keras.callbacks.Callback):
         """Copy."""
         if self.network is not self.trained:
             self.network.set_weights(self.trained.get_weights())
+        optimizer = self.model.optimizer
+        if optimizer.use_ema:
+            own = {variable.path: variable for variable in self.network.variables}
+            for variable, average in zip(
+                optimizer._trainable_variables,
+                optimizer._model_variables_moving_average,
+                strict=True,
+            ):
+                own[variable.path].assign(average)
 
 
 class KeepBest(keras.callbacks.Callback):
