@@ -88,16 +88,16 @@ def table(found):
     Args:
         found: variant -> list of scores, one dict a seed.
     """
-    lines = joint.table(found, _SCORES).splitlines()
-    first, *others = found
-    base = found[first]
-    for i, name in reversed(list(enumerate(others))):
+    heading, rule, base, *others = joint.table(found, _SCORES).splitlines()
+    lines = [heading, rule, base]
+    first = next(iter(found))
+    for row, seeds in zip(others, list(found.values())[1:], strict=True):
+        pairs = list(zip(seeds, found[first], strict=True))
         more = [
-            {key: a[key] - b[key] for key in _SCORES if key in a and key in b}
-            for a, b in zip(found[name], base, strict=True)
+            joint.cell([a[key] - b[key] for a, b in pairs if key in a and key in b], "+")
+            for key in _SCORES
         ]
-        row = joint.table({f"... more than {first}": more}, _SCORES).splitlines()[2]
-        lines.insert(i + 4, row)
+        lines += [row, " | ".join([f"| ... more than {first}", *more]) + " |"]
     return "\n".join(lines)
 
 

@@ -166,7 +166,9 @@ def teach(training, args, phase, seg_scores):
         gradient_accumulation_steps=args.accumulate if args.accumulate > 1 else None,
     )
     # Decay would pull norms to zero and biases for nothing.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness", "damping", "log_variances"])
+    optimizer.exclude_from_weight_decay(
+        var_names=["bias", "gamma", "beta", "sharpness", "damping", "log_variances"]
+    )
     flow_loss = FlowLoss(args.flow_loss)
     form = next((form for form in ("balanced", "hard") if form in args.trial), "mean")
     losses = {"seg": SegLoss(form), **dict.fromkeys(_FLOW_WEIGHTS, flow_loss)}
