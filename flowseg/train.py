@@ -226,6 +226,10 @@ def train(args, run_dir):
         raise ValueError("--train_records is empty: name the record sets to train on")
     file_sets = [records.match_files(pattern) for pattern in args.train_records]
     weights = _set_weights(args.train_weights, file_sets)
+    phase_weights = {
+        learn: _weights_for(learn, weights, file_sets, args.made_flow)
+        for learn in (("seg", "flow") if args.alternate else (args.learn,))
+    }
     val_files = _validation_files(args.val_records or [])
     every_file = [path for paths in file_sets for path in paths] + val_files
     if args.bad_records == "stop":
@@ -291,6 +295,7 @@ def train(args, run_dir):
         ]
         with keeper.signals():
             while not _is_finished(state, args):
+                batches_from.keywords["weights"] = phase_weights[state["phase"]["learn"]]
                 batches = batches_from(first_step=state["step"]).map(every_target)
                 if not args.deterministic:  # TensorFlow forbids a clock then.
                     batches, board.waited = data.clocked(batches)
@@ -375,6 +380,17 @@ def _set_weights(texts, file_sets):
             f"({len(file_sets)}), none below 0 and not all 0"
         )
     return weights
+
+
+def _weights_for(learn, weights, file_sets, made_flow):
+    """The weights of the sets while `learn` learns: what has no truth for it is not drawn from."""
+    if learn == "both":
+        return weights
+    pairs = zip(weights, file_sets, strict=True)
+    own = [weight * data.teaches(paths, learn, made_flow) for weight, paths in pairs]
+    if not any(own):
+        raise ValueError(f"--train_records: no set that is drawn from has truth for {learn}")
+    return own
 
 
 def _keep_sample(frames, run_dir):

@@ -1,5 +1,6 @@
 """Alternating training: one stream learns at a time, the other stays, and it resumes exactly."""
 
+import csv
 import re
 import shutil
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 
 from data_prep import kitti
 from experiments import kill_test
-from flowseg import callbacks
+from flowseg import callbacks, records, train
 from tests.conftest import run_command
 from tests.kitti_writer import write_kitti
 from tests.test_resume import command, run  # noqa: F401
@@ -44,6 +45,19 @@ def alternating(command, single_truths, tmp_path_factory):  # noqa: F811
         "step 4: flow stays as it is now; seg learns",
     ]
     return asked, folder
+
+
+def test_in_each_phase_only_sets_with_truth_for_it_are_drawn_from(alternating, single_truths):
+    rows = csv.DictReader((alternating[1] / "history.csv").open())
+    # Of a batch without truth the loss is 0.
+    assert [float(row["loss"]) > 0 for row in rows] == [True] * 5
+    labels, flow = map(records.match_files, single_truths.split(","))
+    for learn, expected in (("seg", [2, 0]), ("flow", [0, 3]), ("both", [2, 3])):
+        assert train._weights_for(learn, [2, 3], [labels, flow], False) == expected
+    # A still's made second frame teaches flow, too.
+    assert train._weights_for("flow", [2, 3], [labels, flow], True) == [2, 3]
+    with pytest.raises(ValueError, match="no set that is drawn from has truth for seg"):
+        train._weights_for("seg", [0, 1], [labels, flow], False)
 
 
 def moved(before, after):
