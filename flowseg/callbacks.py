@@ -128,7 +128,8 @@ def begin_phase(learn, step):
 class Alternate(keras.callbacks.Callback):
     """Ends a phase of alternating training when its stream has converged; then the other learns.
 
-    So SegFlow is trained (Cheng et al., ICCV 2017), segmentation first. A stream has converged when
+    So SegFlow is trained (Cheng et al., ICCV 2017), segmentation first. The encoder is of the
+    stream of segmentation, as SegFlow's ResNet is: it stays while flow learns. A stream has converged when
     its validation score (seg/miou, flow/aepe) has not got better since the phase began in
     `args.alternate` epochs of `args.steps_per_epoch`; without such a score, after as many epochs.
     It comes before `KeepState`, so that a checkpoint is of the phase that goes on from it.

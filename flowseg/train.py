@@ -41,7 +41,7 @@ from flowseg.decoder import of_stream
 from flowseg.labels import load_label_set
 from flowseg.losses import ConfidenceLoss, FlowLoss, SegLoss
 from flowseg.metrics import FlowScores, SegScores
-from flowseg.model import build_flowseg, freeze_norms, set_learning, training_model
+from flowseg.model import build_flowseg, set_learning, training_model
 
 # Weight of each output's loss; alpha and beta scale them. Coarser flows count less.
 _FLOW_WEIGHTS = {"flow": 1.0, "flow_4": 0.5, "flow_8": 0.5, "flow_16": 0.25}
@@ -71,11 +71,6 @@ def _build(args, label_set):
     keras.utils.set_random_seed(args.seed + 1)
     classes = len(label_set.names)
     model = build_flowseg(classes, args.exchange, args.backbone, args.backbone_weights)
-    encoder = model.get_layer("encoder")
-    if args.freeze == "encoder":
-        encoder.trainable = False
-    elif args.freeze == "norms":
-        freeze_norms(encoder)
     if args.weights:
         source, known = _start_weights(args.weights)
         # A file without its run's classes is taken for the same classes if there are as many.
@@ -144,7 +139,9 @@ def teach(training, args, phase, seg_scores):
     is scheduled like one by itself, at a rate as much lower as there are fewer steps.
     """
     learn = phase["learn"]
-    set_learning(training.get_layer("decoder"), learn)
+    # A flow that alternates would draw the encoder away from segmentation, which cannot follow.
+    kept = args.alternate and learn == "flow"
+    set_learning(training, learn, "encoder" if kept else args.freeze)
     left = args.steps - phase["since"]
     rate = args.learning_rate * (left / args.steps)
     schedule = keras.optimizers.schedules.CosineDecay(
