@@ -29,15 +29,6 @@ class CopyWeights(keras.callbacks.Callback):
         """Copy."""
         if self.network is not self.trained:
             self.network.set_weights(self.trained.get_weights())
-        optimizer = self.model.optimizer
-        if optimizer.use_ema:
-            own = {variable.path: variable for variable in self.network.variables}
-            for variable, average in zip(
-                optimizer._trainable_variables,
-                optimizer._model_variables_moving_average,
-                strict=True,
-            ):
-                own[variable.path].assign(average)
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -129,9 +120,9 @@ class Alternate(keras.callbacks.Callback):
     """Ends a phase of alternating training when its stream has converged; then the other learns.
 
     So SegFlow is trained (Cheng et al., ICCV 2017), segmentation first. The encoder is of the
-    stream of segmentation, as SegFlow's ResNet is: it stays while flow learns. A stream has converged when
-    its validation score (seg/miou, flow/aepe) has not got better since the phase began in
-    `args.alternate` epochs of `args.steps_per_epoch`; without such a score, after as many epochs.
+    stream of segmentation, as SegFlow's ResNet is: it stays while flow learns. A stream has
+    converged when its validation score (seg/miou, flow/aepe) has not got better since the phase
+    began in `args.alternate` epochs of `args.steps_per_epoch`; without such a score, after as many.
     It comes before `KeepState`, so that a checkpoint is of the phase that goes on from it.
 
     Args:

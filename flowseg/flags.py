@@ -61,9 +61,6 @@ def define_training_flags(train_records_required=True):
         "the other. 0: both at once.",
         0,
     )
-    flags.DEFINE_list(
-        "trial", [], "Of uncertainty, ema, polynomial, balanced, hard: see experiments/README.md."
-    )
     flags.DEFINE_enum("exchange", "both", EXCHANGES, "Which stream gets the other's features.")
     flags.DEFINE_integer("steps", 10000, "Training steps in all.", 1)
     flags.DEFINE_integer(

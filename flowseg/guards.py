@@ -33,9 +33,6 @@ class GuardedAdamW(keras.optimizers.AdamW):
             self.skipped = self.add_variable((), name="skipped", dtype="int32")
         super().build(variables)
 
-    def finalize_variable_values(self, var_list):
-        """Averages are for the public network; the training goes on by its own weights."""
-
     def apply(self, grads, trainable_variables=None):
         """One step."""
         finite = keras.ops.all(

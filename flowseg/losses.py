@@ -60,9 +60,8 @@ class SegLoss(keras.losses.Loss):
     `y_true`: (B, H, W) train ids, 255 = ignore; `y_pred`: (B, H, W, C) logits.
     """
 
-    def __init__(self, form="mean", name="seg_loss", **kwargs):
+    def __init__(self, name="seg_loss", **kwargs):
         super().__init__(name=name, **kwargs)
-        self.form = form
 
     def call(self, y_true, y_pred):
         """Scalar."""
@@ -71,25 +70,7 @@ class SegLoss(keras.losses.Loss):
         entropy = ops.sparse_categorical_crossentropy(
             ops.where(valid, y_true, 0), ops.cast(y_pred, "float32"), from_logits=True
         )
-        if self.form == "balanced":
-            # By the root of each class's share of the batch.
-            cells = ops.reshape(ops.where(valid, y_true, 0), (-1,))
-            known = ops.cast(ops.reshape(valid, (-1,)), "float32")
-            count = ops.segment_sum(known, cells, num_segments=y_pred.shape[-1])
-            weight = ops.take(ops.rsqrt(ops.maximum(count, 1.0)), ops.where(valid, y_true, 0))
-            weight = weight * ops.cast(valid, "float32")
-            return ops.sum(weight * entropy) / ops.maximum(ops.sum(weight), 1e-6)
-        if self.form == "hard":
-            # The hardest quarter of the valid pixels.
-            entropy = ops.where(valid, entropy, -1.0)
-            ordered = ops.flip(ops.sort(ops.reshape(entropy, (-1,))), 0)
-            least = ordered[ops.sum(ops.cast(valid, "int32")) // 4]
-            return masked_mean(entropy, valid & (entropy >= least))
         return masked_mean(entropy, valid)
-
-    def get_config(self):
-        """The form beside Keras's own."""
-        return {**super().get_config(), "form": self.form}
 
 
 @keras.saving.register_keras_serializable("flowseg")

@@ -57,7 +57,7 @@ def build_models(args, label_set):
     """
     model = _build(args, label_set)
     if args.precision == "float32":
-        return model, _build(args, label_set) if "ema" in args.trial else model
+        return model, model
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -100,35 +100,9 @@ def compile_model(model, args, label_set, seg_scores=None, phase=None):
         phase: see `callbacks.Alternate`; default: the one phase from the first step to the last.
     """
     training = training_model(model)
-    if "uncertainty" in args.trial:
-        training = Uncertain(training.input, training.output, name=training.name)
     phase = phase or {"learn": args.learn, "since": 0}
     teach(training, args, phase, seg_scores or SegScores(label_set.names))
     return training
-
-
-@keras.saving.register_keras_serializable("flowseg")
-class Uncertain(keras.Model):
-    """Weighs the two tasks' losses by learned log variances s: exp(-s) L + s (Kendall et al.)."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.log_variances = self.add_weight((2,), initializer="zeros", name="log_variances")
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The weighted sum."""
-        super().compute_loss(x, y, y_pred, sample_weight, training)
-        total = 0.0
-        for i, stream in enumerate(("seg", "flow")):
-            # Twenty times as fast as the other weights: a short training would not move it.
-            variance = 20.0 * self.log_variances[i]
-            own = sum(
-                self._compile_loss._user_loss_weights[key] * loss(y[key], y_pred[key])
-                for key, loss in self.loss.items()
-                if of_stream(key, stream)
-            )
-            total += keras.ops.exp(-variance) * own + variance
-        return total
 
 
 def teach(training, args, phase, seg_scores):
@@ -151,24 +125,17 @@ def teach(training, args, phase, seg_scores):
         warmup_target=rate if args.warmup_steps else None,
         warmup_steps=args.warmup_steps,
     )
-    if "polynomial" in args.trial:
-        schedule = keras.optimizers.schedules.PolynomialDecay(rate, left, 0.01 * rate, power=0.9)
     # Clipped variable by variable: all together, one task's large gradient would slow the other.
     optimizer = guards.GuardedAdamW(
         schedule,
         weight_decay=args.weight_decay,
         clipnorm=args.clip_norm or None,
-        use_ema="ema" in args.trial,
-        ema_momentum=0.97,
         gradient_accumulation_steps=args.accumulate if args.accumulate > 1 else None,
     )
     # Decay would pull norms to zero and biases for nothing.
-    optimizer.exclude_from_weight_decay(
-        var_names=["bias", "gamma", "beta", "sharpness", "damping", "log_variances"]
-    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness", "damping"])
     flow_loss = FlowLoss(args.flow_loss)
-    form = next((form for form in ("balanced", "hard") if form in args.trial), "mean")
-    losses = {"seg": SegLoss(form), **dict.fromkeys(_FLOW_WEIGHTS, flow_loss)}
+    losses = {"seg": SegLoss(), **dict.fromkeys(_FLOW_WEIGHTS, flow_loss)}
     losses |= {key: ConfidenceLoss(tolerance) for key, tolerance in _SURE_TOLERANCES.items()}
     weights = {**_FLOW_WEIGHTS, **dict.fromkeys(_SURE_TOLERANCES, _SURE_WEIGHT)}
     weights = {"seg": args.alpha, **{key: args.beta * weight for key, weight in weights.items()}}
