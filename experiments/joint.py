@@ -160,13 +160,13 @@ def table(found, keys, spent=None):
     lines = ["| | " + " | ".join(headings) + " |", "|---|" + "---:|" * len(headings)]
     base = found.get("no exchange")
     for variant, seeds in found.items():
-        cells = [_cell([scores.get(key) for scores in seeds]) for key in keys]
+        cells = [cell([scores.get(key) for scores in seeds]) for key in keys]
         own = [f"{spent[variant][key]:.{1 if key == 'ms' else 2}f}" for key in costs_]
         lines.append(" | ".join([f"| {variant}", *cells, *own]) + " |")
         if base and variant != "no exchange" and variant not in _UNASKED:
             pairs = list(zip(seeds, base, strict=True))
             cells = [
-                _cell([a[key] - b[key] for a, b in pairs if key in a and key in b], "+")
+                cell([a[key] - b[key] for a, b in pairs if key in a and key in b], "+")
                 for key in keys
             ]
             lines.append(
@@ -175,7 +175,8 @@ def table(found, keys, spent=None):
     return "\n".join(lines)
 
 
-def _cell(values, sign=""):
+def cell(values, sign=""):
+    """Mean and standard deviation of numbers (None: left out), as a table shows them."""
     values = [value for value in values if value is not None]
     if not values:
         return ""

@@ -93,8 +93,7 @@ class Patience(keras.callbacks.Callback):
             if not np.isfinite(score):
                 continue
             best, waits = tasks.get(name, (None, 0))
-            sign = 1 if name in _HIGHER else -1
-            better = best is None or sign * score > sign * best
+            better = _is_better(name, score, best)
             tasks[name] = [float(score), 0] if better else [best, waits + 1]
         if is_spent(tasks, self.patience):
             self.model.stop_training = True
@@ -103,6 +102,58 @@ class Patience(keras.callbacks.Callback):
 def is_spent(tasks, patience):
     """Whether no task is to be waited for any more; see `Patience`."""
     return bool(patience and tasks) and all(waits >= patience for _, waits in tasks.values())
+
+
+def _is_better(name, score, best):
+    return best is None or (score > best if name in _HIGHER else score < best)
+
+
+def begin_phase(learn, step):
+    """The state of a phase that begins at a step, in which `learn` ("seg", "flow", "both") learns.
+
+    `best` is its best validation score, `waits` counts the epochs since.
+    """
+    return {"learn": learn, "since": step, "best": None, "waits": 0}
+
+
+class Alternate(keras.callbacks.Callback):
+    """Ends a phase of alternating training when its stream has converged; then the other learns.
+
+    So SegFlow is trained (Cheng et al., ICCV 2017), segmentation first. The encoder is of the
+    stream of segmentation, as SegFlow's ResNet is: it stays while flow learns. A stream has
+    converged when its validation score (seg/miou, flow/aepe) has not got better since the phase
+    began in `args.alternate` epochs of `args.steps_per_epoch`; without such a score, after as many.
+    It comes before `KeepState`, so that a checkpoint is of the phase that goes on from it.
+
+    Args:
+        args: the training's flags.
+        state: of the training; its `phase` is as `begin_phase` gives it.
+        switch: function without arguments that compiles the training anew for the state's phase.
+    """
+
+    def __init__(self, args, state, switch):
+        super().__init__()
+        self.args, self.state, self.switch = args, state, switch
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Look at a validation's score; `logs` are Keras's."""
+        step, phase = self.state["step"], self.state["phase"]
+        if step % self.args.steps_per_epoch or step >= self.args.steps:
+            return
+        learn = phase["learn"]
+        name = {"seg": "seg/miou", "flow": "flow/aepe"}[learn]
+        score = logs.get(f"val_{name}", np.nan)
+        if np.isfinite(score) and _is_better(name, score, phase["best"]):
+            phase |= {"best": float(score), "waits": 0}
+            return
+        phase["waits"] += 1
+        if phase["waits"] >= self.args.alternate:
+            other = "flow" if learn == "seg" else "seg"
+            self.state["phase"] = begin_phase(other, step)
+            print(f"\nstep {step}: {learn} stays as it is now; {other} learns")
+            self.switch()
+            # Keras goes on by the new phase only when `fit` begins anew.
+            self.model.stop_training = True
 
 
 class History(keras.callbacks.Callback):

@@ -64,6 +64,26 @@ def read_index(folder):
     raise ValueError(f"{path}: damaged, or not of a conversion; convert this data again")
 
 
+def teaches(files, stream, made_flow=True):
+    """Whether a record set has truth for a stream, by the index.json beside it; without one: yes.
+
+    Args:
+        files: of the set.
+        stream: "seg" or "flow".
+        made_flow: whether stills, which get a made second frame, teach its flow.
+    """
+    index = read_index(Path(files[0]).parent)
+    if not index or "truth" not in index:
+        return True
+    labels, flow, pairs = (
+        sum(split[kind] for split in index["truth"].values())
+        for kind in ("labels", "flow", "image2")
+    )
+    if stream == "seg":
+        return labels > 0
+    return flow > 0 or (made_flow and pairs < sum(index["records"].values()))
+
+
 def frame_decoder(label_set, maps=False):
     """A function for `Dataset.map`: one serialised record -> one decoded frame.
 

@@ -53,6 +53,14 @@ def define_training_flags(train_records_required=True):
         ["both", "seg", "flow"],
         "Which of the decoder's streams learns; the other keeps its weights, and has no loss.",
     )
+    flags.DEFINE_integer(
+        "alternate",
+        0,
+        "One stream learns at a time, segmentation first, until its validation score has not got "
+        "better in so many epochs of --steps_per_epoch (without validation: for so many); then "
+        "the other. 0: both at once.",
+        0,
+    )
     flags.DEFINE_enum("exchange", "both", EXCHANGES, "Which stream gets the other's features.")
     flags.DEFINE_integer("steps", 10000, "Training steps in all.", 1)
     flags.DEFINE_integer(
@@ -90,6 +98,13 @@ def define_training_flags(train_records_required=True):
         "deterministic", False, "Bit for bit the same each time, on one device; slower."
     )
     flags.DEFINE_integer("batch_size", 4, "Examples a step.", 1)
+    flags.DEFINE_integer(
+        "accumulate",
+        1,
+        "Batches whose mean gradient makes one change of weights, for large batches in little "
+        "memory; each is a step, and norms see each alone.",
+        1,
+    )
     flags.DEFINE_integer("height", 256, "Rows of a training crop.", 32)
     flags.DEFINE_integer("width", 832, "Columns of a training crop.", 32)
     flags.DEFINE_float("alpha", 1.0, "Weight of the segmentation loss.", 0)

@@ -27,20 +27,21 @@ def build_flowseg(num_classes, exchange="both", backbone="resnet50", backbone_we
     return compose(encoder, decoder, ("seg", "flow"), "flowseg")
 
 
-def freeze_norms(encoder):
-    """Batch norms of `encoder` keep their statistics, scales and offsets, in training too.
+def set_learning(model, learn, freeze):
+    """What of a network learns; the rest keeps its weights and batch statistics.
 
-    Pretrained statistics rest on a million images; those of a small batch of mixed sets wander.
+    Args:
+        model: of `build_flowseg` or `training_model`.
+        learn: the decoder's stream, "seg", "flow" or "both".
+        freeze: of the encoder, "none", "encoder", or "norms", its batch norms: pretrained
+            statistics rest on a million images; those of a small batch of mixed sets wander.
     """
+    for layer in model.get_layer("decoder").layers:
+        layer.trainable = learn == "both" or of_stream(layer.name, learn)
+    encoder = model.get_layer("encoder")
+    encoder.trainable = freeze != "encoder"
     for layer in encoder.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
-
-
-def freeze_stream(decoder, stream):
-    """The layers of one stream ("seg" or "flow") keep their weights and statistics."""
-    for layer in decoder.layers:
-        if of_stream(layer.name, stream):
+        if freeze == "norms" and isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
 
 

@@ -1,6 +1,6 @@
 """Where a training begins: at another run's weights, or where it stopped itself."""
 
-from flowseg import checkpoints, runs
+from flowseg import callbacks, checkpoints, runs
 from flowseg import flags as training_flags
 from flowseg.commands import warn
 from flowseg.decoder import SEG_HEAD
@@ -47,14 +47,15 @@ def read_state(run_dir, args, label_set):
 
     Returns:
         What was kept (`step` to go on from; `best` score, None before the first; `tasks`, see
-        `callbacks.Patience`; `incidents`, see `guards.Guard`), and the `folder` it lies in, None
-        for a run that begins.
+        `callbacks.Patience`; `phase`, see `callbacks.Alternate`; `incidents`, see `guards.Guard`),
+        and the `folder` it lies in, None for a run that begins.
 
     Raises:
         ValueError: a damaged run folder, or one of other flags or classes.
     """
     begun = {"step": 0, "best": None, "tasks": {}, "incidents": {}, "seconds": 0.0}
     begun |= {"best_metric": args.best_metric, "folder": None}
+    begun["phase"] = callbacks.begin_phase("seg" if args.alternate else args.learn, 0)
     kept, folder = checkpoints.newest(run_dir / "checkpoints")
     if kept is None:
         if (run_dir / "checkpoints" / "latest.json").is_file():
@@ -78,7 +79,8 @@ def read_state(run_dir, args, label_set):
         print(f"{run_dir}: goes on with {', '.join(told)}")
     # A best by another score counts no more.
     best = kept["best"] if kept["best_metric"] == args.best_metric else None
-    going_on = {key: kept[key] for key in ("step", "tasks", "incidents", "seconds")}
+    names = ("step", "tasks", "phase", "incidents", "seconds")
+    going_on = {key: kept[key] for key in names}
     return begun | going_on | {"best": best, "folder": folder}
 
 

@@ -41,7 +41,7 @@ from flowseg.decoder import of_stream
 from flowseg.labels import load_label_set
 from flowseg.losses import ConfidenceLoss, FlowLoss, SegLoss
 from flowseg.metrics import FlowScores, SegScores
-from flowseg.model import build_flowseg, freeze_norms, freeze_stream, training_model
+from flowseg.model import build_flowseg, set_learning, training_model
 
 # Weight of each output's loss; alpha and beta scale them. Coarser flows count less.
 _FLOW_WEIGHTS = {"flow": 1.0, "flow_4": 0.5, "flow_8": 0.5, "flow_16": 0.25}
@@ -71,13 +71,6 @@ def _build(args, label_set):
     keras.utils.set_random_seed(args.seed + 1)
     classes = len(label_set.names)
     model = build_flowseg(classes, args.exchange, args.backbone, args.backbone_weights)
-    encoder = model.get_layer("encoder")
-    if args.freeze == "encoder":
-        encoder.trainable = False
-    elif args.freeze == "norms":
-        freeze_norms(encoder)
-    if args.learn != "both":
-        freeze_stream(model.get_layer("decoder"), "seg" if args.learn == "flow" else "flow")
     if args.weights:
         source, known = _start_weights(args.weights)
         # A file without its run's classes is taken for the same classes if there are as many.
@@ -96,22 +89,48 @@ def _start_weights(weights):
     return runs.load_model(path), None
 
 
-def compile_model(model, args, label_set, seg_scores=None):
-    """The training form of `model`, compiled: one loss an output, weighted by alpha and beta.
+def compile_model(model, args, label_set, seg_scores=None, phase=None):
+    """The training form of `model`, compiled as `teach` does it.
 
-    `seg_scores`: the metric that is to count classes; default: one of its own.
+    Args:
+        model: of `build_models`.
+        args: the training's flags.
+        label_set: its classes.
+        seg_scores: the metric that is to count classes; default: one of its own.
+        phase: see `callbacks.Alternate`; default: the one phase from the first step to the last.
     """
     training = training_model(model)
+    phase = phase or {"learn": args.learn, "since": 0}
+    teach(training, args, phase, seg_scores or SegScores(label_set.names))
+    return training
+
+
+def teach(training, args, phase, seg_scores):
+    """Compile a phase of a training: one loss an output that learns, weighted by alpha and beta.
+
+    A phase begins with a new optimizer, since Adam's moments are of no use after thousands of steps
+    in which the other stream has moved, and with a warm-up. What is left to the end of the training
+    is scheduled like one by itself, at a rate as much lower as there are fewer steps.
+    """
+    learn = phase["learn"]
+    # A flow that alternates would draw the encoder away from segmentation, which cannot follow.
+    kept = args.alternate and learn == "flow"
+    set_learning(training, learn, "encoder" if kept else args.freeze)
+    left = args.steps - phase["since"]
+    rate = args.learning_rate * (left / args.steps)
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if args.warmup_steps else args.learning_rate,
-        max(1, args.steps - args.warmup_steps),
+        0.0 if args.warmup_steps else rate,
+        max(1, left - args.warmup_steps),
         alpha=0.01,
-        warmup_target=args.learning_rate if args.warmup_steps else None,
+        warmup_target=rate if args.warmup_steps else None,
         warmup_steps=args.warmup_steps,
     )
     # Clipped variable by variable: all together, one task's large gradient would slow the other.
     optimizer = guards.GuardedAdamW(
-        schedule, weight_decay=args.weight_decay, clipnorm=args.clip_norm or None
+        schedule,
+        weight_decay=args.weight_decay,
+        clipnorm=args.clip_norm or None,
+        gradient_accumulation_steps=args.accumulate if args.accumulate > 1 else None,
     )
     # Decay would pull norms to zero and biases for nothing.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness", "damping"])
@@ -124,15 +143,14 @@ def compile_model(model, args, label_set, seg_scores=None):
     if set(losses) != set(training.output):
         raise AssertionError(f"losses {sorted(losses)}, outputs {sorted(training.output)}")
     # Of a stream that does not learn, nothing is taught.
-    taught = [key for key in losses if args.learn == "both" or of_stream(key, args.learn)]
+    taught = [key for key in losses if learn == "both" or of_stream(key, learn)]
     training.compile(
         optimizer,
         loss={key: losses[key] for key in taught},
         loss_weights={key: weights[key] for key in taught},
-        metrics={"seg": seg_scores or SegScores(label_set.names), "flow": FlowScores()},
+        metrics={"seg": seg_scores, "flow": FlowScores()},
     )
     _make_variables(training)
-    return training
 
 
 def _make_variables(training):
@@ -161,10 +179,21 @@ def train(args, run_dir):
         raise ValueError(
             f"--save_every={args.save_every} must divide --steps_per_epoch={args.steps_per_epoch}"
         )
+    if args.alternate and args.learn != "both":
+        raise ValueError(f"--alternate is for both streams, --learn={args.learn} for one")
+    if args.alternate and args.val_records and args.best_metric == "loss":
+        raise ValueError(
+            "--alternate: the loss is another one in each phase: say which score the best weights "
+            "are kept by, as --best_metric seg/miou or flow/aepe"
+        )
     if not args.train_records:
         raise ValueError("--train_records is empty: name the record sets to train on")
     file_sets = [records.match_files(pattern) for pattern in args.train_records]
     weights = _set_weights(args.train_weights, file_sets)
+    phase_weights = {
+        learn: _weights_for(learn, weights, file_sets, args.made_flow)
+        for learn in (("seg", "flow") if args.alternate else (args.learn,))
+    }
     val_files = _validation_files(args.val_records or [])
     every_file = [path for paths in file_sets for path in paths] + val_files
     if args.bad_records == "stop":
@@ -172,7 +201,7 @@ def train(args, run_dir):
 
     with checkpoints.lock(run_dir), records.named_errors(every_file):
         state = restore.read_state(run_dir, args, label_set)
-        if state["step"] >= args.steps or callbacks.is_spent(state["tasks"], args.patience):
+        if _is_finished(state, args):
             print(f"{run_dir}: finished already, {state['step']} steps")
             return
         if args.bad_records == "skip":
@@ -180,7 +209,7 @@ def train(args, run_dir):
             every_file = [path for paths in file_sets for path in paths] + val_files
         model, trained = build_models(args, label_set)
         seg_scores = SegScores(label_set.names)
-        training = compile_model(trained, args, label_set, seg_scores)
+        training = compile_model(trained, args, label_set, seg_scores, state["phase"])
         running = None
         if folder := state.pop("folder"):
             print(f"{run_dir}: resuming after step {state['step']}")
@@ -214,6 +243,10 @@ def train(args, run_dir):
         keeper = checkpoints.KeepState(
             run_dir / "checkpoints", state, args.keep_checkpoints, running
         )
+
+        def switch():
+            teach(training, args, state["phase"], seg_scores)
+
         watching = [
             guards.Guard(run_dir, state, _finder(batches_from), args.on_nonfinite, args.spike),
             callbacks.CopyWeights(trained, model),
@@ -221,10 +254,12 @@ def train(args, run_dir):
             callbacks.KeepBest(run_dir, model, args.best_metric, state),
             callbacks.Patience(args.patience, state),
             board,
+            *([callbacks.Alternate(args, state, switch)] if args.alternate else []),
             keeper,
         ]
         with keeper.signals():
-            for stretch in _stretches(state["step"], args):
+            while not _is_finished(state, args):
+                batches_from.keywords["weights"] = phase_weights[state["phase"]["learn"]]
                 batches = batches_from(first_step=state["step"]).map(every_target)
                 if not args.deterministic:  # TensorFlow forbids a clock then.
                     batches, board.waited = data.clocked(batches)
@@ -233,10 +268,8 @@ def train(args, run_dir):
                     shuffle=False,
                     validation_data=validation,
                     callbacks=watching,
-                    **stretch,
+                    **_stretches(state["step"], args)[0],
                 )
-                if training.stop_training:
-                    break
         board.close()
 
 
@@ -248,6 +281,10 @@ def _sound(file_sets, label_set, run_dir, state):
         state["incidents"]["records left out"] = bad
     sound = iter(sound)
     return [[next(sound) for _ in files] for files in file_sets]
+
+
+def _is_finished(state, args):
+    return state["step"] >= args.steps or callbacks.is_spent(state["tasks"], args.patience)
 
 
 def _stretches(step, args):
@@ -307,6 +344,17 @@ def _set_weights(texts, file_sets):
             f"({len(file_sets)}), none below 0 and not all 0"
         )
     return weights
+
+
+def _weights_for(learn, weights, file_sets, made_flow):
+    """The weights of the sets while `learn` learns: what has no truth for it is not drawn from."""
+    if learn == "both":
+        return weights
+    pairs = zip(weights, file_sets, strict=True)
+    own = [weight * data.teaches(paths, learn, made_flow) for weight, paths in pairs]
+    if not any(own):
+        raise ValueError(f"--train_records: no set that is drawn from has truth for {learn}")
+    return own
 
 
 def _keep_sample(frames, run_dir):

@@ -193,7 +193,7 @@ def one_step(freeze, exchange="both", alpha=1.0, beta=1.0, learn="both"):
     args = SimpleNamespace(steps=10, warmup_steps=0, learning_rate=1e-2, weight_decay=1e-4)
     args.clip_norm, args.flow_loss, args.alpha, args.beta = 0.1, "log", alpha, beta
     args.seed, args.exchange, args.weights, args.freeze = 0, exchange, None, freeze
-    args.precision, args.learn = "float32", learn
+    args.precision, args.learn, args.alternate, args.accumulate = "float32", learn, 0, 1
     args.backbone, args.backbone_weights = "efficientnet_lite0", "none"
     training = train.compile_model(train.build_models(args, CAMVID)[1], args, CAMVID)
     training.run_eagerly = True  # one step is not worth tracing

@@ -23,7 +23,8 @@ from flowseg.runs import load_model
 
 model, out, *files = sys.argv[1:]
 args = SimpleNamespace(steps=10, warmup_steps=0, learning_rate=1e-3, weight_decay=1e-4,
-                       clip_norm=0.1, flow_loss="log", alpha=1.0, beta=1.0, learn="both")
+                       clip_norm=0.1, flow_loss="log", alpha=1.0, beta=1.0, learn="both",
+                       freeze="none", alternate=0, accumulate=1)
 training = train.compile_model(load_model(model), args, CITYSCAPES)
 batches = data.training_data([files], CITYSCAPES, height=64, width=96, batch_size=2,
                              steps_per_epoch=1, strength=data.augment.Augmentation(colour=1.0))

@@ -25,6 +25,7 @@ def flags(**changes):
     defaults |= dict(backbone="resnet50", freeze="none", precision="float32", learn="both")
     defaults |= dict(steps=20, steps_per_epoch=10, batch_size=2, height=64, width=96, seed=0)
     defaults |= dict(alpha=1.0, beta=1.0, flow_loss="log", learning_rate=1e-3, warmup_steps=2)
+    defaults |= dict(alternate=0, accumulate=1)
     defaults |= dict(weight_decay=1e-4, clip_norm=0.1, train_records=[], val_records=[])
     return SimpleNamespace(**defaults | changes)
 

@@ -1,0 +1,100 @@
+"""Accumulated gradients, and trainings that differ in flags side by side."""
+
+import json
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from experiments import schedules
+from flowseg import checkpoints, train
+from flowseg.labels import CAMVID
+from tests.test_train import flags
+
+
+def training(**changes):
+    """A small network, compiled, with a frozen encoder."""
+    args = flags(backbone="efficientnet_lite0", freeze="encoder", warmup_steps=0, **changes)
+    compiled = train.compile_model(train.build_models(args, CAMVID)[1], args, CAMVID)
+    compiled.run_eagerly = True  # A few steps are not worth tracing.
+    return compiled
+
+
+def batch(seed):
+    """One example of noise, with both truths."""
+    rng = np.random.default_rng(seed)
+    pair = {f"image{i}": np.float32(rng.uniform(0, 255, (1, 32, 64, 3))) for i in (1, 2)}
+    truth = {"flow": np.ones((1, 32, 64, 3), "float32"), "seg": rng.integers(0, 11, (1, 32, 64))}
+    return train.every_target(pair, truth)
+
+
+def learnt(network):
+    return [keras.ops.convert_to_numpy(v) for v in network.trainable_variables]
+
+
+def same(ours, theirs):
+    return all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_weights_change_by_the_mean_gradient_of_so_many_batches_and_it_resumes_between(tmp_path):
+    network = training(accumulate=2)
+    start = learnt(network)
+    network.train_on_batch(*batch(0))
+    assert same(learnt(network), start)
+    checkpoints.save(tmp_path, network, {"step": 1}, 1)
+    network.train_on_batch(*batch(1))
+    assert not same(learnt(network), start)
+    resumed = training(accumulate=2)
+    checkpoints.load(resumed, tmp_path / "step-00000001")
+    resumed.train_on_batch(*batch(1))
+    assert same(learnt(resumed), learnt(network))
+    # The same batch twice has the mean gradient of one.
+    twice, once = training(accumulate=2), training()
+    for _ in range(2):
+        twice.train_on_batch(*batch(0))
+    once.train_on_batch(*batch(0))
+    moved = 0
+    for ours, theirs, before in zip(learnt(twice), learnt(once), start, strict=True):
+        moved = max(moved, np.abs(theirs - before).max())
+        # Norms' statistics have moved between the two batches, but serve no training.
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert moved > 5e-4
+
+
+def test_table_compares_with_the_first_variant_seed_by_seed():
+    found = {
+        "fixed": [{"seg/miou": 40.0, "flow/aepe": 2.0}, {"seg/miou": 42.0, "flow/aepe": 3.0}],
+        "a": [{"seg/miou": 41.0, "flow/aepe": 1.5}, {"seg/miou": 43.0, "flow/aepe": 2.5}],
+        "b": [{"seg/miou": 40.0, "flow/aepe": 3.0}, {"seg/miou": 40.0, "flow/aepe": 2.0}],
+    }
+    lines = schedules.table(found).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        *("| fixed", "| a", "| ... more than fixed", "| b", "| ... more than fixed")
+    ]
+    assert lines[4].startswith("| ... more than fixed | +1.00 ± 0.00 |  | -0.50 ± 0.00")
+    assert lines[6].startswith("| ... more than fixed | -1.00 ± 1.41 |  | +0.00 ± 1.41")
+
+
+def test_variants():
+    assert schedules.parse(["fixed:", "two: --a=1 --b='x y'"]) == {
+        "fixed": [],
+        "two": ["--a=1", "--b=x y"],
+    }
+    for texts in (["fixed"], [":--a"], ["a:", "a:--b"]):
+        with pytest.raises(ValueError, match="NAME:FLAGS, each name once"):
+            schedules.parse(texts)
+
+
+def test_a_finished_training_is_not_repeated_and_a_failed_one_says_so(tmp_path):
+    args = SimpleNamespace(
+        recipe="r.flags", train_records=["a"], val_records=["b"], train_flag=["--steps=1"]
+    )
+    trained = "--flagfile=r.flags --train_records=a --seed=0 --val_records= --steps=1 --x=2"
+    done = {"trained": trained, "scored_on": "b", "seg/miou": 1.5}
+    (tmp_path / "scores.json").write_text(json.dumps(done))
+    assert schedules.score(tmp_path, ["--x=2"], "0", args) == done
+    with pytest.raises(ValueError, match="other flags or records"):
+        schedules.score(tmp_path, [], "0", args)
+    with pytest.raises(ValueError, match="the training failed"):
+        schedules.score(tmp_path / "new", [], "0", args)
