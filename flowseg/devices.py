@@ -102,6 +102,8 @@ def find(args, batch_size):
     if args.devices == "one" and not joined:
         return ONE
     spread = _mirrored() if jax is None else _data_parallel(jax)
+    if spread.count == 1:
+        return ONE
     if batch_size % spread.count:
         raise ValueError(
             f"--batch_size={batch_size} cannot be shared by {spread.count} devices evenly"
@@ -117,8 +119,6 @@ def _jax():
 
 def _mirrored():
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if len(devices) == 1:
-        return ONE
     strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
     return Spread(strategy.scope, len(devices))
 

@@ -1,5 +1,6 @@
 """Many devices do what one does with the whole batch: TensorFlow's, and those of JAX's hosts."""
 
+import csv
 import importlib.util
 import json
 import os
@@ -10,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 
-from flowseg import devices
-from tests.conftest import ROOT
+from flowseg import devices, runs
+from tests.conftest import ROOT, run_command
 from tests.test_train import flags
 from tests.test_training_data import batches_of, same
 
@@ -86,8 +87,8 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def run(code, *args, wait=True, **environment):
-    """Python code with arguments in a Python of its own."""
+def run(code, *args, wait=True, ok=True, **environment):
+    """Python code with arguments in a Python of its own; what it says is `told` then."""
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, args)],
         cwd=ROOT,
@@ -97,9 +98,15 @@ def run(code, *args, wait=True, **environment):
         text=True,
     )
     if wait:
-        told = process.communicate(timeout=600)[0]
-        assert process.returncode == 0, told
+        finish([process], ok)
     return process
+
+
+def finish(processes, ok=True):
+    """Wait until they end, well or, if not `ok`, with an error."""
+    for process in processes:
+        process.told = process.communicate(timeout=1200)[0]
+        assert (process.returncode == 0) == ok, process.told
 
 
 def assert_as_one(one, two):
@@ -127,9 +134,7 @@ def test_a_step_on_two_hosts_is_that_of_one(tmp_path):
     for host in range(2):
         how = json.dumps([{**shared, "host": host}])
         hosts.append(run(TOY, how, tmp_path / f"{host}.json", wait=False, **ON_JAX))
-    for process in hosts:
-        told = process.communicate(timeout=300)[0]
-        assert process.returncode == 0, told
+    finish(hosts)
     one = json.loads(alone.read_text())[0]
     for host in range(2):
         assert_as_one(one, json.loads((tmp_path / f"{host}.json").read_text())[0])
@@ -148,18 +153,93 @@ def test_hosts_share_each_batch(kitti_records):
         assert same(joined, batch)
 
 
-@pytest.mark.parametrize(
-    "asked, told",
-    [
-        ({"hosts": 2}, "set KERAS_BACKEND=jax"),
-        ({"devices": "all"}, None),
-    ],
-)
-def test_what_cannot_be_spread(asked, told):
-    args = flags(**{"devices": "one", "hosts": 1, "host": 0, "coordinator": None, **asked})
-    if told is None:
-        # One device is all there is here.
-        assert devices.find(args, 3) == devices.ONE
-        return
-    with pytest.raises(ValueError, match=told):
-        devices.find(args, 3)
+# A training without a graph, which takes a minute, by TensorFlow; and one of two devices.
+EAGER = """
+import sys
+from flowseg import commands
+import tensorflow as tf
+tf.config.run_functions_eagerly(True)
+from flowseg import train
+sys.argv = ["train", *sys.argv[1:]]
+train.run()
+"""
+
+
+def command(kitti_records, run_dir, **changes):
+    """Flags of a training of one step."""
+    asked = {"backbone": "efficientnet_lite0", "steps": 1, "steps_per_epoch": 1, "batch_size": 2}
+    asked |= {"height": 64, "width": 96, "warmup_steps": 0, "pictures": 0, "run_dir": run_dir}
+    asked |= {"train_records": kitti_records / "train-*", **changes}
+    return [f"--{name}={value}" for name, value in asked.items()]
+
+
+def first_losses(run_dir):
+    """Every output's loss in the first line of history.csv."""
+    first = next(csv.DictReader((run_dir / "history.csv").open()))
+    return {name: float(value) for name, value in first.items() if name.endswith("loss")}
+
+
+def assert_same_losses(run_dir, other):
+    ours, theirs = first_losses(run_dir), first_losses(other)
+    assert ours.keys() == theirs.keys() and len(ours) == 9
+    for name, value in ours.items():
+        assert theirs[name] == pytest.approx(value, rel=2e-3), name
+
+
+@pytest.fixture(scope="module")
+def alone(kitti_records, tmp_path_factory):
+    """The run of one device."""
+    folder = tmp_path_factory.mktemp("runs") / "alone"
+    run(EAGER, *command(kitti_records, folder))
+    return folder
+
+
+def test_two_devices_train_and_validate_as_one(alone, kitti_records, tmp_path):
+    folder = tmp_path / "run"
+    validated = {"val_records": kitti_records / "val-*"}
+    run(TWO + EAGER, *command(kitti_records, folder, **validated), "--devices=all")
+    shown = first_losses(folder)
+    assert shown.pop("val_loss") > 0
+    assert {k: v for k, v in shown.items() if not k.startswith("val_")} == pytest.approx(
+        first_losses(alone), rel=1e-4
+    )
+    # Every device scored every frame: the same as once.
+    scored = tmp_path / "scores.json"
+    asked = ("--run_dir", folder, "--records", kitti_records / "val-*", "--metrics_json", scored)
+    run_command("flowseg.evaluate", *asked)
+    ours = json.loads((folder / "metrics.json").read_text())
+    for name in ("seg/miou", "flow/aepe", "flow/fl_all"):
+        assert ours[name] == pytest.approx(json.loads(scored.read_text())[name], rel=1e-3), name
+    # One device goes on.
+    asked = command(kitti_records, folder, **validated, steps=2)
+    assert "resuming after step 1" in run(EAGER, *asked).told
+    assert [row["step"] for row in csv.DictReader((folder / "history.csv").open())] == ["1", "2"]
+
+
+def test_two_hosts_train_one_run_that_tensorflow_takes(alone, kitti_records, tmp_path):
+    wants_jax()
+    folder = tmp_path / "run"
+    shared = command(kitti_records, folder, hosts=2, coordinator=f"localhost:{free_port()}")
+    module = "from flowseg import commands, train; train.run()"
+    hosts = [run(module, *shared, f"--host={k}", wait=False, **ON_JAX) for k in range(2)]
+    finish(hosts)
+    assert_same_losses(folder, alone)
+    # Host 0 alone wrote.
+    assert len(list((folder / "tensorboard/train").iterdir())) == 1
+    answers = runs.load_run(folder).predict_pair(*np.zeros((2, 32, 48, 3), np.uint8))
+    assert [answer.shape for answer in answers] == [(32, 48), (32, 48, 2)]
+    asked = command(kitti_records, folder, steps=2)
+    assert "resuming after step 1" in run(EAGER, *asked).told
+
+
+def test_what_cannot_be_spread():
+    def args(**asked):
+        return flags(**{"devices": "one", "hosts": 1, "host": 0, "coordinator": None, **asked})
+
+    with pytest.raises(ValueError, match="set KERAS_BACKEND=jax"):
+        devices.find(args(hosts=2), 2)
+    # One device is all there is here.
+    assert devices.find(args(devices="all"), 3) == devices.ONE
+    uneven = TOY.replace("(args, 4)", "(args, 3)")
+    told = run(TWO + uneven, json.dumps([{"kind": "all"}]), "-", ok=False).told
+    assert "--batch_size=3 cannot be shared by 2 devices evenly" in told
