@@ -4,9 +4,9 @@ python -m experiments.ray_train --ray_address ADDRESS --hosts 4 --gpus 8 \
     --flagfile experiments/kitti.flags --run_dir RUN
 
 is `python -m flowseg.train --flagfile experiments/kitti.flags --run_dir RUN` on JAX by four hosts
-of eight GPUs: the same flags, the same run folder, the same resuming; a lost host is replaced
---restarts times. The machines have the packages of the extras `ray` and `jax`, and see records and
-run folder under the same names; the code is sent to them. What a worker says is in Ray's logs.
+of eight GPUs: the same flags, the same run folder, the same resuming, by itself with --restarts.
+The machines have the packages of the extras `ray` and `jax`, and see records and run folder under
+the same names; the code is sent to them. What a worker says is in Ray's logs.
 """
 
 import os
@@ -43,7 +43,7 @@ def define_flags():
     )
     flags.DEFINE_integer("cpus", 1, "Cores that each worker asks Ray for.", 1)
     flags.DEFINE_integer("gpus", 0, "GPUs that each worker asks Ray for.", 0)
-    flags.DEFINE_integer("restarts", 3, "How often to go on after a worker is lost.", 0)
+    flags.DEFINE_integer("restarts", 0, "How often to go on by itself after a worker failed.", 0)
 
 
 def main():
@@ -88,7 +88,9 @@ def _fit(args):
             trainer.fit()
         except WorkerGroupError as error:
             host, cause = min(error.worker_failures.items())
-            raise ValueError(f"worker {host}: {commands.message(cause)}") from error
+            # Ray wraps what a worker raised, and says its traceback for it.
+            told = commands.message(getattr(cause, "_base_exc", cause))
+            raise ValueError(f"worker {host}: {told}") from error
 
 
 if __name__ == "__main__":

@@ -241,6 +241,8 @@ def train(args, run_dir, spread=devices.ONE):
             board,
             keeper,
         ]
+        if spread.host > 0:  # Decides as host 0 does, which tells and keeps for all.
+            watching = [watching[0], patience, keeper]
         # TensorFlow forbids a clock when deterministic; feeding many devices, it reads ahead.
         clocked = not args.deterministic and spread.here == 1
         with keeper.signals(), spread.scope():
