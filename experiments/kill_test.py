@@ -86,8 +86,8 @@ def differences(one, other):
     networks = []
     for folder in (one, other):
         state, path = checkpoints.newest(folder / "checkpoints")
-        state.pop("sha256")
-        networks.append((state, keras.saving.load_model(path / "training.keras")))
+        state = {key: x for key, x in state.items() if key not in ("sha256", "seconds")}
+        networks.append((state, checkpoints.network(path)))
     (state, ours), (other_state, theirs) = networks
     if state != other_state:
         found.append(f"state: {state}, {other_state}")

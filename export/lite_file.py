@@ -5,6 +5,7 @@ Nothing but NumPy and LiteRT is needed, so that an edge device can read it. What
 files: `unzip FILE.tflite` shows `flowseg.json` and `labels.txt`, and every runtime skips them.
 """
 
+import contextlib
 import io
 import json
 import zipfile
@@ -73,19 +74,23 @@ def signatures(data, name, threads=1):
     except ImportError as error:
         raise ValueError("ai-edge-litert is missing: pip install -e '.[tflite]'") from error
     try:
-        # It says there that it runs on the CPU.
-        with no_stderr():
-            interpreter = Interpreter(model_content=data, num_threads=threads)
-            return {key: _copying(interpreter.get_signature_runner(key)) for key in SIGNATURES}
+        interpreter = Interpreter(model_content=data, num_threads=threads)
+        return {key: _copying(interpreter.get_signature_runner(key)) for key in SIGNATURES}
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{name}: LiteRT cannot run it: {error}") from error
 
 
 def _copying(runner):
     """The runner with answers of their own: LiteRT's may be written over by the next call."""
+    # At the first call it says that it runs on the CPU.
+    quiet = no_stderr
 
     def ask(**inputs):
-        return {key: value.copy() for key, value in runner(**inputs).items()}
+        nonlocal quiet
+        with quiet():
+            answers = runner(**inputs)
+        quiet = contextlib.nullcontext
+        return {key: value.copy() for key, value in answers.items()}
 
     return ask
 

@@ -10,6 +10,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from export import beside, rest
 from export.about import NAME
+from flowseg import files
 
 # Whose requests may be answered together: frames in, a batch in any number.
 _BATCHED = ("serving_default", "serving_uint8", "predict_labels", "predict_png")
@@ -61,8 +62,10 @@ class Network:
             "model_spec": {"name": NAME, "signature_name": "", "version": str(self.version)},
             "metadata": {"signature_def": {"signature_def": told}},
         }
-        for request in beside.read_requests(path):
-            self.answer(*request)
+        # oneDNN says at the first float16 that it leaves it to others.
+        with files.no_stderr():
+            for request in beside.read_requests(path):
+                self.answer(*request)
 
     @property
     def status(self):

@@ -7,6 +7,7 @@ seed, the same pixels.
 
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -32,6 +33,8 @@ class Augmentation(NamedTuple):
 
 # A made second frame: zoom up to 6 %, turn up to 1 degree, shift up to 2 % of the width.
 _MADE_ZOOM, _MADE_TURN, _MADE_SHIFT = 0.06, 0.0175, 0.02
+# NTSC's luminance and two axes of colour, of RGB.
+_YIQ = np.float32([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 # Share of examples whose two frames get colours of their own (RAFT, Teed and Deng 2020).
 _OWN_COLOURS = 0.2
 
@@ -151,15 +154,23 @@ def recolour(images, seed, strength):
 
     def jitter(image, draw):
         factors = 1.0 + 0.4 * strength * draw
-        image = image / 255.0 * factors[0]
-        mean = tf.reduce_mean(tf.image.rgb_to_grayscale(image))
-        image = (image - mean) * factors[1] + mean
-        grey = tf.image.rgb_to_grayscale(image)
-        image = tf.clip_by_value(grey + (image - grey) * factors[2], 0.0, 1.0)
-        image = tf.image.adjust_hue(image, 0.16 * strength * draw[3])
-        return tf.clip_by_value(image, 0.0, 1.0) ** tf.pow(1.25, strength * draw[4]) * 255.0
+        image = image * (factors[0] / 255.0)
+        mean = tf.tensordot(tf.reduce_mean(image, (0, 1)), _YIQ[0], 1)
+        # Saturation and hue leave grey alone, so that contrast, about a grey, goes with them.
+        turned = _about_grey(factors[2], 2 * np.pi * 0.16 * strength * draw[3])
+        image = tf.tensordot(image, factors[1] * turned, 1) + mean * (1.0 - factors[1])
+        # By exponent and logarithm: four times as fast as a power, in which all this is a third.
+        gamma = tf.pow(1.25, strength * draw[4])
+        return tf.exp(gamma * tf.math.log(tf.clip_by_value(image, 0.0, 1.0))) * 255.0
 
     return tf.stack([jitter(images[0], draws[0]), jitter(images[1], draws[1])])
+
+
+def _about_grey(saturation, angle):
+    """(3, 3) by which RGB rows are multiplied to scale and turn their colour; grey stays."""
+    cosine, sine = saturation * tf.cos(angle), saturation * tf.sin(angle)
+    turn = tf.stack([[1.0, 0.0, 0.0], [0.0, cosine, sine], [0.0, -sine, cosine]])
+    return tf.constant(_YIQ.T) @ turn @ tf.constant(np.linalg.inv(_YIQ.T))
 
 
 def erase(image, seed, probability):

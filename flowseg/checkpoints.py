@@ -17,11 +17,12 @@ import shutil
 import signal
 import sys
 import threading
+import time
 
 import keras
 import numpy as np
 
-from flowseg import files
+from flowseg import files, guards, losses, metrics, model  # noqa: F401  (what is loaded is of them)
 from flowseg.commands import warn
 
 _NETWORK, _METRICS, _STATE = "training.keras", "metrics.npz", "state.json"
@@ -74,6 +75,11 @@ def newest(folder):
     return None, None
 
 
+def network(path):
+    """The compiled training network of a checkpoint's folder."""
+    return keras.saving.load_model(path / _NETWORK)
+
+
 def load(training, path):
     """Give a compiled training the weights and the optimizer's state of a checkpoint.
 
@@ -84,7 +90,7 @@ def load(training, path):
         ValueError: it cannot be read, or is of another network.
     """
     try:
-        saved = keras.saving.load_model(path / _NETWORK)
+        saved = network(path)
         training.set_weights(saved.get_weights())
         training.optimizer.build(training.trainable_variables)
         _assign(training.optimizer.variables, saved.optimizer.variables)
@@ -115,6 +121,7 @@ class KeepState(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.state, self.keep = folder, state, keep
         self.running, self.asked = running, False
+        self.since = time.monotonic()
 
     @contextlib.contextmanager
     def signals(self):
@@ -167,6 +174,8 @@ class KeepState(keras.callbacks.Callback):
         self._save()
 
     def _save(self):
+        now = time.monotonic()
+        self.state["seconds"], self.since = self.state["seconds"] + now - self.since, now
         save(self.folder, self.model, self.state, self.keep)
 
 

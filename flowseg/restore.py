@@ -53,7 +53,7 @@ def read_state(run_dir, args, label_set):
     Raises:
         ValueError: a damaged run folder, or one of other flags or classes.
     """
-    begun = {"step": 0, "best": None, "tasks": {}, "incidents": {}}
+    begun = {"step": 0, "best": None, "tasks": {}, "incidents": {}, "seconds": 0.0}
     begun |= {"best_metric": args.best_metric, "folder": None}
     kept, folder = checkpoints.newest(run_dir / "checkpoints")
     if kept is None:
@@ -78,7 +78,7 @@ def read_state(run_dir, args, label_set):
         print(f"{run_dir}: goes on with {', '.join(told)}")
     # A best by another score counts no more.
     best = kept["best"] if kept["best_metric"] == args.best_metric else None
-    going_on = {key: kept[key] for key in ("step", "tasks", "incidents")}
+    going_on = {key: kept[key] for key in ("step", "tasks", "incidents", "seconds")}
     return begun | going_on | {"best": best, "folder": folder}
 
 

@@ -388,10 +388,16 @@ def main():
 
 
 def tell(run_dir):
-    """Print the best scores of a run (pathlib.Path)."""
+    """Print what became of a run (pathlib.Path)."""
     scores = json.loads((run_dir / "metrics.json").read_text())
+    state, _ = checkpoints.newest(run_dir / "checkpoints")
     shown = {key: scores[key] for key in training_flags.BEST_METRICS if scores.get(key) is not None}
-    print(f"{run_dir}: " + ", ".join(f"{key} {np.round(v, 3)}" for key, v in shown.items()))
+    minutes = f"{state['step']} steps in {state['seconds'] / 60:.1f} minutes"
+    best = ", ".join(f"{key} {np.round(value, 3)}" for key, value in shown.items())
+    print(f"{run_dir}: {minutes}; best after step {scores['step']}: {best}")
+    if state["incidents"]:
+        told = ", ".join(f"{kind}: {count}" for kind, count in state["incidents"].items())
+        print(f"{told}: see {run_dir / 'incidents'}")
     print(f"look at it: tensorboard --logdir {run_dir.parent}")
 
 

@@ -189,6 +189,39 @@ def test_a_state_of_another_network(tmp_path):
         checkpoints.load(None, tmp_path)
 
 
+def test_a_folder_that_cannot_be_written_into(tmp_path, kitti_records):
+    (tmp_path / "file").write_text("mine")
+    # What chmod forbids is not forbidden to everyone: a file in the folder's place is.
+    asked = ("--train_records", kitti_records / "train-*", "--run_dir", tmp_path / "file/run")
+    assert "file/run: Not a directory" in run_command("flowseg.train", *asked, ok=False).stderr
+
+
+@pytest.mark.parametrize("keyword", ["stop", "skip"])
+def test_damaged_records_stop_it_or_are_left_out(keyword, command, kitti_records, tmp_path):
+    shard = tmp_path / "train-00000-of-00001.tfrecord"
+    content = bytearray(next(kitti_records.glob("train-*")).read_bytes())
+    content[-300] ^= 1
+    shard.write_bytes(content)
+    more = ("--train_records", shard, "--bad_records", keyword, "--steps", 2)
+    done = run(command, tmp_path / "run", *more, ok=keyword == "skip")
+    told = "record 3: damaged"
+    assert told in done.stderr
+    if keyword == "skip":
+        assert "records left out: 1: see" in done.stdout and "2 steps in" in done.stdout
+
+
+def test_a_replayed_batch_tells_its_losses(command, kitti_records, tmp_path):
+    # So low a bar makes incidents of sound steps.
+    more = ("--spike", 0.01, "--steps", 18, "--steps_per_epoch", 18, "--save_every", 18)
+    done = run(command, tmp_path / "run", *more, "--height", 32, "--width", 32)
+    assert "spike: 2: see" in done.stdout
+    told = run_command("experiments.replay", "--run_dir", tmp_path / "run", "--step", 17).stdout
+    assert "spike at step 17: " in told and "with the weights after step 18:" in told
+    assert "\n  seg: " in told and told.count("gradient ") == 8 and "inf" not in told
+    asked = ("experiments.replay", "--run_dir", tmp_path / "run", "--step", 5)
+    assert "step-00000005.npz: no batch of an incident" in run_command(*asked, ok=False).stderr
+
+
 def test_intervals_that_do_not_fit(tmp_path, kitti_records):
     asked = ("--train_records", kitti_records / "train-*", "--run_dir", tmp_path / "run")
     told = run_command("flowseg.train", *asked, "--save_every", 3, ok=False).stderr

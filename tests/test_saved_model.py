@@ -126,7 +126,7 @@ def test_metadata_in_the_file_and_by_its_signature(trained_run, run, served, sig
     keys = tf.constant(["units", "", "label_set"])
     values = [json.loads(x) for x in signatures["metadata"](key=keys)["value"].numpy()]
     assert values == [told["units"], told, told["label_set"]]
-    with pytest.raises(tf.errors.InvalidArgumentError, match="key: one of name, version"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="key: one of name, flowseg"):
         signatures["metadata"](key=tf.constant(["colour"]))
 
 
