@@ -49,7 +49,7 @@ lock: setup  ## remake requirements.lock; UPGRADE=--upgrade moves every pin to i
 	  --custom-compile-command 'make lock' --quiet
 	$(BIN)/uv pip compile setup.py --output-file requirements-all.lock $(UPGRADE) \
 	  --universal --python-version 3.11 --fork-strategy fewest --constraint requirements.lock \
-	  --extra torch --extra peers --extra demo --extra browser --extra serve --extra onnx \
+	  --extra torch --extra peers --extra demo --extra browser --extra serve --extra ray --extra onnx \
 	  --custom-compile-command 'make lock' --quiet
 
 clean:  ## remove caches and build outputs; data, runs and .venv stay

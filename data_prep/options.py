@@ -1,5 +1,7 @@
 """The flags that every reader of a data set has."""
 
+import os
+
 from absl import flags
 
 from data_prep.writer import RECORDS_PER_SHARD
@@ -23,6 +25,12 @@ def define_flags(source_help, official_split=False):
     flags.DEFINE_integer("seed", 0, f"Decides {decides}.")
     flags.DEFINE_integer("records_per_shard", RECORDS_PER_SHARD, "At most.", lower_bound=1)
     flags.DEFINE_integer("workers", None, "Processes; default: one a CPU core.", lower_bound=1)
+    flags.DEFINE_string(
+        "ray_address",
+        None,
+        "Of a Ray cluster whose machines do the work in place of processes, and see --source under "
+        "the same name; local: of this machine alone.",
+    )
     flags.DEFINE_enum(
         "on_error", "stop", ["stop", "skip"], "At a bad frame: stop, or leave it out and list it."
     )
@@ -45,9 +53,11 @@ def convert_from_flags(convert, *own):
     if not values.output:
         raise ValueError("--output is not given: the folder to write records to (see --help)")
     split = ["val_fraction"] if "val_fraction" in values else []
-    names = (*split, "seed", "records_per_shard", "on_error", "overwrite", *own)
+    names = (*split, "seed", "records_per_shard", "on_error", "overwrite", "ray_address", *own)
+    # Ray's workers stand in other folders.
+    sources = [os.path.abspath(s) for s in values.source] if values.ray_address else values.source
     convert(
-        values.source,
+        sources,
         values.output,
         processes=values.workers,
         **{name: values[name].value for name in names},

@@ -19,17 +19,22 @@ _FEW_FRAMES = 16
 _work = None  # what this worker process was started for
 
 
-def read_frames(frames, processes=None):
+def read_frames(frames, processes=None, ray_address=None):
     """Yield, in order, what `read_frame` returns of every frame, or the exception it raised.
 
     Args:
         frames: list of :class:`data_prep.frames.Frame`.
         processes: how many; default: one a core that this process may use. One, or few frames:
             none but this.
+        ray_address: the work is that of a Ray cluster's machines in place of processes; see
+            `map_on_ray`.
 
     Raises:
         OSError: a worker process died.
     """
+    if ray_address is not None:
+        yield from map_on_ray(_attempt, frames, ray_address)
+        return
     processes = min(processes or len(cores()), len(frames))
     if processes <= 1 or len(frames) < _FEW_FRAMES:
         yield from map(_attempt, frames)
@@ -95,6 +100,44 @@ def map_in_processes(function, items, processes, pin=False):
         raise OSError("a worker process died (out of memory?): use fewer --workers") from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def map_on_ray(function, items, address):
+    """Yield `function(item)` of every item, in order, by the machines of a Ray cluster.
+
+    They have the packages that FlowSeg wants, and see files under the same names; the code is sent
+    to them. What a lost machine had begun another does again.
+
+    Args:
+        function: can be pickled.
+        items: iterable, read as the work goes on.
+        address: as `flowseg.on_ray.connect` takes it.
+
+    Raises:
+        ValueError: Ray is missing.
+        OSError: no cluster there, or a worker process died.
+        Exception: whatever `function` raised.
+    """
+    from flowseg import on_ray
+
+    ray = on_ray.connect(address, code=("flowseg", "data_prep"))
+    waiting = deque()
+    try:
+        work = ray.remote(function)
+        most = 2 * int(ray.cluster_resources().get("CPU", 1))
+        for item in items:
+            waiting.append(work.remote(item))
+            if len(waiting) > most:  # bounds the memory
+                yield ray.get(waiting.popleft())
+        while waiting:
+            yield ray.get(waiting.popleft())
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        reason = str(error).splitlines()[0]
+        raise OSError(f"Ray at {address}: the work was not done: {reason}") from error
+    finally:
+        ray.shutdown()
 
 
 def _submit(pool, item):

@@ -35,6 +35,7 @@ def write(
     processes=None,
     on_error="stop",
     overwrite=False,
+    ray_address=None,
 ):
     """Write the frames of all splits as shards with `index.json`, and print a summary.
 
@@ -49,6 +50,7 @@ def write(
         processes: how many check frames side by side; default: one a CPU core.
         on_error: "stop" at a bad frame, or "skip" it and list it.
         overwrite: replace another conversion in `output`.
+        ray_address: of a Ray cluster that checks the frames; see `workers.map_on_ray`.
 
     Returns:
         The content of `index.json`.
@@ -84,7 +86,7 @@ def write(
         if done:
             print(f"{output}: resuming, {len(done)} of {len(shards)} shards are already finished")
         todo = {name: frames for name, frames in shards.items() if name not in done}
-        results = workers.read_frames(sum(todo.values(), []), processes)
+        results = workers.read_frames(sum(todo.values(), []), processes, ray_address)
         total, left = (sum(map(len, part.values())) for part in (shards, todo))
         bar = tqdm(total=total, initial=total - left, unit="frame", disable=None)
         with bar, contextlib.closing(results):

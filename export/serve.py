@@ -19,7 +19,6 @@ import asyncio
 import gc
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -32,6 +31,7 @@ from flowseg import commands
 
 # isort: split
 from export.about import NAME
+from flowseg import on_ray
 
 # Seconds that a client may take to send its body, and a stopped server to finish.
 BODY_TIMEOUT, STOP_TIMEOUT = 30, 120
@@ -146,31 +146,14 @@ def start(folder, host, port, replicas=1, max_batch=8, queue=64, max_mb=32, max_
         ValueError: Ray is missing, the port is taken, the folder holds no model, or there are not
             so many cores.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is None:
-        # Ray's own ports are open to the network, whatever --host says: to those who know this.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    try:
-        import ray
-        from ray import serve
-    except ImportError as error:
-        raise ValueError("Ray is missing: pip install -e '.[serve]'") from error
     from export.network import newest
 
     newest(folder)
     _check_port(host, port)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    # This machine's own Ray has no page, and does not take a machine for dead that is merely busy.
-    alone = {
-        "address": "local",
-        "include_dashboard": False,
-        "_system_config": {
-            "health_check_timeout_ms": 60_000,
-            "health_check_failure_threshold": 20,
-        },
-    }
-    ray.init(**(quiet | (alone if address is None else {"address": address})))
+    ray = on_ray.connect(address, "ray.serve", "serve")
+    from ray import serve
+
     cores = int(ray.cluster_resources().get("CPU", 0))
     if replicas > cores:
         raise ValueError(f"--replicas {replicas}: there are {cores} cores, one a replica at least")

@@ -234,6 +234,8 @@ def training_data(
     strength=None,
     weights=None,
     made_flow=True,
+    host=0,
+    hosts=1,
 ):
     """Augmented batches without end, the same for the same seed.
 
@@ -253,6 +255,8 @@ def training_data(
         weights: how often each set is drawn from, relative; default: equally.
         made_flow: whether the exact flow of a made second frame (see
             `augment.make_second_frame`) is a target, or masked.
+        host: which share of each batch this is, from 0; all in their order are the batch.
+        hosts: how many shares, each of batch_size / hosts examples.
 
     Returns:
         tf.data.Dataset of (inputs, targets).
@@ -276,8 +280,16 @@ def training_data(
         return inputs, example
 
     drawn = _drawn(file_sets, batch_size, steps_per_epoch, seed, first_step, weights)
+    share = batch_size // hosts
+
+    def is_ours(index, record):
+        return index % 2**32 % batch_size // share == host
+
+    if hosts > 1:
+        # The others' examples are read, as the order needs, but neither decoded nor augmented.
+        drawn = drawn.filter(is_ours)
     dataset = drawn.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return dataset.batch(share, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
 def batch_names(file_sets, step, *, batch_size, steps_per_epoch, seed=0, weights=None, **_):

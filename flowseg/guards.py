@@ -27,16 +27,27 @@ class GuardedAdamW(keras.optimizers.AdamW):
     """AdamW for which gradients that are no numbers count as zero, all of a step together.
 
     `skipped` counts such steps. So one bad batch cannot spoil the weights, on any backend.
+
+    Under a strategy of TensorFlow's gradients are summed over the devices first, so that all skip
+    together, and what is clipped is the gradient of the whole batch. (Keras would clip each
+    device's and sum then.)
     """
 
     def build(self, variables):
         """Make the variables."""
         if not self.built:
-            self.skipped = self.add_variable((), name="skipped", dtype="int32")
+            self.skipped = self.add_variable(
+                (), name="skipped", dtype="int32", aggregation="only_first_replica"
+            )
         super().build(variables)
 
     def apply(self, grads, trainable_variables=None):
         """One step."""
+        if keras.backend.backend() == "tensorflow":
+            pairs = super()._all_reduce_sum_gradients(
+                list(zip(grads, trainable_variables, strict=True))
+            )
+            grads = [gradient for gradient, _ in pairs]
         finite = keras.ops.all(
             keras.ops.stack([keras.ops.all(keras.ops.isfinite(g)) for g in grads if g is not None])
         )
@@ -45,6 +56,9 @@ class GuardedAdamW(keras.optimizers.AdamW):
             self.build(trainable_variables)
         self.skipped.assign_add(keras.ops.cast(~finite, "int32"))
         return super().apply(grads, trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars  # `apply` did.
 
 
 class Guard(keras.callbacks.Callback):
@@ -66,7 +80,8 @@ class Guard(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Those that were skipped before are told."""
-        self.skipped = int(self.model.optimizer.skipped)
+        self.skipped = 0
+        self._count_skipped()
 
     def on_epoch_begin(self, epoch, logs=None):
         """The mean that Keras tells begins anew."""
@@ -96,7 +111,8 @@ class Guard(keras.callbacks.Callback):
         return keras.backend.backend() != "jax" and self._count_skipped()
 
     def _count_skipped(self):
-        before, self.skipped = self.skipped, int(self.model.optimizer.skipped)
+        now = keras.ops.convert_to_numpy(self.model.optimizer.skipped)
+        before, self.skipped = self.skipped, int(now)
         return self.skipped > before
 
     def on_epoch_end(self, epoch, logs=None):

@@ -1,8 +1,8 @@
 """Masked losses: cross-entropy for `seg`, end-point error for `flow`, and for its confidence.
 
-A masked mean divides by the number of valid pixels of the whole batch, and is 0 (with zero
-gradients) when there is none. Truth is masked before the arithmetic, so that a NaN in an invalid
-pixel never reaches the loss.
+A masked mean divides by the number of valid pixels of the whole batch, over all devices, and is 0
+(with zero gradients) when there is none. Truth is masked before the arithmetic, so that a NaN in an
+invalid pixel never reaches the loss.
 """
 
 import keras
@@ -14,9 +14,17 @@ FLOW_LOSSES = ("epe", "log")
 
 
 def masked_mean(values, mask):
-    """Sum of `values` where `mask` (bool, same shape) holds, over the count of such; 0 if none."""
+    """Sum of `values` where `mask` (bool, same shape) holds, over the count of such; 0 if none.
+
+    Of shape (1,). Under a strategy of TensorFlow's, where each device sees but its part of the
+    batch, it is the count of an average device, so that the mean over devices is that of the batch.
+    """
     mask = ops.cast(mask, values.dtype)
-    return ops.sum(values * mask) / ops.maximum(ops.sum(mask), 1.0)
+    # Not a scalar: Keras divides the loss by the number of devices for all others alone.
+    count = ops.reshape(ops.sum(mask), (1,))
+    if keras.backend.backend() == "tensorflow":  # On JAX a sum is over all devices.
+        count, _ = ops.moments(count, axes=[0], keepdims=True, synchronized=True)
+    return ops.sum(values * mask) / ops.where(count > 0, count, 1.0)
 
 
 def end_point_error(truth, flow):

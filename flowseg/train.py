@@ -25,6 +25,7 @@ from flowseg import (
     callbacks,
     checkpoints,
     data,
+    devices,
     files,
     guards,
     packed,
@@ -49,21 +50,26 @@ _FLOW_WEIGHTS = {"flow": 1.0, "flow_4": 0.5, "flow_8": 0.5, "flow_16": 0.25}
 _SURE_WEIGHT, _SURE_TOLERANCES = 0.2, {"sure_2": 3.0, "sure_8": 4.0, "sure_16": 8.0}
 
 
-def build_models(args, label_set):
+def build_models(args, label_set, spread=devices.ONE):
     """The public network, with the start weights that the flags ask for, and the one to train.
 
-    They are one model, or, with --precision bfloat16, the second computes in bfloat16 on weights
-    of its own in float32: what is saved for use never depends on what it was trained with.
+    They are one model, or, with --precision bfloat16 or on many devices, the second has weights
+    of its own, in float32: what is saved for use never depends on what it was trained with.
     """
     model = _build(args, label_set)
-    if args.precision == "float32":
+    if args.precision == "float32" and spread.count == 1:
         return model, model
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
+    if args.precision == "bfloat16":
+        keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        return model, _build(args, label_set)
+        with spread.scope():
+            trained = _build(args, label_set)
     finally:
         keras.config.set_dtype_policy(before)
+    if spread.count > 1:
+        devices.synchronise_norms(trained)
+    return model, trained
 
 
 def _build(args, label_set):
@@ -156,20 +162,28 @@ def teach(training, args, phase, seg_scores):
 def _make_variables(training):
     """Make the variables of optimizer, losses and metrics, by one tiny batch without a step.
 
-    If the first step had to make them, TensorFlow would trace it twice, which takes a minute.
+    If the first step had to make them, TensorFlow would trace it twice, which takes a minute. (On
+    JAX `fit` makes them first.)
     """
+    if keras.backend.backend() != "tensorflow":
+        return
     image = np.zeros((1, 32, 32, 3), np.float32)
     blank = {"seg": np.zeros((1, 32, 32), np.int32), "flow": image}
     inputs, targets = every_target({"image1": image, "image2": image}, blank)
-    answers = training(inputs)
-    training.compute_loss(inputs, targets, answers)
-    training.compute_metrics(inputs, targets, answers)
-    training.reset_metrics()
+    with keras.StatelessScope():  # Makes variables, and changes none.
+        answers = training(inputs)
+        training.compute_loss(inputs, targets, answers)
+        training.compute_metrics(inputs, targets, answers)
     training.optimizer.build(training.trainable_variables)
 
 
-def train(args, run_dir):
+def train(args, run_dir, spread=devices.ONE):
     """Run or resume one training; `args` holds the flags of `define_training_flags`.
+
+    Args:
+        args: the flags.
+        run_dir: the run folder (pathlib.Path); many hosts must all see it.
+        spread: the :class:`devices.Spread` to compute on; on many hosts each calls this.
 
     Raises:
         ValueError: what cannot be read or does not fit, by name.
@@ -199,20 +213,22 @@ def train(args, run_dir):
     if args.bad_records == "stop":
         data.check_records(every_file, label_set)
 
-    with checkpoints.lock(run_dir), records.named_errors(every_file):
-        state = restore.read_state(run_dir, args, label_set)
+    kept_in, named = run_dir, records.named_errors(every_file)
+    with spread.folder(run_dir) as run_dir, checkpoints.lock(run_dir), named:
+        state = restore.read_state(kept_in, args, label_set)
         if _is_finished(state, args):
-            print(f"{run_dir}: finished already, {state['step']} steps")
+            print(f"{kept_in}: finished already, {state['step']} steps")
             return
         if args.bad_records == "skip":
             *file_sets, val_files = _sound([*file_sets, val_files], label_set, run_dir, state)
             every_file = [path for paths in file_sets for path in paths] + val_files
-        model, trained = build_models(args, label_set)
-        seg_scores = SegScores(label_set.names)
-        training = compile_model(trained, args, label_set, seg_scores, state["phase"])
+        model, trained = build_models(args, label_set, spread)
+        with spread.scope():
+            seg_scores = SegScores(label_set.names)
+            training = compile_model(trained, args, label_set, seg_scores, state["phase"])
         running = None
         if folder := state.pop("folder"):
-            print(f"{run_dir}: resuming after step {state['step']}")
+            print(f"{kept_in}: resuming after step {state['step']}")
             running = checkpoints.load(training, folder)
             if state["step"] % (args.save_every or args.steps_per_epoch) == 0:
                 running = None
@@ -236,6 +252,7 @@ def train(args, run_dir):
         validation = None
         if val_files:
             validation = data.validation_data(val_files, label_set).map(every_target)
+            validation = spread.copies(validation)
         board = tensorboard.TensorBoard(
             *(run_dir, model, label_set, drawn.take(args.pictures), seg_scores),
             *(training_flags.to_dict(args), state),
@@ -247,27 +264,36 @@ def train(args, run_dir):
         def switch():
             teach(training, args, state["phase"], seg_scores)
 
+        patience = callbacks.Patience(args.patience, state)
+        alternating = [callbacks.Alternate(args, state, switch)] if args.alternate else []
         watching = [
             guards.Guard(run_dir, state, _finder(batches_from), args.on_nonfinite, args.spike),
             callbacks.CopyWeights(trained, model),
             callbacks.History(run_dir / "history.csv", state),
             callbacks.KeepBest(run_dir, model, args.best_metric, state),
-            callbacks.Patience(args.patience, state),
+            patience,
             board,
-            *([callbacks.Alternate(args, state, switch)] if args.alternate else []),
+            *alternating,
             keeper,
         ]
-        with keeper.signals():
+        if spread.host > 0:  # Decides as host 0 does, which tells and keeps for all.
+            watching = [watching[0], patience, *alternating, keeper]
+        # TensorFlow forbids a clock when deterministic; feeding many devices, it reads ahead.
+        clocked = not args.deterministic and spread.here == 1
+        with keeper.signals(), spread.scope():
             while not _is_finished(state, args):
                 batches_from.keywords["weights"] = phase_weights[state["phase"]["learn"]]
-                batches = batches_from(first_step=state["step"]).map(every_target)
-                if not args.deterministic:  # TensorFlow forbids a clock then.
+                batches = batches_from(
+                    first_step=state["step"], host=spread.host, hosts=spread.hosts
+                ).map(every_target)
+                if clocked:
                     batches, board.waited = data.clocked(batches)
                 training.fit(
                     batches,
                     shuffle=False,
                     validation_data=validation,
                     callbacks=watching,
+                    verbose="auto" if spread.host == 0 else 0,
                     **_stretches(state["step"], args)[0],
                 )
         board.close()
@@ -404,12 +430,14 @@ def main():
     args.run_dir = args.run_dir or default_run_dir()
     if args.deterministic:
         tf.config.experimental.enable_op_determinism()
-    train(args, Path(args.run_dir))
-    _tell(Path(args.run_dir))
+    spread = devices.find(args, args.batch_size)
+    train(args, Path(args.run_dir), spread)
+    if spread.host == 0:
+        tell(Path(args.run_dir))
 
 
-def _tell(run_dir):
-    """What became of it."""
+def tell(run_dir):
+    """Print what became of a run (pathlib.Path)."""
     scores = json.loads((run_dir / "metrics.json").read_text())
     state, _ = checkpoints.newest(run_dir / "checkpoints")
     shown = {key: scores[key] for key in training_flags.BEST_METRICS if scores.get(key) is not None}
@@ -425,6 +453,7 @@ def _tell(run_dir):
 def define_flags():
     """The flags of this command."""
     training_flags.define_training_flags()
+    devices.define_flags()
     flags.adopt_module_key_flags(training_flags)
 
 

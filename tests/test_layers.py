@@ -39,6 +39,8 @@ FLOORS = (
         "runs",
         "callbacks",
         "checkpoints",
+        "devices",
+        "on_ray",
         "salvage",
         "guards",
         "tensorboard",

@@ -1,0 +1,245 @@
+"""Many devices do what one does with the whole batch: TensorFlow's, and those of JAX's hosts."""
+
+import csv
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from flowseg import devices, runs
+from tests.conftest import ROOT, run_command
+from tests.test_train import flags
+from tests.test_training_data import batches_of, same
+
+# TensorFlow must be told of two devices before it starts.
+TWO = """
+import sys
+from flowseg import commands
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+"""
+# Three steps of a toy: valid counts differ, one example of the last batch has a NaN, and gradients
+# are clipped.
+TOY = """
+import json
+import sys
+from types import SimpleNamespace
+from flowseg import commands
+import keras
+import numpy as np
+import tensorflow as tf
+from flowseg import devices, guards
+from flowseg.losses import FlowLoss
+
+def fit(kind="one", host=0, hosts=1, coordinator=None):
+    args = SimpleNamespace(devices=kind, host=host, hosts=hosts, coordinator=coordinator)
+    spread = devices.find(args, 4)
+    keras.utils.set_random_seed(1)
+    with spread.scope():
+        image = keras.Input((4, 6, 3))
+        flow = keras.layers.Conv2D(2, 1)(image)
+        model = keras.Model(image, flow)
+        model.compile(guards.GuardedAdamW(0.1, clipnorm=0.1), FlowLoss("epe"))
+    rng = np.random.default_rng(0)
+    losses = []
+    for step in range(3):
+        x = rng.normal(size=(4, 4, 6, 3)).astype("float32")
+        y = np.float32(10 * rng.normal(size=(4, 4, 6, 3)))
+        y[..., 2] = 0
+        y[0, :, :, 2] = 1
+        y[3, 1, 2, 2] = 1
+        if step == 2:
+            x[3, 1, 2] = np.nan
+        ours = np.s_[4 // hosts * host : 4 // hosts * (host + 1)]
+        with spread.scope():
+            one_batch = tf.data.Dataset.from_tensors((x[ours], y[ours]))
+            losses.append(model.fit(one_batch, verbose=0, shuffle=False).history["loss"][0])
+    weights = np.concatenate([w.ravel() for w in model.get_weights()]).tolist()
+    skipped = int(keras.ops.convert_to_numpy(model.optimizer.skipped))
+    return spread.count, losses, weights, skipped
+
+json.dump([fit(**how) for how in json.loads(sys.argv[1])], open(sys.argv[2], "w"))
+"""
+
+
+ON_JAX = {
+    "KERAS_BACKEND": "jax",
+    "JAX_PLATFORMS": "cpu",
+    # A few steps are not worth XLA's best code, which takes minutes to make.
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+}
+
+
+def wants_jax():
+    if not importlib.util.find_spec("jax"):
+        pytest.skip("JAX is not installed (the extra `jax`)")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def run(code, *args, wait=True, ok=True, **environment):
+    """Python code with arguments in a Python of its own; what it says is `told` then."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, args)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if wait:
+        finish([process], ok)
+    return process
+
+
+def finish(processes, ok=True):
+    """Wait until they end, well or, if not `ok`, with an error."""
+    for process in processes:
+        process.told = process.communicate(timeout=1200)[0]
+        assert (process.returncode == 0) == ok, process.told
+
+
+def assert_as_one(one, two):
+    """Hold what the toy tells of two devices to what it tells of one."""
+    assert (one[0], two[0]) == (1, 2)
+    # 24 of the 25 valid pixels are in the first device's half.
+    np.testing.assert_allclose(two[1][:2], one[1][:2], rtol=1e-5)
+    np.testing.assert_allclose(two[2], one[2], rtol=1e-5, atol=1e-6)
+    # No device took the step in which but one of them saw the NaN.
+    assert one[3] == two[3] == 1 and np.isfinite(two[2]).all()
+
+
+def test_a_step_on_two_devices_is_that_of_one(tmp_path):
+    told = tmp_path / "told.json"
+    run(TWO + TOY, json.dumps([{"kind": "one"}, {"kind": "all"}]), told)
+    assert_as_one(*json.loads(told.read_text()))
+
+
+def test_a_step_on_two_hosts_is_that_of_one(tmp_path):
+    wants_jax()
+    alone = tmp_path / "alone.json"
+    run(TOY, json.dumps([{}]), alone, **ON_JAX)
+    shared = {"hosts": 2, "coordinator": f"localhost:{free_port()}"}
+    hosts = []
+    for host in range(2):
+        how = json.dumps([{**shared, "host": host}])
+        hosts.append(run(TOY, how, tmp_path / f"{host}.json", wait=False, **ON_JAX))
+    finish(hosts)
+    one = json.loads(alone.read_text())[0]
+    for host in range(2):
+        assert_as_one(one, json.loads((tmp_path / f"{host}.json").read_text())[0])
+
+
+def test_hosts_share_each_batch(kitti_records):
+    files = sorted(map(str, kitti_records.glob("train-*")))
+    how = {"batch_size": 4, "steps_per_epoch": 2, "seed": 3, "first_step": 1}
+    whole = batches_of([files], 3, **how)
+    shares = [batches_of([files], 3, **how, host=host, hosts=2) for host in range(2)]
+    for k, batch in enumerate(whole):
+        joined = [
+            {key: np.concatenate([a[key], b[key]]) for key in a}
+            for a, b in zip(shares[0][k], shares[1][k], strict=True)
+        ]
+        assert same(joined, batch)
+
+
+# A training without a graph, which takes a minute, by TensorFlow; and one of two devices.
+EAGER = """
+import sys
+from flowseg import commands
+import tensorflow as tf
+tf.config.run_functions_eagerly(True)
+from flowseg import train
+sys.argv = ["train", *sys.argv[1:]]
+train.run()
+"""
+
+
+def command(kitti_records, run_dir, **changes):
+    """Flags of a training of one step."""
+    asked = {"backbone": "efficientnet_lite0", "steps": 1, "steps_per_epoch": 1, "batch_size": 2}
+    asked |= {"height": 64, "width": 96, "warmup_steps": 0, "pictures": 0, "run_dir": run_dir}
+    asked |= {"train_records": kitti_records / "train-*", **changes}
+    return [f"--{name}={value}" for name, value in asked.items()]
+
+
+def first_losses(run_dir):
+    """Every output's loss in the first line of history.csv."""
+    first = next(csv.DictReader((run_dir / "history.csv").open()))
+    return {name: float(value) for name, value in first.items() if name.endswith("loss")}
+
+
+def assert_same_losses(run_dir, other):
+    ours, theirs = first_losses(run_dir), first_losses(other)
+    assert ours.keys() == theirs.keys() and len(ours) == 9
+    for name, value in ours.items():
+        assert theirs[name] == pytest.approx(value, rel=2e-3), name
+
+
+@pytest.fixture(scope="module")
+def alone(kitti_records, tmp_path_factory):
+    """The run of one device."""
+    folder = tmp_path_factory.mktemp("runs") / "alone"
+    run(EAGER, *command(kitti_records, folder))
+    return folder
+
+
+def test_two_devices_train_and_validate_as_one(alone, kitti_records, tmp_path):
+    folder = tmp_path / "run"
+    validated = {"val_records": kitti_records / "val-*"}
+    run(TWO + EAGER, *command(kitti_records, folder, **validated), "--devices=all")
+    shown = first_losses(folder)
+    assert shown.pop("val_loss") > 0
+    assert {k: v for k, v in shown.items() if not k.startswith("val_")} == pytest.approx(
+        first_losses(alone), rel=1e-4
+    )
+    # Every device scored every frame: the same as once.
+    scored = tmp_path / "scores.json"
+    asked = ("--run_dir", folder, "--records", kitti_records / "val-*", "--metrics_json", scored)
+    run_command("flowseg.evaluate", *asked)
+    ours = json.loads((folder / "metrics.json").read_text())
+    for name in ("seg/miou", "flow/aepe", "flow/fl_all"):
+        assert ours[name] == pytest.approx(json.loads(scored.read_text())[name], rel=1e-3), name
+    # One device goes on.
+    asked = command(kitti_records, folder, **validated, steps=2)
+    assert "resuming after step 1" in run(EAGER, *asked).told
+    assert [row["step"] for row in csv.DictReader((folder / "history.csv").open())] == ["1", "2"]
+
+
+def test_two_hosts_train_one_run_that_tensorflow_takes(alone, kitti_records, tmp_path):
+    wants_jax()
+    folder = tmp_path / "run"
+    shared = command(kitti_records, folder, hosts=2, coordinator=f"localhost:{free_port()}")
+    module = "from flowseg import commands, train; train.run()"
+    hosts = [run(module, *shared, f"--host={k}", wait=False, **ON_JAX) for k in range(2)]
+    finish(hosts)
+    assert_same_losses(folder, alone)
+    # Host 0 alone wrote.
+    assert len(list((folder / "tensorboard/train").iterdir())) == 1
+    answers = runs.load_run(folder).predict_pair(*np.zeros((2, 32, 48, 3), np.uint8))
+    assert [answer.shape for answer in answers] == [(32, 48), (32, 48, 2)]
+    asked = command(kitti_records, folder, steps=2)
+    assert "resuming after step 1" in run(EAGER, *asked).told
+
+
+def test_what_cannot_be_spread():
+    def args(**asked):
+        return flags(**{"devices": "one", "hosts": 1, "host": 0, "coordinator": None, **asked})
+
+    with pytest.raises(ValueError, match="set KERAS_BACKEND=jax"):
+        devices.find(args(hosts=2), 2)
+    # One device is all there is here.
+    assert devices.find(args(devices="all"), 3) == devices.ONE
+    uneven = TOY.replace("(args, 4)", "(args, 3)")
+    told = run(TWO + uneven, json.dumps([{"kind": "all"}]), "-", ok=False).told
+    assert "--batch_size=3 cannot be shared by 2 devices evenly" in told
