@@ -19,8 +19,8 @@ from flowseg import commands
 import keras
 import tensorflow as tf
 
-from flowseg import data, records, train
 from flowseg import flags as training_flags
+from flowseg import records, restore, teaching, training_data
 from flowseg.labels import load_label_set
 
 
@@ -41,13 +41,11 @@ def benchmark(args):
     """Measure and print."""
     label_set = load_label_set(args.label_set)
     files = records.match_files(*args.records)
-    batches = data.training_data(
-        [files],
+    batches = training_data.batches(
+        training_data.Draw([files], args.batch_size, args.steps_per_epoch),
         label_set,
         height=args.height,
         width=args.width,
-        batch_size=args.batch_size,
-        steps_per_epoch=args.steps_per_epoch,
         strength=training_flags.augmentation(args),
     )
     iterator = iter(batches)
@@ -60,9 +58,9 @@ def benchmark(args):
     print(f"{size}, {tf.config.threading.get_intra_op_parallelism_threads() or 'all'} threads")
     print(f"input pipeline alone     {rate:8.1f} examples/s")
 
-    model, _ = train.build_models(args, label_set)
-    joint = train.compile_model(model, args, label_set)
-    inputs, targets = train.every_target(inputs, targets)
+    model, _ = restore.build_models(args, label_set)
+    joint = teaching.compile_model(model, args, label_set)
+    inputs, targets = teaching.every_target(inputs, targets)
     bare = encoder_step(model.get_layer("encoder"))
     both = tf.concat([inputs["image1"], inputs["image2"]], 0)
     steps = {

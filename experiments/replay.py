@@ -18,7 +18,7 @@ from flowseg import commands
 import numpy as np
 import tensorflow as tf
 
-from flowseg import checkpoints, train
+from flowseg import checkpoints, teaching
 
 _SHOWN = 8
 
@@ -42,7 +42,7 @@ def read_batch(path):
 
 def look(training, inputs, targets):
     """Lines about a batch's losses, truth and gradients under a compiled training's weights."""
-    inputs, targets = train.every_target(inputs, targets)
+    inputs, targets = teaching.every_target(inputs, targets)
     with tf.GradientTape() as tape:
         answers = training(inputs, training=True)
         loss = training.compute_loss(inputs, targets, answers)

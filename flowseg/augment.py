@@ -50,7 +50,8 @@ def augment(example, seed, height, width, strength):
         strength: an :class:`Augmentation`.
 
     Returns:
-        The dict with frames as float32 0..255 of (height, width).
+        The dict with frames as float32 0..255 of (height, width); `plain1` and `plain2` are the
+        frames without new colours and blots.
     """
     seeds = tf.unstack(tf.random.split(seed, 4))
     sizes = strength.scale, strength.stretch, strength.enlarge
@@ -60,6 +61,7 @@ def augment(example, seed, height, width, strength):
         lambda: mirror(example),
         lambda: example,
     )
+    example |= {"plain1": example["image1"], "plain2": example["image2"]}
     images = tf.stack([example["image1"], example["image2"]])
     if strength.colour:
         images = recolour(images, seeds[2], strength.colour)

@@ -104,6 +104,37 @@ def load(training, path):
         ) from error
 
 
+def stretches(step, args):
+    """How `fit` goes on from a step: what is left of an epoch of Keras's, whole ones, the last.
+
+    Keras's epoch is what lies between two checkpoints, --save_every steps; what --steps_per_epoch
+    says is a whole number of them, after which there is validation.
+
+    Returns:
+        Keywords of `fit`, one dict a call.
+    """
+    every = args.save_every or args.steps_per_epoch
+    rest = min(-step % every, args.steps - step)
+    whole, last = divmod(args.steps - step - rest, every)
+    found = []
+    for steps, count in ((rest, 1), (every, whole), (last, 1)):
+        if not steps or not count:
+            continue
+        first = step // every
+        step += steps * count
+        ends = range(first + 1, first + count + 1)
+        validated = [n for n in ends if n * every % args.steps_per_epoch == 0]
+        if step == args.steps and ends[-1] not in validated:
+            validated.append(ends[-1])
+        found.append({
+            "steps_per_epoch": steps,
+            "initial_epoch": first,
+            "epochs": first + count,
+            "validation_freq": validated,
+        })  # fmt: skip
+    return found
+
+
 class KeepState(keras.callbacks.Callback):
     """Keeps what a training goes on from, at the end of each of Keras's epochs and when asked to.
 

@@ -1,7 +1,7 @@
 """From record shards to what the network is fed: tf.data, pure TensorFlow.
 
-`training_data` gives augmented batches without end; `evaluation_data` single frames at their own
-size; `validation_data` the same as batches of one. Inputs are {"image1", "image2"}, targets
+`evaluation_data` gives single frames at their own size, `validation_data` the same as batches of
+one; `training_data.batches` augmented batches without end. Inputs are {"image1", "image2"}, targets
 {"seg": (B, H, W) int32 train ids, 255 = ignore, "flow": (B, H, W, 3) (u, v, valid)}; truth that a
 frame lacks is a fully masked target, so that sets with one kind of label mix freely.
 """
@@ -12,12 +12,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from flowseg import augment, records
+from flowseg import records
 from flowseg.flow_io import FLO_UNKNOWN
 from flowseg.labels import IGNORE_LABEL, train_id_table
-
-# Encoded frames held for shuffling: about 1.4 MB a KITTI pair.
-_SHUFFLE = 256
 
 
 def check_records(files, label_set):
@@ -219,141 +216,3 @@ def validation_data(files, label_set):
 def _as_batch_of_one(frame):
     inputs = {key: tf.cast(frame[key], tf.float32)[None] for key in ("image1", "image2")}
     return inputs, {key: frame[key][None] for key in ("seg", "flow")}
-
-
-def training_data(
-    file_sets,
-    label_set,
-    *,
-    height,
-    width,
-    batch_size,
-    steps_per_epoch,
-    seed=0,
-    first_step=0,
-    strength=None,
-    weights=None,
-    made_flow=True,
-    host=0,
-    hosts=1,
-):
-    """Augmented batches without end, the same for the same seed.
-
-    An epoch's order and draws follow from the seed and the number of the epoch alone, so that a
-    run resumed at any step sees what it would have seen.
-
-    Args:
-        file_sets: list of record sets, each a list of files.
-        label_set: the run's classes.
-        height: rows of a training crop.
-        width: columns of a training crop.
-        batch_size: examples a batch.
-        steps_per_epoch: batches after which order and draws begin anew.
-        seed: of everything random.
-        first_step: how many batches of the whole are left out.
-        strength: an :class:`augment.Augmentation`; default: its defaults.
-        weights: how often each set is drawn from, relative; default: equally.
-        made_flow: whether the exact flow of a made second frame (see
-            `augment.make_second_frame`) is a target, or masked.
-        host: which share of each batch this is, from 0; all in their order are the batch.
-        hosts: how many shares, each of batch_size / hosts examples.
-
-    Returns:
-        tf.data.Dataset of (inputs, targets).
-    """
-    decode = frame_decoder(label_set)
-    strength = strength or augment.Augmentation()
-
-    def prepare(index, record):
-        seeds = tf.unstack(tf.random.split(tf.stack([tf.cast(seed, tf.int64), index]), 2))
-        frame = decode(record)
-        image2, flow = tf.cond(
-            frame["has_image2"],
-            lambda: (frame["image2"], frame["flow"]),
-            lambda: augment.make_second_frame(frame["image1"], seeds[0]),
-        )
-        if not made_flow:
-            flow = tf.where(frame["has_image2"], flow, 0.0)
-        example = {"image1": frame["image1"], "image2": image2, "flow": flow, "seg": frame["seg"]}
-        example = augment.augment(example, seeds[1], height, width, strength)
-        inputs = {key: example.pop(key) for key in ("image1", "image2")}
-        return inputs, example
-
-    drawn = _drawn(file_sets, batch_size, steps_per_epoch, seed, first_step, weights)
-    share = batch_size // hosts
-
-    def is_ours(index, record):
-        return index % 2**32 % batch_size // share == host
-
-    if hosts > 1:
-        # The others' examples are read, as the order needs, but neither decoded nor augmented.
-        drawn = drawn.filter(is_ours)
-    dataset = drawn.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.batch(share, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-
-
-def batch_names(file_sets, step, *, batch_size, steps_per_epoch, seed=0, weights=None, **_):
-    """Which frames batch `step` of `training_data` is made of: ["dataset/frame_id", ...].
-
-    Args:
-        file_sets: see `training_data`, as for the others.
-        step: counted from 0.
-        batch_size: likewise.
-        steps_per_epoch: likewise.
-        seed: likewise.
-        weights: likewise.
-    """
-    drawn = _drawn(file_sets, batch_size, steps_per_epoch, seed, step, weights).take(batch_size)
-    fields = (records.parse_example(record) for _, record in drawn)
-    return [f"{f['dataset'].numpy().decode()}/{f['frame_id'].numpy().decode()}" for f in fields]
-
-
-def _drawn(file_sets, batch_size, steps_per_epoch, seed, first_step, weights):
-    """(number, serialised record) without end, `first_step` batches left out; see `training_data`.
-
-    An example's number decides its draws. There is room for 2^32 in an epoch, so that they do not
-    depend on its length.
-    """
-    weights = [float(weight) for weight in weights or [1.0] * len(file_sets)]
-    first_epoch, left_out = divmod(first_step, steps_per_epoch)
-
-    def epoch(number):
-        streams = [_shuffled(files, seed + number) for files in file_sets]
-        if len(streams) == 1:
-            mixed = streams[0]
-        else:
-            mixed = tf.data.Dataset.sample_from_datasets(streams, weights, seed=seed + number)
-        numbered = mixed.take(steps_per_epoch * batch_size).enumerate()
-        # What is left out is read, but neither decoded nor augmented.
-        skipped = tf.where(number == first_epoch, left_out * batch_size, 0)
-        numbered = numbered.skip(tf.cast(skipped, tf.int64))
-        return numbered.map(lambda index, record: (number * 2**32 + index, record))
-
-    return tf.data.Dataset.counter(tf.constant(first_epoch, tf.int64)).flat_map(epoch)
-
-
-def clocked(batches):
-    """`batches`, and how many seconds were spent waiting for them so far: a tf.Variable.
-
-    A batch is asked for between two looks at the clock, in the thread of whoever asks, so that what
-    is counted is the wait that is left after all that works ahead. The variable goes up only.
-    """
-    waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-    clock = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
-
-    def note(asked, batch, given):
-        with tf.control_dependencies([waited.assign_add(given - asked)]):
-            return tf.nest.map_structure(tf.identity, batch)
-
-    options = tf.data.Options()
-    # A prefetch behind the clocks would ask ahead, and the clocks would tell its wait.
-    options.experimental_optimization.inject_prefetch = False
-    timed = tf.data.Dataset.zip((clock, batches, clock)).map(note)
-    return timed.with_options(options), waited
-
-
-def _shuffled(files, seed):
-    """The serialised records of one set, again and again, in an order that `seed` decides."""
-    names = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), seed=seed)
-    serialized = names.interleave(tf.data.TFRecordDataset, cycle_length=min(8, len(files)))
-    return serialized.shuffle(_SHUFFLE, seed=seed).repeat()

@@ -16,7 +16,7 @@ def define_training_flags(train_records_required=True):
     # Imported here: they bring TensorFlow, which the other commands start without.
     from flowseg.backbones import BACKBONES
     from flowseg.decoder import EXCHANGES
-    from flowseg.losses import FLOW_LOSSES
+    from flowseg.losses import FLOW_LOSSES, SEG_LOSSES
 
     flags.DEFINE_string("run_dir", None, "Folder of the run; default: runs/<name of the flagfile>.")
     flags.DEFINE_list(
@@ -27,6 +27,12 @@ def define_training_flags(train_records_required=True):
     )
     flags.DEFINE_list(
         "train_weights", None, "How often each record set is drawn from; default: equally."
+    )
+    flags.DEFINE_list(
+        "label_fraction",
+        ["1"],
+        "Share of the frames whose truth is used, by --seed: one number, or one a record set. "
+        "Pairs of others are drawn for --photometric and --consistency alone.",
     )
     flags.DEFINE_list("val_records", None, "Record sets to validate on: GLOB[,GLOB ...].")
     flags.DEFINE_string("label_set", "cityscapes", "Classes: a built-in name, or a JSON file.")
@@ -110,6 +116,26 @@ def define_training_flags(train_records_required=True):
     flags.DEFINE_float("alpha", 1.0, "Weight of the segmentation loss.", 0)
     flags.DEFINE_float("beta", 1.0, "Weight of the flow losses.", 0)
     flags.DEFINE_enum(
+        "seg_loss",
+        "mean",
+        SEG_LOSSES,
+        "Each pixel counts alike, or rare classes more: by 1 / sqrt(pixels of its class).",
+    )
+    flags.DEFINE_float(
+        "photometric",
+        0.0,
+        "Weight, within --beta, of the flow loss that needs no truth: the second frame, warped, "
+        "looks like the first, and flow is smooth. Costs a second pass of the decoder.",
+        0,
+    )
+    flags.DEFINE_float(
+        "consistency",
+        0.0,
+        "Weight, within --alpha, of the segmentation loss that needs no truth: what moves keeps "
+        "its class. Costs a second pass of the decoder.",
+        0,
+    )
+    flags.DEFINE_enum(
         "flow_loss", "log", FLOW_LOSSES, "End-point error, or 3 log(1 + epe / 2), the robust form."
     )
     flags.DEFINE_float("learning_rate", 8e-4, "Highest learning rate; a cosine ends it near 0.", 0)
@@ -148,6 +174,25 @@ def define_training_flags(train_records_required=True):
         "best_metric", "loss", BEST_METRICS, "Validation score by which best.keras is kept."
     )
     flags.DEFINE_integer("pictures", 4, "Frames drawn for TensorBoard each epoch.", 0)
+
+
+def check_training_flags(args):
+    """Hold the training flags to each other.
+
+    Raises:
+        ValueError: naming those that do not go together.
+    """
+    if args.save_every and args.steps_per_epoch % args.save_every:
+        raise ValueError(
+            f"--save_every={args.save_every} must divide --steps_per_epoch={args.steps_per_epoch}"
+        )
+    if args.alternate and args.learn != "both":
+        raise ValueError(f"--alternate is for both streams, --learn={args.learn} for one")
+    if args.alternate and args.val_records and args.best_metric == "loss":
+        raise ValueError(
+            "--alternate: the loss is another one in each phase: say which score the best weights "
+            "are kept by, as --best_metric seg/miou or flow/aepe"
+        )
 
 
 def define_run_flags(scale=True, instead=None):

@@ -11,20 +11,27 @@ from keras import ops
 from flowseg.labels import IGNORE_LABEL
 
 FLOW_LOSSES = ("epe", "log")
+SEG_LOSSES = ("mean", "balanced")
 
 
 def masked_mean(values, mask):
     """Sum of `values` where `mask` (bool, same shape) holds, over the count of such; 0 if none.
 
-    Of shape (1,). Under a strategy of TensorFlow's, where each device sees but its part of the
-    batch, it is the count of an average device, so that the mean over devices is that of the batch.
+    A mask of numbers weighs them. The result is of shape (1,). Under a strategy of TensorFlow's,
+    where each device sees but its part of the batch, the count is that of an average device, so
+    that the mean over devices is that of the batch.
     """
     mask = ops.cast(mask, values.dtype)
     # Not a scalar: Keras divides the loss by the number of devices for all others alone.
-    count = ops.reshape(ops.sum(mask), (1,))
-    if keras.backend.backend() == "tensorflow":  # On JAX a sum is over all devices.
-        count, _ = ops.moments(count, axes=[0], keepdims=True, synchronized=True)
+    count = _mean_over_devices(ops.reshape(ops.sum(mask), (1,)))
     return ops.sum(values * mask) / ops.where(count > 0, count, 1.0)
+
+
+def _mean_over_devices(count):
+    """Of a vector that each device counts over its part of the batch."""
+    if keras.backend.backend() != "tensorflow":  # On JAX a sum is over all devices.
+        return count
+    return ops.moments(count[None], axes=[0], synchronized=True)[0]
 
 
 def end_point_error(truth, flow):
@@ -65,20 +72,35 @@ def is_outlier(truth, error, valid, tolerance=3.0):
 class SegLoss(keras.losses.Loss):
     """Mean cross-entropy over pixels that are not void.
 
-    `y_true`: (B, H, W) train ids, 255 = ignore; `y_pred`: (B, H, W, C) logits.
+    `y_true`: (B, H, W) train ids, 255 = ignore; `y_pred`: (B, H, W, C) logits. The balanced form
+    weighs a pixel by 1 / sqrt(how many of its class the batch has), so that rare classes are learnt
+    sooner.
     """
 
-    def __init__(self, name="seg_loss", **kwargs):
+    def __init__(self, form="mean", name="seg_loss", **kwargs):
         super().__init__(name=name, **kwargs)
+        if form not in SEG_LOSSES:
+            raise ValueError(f"segmentation loss {form!r}: not one of {', '.join(SEG_LOSSES)}")
+        self.form = form
 
     def call(self, y_true, y_pred):
         """Scalar."""
         y_true = ops.cast(y_true, "int32")
         valid = y_true != IGNORE_LABEL
+        known = ops.where(valid, y_true, 0)
         entropy = ops.sparse_categorical_crossentropy(
-            ops.where(valid, y_true, 0), ops.cast(y_pred, "float32"), from_logits=True
+            known, ops.cast(y_pred, "float32"), from_logits=True
         )
-        return masked_mean(entropy, valid)
+        if self.form == "mean":
+            return masked_mean(entropy, valid)
+        cells, mask = (ops.reshape(x, (-1,)) for x in (known, ops.cast(valid, "float32")))
+        count = ops.segment_sum(mask, cells, num_segments=y_pred.shape[-1])
+        weight = ops.rsqrt(ops.maximum(_mean_over_devices(count), 1e-3))
+        return masked_mean(entropy, ops.take(weight, known) * ops.cast(valid, "float32"))
+
+    def get_config(self):
+        """The form beside Keras's own."""
+        return {**super().get_config(), "form": self.form}
 
 
 @keras.saving.register_keras_serializable("flowseg")

@@ -45,16 +45,19 @@ def set_learning(model, learn, freeze):
             layer.trainable = False
 
 
-def training_model(model):
+def training_model(model, unlabelled=()):
     """`model` with all that its decoder gives as outputs; all layers shared.
 
     See `decoder.build_decoder`.
 
     Args:
         model: of `build_flowseg`, or loaded from a file that one was saved to.
+        unlabelled: further outputs, for what needs no truth: "photometric", "consistency", as the
+            losses in `unlabelled` want them. The decoder then sees each pair both ways.
     """
-    decoder = model.get_layer("decoder")
-    return compose(model.get_layer("encoder"), decoder, tuple(decoder.output), "flowseg_training")
+    encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+    outputs = tuple(decoder.output)
+    return compose(encoder, decoder, outputs, "flowseg_training", unlabelled)
 
 
 def confident_model(model):
@@ -75,7 +78,7 @@ def confident_model(model):
     return keras.Model(whole.input, answers, name="flowseg_confident")
 
 
-def compose(encoder, decoder, outputs, name):
+def compose(encoder, decoder, outputs, name, unlabelled=()):
     """A network of two frames: `encoder` sees each once, `decoder` both, padding is inside.
 
     Args:
@@ -83,6 +86,7 @@ def compose(encoder, decoder, outputs, name):
         decoder: features of "frame1" and "frame2", named likewise -> answers at full size by name.
         outputs: which of the decoder's answers.
         name: of the network.
+        unlabelled: see `training_model`.
 
     Returns:
         keras.Model: {"image1", "image2"}: (B, H, W, 3), any H and W -> the outputs by name.
@@ -93,7 +97,16 @@ def compose(encoder, decoder, outputs, name):
     both = encoder(ops.concatenate([pad(image) for image in images.values()], axis=0))
     frames = {"frame1": {}, "frame2": {}}
     for key, features in both.items():
-        frames["frame1"][key], frames["frame2"][key] = ops.split(features, 2, axis=0)
+        first, second = ops.split(features, 2, axis=0)
+        if unlabelled:  # Each pair, and then each the other way round.
+            first, second = features, ops.concatenate([second, first], axis=0)
+        frames["frame1"][key], frames["frame2"][key] = first, second
     decoded = decoder(frames)
+    if unlabelled:
+        ways = {key: ops.split(decoded[key], 2, axis=0) for key in outputs}
+        decoded = {key: way[0] for key, way in ways.items()}
+        decoded["photometric"] = ops.concatenate(ways["flow"], axis=-1)
+        decoded["consistency"] = ops.concatenate([*ways["flow"], *ways["seg"]], axis=-1)
+    outputs = (*outputs, *unlabelled)
     cropped = {key: CropLike(name=key)(decoded[key], images["image1"]) for key in outputs}
     return keras.Model(images, cropped, name=name)

@@ -1,14 +1,64 @@
 """Where a training begins: at another run's weights, or where it stopped itself."""
 
-from flowseg import callbacks, checkpoints, runs
+from pathlib import Path
+
+import keras
+
+from flowseg import callbacks, checkpoints, devices, packed, runs
 from flowseg import flags as training_flags
 from flowseg.commands import warn
 from flowseg.decoder import SEG_HEAD
+from flowseg.model import build_flowseg
 
 # Flags that a run may be resumed with another value of: they change no step that was made.
 _MAY_CHANGE = ("run_dir", "steps", "val_records", "best_metric", "pictures", "weights")
 _MAY_CHANGE += ("backbone_weights", "save_every", "keep_checkpoints", "patience", "on_nonfinite")
 _MAY_CHANGE += ("spike",)
+
+
+def build_models(args, label_set, spread=devices.ONE):
+    """The public network, with the start weights that the flags ask for, and the one to train.
+
+    They are one model, or, with --precision bfloat16 or on many devices, the second has weights
+    of its own, in float32: what is saved for use never depends on what it was trained with.
+    """
+    model = _build(args, label_set)
+    if args.precision == "float32" and spread.count == 1:
+        return model, model
+    before = keras.config.dtype_policy()
+    if args.precision == "bfloat16":
+        keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        with spread.scope():
+            trained = _build(args, label_set)
+    finally:
+        keras.config.set_dtype_policy(before)
+    if spread.count > 1:
+        devices.synchronise_norms(trained)
+    return model, trained
+
+
+def _build(args, label_set):
+    # Not 0: under a global seed of 0 TensorFlow's Dataset.shuffle takes no seed that is a tensor.
+    keras.utils.set_random_seed(args.seed + 1)
+    classes = len(label_set.names)
+    model = build_flowseg(classes, args.exchange, args.backbone, args.backbone_weights)
+    if args.weights:
+        source, known = _start_weights(args.weights)
+        # A file without its run's classes is taken for the same classes if there are as many.
+        copy_weights(source, model, same_classes=known in (None, label_set))
+    return model
+
+
+def _start_weights(weights):
+    """The network that --weights names, and its classes (None: not known)."""
+    path = packed.BOX if weights == "pretrained" else Path(weights)
+    if not path.exists():
+        raise ValueError(f"--weights {path}: neither pretrained, a .keras file, nor a run folder")
+    if path.is_dir():
+        run = runs.load_run(path)
+        return run.model, run.label_set
+    return runs.load_model(path), None
 
 
 def copy_weights(source, target, same_classes=True):

@@ -18,7 +18,7 @@ from flowseg import commands
 # isort: split
 import keras
 
-from flowseg import data, pictures, records
+from flowseg import data, pictures, records, training_data
 from flowseg import flags as training_flags
 from flowseg.flow_io import flow_to_color
 from flowseg.flow_ops import backward_warp
@@ -79,16 +79,14 @@ def examples(args):
     file_sets = [records.match_files(pattern) for pattern in args.train_records]
     every_file = [path for files in file_sets for path in files]
     data.check_records(every_file, label_set)
-    batches = data.training_data(
-        file_sets,
+    batches = training_data.batches(
+        training_data.Draw(
+            file_sets, 1, args.steps_per_epoch, seed=args.seed, weights=args.train_weights
+        ),
         label_set,
         height=args.height,
         width=args.width,
-        batch_size=1,
-        steps_per_epoch=args.steps_per_epoch,
-        seed=args.seed,
         strength=training_flags.augmentation(args),
-        weights=args.train_weights,
         made_flow=args.made_flow,
     )
     with records.named_errors(every_file):

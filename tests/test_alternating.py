@@ -11,7 +11,7 @@ import pytest
 
 from data_prep import kitti
 from experiments import kill_test
-from flowseg import callbacks, records, train
+from flowseg import callbacks, record_sets, records
 from tests.conftest import run_command
 from tests.kitti_writer import write_kitti
 from tests.test_resume import command, run  # noqa: F401
@@ -53,11 +53,11 @@ def test_in_each_phase_only_sets_with_truth_for_it_are_drawn_from(alternating, s
     assert [float(row["loss"]) > 0 for row in rows] == [True] * 5
     labels, flow = map(records.match_files, single_truths.split(","))
     for learn, expected in (("seg", [2, 0]), ("flow", [0, 3]), ("both", [2, 3])):
-        assert train._weights_for(learn, [2, 3], [labels, flow], False) == expected
+        assert record_sets._weights_for(learn, [2, 3], [labels, flow], False) == expected
     # A still's made second frame teaches flow, too.
-    assert train._weights_for("flow", [2, 3], [labels, flow], True) == [2, 3]
+    assert record_sets._weights_for("flow", [2, 3], [labels, flow], True) == [2, 3]
     with pytest.raises(ValueError, match="no set that is drawn from has truth for seg"):
-        train._weights_for("seg", [0, 1], [labels, flow], False)
+        record_sets._weights_for("seg", [0, 1], [labels, flow], False)
 
 
 def moved(before, after):

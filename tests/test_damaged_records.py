@@ -5,7 +5,7 @@ import shutil
 import pytest
 import tensorflow as tf
 
-from flowseg import data, records
+from flowseg import data, records, training_data
 from flowseg.labels import CITYSCAPES
 from tests.test_data import read_frames, write_shard
 
@@ -53,9 +53,8 @@ def test_a_damaged_record_is_named(copy):
     with pytest.raises(ValueError, match=f"{copy.name}, record 2: damaged"):
         with records.named_errors(files):
             read_frames(files)
-    batches = data.training_data(
-        [files], CITYSCAPES, height=32, width=32, batch_size=1, steps_per_epoch=8
-    )
+    drawn = training_data.Draw([files], batch_size=1, steps_per_epoch=8)
+    batches = training_data.batches(drawn, CITYSCAPES, height=32, width=32)
     with pytest.raises(ValueError, match=f"{copy.name}, record 2: damaged"):
         with records.named_errors(files):
             for _ in batches.take(8):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from flowseg import backbones, efficientnet_lite0, restore, train
+from flowseg import backbones, checkpoints, efficientnet_lite0, restore, teaching
 from flowseg.efficientnet_lite0 import read_torch_file
 from flowseg.labels import CAMVID
 from flowseg.model import build_flowseg
@@ -194,15 +194,16 @@ def one_step(freeze, exchange="both", alpha=1.0, beta=1.0, learn="both"):
     args.clip_norm, args.flow_loss, args.alpha, args.beta = 0.1, "log", alpha, beta
     args.seed, args.exchange, args.weights, args.freeze = 0, exchange, None, freeze
     args.precision, args.learn, args.alternate, args.accumulate = "float32", learn, 0, 1
+    args.seg_loss, args.photometric, args.consistency = "mean", 0, 0
     args.backbone, args.backbone_weights = "efficientnet_lite0", "none"
-    training = train.compile_model(train.build_models(args, CAMVID)[1], args, CAMVID)
+    training = teaching.compile_model(restore.build_models(args, CAMVID)[1], args, CAMVID)
     training.run_eagerly = True  # one step is not worth tracing
     before = {w.path: keras.ops.convert_to_numpy(w) for w in training.weights}
     rng = np.random.default_rng(0)
     image = rng.uniform(0, 255, (2, 32, 64, 3)).astype("float32")
     truth = {"flow": np.ones((2, 32, 64, 3), "float32"), "seg": rng.integers(0, 11, (2, 32, 64))}
     pair = {"image1": image, "image2": image[::-1]}
-    training.train_on_batch(*train.every_target(pair, truth))
+    training.train_on_batch(*teaching.every_target(pair, truth))
     return training, before
 
 
@@ -274,9 +275,10 @@ def test_one_stream_learns_and_the_other_stays_as_it_is(stream, own, head):
 
 def test_frozen_norms_outlive_file_and_resume(frozen_training, tmp_path):
     training, _ = frozen_training
-    training.save(tmp_path / "m.keras")
+    checkpoints.save(tmp_path, training, {"step": 1}, keep=1)
+    _, kept = checkpoints.newest(tmp_path)
     again, _ = one_step("norms")
-    restore.load_state(again, tmp_path / "m.keras")
+    checkpoints.load(again, kept)
     for ours, theirs in (
         (again.trainable_variables, training.trainable_variables),
         (again.non_trainable_variables, training.non_trainable_variables),
@@ -287,6 +289,6 @@ def test_frozen_norms_outlive_file_and_resume(frozen_training, tmp_path):
             v.path.partition("/")[2] for v in theirs
         ]
         assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(ours, theirs, strict=True))
-    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    loaded = checkpoints.network(kept)
     names = [v.path for v in training.trainable_variables]
     assert [v.path for v in loaded.trainable_variables] == names

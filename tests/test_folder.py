@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep import kitti, middlebury
-from flowseg import data, labels, records
+from flowseg import data, labels, records, training_data
 from tests.conftest import run_command
 from tests.made_files import ids, load, motion, picture, read_back, save, splits_of
 from tests.own_folder import KNOWN, convert, write_classes, write_own
@@ -186,9 +186,10 @@ def test_mixed_with_middlebury(folder, tmp_path, classes):
     label_set = labels.load_label_set(str(classes))
     for part in files:
         data.check_records(part, label_set)
-    size = {"height": 16, "width": 16, "batch_size": 8, "steps_per_epoch": 4}
+    size = {"height": 16, "width": 16}
+    drawn = training_data.Draw(files, batch_size=8, steps_per_epoch=4)
     kinds = set()
-    for _, targets in data.training_data(files, label_set, **size, made_flow=False).take(4):
+    for _, targets in training_data.batches(drawn, label_set, **size, made_flow=False).take(4):
         assert targets["seg"].shape == (8, 16, 16) and targets["flow"].shape == (8, 16, 16, 3)
         has_labels = (targets["seg"].numpy() != 255).any((1, 2)).tolist()
         has_flow = (targets["flow"].numpy()[..., 2] > 0).any((1, 2)).tolist()

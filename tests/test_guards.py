@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from flowseg import callbacks, data, guards, records
+from flowseg import callbacks, guards, records, training_data
 
 
 def small(**how):
@@ -111,17 +111,17 @@ def test_a_spike_is_told(tmp_path, capsys):
 
 def test_names_are_those_of_the_batch(kitti_records):
     files = [records.match_files(str(kitti_records / "train-*"))]
-    how = dict(batch_size=2, steps_per_epoch=3, seed=5)
+    draw = training_data.Draw(files, batch_size=2, steps_per_epoch=3, seed=5)
     ids = {
         fields["image1"]: fields["frame_id"].decode()
         for _, fields in records.read_shard(files[0][0])
     }
     assert len(ids) == 4
-    drawn = data._drawn(files, 2, 3, 5, 0, None).take(10)
-    sequence = [ids[records.parse_example(r)["image1"].numpy()] for _, r in drawn]
+    drawn = training_data._drawn(draw, 0).take(10)
+    sequence = [ids[records.parse_example(r)["image1"].numpy()] for _, r, _ in drawn]
     for step in (0, 2, 3, 4):
         expected = [f"kitti/{name}" for name in sequence[2 * step : 2 * step + 2]]
-        found = data.batch_names(files, step, **how)
+        found = training_data.batch_names(draw, step)
         assert [name.split("/")[-1] for name in found] == [n.split("/")[-1] for n in expected]
 
 

@@ -17,20 +17,23 @@ from types import SimpleNamespace
 from flowseg import commands
 import keras
 import numpy as np
-from flowseg import data, train
+from flowseg import teaching, training_data
+from flowseg.augment import Augmentation
 from flowseg.labels import CITYSCAPES
 from flowseg.runs import load_model
 
 model, out, *files = sys.argv[1:]
 args = SimpleNamespace(steps=10, warmup_steps=0, learning_rate=1e-3, weight_decay=1e-4,
                        clip_norm=0.1, flow_loss="log", alpha=1.0, beta=1.0, learn="both",
-                       freeze="none", alternate=0, accumulate=1)
-training = train.compile_model(load_model(model), args, CITYSCAPES)
-batches = data.training_data([files], CITYSCAPES, height=64, width=96, batch_size=2,
-                             steps_per_epoch=1, strength=data.augment.Augmentation(colour=1.0))
+                       freeze="none", alternate=0, accumulate=1, seg_loss="balanced",
+                       photometric=0.5, consistency=0.5)
+training = teaching.compile_model(load_model(model), args, CITYSCAPES)
+draw = training_data.Draw([files], batch_size=2, steps_per_epoch=1)
+batches = training_data.batches(draw, CITYSCAPES, height=64, width=96,
+                                strength=Augmentation(colour=1.0), pair=True)
 inputs, targets = next(batches.as_numpy_iterator())
 before = training.get_weights()
-logs = training.fit(batches.map(train.every_target), steps_per_epoch=1, verbose=0).history
+logs = training.fit(batches.map(teaching.every_target), steps_per_epoch=1, verbose=0).history
 moved = sum(not np.array_equal(a, b) for a, b in zip(before, training.get_weights()))
 told = {"backend": keras.backend.backend(), "moved": moved}
 told |= {f"mean {k}": float(np.mean(v)) for k, v in {**inputs, **targets}.items()}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from experiments import kill_test
-from flowseg import checkpoints, restore, train
+from flowseg import checkpoints, restore, teaching
 from flowseg.labels import CITYSCAPES
 from tests.conftest import ROOT, run_command
 from tests.test_train import flags, parse
@@ -116,7 +116,7 @@ def test_resume_takes_up_weights_and_optimizer(whole):
     args = parse("--flagfile", whole / "flags.txt", "--steps", 9)
     state = restore.read_state(whole, args, CITYSCAPES)
     assert state["step"] == 6 and state["best"] > 0 and state["tasks"]["flow/aepe"][0] > 0
-    training = train.compile_model(train.build_models(args, CITYSCAPES)[1], args, CITYSCAPES)
+    training = teaching.compile_model(restore.build_models(args, CITYSCAPES)[1], args, CITYSCAPES)
     running = checkpoints.load(training, state["folder"])
     saved = keras.saving.load_model(state["folder"] / "training.keras")
     assert int(training.optimizer.iterations) == 6 and len(running) > 5
@@ -154,7 +154,7 @@ def test_history_and_board_go_on_at_their_steps(whole):
 def test_stretches(step, every, expected):
     args = flags(steps=10, steps_per_epoch=every * (2 if every == 4 else 1), save_every=every)
     keys = ("steps_per_epoch", "initial_epoch", "epochs", "validation_freq")
-    found = [tuple(stretch[key] for key in keys) for stretch in train._stretches(step, args)]
+    found = [tuple(stretch[key] for key in keys) for stretch in checkpoints.stretches(step, args)]
     assert found == expected
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import schedules
-from flowseg import checkpoints, train
+from flowseg import checkpoints, restore, teaching
 from flowseg.labels import CAMVID
 from tests.test_train import flags
 
@@ -16,7 +16,7 @@ from tests.test_train import flags
 def training(**changes):
     """A small network, compiled, with a frozen encoder."""
     args = flags(backbone="efficientnet_lite0", freeze="encoder", warmup_steps=0, **changes)
-    compiled = train.compile_model(train.build_models(args, CAMVID)[1], args, CAMVID)
+    compiled = teaching.compile_model(restore.build_models(args, CAMVID)[1], args, CAMVID)
     compiled.run_eagerly = True  # A few steps are not worth tracing.
     return compiled
 
@@ -26,7 +26,7 @@ def batch(seed):
     rng = np.random.default_rng(seed)
     pair = {f"image{i}": np.float32(rng.uniform(0, 255, (1, 32, 64, 3))) for i in (1, 2)}
     truth = {"flow": np.ones((1, 32, 64, 3), "float32"), "seg": rng.integers(0, 11, (1, 32, 64))}
-    return train.every_target(pair, truth)
+    return teaching.every_target(pair, truth)
 
 
 def learnt(network):

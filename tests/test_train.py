@@ -12,7 +12,18 @@ import pytest
 from absl.flags import FLAGS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flowseg import callbacks, checkpoints, data, records, restore, runs, train
+from flowseg import (
+    callbacks,
+    checkpoints,
+    record_sets,
+    records,
+    restore,
+    runs,
+    teaching,
+    tensorboard,
+    train,
+    training_data,
+)
 from flowseg import flags as training_flags
 from flowseg.labels import CITYSCAPES
 from flowseg.model import build_flowseg
@@ -25,7 +36,7 @@ def flags(**changes):
     defaults |= dict(backbone="resnet50", freeze="none", precision="float32", learn="both")
     defaults |= dict(steps=20, steps_per_epoch=10, batch_size=2, height=64, width=96, seed=0)
     defaults |= dict(alpha=1.0, beta=1.0, flow_loss="log", learning_rate=1e-3, warmup_steps=2)
-    defaults |= dict(alternate=0, accumulate=1)
+    defaults |= dict(alternate=0, accumulate=1, seg_loss="mean", photometric=0, consistency=0)
     defaults |= dict(weight_decay=1e-4, clip_norm=0.1, train_records=[], val_records=[])
     return SimpleNamespace(**defaults | changes)
 
@@ -115,13 +126,13 @@ def test_warm_start_copies_all_but_a_head_of_other_classes(trained_run, capsys):
 
 def test_learns_both_tasks_and_alpha_and_beta_weigh_them(kitti_records):
     files = [records.match_files(str(kitti_records / "train-*"))]
-    batches = data.training_data(
-        files, CITYSCAPES, height=64, width=96, batch_size=2, steps_per_epoch=9
+    batches = training_data.batches(
+        training_data.Draw(files, 2, 9), CITYSCAPES, height=64, width=96
     )
-    batch = next(batches.map(train.every_target).as_numpy_iterator())
+    batch = next(batches.map(teaching.every_target).as_numpy_iterator())
     args = flags(alpha=2.0, beta=0.5, steps=40)
-    model = train.build_models(args, CITYSCAPES)[1]
-    training = train.compile_model(model, args, CITYSCAPES)
+    model = restore.build_models(args, CITYSCAPES)[1]
+    training = teaching.compile_model(model, args, CITYSCAPES)
     logs = [training.train_on_batch(*batch, return_dict=True) for _ in range(40)]
     first, last = logs[0], logs[-1]
     # alpha * seg + beta * (flow + flow_4 / 2 + flow_8 / 2 + flow_16 / 4
@@ -139,12 +150,12 @@ def test_learns_both_tasks_and_alpha_and_beta_weigh_them(kitti_records):
 
 def test_bfloat16_trains_and_saves_float32(kitti_records):
     files = [records.match_files(str(kitti_records / "train-*"))]
-    batches = data.training_data(
-        files, CITYSCAPES, height=64, width=96, batch_size=2, steps_per_epoch=1
+    batches = training_data.batches(
+        training_data.Draw(files, 2, 1), CITYSCAPES, height=64, width=96
     )
-    inputs, targets = next(batches.map(train.every_target).as_numpy_iterator())
+    inputs, targets = next(batches.map(teaching.every_target).as_numpy_iterator())
     args = flags(precision="bfloat16", backbone="efficientnet_lite0", learning_rate=1e-3)
-    network, trained = train.build_models(args, CITYSCAPES)
+    network, trained = restore.build_models(args, CITYSCAPES)
     decoder = trained.get_layer("decoder")
     assert decoder.get_layer("flow_fine_conv1").compute_dtype == "bfloat16"
     assert {w.dtype for w in trained.weights} == {w.dtype for w in network.weights} == {"float32"}
@@ -152,10 +163,10 @@ def test_bfloat16_trains_and_saves_float32(kitti_records):
     for ours, theirs in zip(network.get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert keras.config.dtype_policy().name == "float32"
-    training = train.compile_model(trained, args, CITYSCAPES)
+    training = teaching.compile_model(trained, args, CITYSCAPES)
     # No graph for one step.
     training.run_eagerly = True
-    exact = train.compile_model(network, args, CITYSCAPES)
+    exact = teaching.compile_model(network, args, CITYSCAPES)
     exact.run_eagerly = True
     expected = exact.test_on_batch(inputs, targets, return_dict=True)
     logs = training.test_on_batch(inputs, targets, return_dict=True)
@@ -175,10 +186,10 @@ def test_bfloat16_trains_and_saves_float32(kitti_records):
 
 @pytest.mark.parametrize("texts", [["1"], ["1", "x"], ["0", "0"], ["1", "-1"], ["inf", "1"]])
 def test_record_set_weights_that_make_no_sense(texts):
-    assert train._set_weights(["3", "1"], [["a"], ["b"]]) == [3.0, 1.0]
-    assert train._set_weights(None, [["a"], ["b"]]) == [1.0, 1.0]
+    assert record_sets._weights(["3", "1"], [["a"], ["b"]]) == [3.0, 1.0]
+    assert record_sets._weights(None, [["a"], ["b"]]) == [1.0, 1.0]
     with pytest.raises(ValueError, match=f"--train_weights={','.join(texts)}: one number a record"):
-        train._set_weights(texts, [["a"], ["b"]])
+        record_sets._weights(texts, [["a"], ["b"]])
 
 
 def test_best_is_kept_by_the_metric_and_its_direction(tmp_path, monkeypatch):
@@ -259,14 +270,12 @@ def test_damage_met_in_mid_training_is_named(split, kitti_records, tmp_path, mon
 
     # The records' way through training, without the time that a network takes.
     network = SimpleNamespace(fit=fit)
-    monkeypatch.setattr(train, "build_models", lambda *_: (None, None))
-    monkeypatch.setattr(train, "compile_model", lambda *_: network)
+    monkeypatch.setattr(restore, "build_models", lambda *_: (None, None))
+    monkeypatch.setattr(teaching, "compile_model", lambda *_: network)
+    monkeypatch.setattr(tensorboard, "TensorBoard", lambda *_: SimpleNamespace(close=None))
     shards = {"train": sound, "val": sound, split: shard}
-    args = flags(**{f"{name}_records": [str(path)] for name, path in shards.items()})
-    args.made_flow, args.pictures, args.best_metric, args.train_weights = True, 0, "loss", None
-    monkeypatch.setattr(training_flags, "to_text", lambda args: "")
-    monkeypatch.setattr(training_flags, "to_dict", vars)
-    for name in data.augment.Augmentation._fields:
-        setattr(args, name, 0.0)
+    args = parse(
+        *(f"--{name}_records={path}" for name, path in shards.items()), "--nodeterministic"
+    )
     with pytest.raises(ValueError, match=rf"{shard.name}, record \d+: damaged"):
         train.train(args, tmp_path / "run")

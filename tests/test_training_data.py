@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from data_prep import kitti
-from flowseg import data, records
+from flowseg import data, records, training_data
 from flowseg.augment import Augmentation
 from flowseg.labels import CITYSCAPES
 from tests.kitti_writer import write_kitti
@@ -20,13 +20,12 @@ STRONG = Augmentation(scale=0.3, stretch=0.2, flip=0.5, colour=1.0, erase=0.5)
 
 def batches_of(file_sets, count, *, height=32, width=48, batch_size=2, steps_per_epoch=2, **how):
     """The first `count` batches in NumPy."""
-    dataset = data.training_data(
-        file_sets,
+    drawn = {name: how.pop(name) for name in training_data.Draw._fields if name in how}
+    dataset = training_data.batches(
+        training_data.Draw(file_sets, batch_size, steps_per_epoch, **drawn),
         CITYSCAPES,
         height=height,
         width=width,
-        batch_size=batch_size,
-        steps_per_epoch=steps_per_epoch,
         **how,
     )
     return list(dataset.take(count).as_numpy_iterator())
@@ -69,9 +68,8 @@ def draw(file_sets, count, **how):
 
 
 def test_batches(flow_files):
-    dataset = data.training_data(
-        [flow_files], CITYSCAPES, height=32, width=48, batch_size=3, steps_per_epoch=2
-    )
+    drawn = training_data.Draw([flow_files], batch_size=3, steps_per_epoch=2)
+    dataset = training_data.batches(drawn, CITYSCAPES, height=32, width=48)
     inputs, targets = next(iter(dataset))
     assert set(inputs) == {"image1", "image2"} and set(targets) == {"seg", "flow"}
     image, flow, seg = (3, 32, 48, 3), (3, 32, 48, 3), (3, 32, 48)
@@ -231,7 +229,7 @@ def test_validation_data(tmp_path):
 
 def test_waiting_is_counted_and_batches_pass_untouched():
     batches = tf.data.Dataset.range(6).map(lambda i: ({"a": i, "b": 2 * i}, [i]))
-    timed, waited = data.clocked(batches)
+    timed, waited = training_data.clocked(batches)
     assert float(waited.numpy()) == 0
     assert timed.element_spec == batches.element_spec
     seen = [(int(x["a"]), int(x["b"]), int(y[0])) for x, y in timed.as_numpy_iterator()]
@@ -249,7 +247,7 @@ def test_what_works_ahead_is_not_waited_for():
     waits = []
     for pause in (0, 0.2):
         source = tf.data.Dataset.range(8).map(lambda i: tf.py_function(slow, [i], tf.int64))
-        timed, waited = data.clocked(source.prefetch(4))
+        timed, waited = training_data.clocked(source.prefetch(4))
         for _ in timed:
             time.sleep(pause)
         waits.append(float(waited.numpy()))

@@ -1,0 +1,124 @@
+"""What the network in training is taught, and how: losses, their weights, the optimizer."""
+
+import keras
+import numpy as np
+
+from flowseg import guards
+from flowseg.losses import ConfidenceLoss, FlowLoss, SegLoss
+from flowseg.metrics import FlowScores, SegScores
+from flowseg.model import set_learning, training_model
+from flowseg.unlabelled import ConsistencyLoss, PhotometricLoss
+
+# Weight of each output's loss; alpha and beta scale them. Coarser flows count less.
+_FLOW_WEIGHTS = {"flow": 1.0, "flow_4": 0.5, "flow_8": 0.5, "flow_16": 0.25}
+# And of the confidence in each step's flow; at coarse steps half a pixel of theirs is right enough.
+_SURE_WEIGHT, _SURE_TOLERANCES = 0.2, {"sure_2": 3.0, "sure_8": 4.0, "sure_16": 8.0}
+
+
+def unlabelled(args):
+    """Weight of each output that the flags have taught without truth; see `training_model`."""
+    weights = {"photometric": args.beta * args.photometric}
+    weights["consistency"] = args.alpha * args.consistency
+    return {key: weight for key, weight in weights.items() if weight}
+
+
+def every_target(inputs, targets):
+    """Targets of `training_model`: coarser flows and confidences are held to the flow's truth."""
+    held = dict.fromkeys((*_FLOW_WEIGHTS, *_SURE_TOLERANCES), targets["flow"])
+    kept = {key: targets[key] for key in ("seg", "flow")}
+    paired = (
+        dict.fromkeys(("photometric", "consistency"), targets["pair"]) if "pair" in targets else {}
+    )
+    return inputs, {**kept, **held, **paired}
+
+
+def compile_model(model, args, label_set, seg_scores=None, phase=None):
+    """The training form of `model`, compiled as `teach` does it.
+
+    Args:
+        model: of `build_models`.
+        args: the training's flags.
+        label_set: its classes.
+        seg_scores: the metric that is to count classes; default: one of its own.
+        phase: see `callbacks.Alternate`; default: the one phase from the first step to the last.
+    """
+    training = training_model(model, tuple(unlabelled(args)))
+    phase = phase or {"learn": args.learn, "since": 0}
+    teach(training, args, phase, seg_scores or SegScores(label_set.names))
+    return training
+
+
+def teach(training, args, phase, seg_scores):
+    """Compile a phase of a training: one loss an output that learns, weighted by alpha and beta.
+
+    A phase begins with a new optimizer, since Adam's moments are of no use after thousands of steps
+    in which the other stream has moved, and with a warm-up. What is left to the end of the training
+    is scheduled like one by itself, at a rate as much lower as there are fewer steps.
+    """
+    learn = phase["learn"]
+    # A flow that alternates would draw the encoder away from segmentation, which cannot follow.
+    kept = args.alternate and learn == "flow"
+    set_learning(training, learn, "encoder" if kept else args.freeze)
+    left = args.steps - phase["since"]
+    rate = args.learning_rate * (left / args.steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if args.warmup_steps else rate,
+        max(1, left - args.warmup_steps),
+        alpha=0.01,
+        warmup_target=rate if args.warmup_steps else None,
+        warmup_steps=args.warmup_steps,
+    )
+    # Clipped variable by variable: all together, one task's large gradient would slow the other.
+    optimizer = guards.GuardedAdamW(
+        schedule,
+        weight_decay=args.weight_decay,
+        clipnorm=args.clip_norm or None,
+        gradient_accumulation_steps=args.accumulate if args.accumulate > 1 else None,
+    )
+    # Decay would pull norms to zero and biases for nothing.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness", "damping"])
+    flow_loss = FlowLoss(args.flow_loss)
+    losses = {"seg": SegLoss(args.seg_loss), **dict.fromkeys(_FLOW_WEIGHTS, flow_loss)}
+    losses |= {key: ConfidenceLoss(tolerance) for key, tolerance in _SURE_TOLERANCES.items()}
+    without_truth = {"photometric": PhotometricLoss(), "consistency": ConsistencyLoss()}
+    losses |= {key: without_truth[key] for key in unlabelled(args)}
+    weights = {**_FLOW_WEIGHTS, **dict.fromkeys(_SURE_TOLERANCES, _SURE_WEIGHT)}
+    weights = {"seg": args.alpha, **{key: args.beta * weight for key, weight in weights.items()}}
+    weights |= unlabelled(args)
+    # A loss dict that misses an output would train silently without it.
+    if set(losses) != set(training.output):
+        raise AssertionError(f"losses {sorted(losses)}, outputs {sorted(training.output)}")
+    # Of a stream that does not learn, nothing is taught.
+    taught = [key for key in losses if learn == "both" or _stream(key) == learn]
+    training.compile(
+        optimizer,
+        loss={key: losses[key] for key in taught},
+        loss_weights={key: weights[key] for key in taught},
+        metrics={"seg": seg_scores, "flow": FlowScores()},
+    )
+    _make_variables(training)
+
+
+def _stream(output):
+    """Which stream an output teaches."""
+    return "seg" if output in ("seg", "consistency") else "flow"
+
+
+def _make_variables(training):
+    """Make the variables of optimizer, losses and metrics, by one tiny batch without a step.
+
+    If the first step had to make them, TensorFlow would trace it twice, which takes a minute. (On
+    JAX `fit` makes them first.)
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    image = np.zeros((1, 32, 32, 3), np.float32)
+    blank = {"seg": np.zeros((1, 32, 32), np.int32), "flow": image}
+    blank["pair"] = np.zeros((1, 32, 32, 7), np.float32)
+    inputs, targets = every_target({"image1": image, "image2": image}, blank)
+    targets = {key: targets[key] for key in training.output}
+    with keras.StatelessScope():  # Makes variables, and changes none.
+        answers = training(inputs)
+        training.compute_loss(inputs, targets, answers)
+        training.compute_metrics(inputs, targets, answers)
+    training.optimizer.build(training.trainable_variables)
