@@ -206,13 +206,19 @@ def evaluation_data(files, label_set):
     return read.map(lambda r, path: decode(r) | {"shard": path}, tf.data.AUTOTUNE).prefetch(2)
 
 
-def validation_data(files, label_set):
-    """`evaluation_data` as batches of one (inputs, targets), for `model.fit`."""
-    batches = evaluation_data(files, label_set).map(_as_batch_of_one)
+def validation_data(files, label_set, pair=False):
+    """`evaluation_data` as batches of one (inputs, targets), for `model.fit`.
+
+    `pair`: see `training_data.batches`.
+    """
+
+    def as_batch_of_one(frame):
+        inputs = {key: tf.cast(frame[key], tf.float32)[None] for key in ("image1", "image2")}
+        targets = {key: frame[key][None] for key in ("seg", "flow")}
+        if pair:
+            targets["pair"] = tf.concat([*inputs.values(), targets["flow"][..., 2:]], -1)
+        return inputs, targets
+
+    batches = evaluation_data(files, label_set).map(as_batch_of_one)
     # Keras takes a set of unknown length for one that broke off.
     return batches.apply(tf.data.experimental.assert_cardinality(records.count(files)))
-
-
-def _as_batch_of_one(frame):
-    inputs = {key: tf.cast(frame[key], tf.float32)[None] for key in ("image1", "image2")}
-    return inputs, {key: frame[key][None] for key in ("seg", "flow")}

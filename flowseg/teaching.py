@@ -22,14 +22,17 @@ def unlabelled(args):
     return {key: weight for key, weight in weights.items() if weight}
 
 
-def every_target(inputs, targets):
-    """Targets of `training_model`: coarser flows and confidences are held to the flow's truth."""
+def every_target(inputs, targets, unlabelled=()):
+    """Targets of `training_model`: coarser flows and confidences are held to the flow's truth.
+
+    Args:
+        inputs: of `training_data.batches`, as for targets.
+        targets: with `pair` where something is unlabelled.
+        unlabelled: see `model.training_model`.
+    """
     held = dict.fromkeys((*_FLOW_WEIGHTS, *_SURE_TOLERANCES), targets["flow"])
-    kept = {key: targets[key] for key in ("seg", "flow")}
-    paired = (
-        dict.fromkeys(("photometric", "consistency"), targets["pair"]) if "pair" in targets else {}
-    )
-    return inputs, {**kept, **held, **paired}
+    paired = {key: targets["pair"] for key in unlabelled}
+    return inputs, {"seg": targets["seg"], **held, **paired}
 
 
 def compile_model(model, args, label_set, seg_scores=None, phase=None):
@@ -52,14 +55,34 @@ def teach(training, args, phase, seg_scores):
     """Compile a phase of a training: one loss an output that learns, weighted by alpha and beta.
 
     A phase begins with a new optimizer, since Adam's moments are of no use after thousands of steps
-    in which the other stream has moved, and with a warm-up. What is left to the end of the training
-    is scheduled like one by itself, at a rate as much lower as there are fewer steps.
+    in which the other stream has moved.
     """
     learn = phase["learn"]
     # A flow that alternates would draw the encoder away from segmentation, which cannot follow.
     kept = args.alternate and learn == "flow"
     set_learning(training, learn, "encoder" if kept else args.freeze)
-    left = args.steps - phase["since"]
+    losses, weights = weighted_losses(args)
+    # A loss dict that misses an output would train silently without it.
+    if set(losses) != set(training.output):
+        raise AssertionError(f"losses {sorted(losses)}, outputs {sorted(training.output)}")
+    # Of a stream that does not learn, nothing is taught.
+    taught = [key for key in losses if learn == "both" or _stream(key) == learn]
+    training.compile(
+        make_optimizer(args, phase["since"]),
+        loss={key: losses[key] for key in taught},
+        loss_weights={key: weights[key] for key in taught},
+        metrics={"seg": seg_scores, "flow": FlowScores()},
+    )
+    _make_variables(training, args)
+
+
+def make_optimizer(args, since=0):
+    """AdamW with warm-up and a cosine, from a step on.
+
+    What is left to the end of the training is scheduled like one by itself, at a rate as much lower
+    as there are fewer steps.
+    """
+    left = args.steps - since
     rate = args.learning_rate * (left / args.steps)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if args.warmup_steps else rate,
@@ -77,26 +100,20 @@ def teach(training, args, phase, seg_scores):
     )
     # Decay would pull norms to zero and biases for nothing.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness", "damping"])
-    flow_loss = FlowLoss(args.flow_loss)
-    losses = {"seg": SegLoss(args.seg_loss), **dict.fromkeys(_FLOW_WEIGHTS, flow_loss)}
+    return optimizer
+
+
+def weighted_losses(args):
+    """The loss of each output, and what it is weighted by."""
+    losses = {"seg": SegLoss(args.seg_loss)}
+    losses |= dict.fromkeys(_FLOW_WEIGHTS, FlowLoss(args.flow_loss))
     losses |= {key: ConfidenceLoss(tolerance) for key, tolerance in _SURE_TOLERANCES.items()}
-    without_truth = {"photometric": PhotometricLoss(), "consistency": ConsistencyLoss()}
-    losses |= {key: without_truth[key] for key in unlabelled(args)}
     weights = {**_FLOW_WEIGHTS, **dict.fromkeys(_SURE_TOLERANCES, _SURE_WEIGHT)}
     weights = {"seg": args.alpha, **{key: args.beta * weight for key, weight in weights.items()}}
-    weights |= unlabelled(args)
-    # A loss dict that misses an output would train silently without it.
-    if set(losses) != set(training.output):
-        raise AssertionError(f"losses {sorted(losses)}, outputs {sorted(training.output)}")
-    # Of a stream that does not learn, nothing is taught.
-    taught = [key for key in losses if learn == "both" or _stream(key) == learn]
-    training.compile(
-        optimizer,
-        loss={key: losses[key] for key in taught},
-        loss_weights={key: weights[key] for key in taught},
-        metrics={"seg": seg_scores, "flow": FlowScores()},
-    )
-    _make_variables(training)
+    without_truth = {"photometric": PhotometricLoss(), "consistency": ConsistencyLoss()}
+    for key, weight in unlabelled(args).items():
+        losses[key], weights[key] = without_truth[key], weight
+    return losses, weights
 
 
 def _stream(output):
@@ -104,7 +121,7 @@ def _stream(output):
     return "seg" if output in ("seg", "consistency") else "flow"
 
 
-def _make_variables(training):
+def _make_variables(training, args):
     """Make the variables of optimizer, losses and metrics, by one tiny batch without a step.
 
     If the first step had to make them, TensorFlow would trace it twice, which takes a minute. (On
@@ -115,8 +132,8 @@ def _make_variables(training):
     image = np.zeros((1, 32, 32, 3), np.float32)
     blank = {"seg": np.zeros((1, 32, 32), np.int32), "flow": image}
     blank["pair"] = np.zeros((1, 32, 32, 7), np.float32)
-    inputs, targets = every_target({"image1": image, "image2": image}, blank)
-    targets = {key: targets[key] for key in training.output}
+    pair = {"image1": image, "image2": image}
+    inputs, targets = every_target(pair, blank, tuple(unlabelled(args)))
     with keras.StatelessScope():  # Makes variables, and changes none.
         answers = training(inputs)
         training.compute_loss(inputs, targets, answers)

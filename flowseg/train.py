@@ -7,6 +7,7 @@ and that `tensorboard --logdir runs` shows. The same command again on the same f
 stopped it, goes on from the last checkpoint as if nothing had happened.
 """
 
+import functools
 import json
 from pathlib import Path
 
@@ -80,9 +81,11 @@ def train(args, run_dir, spread=devices.ONE):
         shown = data.evaluation_data(sets.val or sets.train[0], label_set)
         _keep_sample(shown, run_dir)
         batches_from, look_up = _batch_source(sets, label_set, args, state)
+        unlabelled = tuple(teaching.unlabelled(args))
+        held_to = functools.partial(teaching.every_target, unlabelled=unlabelled)
         validation = None
         if sets.val:
-            validation = data.validation_data(sets.val, label_set).map(teaching.every_target)
+            validation = data.validation_data(sets.val, label_set, bool(unlabelled)).map(held_to)
             validation = spread.copies(validation)
 
         def switch():
@@ -114,7 +117,7 @@ def train(args, run_dir, spread=devices.ONE):
         with keeper.signals(), spread.scope():
             while not _is_finished(state, args):
                 batches = batches_from(state["step"], host=spread.host, hosts=spread.hosts)
-                batches = batches.map(teaching.every_target)
+                batches = batches.map(held_to)
                 if clocked:
                     batches, board.waited = training_data.clocked(batches)
                 training.fit(

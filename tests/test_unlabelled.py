@@ -218,13 +218,16 @@ def test_a_pair_is_as_it_was_before_colours_and_blots_and_fits_the_flow(kitti_re
 
 def test_a_training_learns_from_pairs_without_truth(kitti_records, tmp_path):
     asked = ("--train_records", kitti_records / "train-*", "--run_dir", tmp_path / "run")
+    asked += ("--val_records", kitti_records / "val-*")
     asked += ("--backbone", "efficientnet_lite0", "--steps", 2, "--steps_per_epoch", 2)
     asked += ("--batch_size", 2, "--height", 64, "--width", 96, "--pictures", 0)
-    asked += ("--label_fraction", 0.5, "--photometric", 1, "--consistency", 1)
+    asked += ("--label_fraction", 0.5, "--photometric", 1)
     done = run_command("flowseg.train", *asked)
     assert "truth of 2 of 4 frames is used" in done.stdout
     scores = json.loads((tmp_path / "run/metrics.json").read_text())
-    assert scores["photometric_loss"] > 0 and scores["consistency_loss"] > 0
+    assert scores["validated"] and scores["photometric_loss"] > 0
+    # One of them alone.
+    assert "consistency_loss" not in scores
     # For use there is no trace of it.
     network = keras.saving.load_model(tmp_path / "run/model.keras")
     assert sorted(network.output_names) == ["flow", "seg"]
