@@ -42,7 +42,7 @@ def read_batch(path):
 
 def look(training, inputs, targets):
     """Lines about a batch's losses, truth and gradients under a compiled training's weights."""
-    unlabelled = [key for key in ("photometric", "consistency") if key in training.output]
+    unlabelled = [key for key in teaching.UNLABELLED if key in training.output]
     inputs, targets = teaching.every_target(inputs, targets, unlabelled)
     with tf.GradientTape() as tape:
         answers = training(inputs, training=True)

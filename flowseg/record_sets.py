@@ -15,13 +15,11 @@ class RecordSets(NamedTuple):
         train: list of record sets, each a list of files.
         val: files to validate on; may be empty.
         weights: by what learns ("seg", "flow", "both"): how often each set is drawn from.
-        truth_up_to: see `training_data.Draw`.
     """
 
     train: list
     val: list
     weights: dict
-    truth_up_to: list
 
     def files(self):
         """All of them."""
@@ -39,11 +37,15 @@ def find(args, label_set):
     train = [records.match_files(pattern) for pattern in args.train_records]
     weights = _weights(args.train_weights, train)
     phases = ("seg", "flow") if args.alternate else (args.learn,)
-    weights = {learn: _weights_for(learn, weights, train, args.made_flow) for learn in phases}
+    taught = {"seg": args.consistency > 0, "flow": args.photometric > 0}
+    weights = {
+        learn: _weights_for(learn, weights, train, args.made_flow, taught.get(learn))
+        for learn in phases
+    }
     val = _validation_files(args.val_records or [])
     if args.bad_records == "stop":
         data.check_records([path for files in train for path in files] + val, label_set)
-    return RecordSets(train, val, weights, _truth_up_to(args, train))
+    return RecordSets(train, val, weights)
 
 
 def without_damaged(sets, label_set, folder):
@@ -58,6 +60,29 @@ def without_damaged(sets, label_set, folder):
     sound = iter(paths)
     train = [[next(sound) for _ in files] for files in sets.train]
     return sets._replace(train=train, val=list(sound)), bad
+
+
+def truth_up_to(args, file_sets):
+    """What of each set is used as truth, by --label_fraction: see `training_data.Draw`.
+
+    Raises:
+        ValueError: shares that make no sense, or leave a set less than a frame.
+    """
+    texts = args.label_fraction
+    texts = texts * len(file_sets) if len(texts) == 1 else texts
+    try:
+        shares = [float(text) for text in texts]
+    except ValueError:
+        shares = []
+    if len(shares) != len(file_sets) or not all(0 <= share <= 1 for share in shares):
+        raise ValueError(
+            f"--label_fraction={','.join(args.label_fraction)}: one number, or one a record set "
+            f"({len(file_sets)}), from 0 to 1"
+        )
+    return [
+        None if share == 1 else _limit(files, share, args.seed)
+        for files, share in zip(file_sets, shares, strict=True)
+    ]
 
 
 def _weights(texts, file_sets):
@@ -77,25 +102,6 @@ def _weights(texts, file_sets):
     return weights
 
 
-def _truth_up_to(args, file_sets):
-    """Of each set, up to which of `training_data.truth_numbers` truth is used; None: all."""
-    texts = args.label_fraction
-    texts = texts * len(file_sets) if len(texts) == 1 else texts
-    try:
-        shares = [float(text) for text in texts]
-    except ValueError:
-        shares = []
-    if len(shares) != len(file_sets) or not all(0 <= share <= 1 for share in shares):
-        raise ValueError(
-            f"--label_fraction={','.join(args.label_fraction)}: one number, or one a record set "
-            f"({len(file_sets)}), from 0 to 1"
-        )
-    return [
-        None if share == 1 else _limit(files, share, args.seed)
-        for files, share in zip(file_sets, shares, strict=True)
-    ]
-
-
 def _limit(files, share, seed):
     numbers = training_data.truth_numbers(files, seed)
     kept = round(share * len(numbers))
@@ -108,9 +114,9 @@ def _limit(files, share, seed):
     return int(numbers[kept - 1]) if kept else -1
 
 
-def _weights_for(learn, weights, file_sets, made_flow):
-    """The weights of the sets while `learn` learns: what has no truth for it is not drawn from."""
-    if learn == "both":
+def _weights_for(learn, weights, file_sets, made_flow, without_truth=False):
+    """The weights of the sets while `learn` learns: what has nothing for it is not drawn from."""
+    if learn == "both" or without_truth:
         return weights
     pairs = zip(weights, file_sets, strict=True)
     own = [weight * data.teaches(paths, learn, made_flow) for weight, paths in pairs]

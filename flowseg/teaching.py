@@ -2,8 +2,10 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from flowseg import guards
+from flowseg.labels import IGNORE_LABEL
 from flowseg.losses import ConfidenceLoss, FlowLoss, SegLoss
 from flowseg.metrics import FlowScores, SegScores
 from flowseg.model import set_learning, training_model
@@ -13,6 +15,10 @@ from flowseg.unlabelled import ConsistencyLoss, PhotometricLoss
 _FLOW_WEIGHTS = {"flow": 1.0, "flow_4": 0.5, "flow_8": 0.5, "flow_16": 0.25}
 # And of the confidence in each step's flow; at coarse steps half a pixel of theirs is right enough.
 _SURE_WEIGHT, _SURE_TOLERANCES = 0.2, {"sure_2": 3.0, "sure_8": 4.0, "sure_16": 8.0}
+
+
+# Outputs that are taught without truth; see `model.training_model`.
+UNLABELLED = ("photometric", "consistency")
 
 
 def unlabelled(args):
@@ -33,6 +39,36 @@ def every_target(inputs, targets, unlabelled=()):
     held = dict.fromkeys((*_FLOW_WEIGHTS, *_SURE_TOLERANCES), targets["flow"])
     paired = {key: targets["pair"] for key in unlabelled}
     return inputs, {"seg": targets["seg"], **held, **paired}
+
+
+def over_accumulated(batches, count, outputs):
+    """Weigh each batch's losses so that all whose gradients are summed have one common mean.
+
+    The mean over `count` batches of losses, each over its own valid pixels, would let a batch with
+    few of them count as much as one with many. (How many pixels count without truth is the
+    network's own finding: those losses, and classes' balance, stay each batch's own.)
+
+    Args:
+        batches: dataset of (inputs, targets) of `every_target`, from the first of a sum on.
+        count: how many are summed.
+        outputs: names of those that are taught.
+
+    Returns:
+        Dataset of (inputs, targets, weights): (B,) an output, alike for the whole batch.
+    """
+
+    def weigh(inputs, targets):
+        known = {"seg": targets["seg"] != IGNORE_LABEL, "flow": targets["flow"][..., 2] > 0}
+        weights = {}
+        for stream, mask in known.items():
+            pixels = tf.math.count_nonzero(mask, axis=(1, 2, 3), dtype=tf.float32)
+            share = tf.math.divide_no_nan(pixels, tf.reduce_mean(pixels))
+            weights[stream] = tf.broadcast_to(share[:, None], tf.shape(mask)[:2])
+        even = tf.ones_like(weights["seg"])
+        weighed = {key: even if key in UNLABELLED else weights[_stream(key)] for key in outputs}
+        return inputs, targets, weighed
+
+    return batches.batch(count, drop_remainder=True).map(weigh).unbatch()
 
 
 def compile_model(model, args, label_set, seg_scores=None, phase=None):

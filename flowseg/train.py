@@ -52,6 +52,8 @@ def train(args, run_dir, spread=devices.ONE):
         ValueError: what cannot be read or does not fit, by name.
     """
     training_flags.check_training_flags(args)
+    if args.accumulate > 1 and spread.hosts > 1:
+        raise ValueError("--accumulate is for one host: many have the memory for a larger batch")
     label_set = load_label_set(args.label_set)
     sets = record_sets.find(args, label_set)
     kept_in, named = run_dir, records.named_errors(sets.files())
@@ -116,8 +118,15 @@ def train(args, run_dir, spread=devices.ONE):
         clocked = not args.deterministic and spread.here == 1
         with keeper.signals(), spread.scope():
             while not _is_finished(state, args):
-                batches = batches_from(state["step"], host=spread.host, hosts=spread.hosts)
-                batches = batches.map(held_to)
+                # From where a sum of gradients began.
+                begun = (state["step"] - state["phase"]["since"]) % args.accumulate
+                batches = batches_from(
+                    state["step"] - begun, host=spread.host, hosts=spread.hosts
+                ).map(held_to)
+                if args.accumulate > 1:
+                    batches = teaching.over_accumulated(
+                        batches, args.accumulate, training.output
+                    ).skip(begun)
                 if clocked:
                     batches, board.waited = training_data.clocked(batches)
                 training.fit(
@@ -133,6 +142,7 @@ def train(args, run_dir, spread=devices.ONE):
 
 def _batch_source(sets, label_set, args, state):
     """Two functions: batches from a step on; and of a step its frames' names, inputs, targets."""
+    truth_up_to = record_sets.truth_up_to(args, sets.train)
     pair = bool(teaching.unlabelled(args))
     making = {"height": args.height, "width": args.width, "made_flow": args.made_flow}
     making |= {"strength": training_flags.augmentation(args), "pair": pair}
@@ -141,7 +151,7 @@ def _batch_source(sets, label_set, args, state):
         return training_data.Draw(
             *(sets.train, args.batch_size, args.steps_per_epoch, args.seed),
             weights=sets.weights[state["phase"]["learn"]],
-            truth_up_to=sets.truth_up_to,
+            truth_up_to=truth_up_to,
             without_truth="all" if pair else "stills" if args.made_flow else "none",
         )
 

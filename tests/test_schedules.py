@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from experiments import schedules
 from flowseg import checkpoints, restore, teaching
@@ -60,6 +61,37 @@ def test_weights_change_by_the_mean_gradient_of_so_many_batches_and_it_resumes_b
         # Norms' statistics have moved between the two batches, but serve no training.
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert moved > 5e-4
+
+
+def test_summed_batches_have_one_common_mean():
+    """What Keras makes of the weights is the loss of all examples as one batch."""
+    network = training(accumulate=2)
+    inputs, targets = (dict(part) for part in batch(0))
+    few, many = (dict(targets), batch(1)[1])
+    few["seg"] = np.where(np.arange(64) < 8, targets["seg"], 255)
+    few = teaching.every_target(
+        inputs, {**few, "flow": targets["flow"] * (np.arange(32) < 2)[:, None, None]}
+    )
+    pair = [few, (batch(1)[0], many)]
+    source = tf.data.Dataset.from_generator(
+        lambda: iter(pair), output_signature=tf.nest.map_structure(tf.type_spec_from_value, pair[0])
+    )
+    weighed = list(teaching.over_accumulated(source, 2, network.output))
+    assert len(weighed) == 2
+
+    def loss(x, y, weights=None):
+        return float(keras.ops.sum(network.compute_loss(x, y, network(x, training=False), weights)))
+
+    joined = tf.nest.map_structure(lambda a, b: np.concatenate([a, b]), *pair)
+    whole = loss(*joined)
+    assert np.mean([loss(*part) for part in weighed]) == pytest.approx(whole, rel=1e-4)
+    # Each over its own pixels, the mean would be another one.
+    assert np.mean([loss(*part) for part in pair]) != pytest.approx(whole, rel=1e-2)
+    # Without any truth there is no loss, and no division by zero.
+    none = {key: np.full_like(y, 255 if key == "seg" else 0) for key, y in many.items()}
+    empty = tf.data.Dataset.from_tensors((inputs, none)).repeat(2)
+    for part in teaching.over_accumulated(empty, 2, network.output):
+        assert loss(*part) == pytest.approx(0, abs=1e-6)
 
 
 def test_table_compares_with_the_first_variant_seed_by_seed():

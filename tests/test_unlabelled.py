@@ -170,7 +170,7 @@ def test_shares_of_truth_are_exact_by_seed_and_the_same_everywhere(tmp_path):
 
     def with_truth(share, seed, without_truth="all", **how):
         args = flags(label_fraction=[str(share)], seed=seed)
-        limits = record_sets._truth_up_to(args, [files])
+        limits = record_sets.truth_up_to(args, [files])
         draw = training_data.Draw([files], 1, 9, seed, None, limits, without_truth)
         drawn = training_data._drawn(draw, 0).take(9)
         names = [records.parse_example(r)["frame_id"].numpy().decode() for _, r, _ in drawn]
@@ -198,7 +198,7 @@ def test_shares_of_truth_are_exact_by_seed_and_the_same_everywhere(tmp_path):
         with pytest.raises(
             ValueError, match="--label_fraction=.*: one number, or one a record set"
         ):
-            record_sets._truth_up_to(flags(label_fraction=texts), [files])
+            record_sets.truth_up_to(flags(label_fraction=texts), [files])
 
 
 def test_a_pair_is_as_it_was_before_colours_and_blots_and_fits_the_flow(kitti_records):
