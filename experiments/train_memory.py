@@ -21,24 +21,40 @@ from flowseg import commands
 import numpy as np
 
 
-def peak(batch, given):
-    """Peak memory in GB of a training of three steps.
+def peak(command):
+    """Peak memory in GB of a command.
 
     Raises:
-        ValueError: it failed.
+        ValueError: it failed, with its last line.
     """
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as said:
-        asked = ["--steps=3", "--steps_per_epoch=3", "--val_records=", "--pictures=0"]
-        asked += [f"--batch_size={batch}", f"--run_dir={folder}/run"]
-        command = [sys.executable, "-m", "flowseg.train", *given, *asked]
-        process = subprocess.Popen(command, stdout=said, stderr=said)
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen([str(part) for part in command], stdout=said, stderr=said)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             said.seek(0)
-            lines = said.read().splitlines() or ["killed"]
-            raise ValueError(f"batch {batch}: the training failed: {lines[-1]}")
+            last = (said.read().splitlines() or ["nothing"])[-1]
+            raise ValueError(f"exit code {process.returncode}; it said: {last}")
     return usage.ru_maxrss / 1024**2
+
+
+def train(batch, given):
+    """Peak memory in GB of a training of three steps.
+
+    Args:
+        batch: its size.
+        given: the training's other flags.
+
+    Raises:
+        ValueError: it failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        asked = ["--steps=3", "--steps_per_epoch=3", "--val_records=", "--pictures=0"]
+        asked += [f"--batch_size={batch}", f"--run_dir={folder}/run"]
+        try:
+            return peak([sys.executable, "-m", "flowseg.train", *given, *asked])
+        except ValueError as error:
+            raise ValueError(f"a training with batches of {batch}: {error}") from error
 
 
 def line(batches, peaks):
@@ -65,7 +81,7 @@ def main():
         raise ValueError("--batches: two sizes at least")
     peaks = []
     for batch in batches:
-        peaks.append(peak(batch, given))
+        peaks.append(train(batch, given))
         print(f"batch {batch}: {peaks[-1]:.2f} GB at most", flush=True)
     base, each = line(batches, peaks)
     print(f"{base:.2f} GB, and {each:.2f} GB an example")
