@@ -32,7 +32,7 @@ def define_training_flags(train_records_required=True):
         "label_fraction",
         ["1"],
         "Share of the frames whose truth is used, by --seed: one number, or one a record set. "
-        "Pairs of others are drawn for --photometric and --consistency alone.",
+        "Others are drawn for --photometric and --consistency alone, and every second time then.",
     )
     flags.DEFINE_list("val_records", None, "Record sets to validate on: GLOB[,GLOB ...].")
     flags.DEFINE_string("label_set", "cityscapes", "Classes: a built-in name, or a JSON file.")

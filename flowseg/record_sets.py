@@ -110,6 +110,8 @@ def _limit(files, share, seed):
             f"--label_fraction: {share:g} of the {len(numbers)} frames of {Path(files[0]).parent} "
             "is less than half a frame: give more, or 0"
         )
+    if kept == len(numbers):
+        return None
     print(f"{Path(files[0]).parent}: truth of {kept} of {len(numbers)} frames is used")
     return int(numbers[kept - 1]) if kept else -1
 

@@ -28,8 +28,8 @@ class Draw(NamedTuple):
         weights: how often each set is drawn from, relative; default: equally.
         truth_up_to: of each set the largest `truth_numbers` of a frame whose truth is used, None
             for all; default: all of all sets.
-        without_truth: which of the others are drawn: "all", "stills", for the flow of their made
-            second frames, or "none".
+        without_truth: which of the others are drawn: "all", in turn with those whose truth is
+            used; "stills", for the flow of their made second frames; or "none".
     """
 
     file_sets: list
@@ -188,16 +188,25 @@ def _shuffled(draw, files, limit, seed):
     """One set's (serialised record, whether its truth is used), again and again, by `seed`."""
     names = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), seed=seed)
     serialized = names.interleave(tf.data.TFRecordDataset, cycle_length=min(8, len(files)))
+
+    def again(told):
+        return told.shuffle(_SHUFFLE, seed=seed).repeat()
+
     if limit is None:
-        told = serialized.map(lambda record: (record, True))
-    else:
-        told = serialized.map(lambda record: (record, _truth_number(record, draw.seed) <= limit))
-        told = told.filter(lambda record, has_truth: has_truth | _is_kept(record, draw))
-    return told.shuffle(_SHUFFLE, seed=seed).repeat()
+        return again(serialized.map(lambda record: (record, True)))
+    told = serialized.map(lambda record: (record, _truth_number(record, draw.seed) <= limit))
+    if draw.without_truth != "all":
+        return again(told.filter(lambda record, used: used | _is_kept(record, draw)))
+    others = again(told.filter(lambda record, used: ~used))
+    if limit < 0:
+        return others
+    # In turn: of few frames with truth there would hardly ever be one.
+    ours = again(told.filter(lambda record, used: used))
+    return tf.data.Dataset.choose_from_datasets([ours, others], tf.data.Dataset.range(2).repeat())
 
 
 def _is_kept(record, draw):
-    if draw.without_truth != "stills":
-        return tf.constant(draw.without_truth == "all")
+    if draw.without_truth == "none":
+        return tf.constant(False)
     second = {"image2_format": records.FEATURES["image2_format"]}
     return tf.io.parse_single_example(record, second)["image2_format"] == ""
