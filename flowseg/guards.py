@@ -42,20 +42,21 @@ class GuardedAdamW(keras.optimizers.AdamW):
         super().build(variables)
 
     def apply(self, grads, trainable_variables=None):
-        """One step."""
-        if keras.backend.backend() == "tensorflow":
-            pairs = super()._all_reduce_sum_gradients(
-                list(zip(grads, trainable_variables, strict=True))
-            )
-            grads = [gradient for gradient, _ in pairs]
-        finite = keras.ops.all(
-            keras.ops.stack([keras.ops.all(keras.ops.isfinite(g)) for g in grads if g is not None])
-        )
-        grads = [None if g is None else keras.ops.where(finite, g, 0) for g in grads]
+        """One step; what has no gradient, by no loss reaching it, stays."""
         if not self.built:
             self.build(trainable_variables)
+        if trainable_variables is None:  # On JAX, where all have one.
+            trainable_variables = self._trainable_variables
+        pairs = zip(grads, trainable_variables, strict=True)
+        pairs = [(gradient, variable) for gradient, variable in pairs if gradient is not None]
+        if keras.backend.backend() == "tensorflow":
+            pairs = super()._all_reduce_sum_gradients(pairs)
+        grads, variables = zip(*pairs, strict=True)
+        finite = keras.ops.all(
+            keras.ops.stack([keras.ops.all(keras.ops.isfinite(gradient)) for gradient in grads])
+        )
         self.skipped.assign_add(keras.ops.cast(~finite, "int32"))
-        return super().apply(grads, trainable_variables)
+        return super().apply([keras.ops.where(finite, g, 0) for g in grads], list(variables))
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         return grads_and_vars  # `apply` did.

@@ -50,6 +50,19 @@ def test_else_it_is_adamw(tmp_path):
     assert int(keras.saving.load_model(tmp_path / "x.keras").optimizer.skipped) == 1
 
 
+def test_what_no_loss_reaches_stays():
+    inputs = keras.Input((2,))
+    outputs = {name: keras.layers.Dense(1, name=name)(inputs) for name in ("used", "idle")}
+    model = keras.Model(inputs, outputs)
+    model.compile(guards.GuardedAdamW(0.1), {"used": "mse"})
+    before = [w.numpy() for w in model.get_layer("idle").weights]
+    used = model.get_layer("used").get_weights()[0]
+    model.fit(X, {"used": Y + 1, "idle": Y}, verbose=0)
+    for a, b in zip(before, model.get_layer("idle").weights, strict=True):
+        np.testing.assert_array_equal(a, b.numpy())
+    assert not np.array_equal(used, model.get_layer("used").get_weights()[0])
+
+
 def watched(tmp_path, losses, on_nonfinite="stop", spike=0.0):
     """(state, guard) after steps of these losses; a mean, as Keras tells it."""
     state = {"step": 0, "incidents": {}}

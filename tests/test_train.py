@@ -209,12 +209,12 @@ def test_best_is_kept_by_the_metric_and_its_direction(tmp_path, monkeypatch):
 def test_without_validation_frames_it_trains_and_says_so(tmp_path, capsys):
     index = {"files": {}, "records": {"train": 2, "val": 0}}
     (tmp_path / "index.json").write_text(json.dumps(index))
-    assert train._validation_files([str(tmp_path / "val-*")]) == []
+    assert record_sets._validation_files([str(tmp_path / "val-*")]) == []
     assert "no frame is for validation" in capsys.readouterr().err
     index["records"]["val"] = 1
     (tmp_path / "index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r"val-\*: no record files match"):
-        train._validation_files([str(tmp_path / "val-*")])
+        record_sets._validation_files([str(tmp_path / "val-*")])
 
 
 def test_every_recipe_names_flags_that_there_are():
