@@ -125,6 +125,31 @@ def test_a_step_on_two_devices_is_that_of_one(tmp_path):
     assert_as_one(*json.loads(told.read_text()))
 
 
+BALANCED = """
+import numpy as np
+from flowseg.losses import SegLoss
+rng = np.random.default_rng(0)
+labels = tf.constant(rng.choice([0, 1, 2, 255], (4, 5, 6), p=[0.7, 0.2, 0.05, 0.05]))
+labels = tf.concat([labels[:2], tf.where(labels[2:] < 2, 255, labels[2:])], 0)
+logits = tf.constant(rng.normal(size=(4, 5, 6, 3)), tf.float32)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+def part():
+    begin = 2 * tf.distribute.get_replica_context().replica_id_in_sync_group
+    return SegLoss("balanced")(labels[begin : begin + 2], logits[begin : begin + 2])
+values = strategy.experimental_local_results(tf.function(strategy.run)(part))
+whole = SegLoss("balanced")(labels, logits)
+alone = [SegLoss("balanced")(labels[k : k + 2], logits[k : k + 2]) for k in (0, 2)]
+# Keras has each device's loss divided by their number, for gradients that are summed.
+print(*(float(np.squeeze(x)) for x in (np.sum(values), whole, np.mean(alone))))
+"""
+
+
+def test_classes_are_balanced_over_all_devices():
+    by_two, by_one, apart = map(float, run(TWO + BALANCED).told.splitlines()[-1].split())
+    assert by_two == pytest.approx(by_one, rel=1e-5)
+    assert apart != pytest.approx(by_one, rel=0.05)
+
+
 def test_a_step_on_two_hosts_is_that_of_one(tmp_path):
     wants_jax()
     alone = tmp_path / "alone.json"

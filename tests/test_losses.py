@@ -41,6 +41,27 @@ def test_cross_entropy_by_hand():
     assert seg_loss([[[255, 1]]], logits) == pytest.approx(3 * np.log(2), rel=1e-5)
 
 
+def test_balanced_cross_entropy_by_hand():
+    # Four pixels of class 0 weigh 1/2 each, one of class 1 weighs 1; void pixels do not count.
+    # Shares (1, 1) / 2 everywhere but at class 1, where its own is 1/8: (4/2 ln 2 + ln 8) / 3.
+    logits = np.zeros((1, 1, 8, 2))
+    logits[0, 0, 4] = np.log([7, 1])
+    truth = np.array([[[0, 0, 0, 0, 1, 255, 255, 255]]])
+    loss = SegLoss("balanced")
+    told, gradient = with_gradient(loss, truth, logits)
+    assert told == pytest.approx((2 * np.log(2) + np.log(8)) / 3, rel=1e-5)
+    # By hand: weight times (share - 1 of the truth's class), over 3.
+    np.testing.assert_allclose(gradient[0, 0, 0], [-0.25 / 3, 0.25 / 3], rtol=1e-5)
+    np.testing.assert_allclose(gradient[0, 0, 4], [7 / 8 / 3, -7 / 8 / 3], rtol=1e-5)
+    assert not gradient[0, 0, 5:].any()
+    # Twice the same weighs alike; where classes are even it is the plain mean.
+    assert with_gradient(loss, np.tile(truth, 2), np.tile(logits, (1, 1, 2, 1)))[0] == told
+    even = np.random.default_rng(1).normal(size=(1, 2, 4, 2))
+    labels = np.array([[[0, 1, 0, 1], [1, 1, 0, 0]]])
+    assert with_gradient(loss, labels, even)[0] == pytest.approx(seg_loss(labels, even), rel=1e-5)
+    assert with_gradient(loss, np.full((1, 1, 8), 255), logits)[0] == 0
+
+
 def test_cross_entropy_of_a_window():
     rng = np.random.default_rng(0)
     labels, logits = rng.integers(0, 4, (2, 6, 8)), rng.normal(size=(2, 6, 8, 4))
