@@ -14,7 +14,7 @@ from flowseg.losses import masked_mean
 
 # Weight of smoothness beside the photometric part, and how fast it fades with an edge of 0..255
 # (UFlow, Jonschkowski et al., ECCV 2020, has 150 for images of 0..1).
-_SMOOTH, _EDGE = 4.0, 0.6
+_SMOOTH, _EDGE = 1.0, 0.6
 # Neighbours of the census transform reach so far.
 _REACH = 2
 
@@ -27,13 +27,18 @@ def both_seen(flow, back):
         back: (B, H, W, 2), second to first.
 
     Returns:
-        (B, H, W) bool: the way there and back ends within UnFlow's bound, inside the picture.
+        (B, H, W) bool: the way there and back ends within UnFlow's bound, inside the picture. In a
+        picture where that holds for less than half of what stays inside, flow is too wrong to tell,
+        and all counts: else an untrained network would learn from nothing. (UFlow begins so, too.)
     """
     flow, back = ops.stop_gradient(flow), ops.stop_gradient(back)
     returned = backward_warp(back, flow)
     apart = ops.sum(ops.square(flow + returned), axis=-1)
     length = ops.sum(ops.square(flow), axis=-1) + ops.sum(ops.square(returned), axis=-1)
-    return (apart < 0.01 * length + 0.5) & inside(flow)
+    near, stays = apart < 0.01 * length + 0.5, inside(flow)
+    held = ops.sum(ops.cast(near & stays, "float32"), axis=(1, 2), keepdims=True)
+    known = held >= 0.5 * ops.sum(ops.cast(stays, "float32"), axis=(1, 2), keepdims=True)
+    return stays & (near | ~known)
 
 
 def inside(flow):

@@ -54,6 +54,10 @@ def test_seen_are_pixels_whose_way_back_ends_where_it_began():
     still[0, 8:16, 10:20] = 0
     seen = ops.convert_to_numpy(unlabelled.both_seen(flow, still))[0]
     assert not seen[7:15, 7:17].any() and seen[:6, :29].all() and seen[16:23, :29].all()
+    # Where most do not fit, flow is too wrong to tell; picture by picture.
+    both = np.concatenate([flow, flow]), np.concatenate([back, 0 * back])
+    seen = ops.convert_to_numpy(unlabelled.both_seen(*both))
+    assert (seen[0] == seen[1]).all() and seen[0].sum() == 23 * 29
 
 
 def test_census_sees_structure_and_not_light():
