@@ -8,10 +8,12 @@ import socket
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
 from flowseg import devices, runs
+from flowseg.model import build_flowseg
 from tests.conftest import ROOT, run_command
 from tests.test_train import flags
 from tests.test_training_data import batches_of, same
@@ -211,17 +213,26 @@ def assert_same_losses(run_dir, other):
         assert theirs[name] == pytest.approx(value, rel=2e-3), name
 
 
+@pytest.fixture(scope="session")
+def start(tmp_path_factory):
+    """Weights to start from: backends draw random ones differently."""
+    keras.utils.set_random_seed(1)
+    path = tmp_path_factory.mktemp("start") / "start.keras"
+    runs.save_model(build_flowseg(19, backbone="efficientnet_lite0"), path)
+    return path
+
+
 @pytest.fixture(scope="module")
-def alone(kitti_records, tmp_path_factory):
+def alone(kitti_records, start, tmp_path_factory):
     """The run of one device."""
     folder = tmp_path_factory.mktemp("runs") / "alone"
-    run(EAGER, *command(kitti_records, folder))
+    run(EAGER, *command(kitti_records, folder, weights=start))
     return folder
 
 
-def test_two_devices_train_and_validate_as_one(alone, kitti_records, tmp_path):
+def test_two_devices_train_and_validate_as_one(alone, start, kitti_records, tmp_path):
     folder = tmp_path / "run"
-    validated = {"val_records": kitti_records / "val-*"}
+    validated = {"val_records": kitti_records / "val-*", "weights": start}
     run(TWO + EAGER, *command(kitti_records, folder, **validated), "--devices=all")
     shown = first_losses(folder)
     assert shown.pop("val_loss") > 0
@@ -241,10 +252,11 @@ def test_two_devices_train_and_validate_as_one(alone, kitti_records, tmp_path):
     assert [row["step"] for row in csv.DictReader((folder / "history.csv").open())] == ["1", "2"]
 
 
-def test_two_hosts_train_one_run_that_tensorflow_takes(alone, kitti_records, tmp_path):
+def test_two_hosts_train_one_run_that_tensorflow_takes(alone, start, kitti_records, tmp_path):
     wants_jax()
     folder = tmp_path / "run"
-    shared = command(kitti_records, folder, hosts=2, coordinator=f"localhost:{free_port()}")
+    shared = {"hosts": 2, "coordinator": f"localhost:{free_port()}"}
+    shared = command(kitti_records, folder, weights=start, **shared)
     module = "from flowseg import commands, train; train.run()"
     hosts = [run(module, *shared, f"--host={k}", wait=False, **ON_JAX) for k in range(2)]
     finish(hosts)

@@ -7,7 +7,13 @@ import pytest
 from data_prep import kitti
 from tests.conftest import run_command
 from tests.kitti_writer import write_kitti
-from tests.test_devices import EAGER, assert_same_losses, command, run
+from tests.test_devices import (  # noqa: F401
+    EAGER,
+    assert_same_losses,
+    command,
+    run,
+    start,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -39,17 +45,24 @@ def test_no_cluster_is_told(folder_with_a_bad_frame, tmp_path):
     assert "--ray_address=127.0.0.1:9: no Ray cluster answers there" in error
 
 
-def test_a_training_by_two_workers_is_that_of_one(kitti_records, tmp_path, monkeypatch):
+def test_a_training_by_two_workers_is_that_of_one(
+    kitti_records,
+    start,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
     if not importlib.util.find_spec("pyarrow") or not importlib.util.find_spec("jax"):
         pytest.skip("Ray Train or JAX is not installed (the extras `ray` and `jax`)")
     # A step is not worth XLA's best code, which takes minutes to make.
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     by_ray, alone = tmp_path / "ray", tmp_path / "alone"
-    done = run_command("experiments.ray_train", "--hosts=2", *command(kitti_records, by_ray))
+    done = run_command(
+        "experiments.ray_train", "--hosts=2", *command(kitti_records, by_ray, weights=start)
+    )
     assert f"{by_ray}: loss" in done.stdout
-    run(EAGER, *command(kitti_records, alone))
+    run(EAGER, *command(kitti_records, alone, weights=start))
     assert_same_losses(by_ray, alone)
     # What a worker cannot do is told in one line.
-    other = command(kitti_records, by_ray, steps=2, learning_rate=1)
+    other = command(kitti_records, by_ray, steps=2, learning_rate=1, weights=start)
     told = run_command("experiments.ray_train", "--hosts=2", *other, ok=False).stderr
     assert "trained with other flags (--learning_rate=" in told
