@@ -230,6 +230,7 @@ def alone(kitti_records, start, tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_two_devices_train_and_validate_as_one(alone, start, kitti_records, tmp_path):
     folder = tmp_path / "run"
     validated = {"val_records": kitti_records / "val-*", "weights": start}
@@ -252,6 +253,7 @@ def test_two_devices_train_and_validate_as_one(alone, start, kitti_records, tmp_
     assert [row["step"] for row in csv.DictReader((folder / "history.csv").open())] == ["1", "2"]
 
 
+@pytest.mark.long
 def test_two_hosts_train_one_run_that_tensorflow_takes(alone, start, kitti_records, tmp_path):
     wants_jax()
     folder = tmp_path / "run"
