@@ -27,8 +27,9 @@ from flowseg import checkpoints
 # Small, since a start costs as much as many steps.
 _FLAGS = {
     "--backbone": "efficientnet_lite0",
-    "--steps": 24,
-    "--steps_per_epoch": 6,
+    # So many that each kill of twenty finds some more to be done.
+    "--steps": 84,
+    "--steps_per_epoch": 12,
     "--save_every": 2,
     "--batch_size": 2,
     "--height": 64,
@@ -142,6 +143,8 @@ def main():
             raise ValueError(f"the killed training did not go on: see {output / 'log.txt'}")
     if found := differences(output / "whole", output / "killed"):
         raise ValueError(f"after {kills} kills these differ: {'; '.join(found[:8])}")
+    if kills < args.kills:
+        raise ValueError(f"it ended after {kills} of {args.kills} kills: give more --steps")
     print(f"after {kills} kills weights, optimizer, scores and history are the same bit for bit")
 
 
