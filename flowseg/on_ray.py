@@ -49,7 +49,8 @@ def connect(address=None, library="ray", extra="ray", code=()):
     if not alone:
         _check(address)
     root = Path(__file__).parent.parent
-    sent = {"runtime_env": {"py_modules": [str(root / name) for name in code]}}
+    # Ray stumbles over an empty list.
+    sent = {"runtime_env": {"py_modules": [str(root / name) for name in code]}} if code else {}
     ray.init(**(quiet | sent | (_ALONE if alone else {"address": address})))
     return ray
 
