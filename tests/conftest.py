@@ -80,15 +80,16 @@ def samples():
     return Path(folder)
 
 
-def run_command(*args, ok=True):
+def run_command(*args, ok=True, timeout=600):
     """Run `python -m ARGS` as a user does and return the CompletedProcess.
 
     Args:
         *args: module and its arguments; anything that `str` makes text of.
         ok: whether it must exit with 0; else it must end with one line on stderr and exit code 1.
+        timeout: seconds after which it is taken for hanging.
     """
     command = [sys.executable, "-m", *map(str, args)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
     if ok:
         assert done.returncode == 0, done.stderr
     else:

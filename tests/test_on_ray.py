@@ -56,13 +56,13 @@ def test_a_training_by_two_workers_is_that_of_one(
     # A step is not worth XLA's best code, which takes minutes to make.
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     by_ray, alone = tmp_path / "ray", tmp_path / "alone"
-    done = run_command(
-        "experiments.ray_train", "--hosts=2", *command(kitti_records, by_ray, weights=start)
-    )
+    asked = ("experiments.ray_train", "--hosts=2")
+    # Ray's workers give way to all else on the machine.
+    done = run_command(*asked, *command(kitti_records, by_ray, weights=start), timeout=1500)
     assert f"{by_ray}: loss" in done.stdout
     run(EAGER, *command(kitti_records, alone, weights=start))
     assert_same_losses(by_ray, alone)
     # What a worker cannot do is told in one line.
     other = command(kitti_records, by_ray, steps=2, learning_rate=1, weights=start)
-    told = run_command("experiments.ray_train", "--hosts=2", *other, ok=False).stderr
+    told = run_command(*asked, *other, ok=False).stderr
     assert "trained with other flags (--learning_rate=" in told
