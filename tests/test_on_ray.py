@@ -59,7 +59,7 @@ def test_a_training_by_two_workers_is_that_of_one(
     asked = ("experiments.ray_train", "--hosts=2")
     # Ray's workers give way to all else on the machine.
     done = run_command(*asked, *command(kitti_records, by_ray, weights=start), timeout=1500)
-    assert f"{by_ray}: loss" in done.stdout
+    assert f"{by_ray}: 1 steps in" in done.stdout
     run(EAGER, *command(kitti_records, alone, weights=start))
     assert_same_losses(by_ray, alone)
     # What a worker cannot do is told in one line.
