@@ -150,10 +150,10 @@ def start(folder, host, port, replicas=1, max_batch=8, queue=64, max_mb=32, max_
 
     newest(folder)
     _check_port(host, port)
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     ray = on_ray.connect(address, "ray.serve", "serve")
     from ray import serve
 
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # Its import sets another one.
     cores = int(ray.cluster_resources().get("CPU", 0))
     if replicas > cores:
         raise ValueError(f"--replicas {replicas}: there are {cores} cores, one a replica at least")
