@@ -131,11 +131,14 @@ def operators(folder):
         for line in plane.lines:
             for event in line.events:
                 name = plane.event_metadata[event.metadata_id].name
-                # "scope/name:Operator" is an operator's; what else there is holds these.
+                # "scope/name:Operator" is an operator's; what else there is ("Class::work") holds
+                # these, or is held by them.
                 _, colon, operator = name.rpartition(":")
-                if colon and operator.isidentifier():
+                if colon and "::" not in name and operator.isidentifier():
                     # oneDNN's own form of an operator counts as the operator.
-                    found[operator.removeprefix("_Mkl")] += event.duration_ps / 1e12
+                    found[operator.removeprefix("_Mkl").removeprefix("Native")] += (
+                        event.duration_ps / 1e12
+                    )
     return found
 
 

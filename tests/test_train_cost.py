@@ -101,3 +101,4 @@ def test_operators_of_a_trace_are_added_up(tmp_path):
             multiply(x)
     found = train_speed.operators(tmp_path)
     assert found["MatMul"] > 0 and all(seconds >= 0 for seconds in found.values())
+    assert "Process" not in found  # ExecutorState::Process is no operator.
