@@ -10,7 +10,7 @@ import pytest
 from data_prep import kitti
 from data_prep.scenes import store
 from experiments import demo, pack_weights
-from flowseg import packed, records, runs, scoring, train
+from flowseg import packed, records, restore, runs, scoring
 from flowseg.evaluate import count, evaluate
 from flowseg.labels import CITYSCAPES
 from flowseg.model import build_flowseg
@@ -94,7 +94,7 @@ def test_a_run_is_packed(trained_run, tmp_path):
     ours, theirs = (run.predict(image, image[::-1]) for run in (own, again))
     assert np.abs(ours[1] - theirs[1]).max() < 0.1
     # What training starts from, by --weights RUN.
-    network, label_set = train._start_weights(tmp_path / "packed")
+    network, label_set = restore._start_weights(tmp_path / "packed")
     assert label_set == own.label_set
     for a, b in zip(network.get_weights(), again.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -172,7 +172,7 @@ def test_the_box_is_small_and_its_checksum_holds():
 
 
 def test_training_begins_at_the_pretrained_weights():
-    network, label_set = train._start_weights("pretrained")
+    network, label_set = restore._start_weights("pretrained")
     assert label_set == CITYSCAPES
     boxed = packed.read_network(packed.BOX, len(CITYSCAPES.names))
     for a, b in zip(network.get_weights(), boxed.get_weights(), strict=True):
