@@ -1,6 +1,6 @@
 """What needs no truth: occlusion, census, smoothness, and the losses made of them; shares of truth.
 
-Each is held to a case worked out by hand, and the whole to a training that gets better by it.
+Each loss is held to a case worked out by hand; whether they help: experiments/README.md.
 """
 
 import json
