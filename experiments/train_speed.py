@@ -11,8 +11,9 @@ their ratios hold on a noisy machine:
     + scores       with mIoU and end-point errors counted
     + watching     and with what `flowseg.train` does at each step: guards, clocks, TensorBoard
 
-The first steps of each turn, in which the pipeline fills, are not counted. --trace leaves a trace
-of a few steps for TensorBoard's profiler, and prints which operators took the time.
+What scores and what watches take of a step is less than such times vary by, so both are also timed
+by themselves. The first steps of each turn, in which the pipeline fills, are not counted. --trace
+leaves a trace of a few steps for TensorBoard's profiler, and prints which operators took the time.
 """
 
 import functools
@@ -88,7 +89,7 @@ def fitting(training, callbacks=()):
 
 
 def ways(args, label_set, batches, run_dir):
-    """Name -> (function of batches and steps, the batches that it is given)."""
+    """Name -> (function of batches and steps, the batches that it is given); what watches."""
     model, _ = restore.build_models(args, label_set)
 
     def compiled(scores):
@@ -111,13 +112,43 @@ def ways(args, label_set, batches, run_dir):
     # What it writes at the end of an epoch is not of a step.
     board.on_epoch_end = lambda epoch, logs=None: None
     one = next(iter(batches))
-    return {
+    timed = {
         "one batch": (bare, tf.data.Dataset.from_tensors(one).repeat()),
         "hand-written": (bare, batches),
         "fit": (fitting(compiled(False)), batches),
         "+ scores": (fitting(compiled(True)), batches),
         "+ watching": (fitting(compiled(True), [guard, board]), clocked),
     }
+    return timed, [guard, board]
+
+
+def alone(watching, batches, steps=50):
+    """Seconds that counting scores takes in a step, and those that what watches takes: medians.
+
+    Args:
+        watching: callbacks that a `fit` has called already.
+        batches: what to count the scores of: its first.
+    """
+    training = watching[0].model
+    inputs, targets = next(iter(batches))
+    answers = training(inputs)
+    score = tf.function(lambda: training.compute_metrics(inputs, targets, answers))
+    logs = {"loss": tf.constant(1.0)}
+
+    def watch():
+        for callback in watching:
+            callback.on_train_batch_end(0, logs)
+
+    found = []
+    for act in (score, watch):
+        act()  # Traces.
+        seconds = []
+        for _ in range(steps):
+            begun = time.perf_counter()
+            act()
+            seconds.append(time.perf_counter() - begun)
+        found.append(statistics.median(seconds))
+    return found
 
 
 def operators(folder):
@@ -174,7 +205,7 @@ def main():
         pair=bool(unlabelled),
     ).map(held_to)
     with tempfile.TemporaryDirectory() as folder:
-        timed = ways(args, label_set, batches, Path(folder))
+        timed, watching = ways(args, label_set, batches, Path(folder))
         seconds = {name: [] for name in timed}
         for turn in range(args.turns + 1):
             for name, (run, source) in timed.items():
@@ -191,6 +222,9 @@ def main():
                 f"{name:<13}{1 / step:7.2f} steps/s {args.batch_size / step:7.2f} examples/s "
                 f"{ratio:7.3f} of the time by hand"
             )
+        step = statistics.median(base)
+        for name, own in zip(("scores", "watching"), alone(watching, batches), strict=True):
+            print(f"{name} by itself: {1000 * own:.2f} ms a step, {100 * own / step:.2f} %")
         if args.trace:
             run, source = timed["+ watching"]
             with tf.profiler.experimental.Profile(args.trace):

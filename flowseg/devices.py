@@ -99,6 +99,8 @@ def find(args, batch_size):
             )
         jax.distributed.initialize(args.coordinator, args.hosts, args.host)
     joined = jax is not None and jax.process_count() > 1
+    if joined:
+        _meet()
     if args.devices == "one" and not joined:
         return ONE
     spread = _mirrored() if jax is None else _data_parallel(jax)
@@ -115,6 +117,16 @@ def _jax():
     import jax
 
     return jax
+
+
+def _meet():
+    """Have the hosts talk once while they are at the same place.
+
+    Gloo, by which CPUs talk, gives up on hosts that come to their first talk over 30 s apart.
+    """
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices("start")
 
 
 def _mirrored():

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +12,7 @@ from flowseg import commands  # noqa: F401  (quiets TensorFlow's start, so it co
 
 # isort: split
 from flowseg import files
+from tests import forked
 from tests.kitti_writer import write_kitti
 
 ROOT = Path(__file__).parent.parent
@@ -47,13 +46,13 @@ def kitti_records(kitti_folder, tmp_path_factory):
 def trained_run(kitti_records, tmp_path_factory):
     """Run folder of the KITTI recipe after two steps on the made-up records.
 
-    By small crops and the small encoder, which saves minutes.
+    By small crops and the small encoder, and without a graph, which saves minutes.
 
     Not to be changed. Tests that ask a network about pictures take it; what it knows is nothing.
     """
     folder = tmp_path_factory.mktemp("runs") / "two steps"
     run_command(
-        *("flowseg.train", "--flagfile", "experiments/kitti.flags"),
+        *("tests.eager_train", "--flagfile", "experiments/kitti.flags"),
         *("--steps", 2, "--batch_size", 1, "--run_dir", folder, "--pictures", 1),
         *("--height", 96, "--width", 160, "--backbone", "efficientnet_lite0"),
         *("--train_records", kitti_records / "train-*", "--val_records", kitti_records / "val-*"),
@@ -81,15 +80,15 @@ def samples():
 
 
 def run_command(*args, ok=True, timeout=600):
-    """Run `python -m ARGS` as a user does and return the CompletedProcess.
+    """Run `python -m ARGS` and return the CompletedProcess; see `forked`.
 
     Args:
         *args: module and its arguments; anything that `str` makes text of.
         ok: whether it must exit with 0; else it must end with one line on stderr and exit code 1.
         timeout: seconds after which it is taken for hanging.
     """
-    command = [sys.executable, "-m", *map(str, args)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    module, *arguments = map(str, args)
+    done = forked.run(module, arguments, ROOT, timeout)
     if ok:
         assert done.returncode == 0, done.stderr
     else:

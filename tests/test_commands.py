@@ -64,3 +64,12 @@ def test_tensorflow_is_quiet_and_its_errors_are_one_line():
     done = run(body)
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     assert "could not correctly convert string: x" in done.stderr
+
+
+def test_a_command_starts_quietly_as_a_user_starts_it(tmp_path):
+    """In a Python of its own, which most tests save: see `forked`."""
+    asked = ["--train_records=no/train-*", f"--run_dir={tmp_path}/run"]
+    command = [sys.executable, "-m", "flowseg.train", *asked]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: no/train-*: no record files match; convert the data first?\n"

@@ -180,16 +180,7 @@ def test_hosts_share_each_batch(kitti_records):
         assert same(joined, batch)
 
 
-# A training without a graph, which takes a minute, by TensorFlow; and one of two devices.
-EAGER = """
-import sys
-from flowseg import commands
-import tensorflow as tf
-tf.config.run_functions_eagerly(True)
-from flowseg import train
-sys.argv = ["train", *sys.argv[1:]]
-train.run()
-"""
+TRAIN = "import runpy; runpy.run_module('tests.eager_train', run_name='__main__')"
 
 
 def command(kitti_records, run_dir, **changes):
@@ -226,7 +217,7 @@ def start(tmp_path_factory):
 def alone(kitti_records, start, tmp_path_factory):
     """The run of one device."""
     folder = tmp_path_factory.mktemp("runs") / "alone"
-    run(EAGER, *command(kitti_records, folder, weights=start))
+    run_command("tests.eager_train", *command(kitti_records, folder, weights=start))
     return folder
 
 
@@ -234,7 +225,7 @@ def alone(kitti_records, start, tmp_path_factory):
 def test_two_devices_train_and_validate_as_one(alone, start, kitti_records, tmp_path):
     folder = tmp_path / "run"
     validated = {"val_records": kitti_records / "val-*", "weights": start}
-    run(TWO + EAGER, *command(kitti_records, folder, **validated), "--devices=all")
+    run(TWO + TRAIN, *command(kitti_records, folder, **validated), "--devices=all")
     shown = first_losses(folder)
     assert shown.pop("val_loss") > 0
     assert {k: v for k, v in shown.items() if not k.startswith("val_")} == pytest.approx(
@@ -249,7 +240,7 @@ def test_two_devices_train_and_validate_as_one(alone, start, kitti_records, tmp_
         assert ours[name] == pytest.approx(json.loads(scored.read_text())[name], rel=1e-3), name
     # One device goes on.
     asked = command(kitti_records, folder, **validated, steps=2)
-    assert "resuming after step 1" in run(EAGER, *asked).told
+    assert "resuming after step 1" in run_command("tests.eager_train", *asked).stdout
     assert [row["step"] for row in csv.DictReader((folder / "history.csv").open())] == ["1", "2"]
 
 
@@ -268,7 +259,7 @@ def test_two_hosts_train_one_run_that_tensorflow_takes(alone, start, kitti_recor
     answers = runs.load_run(folder).predict_pair(*np.zeros((2, 32, 48, 3), np.uint8))
     assert [answer.shape for answer in answers] == [(32, 48), (32, 48, 2)]
     asked = command(kitti_records, folder, steps=2)
-    assert "resuming after step 1" in run(EAGER, *asked).told
+    assert "resuming after step 1" in run_command("tests.eager_train", *asked).stdout
 
 
 def test_what_cannot_be_spread():

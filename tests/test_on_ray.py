@@ -8,10 +8,8 @@ from data_prep import kitti
 from tests.conftest import run_command
 from tests.kitti_writer import write_kitti
 from tests.test_devices import (  # noqa: F401
-    EAGER,
     assert_same_losses,
     command,
-    run,
     start,
 )
 
@@ -60,7 +58,7 @@ def test_a_training_by_two_workers_is_that_of_one(
     # Ray's workers give way to all else on the machine.
     done = run_command(*asked, *command(kitti_records, by_ray, weights=start), timeout=1500)
     assert f"{by_ray}: 1 steps in" in done.stdout
-    run(EAGER, *command(kitti_records, alone, weights=start))
+    run_command("tests.eager_train", *command(kitti_records, alone, weights=start))
     assert_same_losses(by_ray, alone)
     # What a worker cannot do is told in one line.
     other = command(kitti_records, by_ray, steps=2, learning_rate=1, weights=start)

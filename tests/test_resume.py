@@ -16,6 +16,7 @@ import pytest
 from experiments import kill_test
 from flowseg import checkpoints, restore, teaching
 from flowseg.labels import CITYSCAPES
+from tests import forked
 from tests.conftest import ROOT, run_command
 from tests.test_train import flags, parse
 
@@ -23,14 +24,9 @@ from tests.test_train import flags, parse
 @pytest.fixture(scope="module")
 def command(kitti_records):
     """A training of six steps, saved after every second; without a graph, which takes a minute."""
-    code = (
-        "import sys; from flowseg import commands; import tensorflow as tf; "
-        "tf.config.run_functions_eagerly(True); from flowseg import train; "
-        "sys.argv = ['train', *sys.argv[1:]]; train.run()"
-    )
     flags = {**kill_test._FLAGS, "--steps": 6, "--steps_per_epoch": 4, "--batch_size": 1}
     return [
-        *(sys.executable, "-c", code, "--deterministic"),
+        *(sys.executable, "-m", "tests.eager_train", "--deterministic"),
         *("--train_records", kitti_records / "train-*", "--val_records", kitti_records / "val-*"),
         *(f"{name}={value}" for name, value in flags.items()),
     ]
@@ -38,8 +34,8 @@ def command(kitti_records):
 
 def run(command, folder, *more, ok=True):
     """The CompletedProcess of a training into a folder."""
-    command = [*map(str, command), "--run_dir", str(folder), *map(str, more)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    _, _, *asked = map(str, [*command, "--run_dir", folder, *more])
+    done = forked.run(asked[0], asked[1:], ROOT, timeout=600)
     assert (done.returncode == 0) == ok, done.stderr
     return done
 

@@ -60,13 +60,17 @@ def test_ways_of_training_tell_when_each_step_ended(kitti_records, tmp_path):
     batches = batches.map(teaching.every_target)
     tf.config.run_functions_eagerly(True)  # A few steps are not worth tracing.
     try:
-        ways = train_speed.ways(args, CITYSCAPES, batches, tmp_path)
+        ways, watching = train_speed.ways(args, CITYSCAPES, batches, tmp_path)
         assert list(ways) == ["one batch", "hand-written", "fit", "+ scores", "+ watching"]
         for name in ("hand-written", "+ watching"):
             run, source = ways[name]
             before = time.perf_counter()
             ends = run(source, 2)
             assert before < ends[0] < ends[1] < time.perf_counter(), name
+        before, counted = time.perf_counter(), watching[0].state["step"]
+        own = train_speed.alone(watching, batches, steps=3)
+        assert all(own) and sum(own) < time.perf_counter() - before
+        assert watching[0].state["step"] == counted + 4
     finally:
         tf.config.run_functions_eagerly(False)
 
