@@ -31,6 +31,9 @@ class GuardedAdamW(keras.optimizers.AdamW):
     Under a strategy of TensorFlow's gradients are summed over the devices first, so that all skip
     together, and what is clipped is the gradient of the whole batch. (Keras would clip each
     device's and sum then.)
+
+    What does not depend on the variable is worked out once a step. (Keras has it in every variable's
+    graph, the schedule of the rate, too.)
     """
 
     def build(self, variables):
@@ -60,6 +63,36 @@ class GuardedAdamW(keras.optimizers.AdamW):
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         return grads_and_vars  # `apply` did.
+
+    def _clip_by_norm(self, values, axes=None):
+        norm = keras.ops.sqrt(keras.ops.sum(keras.ops.square(values)))
+        return values * self.clipnorm / keras.ops.maximum(norm, self.clipnorm)
+
+    def _apply_weight_decay(self, trainable_variables):
+        pass  # `update_step` does.
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        step = keras.ops.cast(self.iterations + 1, "float32")
+        corrected = learning_rate * keras.ops.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        rates = (corrected, learning_rate)
+        super()._backend_update_step(grads, trainable_variables, rates)
+
+    def update_step(self, gradient, variable, rates):
+        """Move a variable and its moments.
+
+        Args:
+            gradient: of its shape.
+            variable: one that the optimizer was built for.
+            rates: of the step, with the moments' bias in it and without.
+        """
+        corrected, rate = rates
+        index = self._get_variable_index(variable)
+        first, second = self._momentums[index], self._velocities[index]
+        if self.weight_decay and self._use_weight_decay(variable):
+            self.assign_sub(variable, variable * self.weight_decay * rate)
+        self.assign_add(first, (gradient - first) * (1 - self.beta_1))
+        self.assign_add(second, (keras.ops.square(gradient) - second) * (1 - self.beta_2))
+        self.assign_sub(variable, first * corrected / (keras.ops.sqrt(second) + self.epsilon))
 
 
 class Guard(keras.callbacks.Callback):

@@ -62,6 +62,30 @@ def without_damaged(sets, label_set, folder):
     return sets._replace(train=train, val=list(sound)), bad
 
 
+def draws(args, sets, pair):
+    """Function of what learns ("seg", "flow", "both") -> the `training_data.Draw` of a training.
+
+    Args:
+        args: the training's flags.
+        sets: of `find`.
+        pair: whether something is taught without truth.
+
+    Raises:
+        ValueError: as `truth_up_to`.
+    """
+    limits = truth_up_to(args, sets.train)
+
+    def draw(learn):
+        return training_data.Draw(
+            *(sets.train, args.batch_size, args.steps_per_epoch, args.seed),
+            weights=sets.weights[learn],
+            truth_up_to=limits,
+            without_truth="all" if pair else "stills" if args.made_flow else "none",
+        )
+
+    return draw
+
+
 def truth_up_to(args, file_sets):
     """What of each set is used as truth, by --label_fraction: see `training_data.Draw`.
 

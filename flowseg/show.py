@@ -18,7 +18,7 @@ from flowseg import commands
 # isort: split
 import keras
 
-from flowseg import data, pictures, records, training_data
+from flowseg import data, pictures, record_sets, records, teaching, training_data
 from flowseg import flags as training_flags
 from flowseg.flow_io import flow_to_color
 from flowseg.flow_ops import backward_warp
@@ -76,20 +76,17 @@ def examples(args):
         raise ValueError("give --records, or a recipe by --flagfile")
     # As `train` does, so that these are the examples that it will see.
     keras.utils.set_random_seed(args.seed + 1)
-    file_sets = [records.match_files(pattern) for pattern in args.train_records]
-    every_file = [path for files in file_sets for path in files]
-    data.check_records(every_file, label_set)
+    sets = record_sets.find(args, label_set)
+    draw = record_sets.draws(args, sets, bool(teaching.unlabelled(args)))
     batches = training_data.batches(
-        training_data.Draw(
-            file_sets, 1, args.steps_per_epoch, seed=args.seed, weights=args.train_weights
-        ),
+        draw(next(iter(sets.weights)))._replace(batch_size=1),
         label_set,
         height=args.height,
         width=args.width,
         strength=training_flags.augmentation(args),
         made_flow=args.made_flow,
     )
-    with records.named_errors(every_file):
+    with records.named_errors(sets.files()):
         for i, (inputs, targets) in enumerate(batches.as_numpy_iterator()):
             images = (inputs[key][0] for key in ("image1", "image2"))
             yield f"example-{i:04d}", *images, targets["flow"][0], targets["seg"][0]

@@ -142,24 +142,17 @@ def train(args, run_dir, spread=devices.ONE):
 
 def _batch_source(sets, label_set, args, state):
     """Two functions: batches from a step on; and of a step its frames' names, inputs, targets."""
-    truth_up_to = record_sets.truth_up_to(args, sets.train)
     pair = bool(teaching.unlabelled(args))
+    draw = record_sets.draws(args, sets, pair)
     making = {"height": args.height, "width": args.width, "made_flow": args.made_flow}
     making |= {"strength": training_flags.augmentation(args), "pair": pair}
 
-    def draw():
-        return training_data.Draw(
-            *(sets.train, args.batch_size, args.steps_per_epoch, args.seed),
-            weights=sets.weights[state["phase"]["learn"]],
-            truth_up_to=truth_up_to,
-            without_truth="all" if pair else "stills" if args.made_flow else "none",
-        )
-
     def batches_from(step, **share):
-        return training_data.batches(draw(), label_set, first_step=step, **making, **share)
+        drawn = draw(state["phase"]["learn"])
+        return training_data.batches(drawn, label_set, first_step=step, **making, **share)
 
     def look_up(step):
-        names = training_data.batch_names(draw(), step)
+        names = training_data.batch_names(draw(state["phase"]["learn"]), step)
         return names, *next(batches_from(step).as_numpy_iterator())
 
     return batches_from, look_up

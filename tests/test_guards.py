@@ -50,6 +50,30 @@ def test_else_it_is_adamw(tmp_path):
     assert int(keras.saving.load_model(tmp_path / "x.keras").optimizer.skipped) == 1
 
 
+@pytest.mark.parametrize("accumulate", [None, 2])
+def test_it_is_adamw_with_a_schedule_exceptions_and_sums_of_gradients(accumulate):
+    """What it works out once a step for all variables is what Keras does for each."""
+    rng = np.random.default_rng(0)
+    x, y = np.float32(rng.normal(size=(32, 3))), np.float32(rng.normal(size=(32, 2)))
+    weights = []
+    for optimizer in (guards.GuardedAdamW, keras.optimizers.AdamW):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((3,)), *(keras.layers.Dense(n) for n in (8, 2))])
+        schedule = keras.optimizers.schedules.CosineDecay(
+            0.0, 20, alpha=0.01, warmup_target=0.05, warmup_steps=3
+        )
+        how = {"weight_decay": 0.1, "clipnorm": 0.1, "gradient_accumulation_steps": accumulate}
+        made = optimizer(schedule, **how)
+        made.exclude_from_weight_decay(var_names=["bias"])
+        model.compile(made, "mse")
+        before = model.get_weights()
+        model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for ours, theirs, start in zip(*weights, before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert np.abs(ours - start).max() > 0.01
+
+
 def test_what_no_loss_reaches_stays():
     inputs = keras.Input((2,))
     outputs = {name: keras.layers.Dense(1, name=name)(inputs) for name in ("used", "idle")}
