@@ -45,6 +45,7 @@ MAX_PIXELS = 2**25 - 1
 _LEARNED = r"^(?!.*decoder_?\d*/flow(_\d+)?/)"
 # Whose other operators do too.
 _SCOPES = ("(.*/)?encoder", r"(.*/)?decoder_?\d*/(seg|flow_to_seg)")
+_UNCALIBRATED = "int8 needs real frames to set its ranges: --calibration GLOB of records"
 _UNITS = {"image1, image2": IMAGES, "seg": LABELS, "flow": FLOW}
 
 
@@ -128,7 +129,7 @@ def to_int8(content, pairs):
     except ImportError as error:
         raise ValueError("ai-edge-quantizer is missing: pip install -e '.[tflite]'") from error
     if not pairs:
-        raise ValueError("int8 needs real frames to set its ranges: --calibration GLOB of records")
+        raise ValueError(_UNCALIBRATED)
     plain = lite_file.signatures(content, "the float32 file")
     samples = {"predict": [], "encode": [], "decode": []}
     for image1, image2 in pairs:
@@ -205,6 +206,8 @@ def export(
         raise ValueError(f"{height}x{width}: TFLite holds no frames of over {MAX_PIXELS} pixels")
     if calibration and quantize != "int8":
         raise ValueError(f"--calibration sets int8's ranges; --quantize {quantize} has none")
+    if quantize == "int8" and not calibration:
+        raise ValueError(_UNCALIBRATED)
     for shards in (calibration, scored):
         data.check_records(shards, run.label_set)
     pair = [np.uint8(image[0]) for image in sample_pair(run.folder, height, width).values()]

@@ -32,8 +32,8 @@ class GuardedAdamW(keras.optimizers.AdamW):
     together, and what is clipped is the gradient of the whole batch. (Keras would clip each
     device's and sum then.)
 
-    What does not depend on the variable is worked out once a step. (Keras has it in every variable's
-    graph, the schedule of the rate, too.)
+    What does not depend on the variable, as the rate, is worked out once a step. (Keras does so for
+    each variable anew.)
     """
 
     def build(self, variables):

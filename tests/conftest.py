@@ -1,5 +1,6 @@
 """What the tests share: data folders made once a session, and how a command is run."""
 
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -42,6 +43,20 @@ def kitti_records(kitti_folder, tmp_path_factory):
     return output
 
 
+def once(tmp_path_factory, name, make):
+    """A folder that one of the processes that run tests makes for all: `make(folder)`."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / name, root / f"{name}.done"
+    with open(root / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def trained_run(kitti_records, tmp_path_factory):
     """Run folder of the KITTI recipe after two steps on the made-up records.
@@ -50,24 +65,28 @@ def trained_run(kitti_records, tmp_path_factory):
 
     Not to be changed. Tests that ask a network about pictures take it; what it knows is nothing.
     """
-    folder = tmp_path_factory.mktemp("runs") / "two steps"
-    run_command(
-        *("tests.eager_train", "--flagfile", "experiments/kitti.flags"),
-        *("--steps", 2, "--batch_size", 1, "--run_dir", folder, "--pictures", 1),
-        *("--height", 96, "--width", 160, "--backbone", "efficientnet_lite0"),
-        *("--train_records", kitti_records / "train-*", "--val_records", kitti_records / "val-*"),
-    )
-    return folder
+    sets = [f"--{split}_records={kitti_records}/{split}-*" for split in ("train", "val")]
+
+    def make(folder):
+        run_command(
+            *("tests.eager_train", "--flagfile", "experiments/kitti.flags", *sets),
+            *("--steps", 2, "--batch_size", 1, "--run_dir", folder, "--pictures", 1),
+            *("--height", 96, "--width", 160, "--backbone", "efficientnet_lite0"),
+        )
+
+    return once(tmp_path_factory, "two steps", make)
 
 
 @pytest.fixture(scope="session")
 def served(trained_run, tmp_path_factory):
     """Its folder for servers, by the command. Not to be changed."""
-    folder = tmp_path_factory.mktemp("out") / "served"
-    done = run_command("export.saved_model", "--run_dir", trained_run, "--output", folder)
-    assert "served/1: SavedModel" in done.stdout and "of labels equal" in done.stdout
-    assert done.stderr == ""
-    return folder
+
+    def make(folder):
+        done = run_command("export.saved_model", "--run_dir", trained_run, "--output", folder)
+        assert "served/1: SavedModel" in done.stdout and "of labels equal" in done.stdout
+        assert done.stderr == ""
+
+    return once(tmp_path_factory, "served", make)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,8 @@ args = SimpleNamespace(steps=10, warmup_steps=0, learning_rate=1e-3, weight_deca
                        freeze="none", alternate=0, accumulate=1, seg_loss="balanced",
                        photometric=0.5, consistency=0.5)
 training = teaching.compile_model(load_model(model), args, CITYSCAPES)
+# A graph for one step is worth it on JAX alone, where it is what is tested.
+training.run_eagerly = keras.backend.backend() == "tensorflow"
 draw = training_data.Draw([files], batch_size=2, steps_per_epoch=1)
 batches = training_data.batches(draw, CITYSCAPES, height=64, width=96,
                                 strength=Augmentation(colour=1.0), pair=True)

@@ -150,6 +150,7 @@ def test_first_command_of_a_stranger(module, tmp_path):
     assert written.shape[1] >= 600 and written.std() > 0
 
 
+@pytest.mark.long
 def test_export_takes_the_pretrained_network(tmp_path):
     run_command(
         *("export.tflite", "--weights", "pretrained", "--output", tmp_path / "roads.tflite"),

@@ -209,6 +209,7 @@ def test_damaged_records_stop_it_or_are_left_out(keyword, command, kitti_records
 def test_a_replayed_batch_tells_its_losses(command, kitti_records, tmp_path):
     # So low a bar makes incidents of sound steps.
     more = ("--spike", 0.01, "--steps", 18, "--steps_per_epoch", 18, "--save_every", 18)
+    more += ("--freeze", "encoder")
     done = run(command, tmp_path / "run", *more, "--height", 32, "--width", 32)
     assert "spike: 2: see" in done.stdout
     told = run_command("experiments.replay", "--run_dir", tmp_path / "run", "--step", 17).stdout

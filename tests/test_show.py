@@ -1,5 +1,7 @@
 """What is drawn of a recipe is what its training sees; of records, their frames as they are."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 
@@ -11,8 +13,9 @@ from tests.test_train import parse
 
 def test_examples_are_those_of_the_training(kitti_records):
     shares = ("--label_fraction=0.5", "--height=64", "--width=96", "--batch_size=1", "--seed=3")
-    args = parse("--flagfile=experiments/kitti.flags", *shares)
-    args.train_records, args.val_records = [str(kitti_records / "train-*")], []
+    asked = parse("--flagfile=experiments/kitti.flags", *shares).flag_values_dict()
+    asked |= {"train_records": [str(kitti_records / "train-*")], "val_records": []}
+    args = SimpleNamespace(**{**asked, "records": None})
     drawn = show.examples(args)
     sets = record_sets.find(args, CITYSCAPES)
     state = {"phase": {"learn": "both"}}

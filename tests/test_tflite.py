@@ -49,10 +49,18 @@ def folder(trained_run, run, kitti_records, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lite")
     shards = records.match_files(f"{kitti_records}/train-*")
     output = folder / "none.tflite"
-    tflite.export(run, output, HEIGHT, WIDTH, scored=shards, bounds=(20, 2))
-    tflite.write_signatures(run.model, folder / "saved_model", HEIGHT, WIDTH)
+    write = tflite.write_signatures
+
+    def written(model, where, height, width):
+        write(model, where, height, width)
+        shutil.copytree(where, folder / "saved_model")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tflite, "write_signatures", written)
+        tflite.export(run, output, HEIGHT, WIDTH, scored=shards, bounds=(20, 2))
     for quantize in ("float16", "dynamic"):
         content = tflite.convert(str(folder / "saved_model"), quantize)
+        (folder / f"{quantize}.raw").write_bytes(content)
         about = lite_file.read(output).about
         files.write(folder / f"{quantize}.tflite", lite_file.with_about(content, about))
     done = run_command(
@@ -187,12 +195,23 @@ def test_refusals(trained_run, run, kitti_records, tmp_path):
     assert "no-*" in error
 
 
-def test_a_file_that_loses_too_much_is_not_written(run, kitti_records, tmp_path, monkeypatch):
-    shards = records.match_files(f"{kitti_records}/val-*")
+def test_a_file_that_loses_too_much_is_not_written(
+    folder, run, kitti_records, tmp_path, monkeypatch
+):
+    def write(model, where, height, width):
+        shutil.copytree(folder / "saved_model", where, dirs_exist_ok=True)
+
+    # What was written and converted before, which takes long.
+    monkeypatch.setattr(tflite, "write_signatures", write)
+    monkeypatch.setattr(tflite, "convert", lambda *_: (folder / "float16.raw").read_bytes())
     monkeypatch.setattr(parity, "latencies", lambda *_: {"file/latency_1": 1, "file/latency_2": 1})
+    how = {"scored": records.match_files(f"{kitti_records}/val-*"), "quantize": "float16"}
+    output = tmp_path / "f.tflite"
     with pytest.raises(ValueError, match="not written: its file loses"):
-        tflite.export(run, tmp_path / "f.tflite", 64, 96, scored=shards, bounds=(-1, -1))
+        tflite.export(run, output, HEIGHT, WIDTH, bounds=(-1, -1), **how)
     assert list(tmp_path.iterdir()) == []
+    tflite.export(run, output, HEIGHT, WIDTH, bounds=(20, 2), **how)
+    assert {path.name for path in tmp_path.iterdir()} == {"f.tflite", "f.parity.json"}
 
 
 def test_nothing_half_written_when_the_disk_is_full(run, tmp_path, monkeypatch):
