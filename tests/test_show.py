@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import cv2
+import keras
 import numpy as np
 
 from flowseg import record_sets, show, teaching, train
@@ -19,6 +20,7 @@ def test_examples_are_those_of_the_training(kitti_records):
     drawn = show.examples(args)
     sets = record_sets.find(args, CITYSCAPES)
     state = {"phase": {"learn": "both"}}
+    keras.utils.set_random_seed(args.seed + 1)  # As `restore.build_models`.
     batches = train._batch_source(sets, CITYSCAPES, args, state)[0](0).as_numpy_iterator()
     truths = set()
     for _ in range(6):
