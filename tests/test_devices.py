@@ -152,19 +152,34 @@ def test_classes_are_balanced_over_all_devices():
     assert apart != pytest.approx(by_one, rel=0.01)
 
 
+def by_two_hosts(code, folder):
+    """What the toy tells on each of two JAX hosts."""
+    shared = {"hosts": 2, "coordinator": f"localhost:{free_port()}"}
+    told = [folder / f"{host}.json" for host in range(2)]
+    asked = [json.dumps([{**shared, "host": host}]) for host in range(2)]
+    pairs = zip(asked, told, strict=True)
+    finish([run(code, how, path, wait=False, **ON_JAX) for how, path in pairs])
+    return [json.loads(path.read_text())[0] for path in told]
+
+
 def test_a_step_on_two_hosts_is_that_of_one(tmp_path):
     wants_jax()
     alone = tmp_path / "alone.json"
     run(TOY, json.dumps([{}]), alone, **ON_JAX)
-    shared = {"hosts": 2, "coordinator": f"localhost:{free_port()}"}
-    hosts = []
-    for host in range(2):
-        how = json.dumps([{**shared, "host": host}])
-        hosts.append(run(TOY, how, tmp_path / f"{host}.json", wait=False, **ON_JAX))
-    finish(hosts)
     one = json.loads(alone.read_text())[0]
-    for host in range(2):
-        assert_as_one(one, json.loads((tmp_path / f"{host}.json").read_text())[0])
+    for two in by_two_hosts(TOY, tmp_path):
+        assert_as_one(one, two)
+
+
+@pytest.mark.long
+def test_hosts_may_be_far_apart_before_their_first_step(tmp_path):
+    """Gloo, by which those of CPUs talk, gives up after 30 s unless they talked before."""
+    wants_jax()
+    begin = "    keras.utils.set_random_seed(1)\n"
+    assert TOY.count(begin) == 1
+    late = TOY.replace(begin, f"    import time; time.sleep(40 * host)\n{begin}")
+    first, second = by_two_hosts(late, tmp_path)
+    assert first[:3] == second[:3] and first[0] == 2
 
 
 def test_hosts_share_each_batch(kitti_records):
