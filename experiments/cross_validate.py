@@ -1,7 +1,7 @@
 r"""Score a recipe on few labelled KITTI frames: each frame by a network that never saw its fold.
 
 python -m experiments.cross_validate --source KITTI --recipe FLAGFILE --output DIR \
-    --train_flag=--weights=RUN
+    --train_flag=--init_from=RUN
 
 Frames are sorted by id and cut into folds of neighbours (frames of one drive look alike, so a
 random cut would flatter). For each fold a training (`flowseg.train` with the recipe's flags and

@@ -221,7 +221,7 @@ def define_flags():
     flags.DEFINE_enum(
         "backbone", None, BACKBONES, "In place of a run: this encoder, random weights."
     )
-    shared_flags.define_run_flags(scale=False, instead="backbone")
+    shared_flags.define_run_flags(input_scale=False, instead="backbone")
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_list("rows", list(ROWS), "What is measured.")
     flags.DEFINE_list("sizes", ["128x416", "256x832", "384x1248"], "Frames, HEIGHTxWIDTH.")

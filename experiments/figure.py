@@ -61,7 +61,7 @@ def define_flags():
     """The flags of this command."""
     from flowseg import flags as shared_flags
 
-    shared_flags.define_run_flags(scale=False)
+    shared_flags.define_run_flags(input_scale=False)
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_string("image1", None, "Earlier frame.", required=True)
     flags.DEFINE_string("image2", None, "Later frame.", required=True)

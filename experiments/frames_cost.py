@@ -138,9 +138,9 @@ def main():
     run = runs.load_run(args.run_dir, args.weights)
     if args.records:
         shards = records.match_files(*args.records)
-        told, peaks = scoring_cost(run, shards, args.frames or 200, args.scale)
+        told, peaks = scoring_cost(run, shards, args.frames or 200, args.input_scale)
     else:
-        told, peaks = drawing_cost(run, args.input, args.frames or 1000, args.scale)
+        told, peaks = drawing_cost(run, args.input, args.frames or 1000, args.input_scale)
     count = max(peaks)
     print(table(told, peaks, count))
     if args.json:

@@ -75,7 +75,7 @@ def table(found):
 
 def define_flags():
     """The flags of this command."""
-    shared_flags.define_run_flags(scale=False)
+    shared_flags.define_run_flags(input_scale=False)
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_list("records", None, "Records with flow: GLOB[,GLOB].", required=True)
 

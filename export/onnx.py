@@ -97,7 +97,7 @@ def _parts(pair):
 
 def define_flags():
     """The flags of this command."""
-    shared_flags.define_run_flags(scale=False)
+    shared_flags.define_run_flags(input_scale=False)
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_string("output", None, "File to write, FILE.onnx.", required=True)
     flags.DEFINE_integer("height", None, "Rows of the frames; default: any.", 1)

@@ -100,7 +100,7 @@ def ask(signature, inputs):
 
 def define_flags():
     """The flags of this command."""
-    shared_flags.define_run_flags(scale=False)
+    shared_flags.define_run_flags(input_scale=False)
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_string("output", None, "Folder to write.", required=True)
     flags.DEFINE_integer(

@@ -241,7 +241,7 @@ def export(
 
 def define_flags():
     """The flags of this command."""
-    shared_flags.define_run_flags(scale=False)
+    shared_flags.define_run_flags(input_scale=False)
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_string("output", None, "File to write, FILE.tflite.", required=True)
     flags.DEFINE_enum(

@@ -70,7 +70,7 @@ def newest(folder):
     if found:
         raise ValueError(
             f"{folder}: all checkpoints are damaged; remove them to begin anew, with this run's "
-            "model.keras as --weights"
+            "model.keras as --init_from"
         )
     return None, None
 
@@ -100,7 +100,7 @@ def load(training, path):
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"{path}: cannot be resumed from: of another network ({reason}); begin in another "
-            "--run_dir, with this run's model.keras as --weights"
+            "--run_dir, with this run's model.keras as --init_from"
         ) from error
 
 

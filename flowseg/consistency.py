@@ -78,7 +78,7 @@ def main():
 
     run = runs.load_run(args.run_dir, args.weights)
     shown = tqdm(frames, unit="frame", total=count, disable=None)
-    scores, pairs = consistency(run, shown, args.scale)
+    scores, pairs = consistency(run, shown, args.input_scale)
     for name, score in scores.items():
         print(f"{name:<28}{score:8.3f} %")
     print(f"{pairs} pairs of frames")

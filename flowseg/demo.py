@@ -267,7 +267,7 @@ def main():
         from flowseg.runs import load_run
 
         run = load_run(args.run_dir, args.weights)
-        blocks = serve(run, folder, args.port, args.scale, args.frames)
+        blocks = serve(run, folder, args.port, args.input_scale, args.frames)
         print(f"http://127.0.0.1:{args.port} shows the page; Ctrl-C ends it", flush=True)
         blocks.block_thread()
     sys.stdout.flush()

@@ -264,10 +264,10 @@ def _of_run(args, shards):
     kept = write if args.output or args.submission else None
     flags_file = run.folder / "flags.txt"
     text = flags_file.read_text() if flags_file.is_file() else ""
-    text += f"\nscored with\n--weights={args.weights}\n--scale={args.scale:g}\n"
+    text += f"\nscored with\n--weights={args.weights}\n--input_scale={args.input_scale:g}\n"
     text += f"--score_as={label_set.name}\n"
     told = args.run_dir or args.weights
-    return label_set, run_answers(run, label_set, args.scale, kept), told, text
+    return label_set, run_answers(run, label_set, args.input_scale, kept), told, text
 
 
 def _of_folder(args, shards):

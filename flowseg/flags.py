@@ -37,7 +37,7 @@ def define_training_flags(train_records_required=True):
     flags.DEFINE_list("val_records", None, "Record sets to validate on: GLOB[,GLOB ...].")
     flags.DEFINE_string("label_set", "cityscapes", "Classes: a built-in name, or a JSON file.")
     flags.DEFINE_string(
-        "weights",
+        "init_from",
         None,
         "Weights to start from: a .keras file, a run folder (its best) or a packed one, or "
         "pretrained: those that come with the package (for --backbone efficientnet_lite0).",
@@ -195,8 +195,8 @@ def check_training_flags(args):
         )
 
 
-def define_run_flags(scale=True, instead=None):
-    """Which trained run answers, with which weights, and (if asked for) at which scale.
+def define_run_flags(input_scale=True, instead=None):
+    """Which trained run answers, with which weights, and (if asked for) at which size.
 
     `instead`: a flag of the command's own, defined before, that may stand in place of --run_dir.
     """
@@ -216,12 +216,14 @@ def define_run_flags(scale=True, instead=None):
     choices = [*(f"--{name}" for name in sources), "--weights pretrained"]
     told = f"give the folder of a trained run; exactly one of {', '.join(choices)}"
     flags.register_multi_flags_validator([*sources, "weights"], one_source, told)
-    if not scale:
+    if not input_scale:
         return
     flags.DEFINE_float(
-        "scale", 1.0, "Resize frames by this factor for the network; answers keep the frames' size."
+        "input_scale",
+        1.0,
+        "Resize frames by this factor for the network; answers keep the frames' size.",
     )
-    flags.register_validator("scale", lambda scale: scale > 0, "must be greater than 0")
+    flags.register_validator("input_scale", lambda scale: scale > 0, "must be greater than 0")
 
 
 def define_seg_ids():

@@ -1,8 +1,9 @@
 """A trained network in a few megabytes, to be carried or kept: a folder that stands for a run's.
 
-Every command takes it as `--run_dir`, and training as `--weights`; the one in `BOX`, which comes
-with the package, also as `--weights pretrained`. Beside `label_set.json` and a sample pair, as any
-run folder has them, it holds what this file reads and writes:
+Every command takes it as `--run_dir`, and training as `--init_from`; the one in `BOX`, which comes
+with the package, also as `--weights pretrained`, in training as `--init_from pretrained`. Beside
+`label_set.json` and a sample pair, as any run folder has them, it holds what this file reads and
+writes:
 
 weights.npz   every weight, kernels in float16, the rest (norms, biases) in float32
 network.json  what `build_flowseg` is called with, and the SHA-256 of weights.npz

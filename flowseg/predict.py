@@ -106,9 +106,9 @@ def main():
     from flowseg.runs import load_run
 
     loaded = load_run(args.run_dir, weights=args.weights)
-    print(predict(loaded, *pair, args.output, args.seg_ids, args.scale))
+    print(predict(loaded, *pair, args.output, args.seg_ids, args.input_scale))
     if args.confidence:
-        sure = loaded.predict_confidence(*pair, args.scale)
+        sure = loaded.predict_confidence(*pair, args.input_scale)
         path = Path(args.output) / "confidence.png"
         pictures.write_png(path, np.uint8(np.round(255 * sure)))
         print(f"{path}: flow thought right at {np.mean(sure > 0.5):.0%} of the pixels")

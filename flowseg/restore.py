@@ -11,7 +11,7 @@ from flowseg.decoder import SEG_HEAD
 from flowseg.model import build_flowseg
 
 # Flags that a run may be resumed with another value of: they change no step that was made.
-_MAY_CHANGE = ("run_dir", "steps", "val_records", "best_metric", "pictures", "weights")
+_MAY_CHANGE = ("run_dir", "steps", "val_records", "best_metric", "pictures", "init_from")
 _MAY_CHANGE += ("backbone_weights", "save_every", "keep_checkpoints", "patience", "on_nonfinite")
 _MAY_CHANGE += ("spike",)
 
@@ -43,18 +43,18 @@ def _build(args, label_set):
     keras.utils.set_random_seed(args.seed + 1)
     classes = len(label_set.names)
     model = build_flowseg(classes, args.exchange, args.backbone, args.backbone_weights)
-    if args.weights:
-        source, known = _start_weights(args.weights)
+    if args.init_from:
+        source, known = _start_weights(args.init_from)
         # A file without its run's classes is taken for the same classes if there are as many.
         copy_weights(source, model, same_classes=known in (None, label_set))
     return model
 
 
 def _start_weights(weights):
-    """The network that --weights names, and its classes (None: not known)."""
+    """The network that --init_from names, and its classes (None: not known)."""
     path = packed.BOX if weights == "pretrained" else Path(weights)
     if not path.exists():
-        raise ValueError(f"--weights {path}: neither pretrained, a .keras file, nor a run folder")
+        raise ValueError(f"--init_from {path}: neither pretrained, a .keras file, nor a run folder")
     if path.is_dir():
         run = runs.load_run(path)
         return run.model, run.label_set
@@ -84,7 +84,7 @@ def copy_weights(source, target, same_classes=True):
                 layer.set_weights(donor.get_weights())
             elif part == "encoder":
                 raise ValueError(
-                    f"--weights: its encoder differs from this one at {layer.name} (--backbone?)"
+                    f"--init_from: its encoder differs from this one at {layer.name} (--backbone?)"
                 )
             elif shapes:
                 new.append(layer.name)
@@ -111,7 +111,7 @@ def read_state(run_dir, args, label_set):
         if (run_dir / "checkpoints" / "latest.json").is_file():
             raise ValueError(
                 f"{run_dir}: of an older FlowSeg, whose checkpoints cannot be gone on from; begin "
-                "in another --run_dir, with this run as --weights"
+                "in another --run_dir, with this run as --init_from"
             )
         return begun
     if runs.load_run_labels(run_dir) != label_set:

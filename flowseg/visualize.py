@@ -233,7 +233,7 @@ def main():
         runs[args.beside] = load_run(args.beside, "last" if args.weights == "last" else "best")
     fps = args.fps or fps or DEFAULT_FPS
     look = {"overlay": args.overlay, "arrows": args.arrows}
-    more = (args.scale, args.max_flow)
+    more = (args.input_scale, args.max_flow)
     written = visualize(runs, frames, args.output, fps, count, *more, **look)
     # A damaged video ends early without an error.
     early = f"; the input announced {count} frames" if count and written < count - 1 else ""

@@ -232,14 +232,14 @@ def start(tmp_path_factory):
 def alone(kitti_records, start, tmp_path_factory):
     """The run of one device."""
     folder = tmp_path_factory.mktemp("runs") / "alone"
-    run_command("tests.eager_train", *command(kitti_records, folder, weights=start))
+    run_command("tests.eager_train", *command(kitti_records, folder, init_from=start))
     return folder
 
 
 @pytest.mark.long
 def test_two_devices_train_and_validate_as_one(alone, start, kitti_records, tmp_path):
     folder = tmp_path / "run"
-    validated = {"val_records": kitti_records / "val-*", "weights": start}
+    validated = {"val_records": kitti_records / "val-*", "init_from": start}
     run(TWO + TRAIN, *command(kitti_records, folder, **validated), "--devices=all")
     shown = first_losses(folder)
     assert shown.pop("val_loss") > 0
@@ -264,7 +264,7 @@ def test_two_hosts_train_one_run_that_tensorflow_takes(alone, start, kitti_recor
     wants_jax()
     folder = tmp_path / "run"
     shared = {"hosts": 2, "coordinator": f"localhost:{free_port()}"}
-    shared = command(kitti_records, folder, weights=start, **shared)
+    shared = command(kitti_records, folder, init_from=start, **shared)
     module = "from flowseg import commands, train; train.run()"
     hosts = [run(module, *shared, f"--host={k}", wait=False, **ON_JAX) for k in range(2)]
     finish(hosts)

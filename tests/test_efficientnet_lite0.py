@@ -192,7 +192,7 @@ def one_step(freeze, exchange="both", alpha=1.0, beta=1.0, learn="both"):
     """A small network, more or less frozen, after one step: (compiled, weights before)."""
     args = SimpleNamespace(steps=10, warmup_steps=0, learning_rate=1e-2, weight_decay=1e-4)
     args.clip_norm, args.flow_loss, args.alpha, args.beta = 0.1, "log", alpha, beta
-    args.seed, args.exchange, args.weights, args.freeze = 0, exchange, None, freeze
+    args.seed, args.exchange, args.init_from, args.freeze = 0, exchange, None, freeze
     args.precision, args.learn, args.alternate, args.accumulate = "float32", learn, 0, 1
     args.seg_loss, args.photometric, args.consistency = "mean", 0, 0
     args.backbone, args.backbone_weights = "efficientnet_lite0", "none"

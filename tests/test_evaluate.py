@@ -349,7 +349,8 @@ def test_metrics_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_the_command(run_dir, kitti_records, tmp_path):
     output = tmp_path / "new" / "metrics.json"
-    command = ["flowseg.evaluate", "--run_dir", run_dir, "--metrics_json", output, "--scale=0.5"]
+    command = ["flowseg.evaluate", "--run_dir", run_dir, "--metrics_json", output]
+    command.append("--input_scale=0.5")
     globs = f"{kitti_records}/train-*,{kitti_records}/val-*"
     done = run_command(*command, "--records", globs)
     written = json.loads(output.read_text())

@@ -56,11 +56,11 @@ def test_a_training_by_two_workers_is_that_of_one(
     by_ray, alone = tmp_path / "ray", tmp_path / "alone"
     asked = ("experiments.ray_train", "--hosts=2")
     # Ray's workers give way to all else on the machine.
-    done = run_command(*asked, *command(kitti_records, by_ray, weights=start), timeout=1500)
+    done = run_command(*asked, *command(kitti_records, by_ray, init_from=start), timeout=1500)
     assert f"{by_ray}: 1 steps in" in done.stdout
-    run_command("tests.eager_train", *command(kitti_records, alone, weights=start))
+    run_command("tests.eager_train", *command(kitti_records, alone, init_from=start))
     assert_same_losses(by_ray, alone)
     # What a worker cannot do is told in one line.
-    other = command(kitti_records, by_ray, steps=2, learning_rate=1, weights=start)
+    other = command(kitti_records, by_ray, steps=2, learning_rate=1, init_from=start)
     told = run_command(*asked, *other, ok=False).stderr
     assert "trained with other flags (--learning_rate=" in told

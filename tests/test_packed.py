@@ -93,7 +93,7 @@ def test_a_run_is_packed(trained_run, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.float32)
     ours, theirs = (run.predict(image, image[::-1]) for run in (own, again))
     assert np.abs(ours[1] - theirs[1]).max() < 0.1
-    # What training starts from, by --weights RUN.
+    # What training starts from, by --init_from RUN.
     network, label_set = restore._start_weights(tmp_path / "packed")
     assert label_set == own.label_set
     for a, b in zip(network.get_weights(), again.model.get_weights(), strict=True):

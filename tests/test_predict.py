@@ -109,7 +109,7 @@ def test_command(tmp_path):
     write_png(tmp_path / "b.png", FRAME + 10)
     pair = ("--image1", tmp_path / "a.png", "--image2", tmp_path / "b.png")
     out = ("--output", tmp_path / "out")
-    answer = run_command("--run_dir", "r", *pair, *out, "--weights=last", "--scale=2")
+    answer = run_command("--run_dir", "r", *pair, *out, "--weights=last", "--input_scale=2")
     assert answer.returncode == 0 and json.loads(answer.stderr) == ["r", "last", 2.0]
     assert answer.stdout.count("\n") == 1 and "road 100%" in answer.stdout
     assert (read_flow(tmp_path / "out" / "flow.png")[..., :2] == 100).all()
@@ -118,7 +118,7 @@ def test_command(tmp_path):
         (("--run_dir", "r", *pair[:2], *out, "--image2", tmp_path / "c.png"), "c.png"),
         ((*pair, *out), "run_dir"),
         (("--run_dir", "", *pair, *out), "run_dir"),
-        (("--run_dir", "r", *pair, *out, "--scale=0"), "scale"),
+        (("--run_dir", "r", *pair, *out, "--input_scale=0"), "input_scale"),
         (("--run_dir", "r", *pair, *out, "--seg_ids=owner"), "seg_ids"),
     ):
         answer = run_command(*arguments)

@@ -242,7 +242,7 @@ def test_the_command(run_dir, kitti_records, tmp_path):  # noqa: F811
         *("--submission", tmp_path / "sent", "--report", tmp_path / "a.html"),
     )
     told = Page((tmp_path / "a.html").read_text()).text
-    assert "scored with\n--weights=best\n--scale=1\n--score_as=cityscapes\n" in told
+    assert "scored with\n--weights=best\n--input_scale=1\n--score_as=cityscapes\n" in told
     # Of a frame without a second one no flow is sent.
     assert len(list((tmp_path / "sent/flow").iterdir())) == 4
     assert len(list((tmp_path / "sent/semantic").iterdir())) == 5
