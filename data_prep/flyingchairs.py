@@ -14,9 +14,9 @@ or in the parent of either. Without it the names and --seed decide.
 
 from pathlib import Path
 
-from data_prep import options, split, writer
-from data_prep.frames import Frame
-from flowseg import commands
+from data_prep.conversion import options, split, writer
+from data_prep.conversion.frames import Frame
+from flowseg.cli import entry
 
 # How the files of a pair end: the owners' way, and that of FlowNet2's examples.
 ENDINGS = (
@@ -33,7 +33,7 @@ def find_frames(source):
         source: folder, as `--source` takes it.
 
     Returns:
-        (frames, split_file): list of :class:`data_prep.frames.Frame`, sorted by frame id; Path of
+        (frames, split_file): list of :class:`frames.Frame`, sorted by frame id; Path of
         the official split, or None.
 
     Raises:
@@ -94,10 +94,10 @@ def split_officially(frames, file):
 
 
 def convert(sources, output, val_fraction=0.1, seed=0, **how):
-    """Convert FlyingChairs folders to records below `output`; see `data_prep.writer.write`.
+    """Convert FlyingChairs folders to records below `output`; see `writer.write`.
 
     Raises:
-        ValueError, OSError: see `find_frames`, `split_officially` and `data_prep.writer.write`.
+        ValueError, OSError: see `find_frames`, `split_officially` and `writer.write`.
     """
     splits = {"train": [], "val": []}
     deciders = []
@@ -129,4 +129,4 @@ def main():
 
 if __name__ == "__main__":
     options.define_flags("FlyingChairs_release, or the folder of its pairs")
-    commands.run(main)
+    entry.run(main)

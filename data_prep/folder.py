@@ -22,9 +22,10 @@ from pathlib import Path
 
 from absl import flags
 
-from data_prep import options, split, writer
-from data_prep.frames import Frame, find_next
-from flowseg import commands, labels
+from data_prep.conversion import options, split, writer
+from data_prep.conversion.frames import Frame, find_next
+from flowseg.cli import entry
+from flowseg.data import labels
 
 SUFFIXES = {
     "images": (".png", ".jpg", ".jpeg", ".ppm"),
@@ -43,7 +44,7 @@ def find_frames(source, step=1, numbering="", known_ids=()):
         known_ids: every id that a mask may hold.
 
     Returns:
-        list of :class:`data_prep.frames.Frame`, sorted by frame id: the path of its image below
+        list of :class:`frames.Frame`, sorted by frame id: the path of its image below
         `images` without suffix.
 
     Raises:
@@ -168,10 +169,10 @@ def convert(
     dataset=None,
     **how,
 ):
-    """Convert folders of a user's own to records below `output`; see `data_prep.writer.write`.
+    """Convert folders of a user's own to records below `output`; see `writer.write`.
 
     Raises:
-        ValueError, OSError: see `find_frames`, `choose_ids` and `data_prep.writer.write`.
+        ValueError, OSError: see `find_frames`, `choose_ids` and `writer.write`.
     """
     try:
         void_ids = sorted(map(int, void_ids))
@@ -220,4 +221,4 @@ def main():
 if __name__ == "__main__":
     options.define_flags("Folder that holds images, and masks or flow or both")
     define_flags()
-    commands.run(main)
+    entry.run(main)

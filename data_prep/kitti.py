@@ -15,9 +15,9 @@ from pathlib import Path
 
 from absl import flags
 
-from data_prep import options, split, writer
-from data_prep.frames import Frame
-from flowseg import commands
+from data_prep.conversion import options, split, writer
+from data_prep.conversion.frames import Frame
+from flowseg.cli import entry
 
 SETS = ("data_scene_flow", "data_semantics")
 
@@ -30,7 +30,7 @@ def find_frames(sources, testing=False):
         testing: those of `testing/`, not of `training/`.
 
     Returns:
-        list of :class:`data_prep.frames.Frame`, sorted by frame id.
+        list of :class:`data_prep.conversion.frames.Frame`, sorted by frame id.
 
     Raises:
         ValueError: a folder that is missing or holds no KITTI set; a frame without its truth.
@@ -100,10 +100,10 @@ def _find_files(folder):
 
 
 def convert(sources, output, val_fraction=0.1, seed=0, testing=False, **how):
-    """Convert KITTI folders to records below `output`; see `data_prep.writer.write`.
+    """Convert KITTI folders to records below `output`; see `data_prep.conversion.writer.write`.
 
     Raises:
-        ValueError, OSError: see `find_frames` and `data_prep.writer.write`.
+        ValueError, OSError: see `find_frames` and `data_prep.conversion.writer.write`.
     """
     frames = find_frames(sources, testing)
     if testing:
@@ -125,4 +125,4 @@ if __name__ == "__main__":
     flags.DEFINE_bool(
         "testing", False, "The frames of testing/, which have no truth, as split test."
     )
-    commands.run(main)
+    entry.run(main)

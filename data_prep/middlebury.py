@@ -13,9 +13,9 @@ without truth is left out, and told. One that has truth but lacks a frame is an 
 
 from pathlib import Path
 
-from data_prep import options, split, writer
-from data_prep.frames import Frame
-from flowseg import commands
+from data_prep.conversion import options, split, writer
+from data_prep.conversion.frames import Frame
+from flowseg.cli import entry
 
 IMAGES, TRUTH = "other-data", "other-gt-flow"
 
@@ -27,7 +27,7 @@ def find_frames(sources):
         sources: folders, each as `--source` takes it.
 
     Returns:
-        (frames, without_truth): list of :class:`data_prep.frames.Frame`, the sequence is the frame
+        (frames, without_truth): list of :class:`frames.Frame`, the sequence is the frame
         id; list of folders of sequences that have none.
 
     Raises:
@@ -53,10 +53,10 @@ def find_frames(sources):
 
 
 def convert(sources, output, val_fraction=0.1, seed=0, **how):
-    """Convert Middlebury folders to records below `output`; see `data_prep.writer.write`.
+    """Convert Middlebury folders to records below `output`; see `writer.write`.
 
     Raises:
-        ValueError, OSError: see `find_frames` and `data_prep.writer.write`.
+        ValueError, OSError: see `find_frames` and `writer.write`.
     """
     frames, without_truth = find_frames(sources)
     for folder in without_truth:
@@ -78,4 +78,4 @@ def main():
 
 if __name__ == "__main__":
     options.define_flags("Folder that holds other-data and other-gt-flow")
-    commands.run(main)
+    entry.run(main)

@@ -16,13 +16,15 @@ from pathlib import Path
 
 from absl import flags
 
-from flowseg import commands
+from flowseg.cli import entry
 
 # isort: split
 from data_prep.scenes import farm, store
-from experiments import page
-from flowseg import data, panels, pictures, records, runs
-from flowseg.frames import read_image
+from experiments import demo_page
+from flowseg import runs
+from flowseg.data import decoding, records
+from flowseg.media import drawing, panels
+from flowseg.media.frames import read_image
 
 # Of the made streets.
 COUNT, HEIGHT, WIDTH = 400, 128, 416
@@ -48,10 +50,10 @@ def draw(run_dir, files, output, most=8):
     """Write one picture a frame: frames, truth, answers and errors side by side."""
     run = runs.load_run(run_dir)
     empty(output)
-    for frame in data.evaluation_data(files, run.label_set).take(most).as_numpy_iterator():
+    for frame in decoding.evaluation_data(files, run.label_set).take(most).as_numpy_iterator():
         path = output / f"{frame['frame_id'].decode()}.png"
         answers = run.predict_pair(frame["image1"], frame["image2"])
-        pictures.write_png(path, panels.draw_answers(frame, *answers, run.label_set))
+        drawing.write_png(path, panels.draw_answers(frame, *answers, run.label_set))
         print(f"drew {path}")
 
 
@@ -66,7 +68,7 @@ def film(folder):
     empty(folder)
     street = farm.load("street")
     for number, frame in enumerate(street.film(height=HEIGHT, width=WIDTH, **FILM)):
-        pictures.write_png(folder / f"{number:04d}.png", frame)
+        drawing.write_png(folder / f"{number:04d}.png", frame)
 
 
 def index_of(folder):
@@ -80,7 +82,9 @@ def demo(output, source):
     output = Path(output or ("demo/made" if source is None else "demo/yours"))
     recipe = "demo" if source is None else "kitti_sample"
     shown = ("--image1", PAIR[0], "--image2", PAIR[1], "--output", output / "roads.png")
-    step("experiments.figure", "--weights", "pretrained", "--name", "KITTI 000003_10", *shown)
+    step(
+        "experiments.studies.figure", "--weights", "pretrained", "--name", "KITTI 000003_10", *shown
+    )
     # Named by what is in it, so that scenes of an earlier version are never in the way.
     made = output / f"street-{COUNT}x{HEIGHT}x{WIDTH}-v{store.VERSION}"
     if source is None:
@@ -107,7 +111,7 @@ def demo(output, source):
     if source is None:
         video = ("--input", output / "film", "--output", output / "video.mp4")
         step("flowseg.visualize", "--run_dir", run_dir, *video)
-        page.animate(output / "video.mp4", output / "video.webp")
+        demo_page.animate(output / "video.mp4", output / "video.webp")
     served = ("--output", output / "served", "--overwrite")
     step("export.saved_model", "--run_dir", run_dir, *served)
     height, width = read_image(run_dir / runs.SAMPLE["image1"]).shape[:2]
@@ -116,7 +120,7 @@ def demo(output, source):
     told = f"{COUNT} made street scenes, a tenth of them held out; the scores are of those."
     if source is not None:
         told = f"Trained on {source} and scored on the same frames: this proves the way alone."
-    page.write_page(output, "FlowSeg: classes and motion from two frames", told)
+    demo_page.write_page(output, "FlowSeg: classes and motion from two frames", told)
     print(f"\nLook at {output}/index.html, and beside it:")
     print("  roads.png       what the pretrained network says to a real pair")
     print("  pictures/       frames, truth, answers and errors side by side")
@@ -143,4 +147,4 @@ def main():
 
 if __name__ == "__main__":
     define_flags()
-    commands.run(main)
+    entry.run(main)

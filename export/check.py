@@ -6,8 +6,8 @@ import cv2
 import keras
 import numpy as np
 
-from flowseg.flow_io import decode_kitti_flow, encode_kitti_flow
-from flowseg.frames import read_image
+from flowseg.data.flow_io import decode_kitti_flow, encode_kitti_flow
+from flowseg.media.frames import read_image
 from flowseg.runs import SAMPLE
 
 # Float32 files differ from Keras by rounding alone; at a motion boundary rounding may decide

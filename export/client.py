@@ -18,8 +18,11 @@ import cv2
 import numpy as np
 from absl import flags
 
-from flowseg import commands, files, labels, pictures
-from flowseg.flow_io import decode_kitti_flow, flow_to_color
+from flowseg import files
+from flowseg.cli import entry
+from flowseg.data import labels
+from flowseg.data.flow_io import decode_kitti_flow, flow_to_color
+from flowseg.media import drawing
 from flowseg.predict import read_pair, summary
 
 # A server of one's own is not asked by way of a proxy.
@@ -115,8 +118,8 @@ def write(output, seg_png, flow_png, classes):
     output = Path(output)
     files.write(output / "seg.png", seg_png)
     files.write(output / "flow.png", flow_png)
-    pictures.write_png(output / "seg_color.png", pictures.color_labels(seg, classes))
-    pictures.write_png(output / "flow_color.png", flow_to_color(flow[..., :2], valid=known))
+    drawing.write_png(output / "seg_color.png", drawing.color_labels(seg, classes))
+    drawing.write_png(output / "flow_color.png", flow_to_color(flow[..., :2], valid=known))
     told = summary(seg, flow[..., :2], classes)
     lost = int((~known).sum())
     return told + (f"; {lost} px move too far for flow.png, unknown there" if lost else "")
@@ -144,4 +147,4 @@ def main():
 
 if __name__ == "__main__":
     define_flags()
-    commands.run(main)
+    entry.run(main)

@@ -23,7 +23,7 @@ class LiteFile(NamedTuple):
 
     Attributes:
         about: dict: `height`, `width`, `quantize`, `label_set` (its dict), `units`, and what else
-            `about.about` tells.
+            `metadata.about` tells.
         signatures: each of `SIGNATURES` -> function of named arrays -> dict of arrays.
     """
 

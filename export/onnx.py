@@ -4,7 +4,7 @@ python -m export.onnx --run_dir DIR --output FILE.onnx [--height H --width W]
 
 By Keras's own exporter. image1 and image2, (B, H, W, 3) float32 RGB 0..255, give seg, (B, H, W,
 classes) logits, and flow, (B, H, W, 2) in pixels: any B, and any H and W unless they are fixed,
-which some runtimes want and all are faster with. What `export.about` tells lies in the file's
+which some runtimes want and all are faster with. What `export.metadata` tells lies in the file's
 metadata under `flowseg`, as JSON. The written file is run by ONNX Runtime and held to the Keras
 network on the run's sample pair, and, if it takes any size, on a batch of parts of it.
 """
@@ -14,17 +14,17 @@ from pathlib import Path
 
 from absl import flags
 
-from flowseg import commands
+from flowseg.cli import entry
 
 # isort: split
 import keras
 import numpy as np
 import tensorflow as tf
 
-from export.about import FLOW, IMAGES, LOGITS, about
 from export.check import compare, ready, sample_pair
+from export.metadata import FLOW, IMAGES, LOGITS, about
 from flowseg import files, runs
-from flowseg import flags as shared_flags
+from flowseg.cli import flags as shared_flags
 
 # Known to runtimes since 2022.
 OPSET = 17
@@ -79,7 +79,7 @@ def export(run, output, height=None, width=None, overwrite=False):
         session = InferenceSession(temporary.read_bytes())
         lines = []
         for pair in pairs:
-            names = [entry.name for entry in session.get_outputs()]
+            names = [output.name for output in session.get_outputs()]
             answers = dict(zip(names, session.run(names, pair), strict=True))
             lines.append(compare(run.model.predict_on_batch(pair), answers, output))
         return f"{temporary.stat().st_size / 1e6:.1f} MB, {lines[0]}"
@@ -119,7 +119,7 @@ def main():
 def run():
     """Entry point."""
     define_flags()
-    commands.run(main)
+    entry.run(main)
 
 
 if __name__ == "__main__":

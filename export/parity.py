@@ -14,8 +14,9 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from export import lite_file
-from flowseg import data, records, scoring
+from flowseg.data import decoding, records
 from flowseg.evaluate import count_frame
+from flowseg.scoring import frame_scores
 
 # Frames that set int8's ranges, and runs that a latency is the median of.
 CALIBRATION_FRAMES, RUNS = 16, 11
@@ -54,7 +55,7 @@ def frames_of(shards, label_set, height, width):
         ValueError: a shard that cannot be read, by name; no frames.
     """
     step = max(1, records.count(shards) // CALIBRATION_FRAMES)
-    frames = data.evaluation_data(shards, label_set).shard(step, 0).take(CALIBRATION_FRAMES)
+    frames = decoding.evaluation_data(shards, label_set).shard(step, 0).take(CALIBRATION_FRAMES)
     with records.named_errors(shards):
         pairs = [_fitted(frame, height, width) for frame in frames.as_numpy_iterator()]
     if not pairs:
@@ -91,7 +92,7 @@ def score(methods, shards, label_set, height, width):
         ValueError: a shard that cannot be read, by name; no truth in any.
     """
     counts, apart, seen = {name: {} for name in methods}, {name: [] for name in methods}, 0
-    frames = data.evaluation_data(shards, label_set).as_numpy_iterator()
+    frames = decoding.evaluation_data(shards, label_set).as_numpy_iterator()
     with records.named_errors(shards):
         for frame in tqdm(frames, unit="frame", total=records.count(shards), disable=None):
             pair, size, first = _fitted(frame, height, width), frame["seg"].shape, None
@@ -104,11 +105,11 @@ def score(methods, shards, label_set, height, width):
                 back = np.float32([size[1] / width, size[0] / height])
                 flow = _resize(flow, *size, cv2.INTER_LINEAR) * back
                 found, _ = count_frame(frame, own, flow, label_set)
-                counts[name] = scoring.add(counts[name], found)
+                counts[name] = frame_scores.add(counts[name], found)
             seen += 1
     told = {"frames": seen}
     for i, (name, own) in enumerate(counts.items()):
-        scores = scoring.scores(own, label_set.names)
+        scores = frame_scores.scores(own, label_set.names)
         told |= {f"{name}/{key}": scores[key] for key in _SCORES if key in scores}
         if i:
             equal, mean, most = np.transpose(apart[name])

@@ -14,9 +14,9 @@ import cv2
 from absl import flags
 
 from export import lite_file
-from flowseg import commands
-from flowseg.frames import check_video_name, open_frames
-from flowseg.labels import from_dict
+from flowseg.cli import entry
+from flowseg.data.labels import from_dict
+from flowseg.media.frames import check_video_name, open_frames
 from flowseg.visualize import DEFAULT_FPS, visualize
 
 
@@ -90,7 +90,7 @@ def main():
 def run():
     """Entry point."""
     define_flags()
-    commands.run(main)
+    entry.run(main)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,16 @@ from pathlib import Path
 
 from absl import flags
 
-from flowseg import commands
+from flowseg.cli import entry
 
 # isort: split
 import tensorflow as tf
 
-from export import beside
+from export import saved_model_extras
 from export.check import compare_signatures, ready, sample_pair
 from export.signatures import signatures
 from flowseg import files
-from flowseg import flags as shared_flags
+from flowseg.cli import flags as shared_flags
 from flowseg.runs import load_run
 
 
@@ -52,19 +52,19 @@ def export(run, output, overwrite=False, version=1):
     """
     output = Path(output)
     folder = output / str(version)
-    if output.exists() and not (output / beside.MODELS_CONFIG).is_file():
+    if output.exists() and not (output / saved_model_extras.MODELS_CONFIG).is_file():
         raise ValueError(f"{output}: exists, and is no folder of served models; name another")
     ready(folder, overwrite)
     new = not output.exists()
     with files.whole(output if new else folder) as temporary:
         inner = temporary / str(version) if new else temporary
-        told = beside.metadata(run, version)
+        told = saved_model_extras.metadata(run, version)
         write_signatures(run.model, inner, told)
         if new:
-            beside.write_configs(temporary)
+            saved_model_extras.write_configs(temporary)
         loaded = tf.saved_model.load(str(inner)).signatures
         pair = sample_pair(run.folder)
-        beside.write_extras(inner, told, loaded, pair)
+        saved_model_extras.write_extras(inner, told, loaded, pair)
         # oneDNN says at the first float16 that it leaves it to others.
         with files.no_stderr():
             answers = ask_signatures(loaded, pair)
@@ -86,8 +86,10 @@ def ask_signatures(loaded, pair):
         "serving_default": pair,
         "serving_uint8": uint8,
         "predict_labels": uint8,
-        "predict_png": {f"{key}_bytes": [beside.png(image[0])] for key, image in pair.items()},
-        "decode": beside.decode_inputs(loaded["encode"], uint8),
+        "predict_png": {
+            f"{key}_bytes": [saved_model_extras.png(image[0])] for key, image in pair.items()
+        },
+        "decode": saved_model_extras.decode_inputs(loaded["encode"], uint8),
     }
     return {name: ask(loaded[name], given) for name, given in inputs.items()}
 
@@ -122,7 +124,7 @@ def main():
 def run():
     """Entry point."""
     define_flags()
-    commands.run(main)
+    entry.run(main)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,11 @@ import time
 
 from absl import flags
 
-from flowseg import commands
+from flowseg.cli import entry
 
 # isort: split
-from export.about import NAME
-from flowseg import on_ray
+from export.metadata import NAME
+from flowseg import ray_cluster
 
 # Seconds that a client may take to send its body, and a stopped server to finish.
 BODY_TIMEOUT, STOP_TIMEOUT = 30, 120
@@ -46,7 +46,7 @@ class Replica:
         from ray import serve
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
-        from export.network import Network
+        from export.serving.batching import Network
 
         self.network = Network(folder)
         # Lists of JSON's numbers make the collector look, again and again, at all of TensorFlow:
@@ -100,7 +100,7 @@ class Replica:
         return b"".join(parts)
 
     async def _predict(self, body):
-        from export import rest
+        from export.serving import rest
 
         try:
             signatures = self.network.signatures
@@ -122,7 +122,7 @@ def _respond(status, content, headers=None):
 
 
 def _refuse(status, text, headers=None):
-    from export import rest
+    from export.serving import rest
 
     return _respond(status, rest.error(text), headers)
 
@@ -146,11 +146,11 @@ def start(folder, host, port, replicas=1, max_batch=8, queue=64, max_mb=32, max_
         ValueError: Ray is missing, the port is taken, the folder holds no model, or there are not
             so many cores.
     """
-    from export.network import newest
+    from export.serving.batching import newest
 
     newest(folder)
     _check_port(host, port)
-    ray = on_ray.connect(address, "ray.serve", "serve")
+    ray = ray_cluster.connect(address, "ray.serve", "serve")
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # Its import sets another one.
@@ -253,4 +253,4 @@ def main():
 
 if __name__ == "__main__":
     define_flags()
-    commands.run(main)
+    entry.run(main)

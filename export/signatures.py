@@ -21,7 +21,7 @@ import json
 import keras
 import tensorflow as tf
 
-from flowseg.backbones import STRIDES
+from flowseg.network.backbones import STRIDES
 
 _FRAMES = ("frame1", "frame2")
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from absl import flags
 
-from flowseg import commands
+from flowseg.cli import entry
 
 # isort: split
 import keras
@@ -30,12 +30,13 @@ import numpy as np
 import tensorflow as tf
 
 from export import lite_file, parity
-from export.about import FLOW, IMAGES, LABELS, about
 from export.check import compare_answers, ready, sample_pair
-from flowseg import data, files, records, runs
-from flowseg import flags as shared_flags
-from flowseg.backbones import STRIDES
-from flowseg.layers import CropLike, PadToMultiple
+from export.metadata import FLOW, IMAGES, LABELS, about
+from flowseg import files, runs
+from flowseg.cli import flags as shared_flags
+from flowseg.data import decoding, records
+from flowseg.network.backbones import STRIDES
+from flowseg.network.layers import CropLike, PadToMultiple
 
 # Bytes that a weight takes at least.
 FORMATS = {"none": 4, "float16": 2, "dynamic": 1, "int8": 1}
@@ -209,7 +210,7 @@ def export(
     if quantize == "int8" and not calibration:
         raise ValueError(_UNCALIBRATED)
     for shards in (calibration, scored):
-        data.check_records(shards, run.label_set)
+        decoding.check_records(shards, run.label_set)
     pair = [np.uint8(image[0]) for image in sample_pair(run.folder, height, width).values()]
     pairs = parity.frames_of(calibration, run.label_set, height, width) if calibration else []
     with tempfile.TemporaryDirectory() as folder:
@@ -277,7 +278,7 @@ def main():
 def run():
     """Entry point."""
     define_flags()
-    commands.run(main)
+    entry.run(main)
 
 
 if __name__ == "__main__":

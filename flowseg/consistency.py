@@ -13,9 +13,9 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from flowseg import commands
-from flowseg import flags as shared_flags
-from flowseg.frames import open_frames
+from flowseg.cli import entry
+from flowseg.cli import flags as shared_flags
+from flowseg.media.frames import open_frames
 
 
 def consistency(run, frames, scale=1.0):
@@ -33,7 +33,7 @@ def consistency(run, frames, scale=1.0):
     Raises:
         ValueError: fewer than two frames.
     """
-    from flowseg import scoring
+    from flowseg.scoring import frame_scores
 
     names = run.label_set.names
     counts, pairs, image, before = [{}, {}], 0, None, None
@@ -41,8 +41,8 @@ def consistency(run, frames, scale=1.0):
     def compare(seg):
         first, flow = before
         for i, followed in enumerate((flow, np.zeros_like(flow))):
-            found = scoring.count_consistency(first, seg, followed, len(names))
-            counts[i] = scoring.add(counts[i], found)
+            found = frame_scores.count_consistency(first, seg, followed, len(names))
+            counts[i] = frame_scores.add(counts[i], found)
 
     for _, following in frames:
         if image is not None:
@@ -56,7 +56,7 @@ def consistency(run, frames, scale=1.0):
     # The last frame has no next one: it is shown with itself.
     compare(run.predict_pair(image, image, scale)[0])
     kinds = "video/consistency", "video/consistency_at_rest"
-    both = [scoring.scores(count, names) for count in counts]
+    both = [frame_scores.scores(count, names) for count in counts]
     told = zip(kinds, both, strict=True)
     return {name: scores[kinds[0]] for name, scores in told if kinds[0] in scores}, pairs
 
@@ -90,7 +90,7 @@ def main():
 def run():
     """Entry point of `flowseg-consistency`."""
     define_flags()
-    commands.run(main)
+    entry.run(main)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from absl import flags
 
-from flowseg import commands
+from flowseg.cli import entry
 
 # isort: split
 import keras
 
-from flowseg import efficientnet_lite0, files
+from flowseg import files
+from flowseg.network import efficientnet_lite
 
 
 def convert(output, source=None):
@@ -31,8 +32,8 @@ def convert(output, source=None):
     output = Path(output)
     if not output.name.endswith(".weights.h5"):
         raise ValueError(f"--output {output}: Keras's weights files end in .weights.h5")
-    network = efficientnet_lite0.build(keras.Input((None, None, 3)))
-    efficientnet_lite0.load_imagenet(network, source)
+    network = efficientnet_lite.build(keras.Input((None, None, 3)))
+    efficientnet_lite.load_imagenet(network, source)
     with files.whole(output) as temporary:
         network.save_weights(temporary)
 
@@ -53,7 +54,7 @@ def define_flags():
 def run():
     """Entry point."""
     define_flags()
-    commands.run(main)
+    entry.run(main)
 
 
 if __name__ == "__main__":

@@ -23,11 +23,11 @@ from pathlib import Path
 
 from absl import flags
 
-from flowseg import commands
-from flowseg import flags as shared_flags
-from flowseg.answers import write_answers
-from flowseg.frames import VIDEO_SUFFIXES, open_frames
+from flowseg.cli import entry
+from flowseg.cli import flags as shared_flags
+from flowseg.media.frames import VIDEO_SUFFIXES, open_frames
 from flowseg.predict import read_pair, summary
+from flowseg.scoring.answers import write_answers
 from flowseg.visualize import DEFAULT_FPS, compose, first_max_flow, visualize
 
 # Of what the network is handed: more takes gigabytes, and minutes without a GPU.
@@ -116,10 +116,10 @@ def error_text(error, args):
     """What an expected error says at the page, where the folders of uploads say nothing.
 
     Args:
-        error: one of `commands.expected_errors`.
+        error: one of `entry.expected_errors`.
         args: what was asked with; the strings among it are paths of uploads.
     """
-    text = commands.message(error)
+    text = entry.message(error)
     for path in args:
         if isinstance(path, str):
             text = text.replace(path, Path(path).name)
@@ -155,7 +155,7 @@ def page(run, folder, scale=1.0, most=300):
         def guarded(*args):
             try:
                 return function(*args)
-            except commands.expected_errors() as error:
+            except entry.expected_errors() as error:
                 text = error_text(error, args)
                 raise gradio.Error(html.escape(text), print_exception=False) from error
 
@@ -278,7 +278,7 @@ def main():
 def run():
     """Entry point of `flowseg-demo`."""
     define_flags()
-    commands.run(main)
+    entry.run(main)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ seg/boundary_f/<class>; flow/aepe, flow/fl_all, flow/fl_all_per_image, these aga
 without what the second frame does not show, where the set has such truth; and flow/aepe_<region>,
 flow/fl_<region> of what is hidden, of slow, middling and fast motion (0_10, 10_40, 40_up px), of
 foreground and background (fg, bg); with Cityscapes' classes also seg/category_miou and, where there
-are instance maps, seg/iiou: see `flowseg.scoring`. Rates are percent, flow errors pixels. What no
-frame has truth for is left out. A frame without a second one is shown with itself in its place:
+are instance maps, seg/iiou: see `scoring.frame_scores`. Rates are percent, flow errors pixels. What
+no frame has truth for is left out. A frame without a second one is shown with itself in its place:
 only its classes count.
 
 With --score_as NAME the classes are scored as another set's wider ones (CamVid's 11 classes for a
@@ -33,22 +33,18 @@ from pathlib import Path
 
 from absl import flags
 
-from flowseg import commands
+from flowseg.cli import entry
 
 # isort: split
 import numpy as np
 from tqdm import tqdm
 
-from flowseg import answers, data, predictions, records, report, runs, scoring, tally
-from flowseg import flags as shared_flags
-from flowseg.labels import (
-    CITYSCAPES,
-    IGNORE_LABEL,
-    class_groups,
-    load_label_set,
-    thing_table,
-)
-from flowseg.metrics import grouped_logits
+from flowseg import runs
+from flowseg.cli import flags as shared_flags
+from flowseg.data import decoding, records
+from flowseg.data.labels import CITYSCAPES, IGNORE_LABEL, class_groups, load_label_set, thing_table
+from flowseg.scoring import answers, frame_scores, prediction_files, report, set_scores
+from flowseg.scoring.streaming import grouped_logits
 
 # What is told about the frames seen, and the counts that a frame with such truth has.
 _KINDS = {"seg": "seg/confusion", "flow": "flow/all", "flow_noc": "flow/noc"}
@@ -65,7 +61,7 @@ def evaluate(run, files, scale=1.0, each=None, score_as=None):
         score_as: a `labels.LabelSet` of wider classes to score; default: the run's own classes.
 
     Returns:
-        The scores (see `scoring.scores`), and how many frames there were (see `count`).
+        The scores (see `frame_scores.scores`), and how many frames there were (see `count`).
 
     Raises:
         ValueError: no frames; a shard that cannot be read, by name; classes that do not group;
@@ -73,7 +69,7 @@ def evaluate(run, files, scale=1.0, each=None, score_as=None):
     """
     label_set = score_as or run.label_set
     counts, seen = count(files, label_set, run_answers(run, label_set, scale, each))
-    return scoring.scores(counts, label_set.names), seen
+    return frame_scores.scores(counts, label_set.names), seen
 
 
 def run_answers(run, label_set, scale=1.0, each=None):
@@ -115,8 +111,8 @@ def count(files, label_set, ask, each=None):
 
     Args:
         label_set: the classes.
-        ask: decoded frame (`data.evaluation_data`) -> (H, W) train ids, 255 where nothing is said,
-            and (H, W, 2) flow; either may be None: not asked.
+        ask: decoded frame (`decoding.evaluation_data`) -> (H, W) train ids, 255 where
+            nothing is said, and (H, W, 2) flow; either may be None: not asked.
         each: called with (frame, seg, flow, the frame's counts), where given.
 
     Returns:
@@ -130,12 +126,12 @@ def count(files, label_set, ask, each=None):
     counts = {}
     seen = dict.fromkeys(("frames", "seg", "flow", "flow_noc", "single"), 0)
     seen["foreground"] = collections.Counter()
-    frames = data.evaluation_data(files, label_set).as_numpy_iterator()
+    frames = decoding.evaluation_data(files, label_set).as_numpy_iterator()
     with records.named_errors(files):
         for frame in tqdm(frames, unit="frame", total=records.count(files), disable=None):
             seg, flow = ask(frame)
             found, source = count_frame(frame, seg, flow, label_set)
-            counts = scoring.add(counts, found)
+            counts = frame_scores.add(counts, found)
             if each:
                 each(frame, seg, flow, found)
             if "flow/all" in found and source:
@@ -156,7 +152,7 @@ def count_frame(frame, seg, flow, label_set):
     none, the things of its instance map; else the labels of persons and vehicles, moving or not.
 
     Args:
-        frame: decoded frame of `data.evaluation_data`, in NumPy.
+        frame: decoded frame of `decoding.evaluation_data`, in NumPy.
         seg: (H, W) train ids of `label_set`, 255 where nothing is said; None: not asked.
         flow: (H, W, 2); None: not asked.
         label_set: the classes.
@@ -175,9 +171,9 @@ def count_frame(frame, seg, flow, label_set):
     things = frame["things"] if city else None
     counts = {}
     if seg is not None:
-        counts |= scoring.count_seg(frame["seg"], seg, len(label_set.names), things)
+        counts |= frame_scores.count_seg(frame["seg"], seg, len(label_set.names), things)
     if flow is not None:
-        counts |= scoring.count_flow(frame["flow"], flow, frame["flow_noc"], foreground)
+        counts |= frame_scores.count_flow(frame["flow"], flow, frame["flow_noc"], foreground)
     return counts, source
 
 
@@ -208,12 +204,12 @@ def main():
     """Score and tell."""
     args = flags.FLAGS
     shards = records.match_files(*args.records)
-    other = tally.read_scores(args.compare) if args.compare else None
+    other = set_scores.read_scores(args.compare) if args.compare else None
     label_set, ask, told, flags_text = (_of_folder if args.predictions else _of_run)(args, shards)
-    kept = (report.Collector if args.report else tally.Tally)(label_set)
+    kept = (report.Collector if args.report else set_scores.Tally)(label_set)
     counts, seen = count(shards, label_set, ask, kept.add)
-    scores, sets = scoring.scores(counts, label_set.names), kept.set_scores()
-    print(tally.table(scores, sets) or "nothing to score: these frames have no truth")
+    scores, sets = frame_scores.scores(counts, label_set.names), kept.set_scores()
+    print(set_scores.table(scores, sets) or "nothing to score: these frames have no truth")
     print(
         f"{seen['frames']} frames, {seen['seg']} with labels, {seen['flow']} with flow truth"
         + (f"; {seen['single']} have no second frame and were shown twice" * bool(seen["single"]))
@@ -227,7 +223,7 @@ def main():
         if folder and Path(folder).is_dir():
             print(f"wrote {folder}")
     if args.metrics_json:
-        runs.write_json(args.metrics_json, tally.flat(scores, sets))
+        runs.write_json(args.metrics_json, set_scores.flat(scores, sets))
         print(f"wrote {args.metrics_json}")
     if args.frames_csv:
         kept.write_csv(args.frames_csv, scores)
@@ -243,10 +239,10 @@ def _of_run(args, shards):
     """Of a trained run: the classes scored, what answers, its name, its flags."""
     run = runs.load_run(args.run_dir, args.weights)
     label_set = load_label_set(args.score_as) if args.score_as else run.label_set
-    data.check_records(shards, label_set)
+    decoding.check_records(shards, label_set)
 
     if args.output or args.submission:
-        predictions.frames_with_truth(shards)  # Tells of ids that are there twice.
+        prediction_files.frames_with_truth(shards)  # Tells of ids that are there twice.
     if args.submission and answers.city_ids(run.label_set) is None:
         told = f"label set {run.label_set.name} has classes without one of Cityscapes' ids"
         print(f"warning: {args.submission}/semantic is not written: {told}", file=sys.stderr)
@@ -276,16 +272,16 @@ def _of_folder(args, shards):
         if args[name].value:
             raise ValueError(f"--{name}: writes a run's answers; --predictions are written already")
     label_set = load_label_set(args.score_as or "cityscapes")
-    data.check_records(shards, label_set)
-    written = predictions.find_answers(args.predictions, label_set, args.seg_ids)
-    predictions.check_all_there(written, predictions.frames_with_truth(shards))
+    decoding.check_records(shards, label_set)
+    written = prediction_files.find_answers(args.predictions, label_set, args.seg_ids)
+    prediction_files.check_all_there(written, prediction_files.frames_with_truth(shards))
     return label_set, written.answer, str(args.predictions), ""
 
 
 def run():
     """Entry point of `flowseg-evaluate`."""
     define_flags()
-    commands.run(main)
+    entry.run(main)
 
 
 if __name__ == "__main__":

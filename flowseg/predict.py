@@ -21,11 +21,12 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from flowseg import commands, pictures
-from flowseg import flags as shared_flags
-from flowseg.answers import write_answers
-from flowseg.flow_io import KITTI_RANGE
-from flowseg.frames import read_image
+from flowseg.cli import entry
+from flowseg.cli import flags as shared_flags
+from flowseg.data.flow_io import KITTI_RANGE
+from flowseg.media import drawing
+from flowseg.media.frames import read_image
+from flowseg.scoring.answers import write_answers
 
 
 def read_pair(path1, path2):
@@ -110,14 +111,14 @@ def main():
     if args.confidence:
         sure = loaded.predict_confidence(*pair, args.input_scale)
         path = Path(args.output) / "confidence.png"
-        pictures.write_png(path, np.uint8(np.round(255 * sure)))
+        drawing.write_png(path, np.uint8(np.round(255 * sure)))
         print(f"{path}: flow thought right at {np.mean(sure > 0.5):.0%} of the pixels")
 
 
 def run():
     """Entry point of `flowseg-predict`."""
     define_flags()
-    commands.run(main)
+    entry.run(main)
 
 
 if __name__ == "__main__":

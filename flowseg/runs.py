@@ -18,11 +18,12 @@ import cv2
 import keras
 import numpy as np
 
-from flowseg import files, packed
-from flowseg.labels import LabelSet, from_dict
+from flowseg import files
+from flowseg.data.labels import LabelSet, from_dict
+from flowseg.network import packed_weights
 
 # Also registers the network's own layers, so that a saved model loads in safe mode.
-from flowseg.model import confident_model
+from flowseg.network.model import confident_model
 
 SAMPLE = {"image1": "sample_image1.png", "image2": "sample_image2.png"}
 WEIGHTS = {"best": "best.keras", "last": "model.keras"}
@@ -120,12 +121,12 @@ def load_run(run_dir, weights="best"):
     Raises:
         ValueError: no such folder, or one without (readable) weights.
     """
-    run_dir = packed.BOX if weights == "pretrained" else Path(run_dir)
+    run_dir = packed_weights.BOX if weights == "pretrained" else Path(run_dir)
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir}: no such run folder")
-    if packed.is_packed(run_dir):
+    if packed_weights.is_packed(run_dir):
         label_set = load_run_labels(run_dir)
-        return Run(packed.read_network(run_dir, len(label_set.names)), label_set, run_dir)
+        return Run(packed_weights.read_network(run_dir, len(label_set.names)), label_set, run_dir)
     model = load_model(run_dir / WEIGHTS[weights])
     label_set = load_run_labels(run_dir)
     classes = model.output["seg"].shape[-1]

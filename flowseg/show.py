@@ -13,16 +13,19 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from flowseg import commands
+from flowseg.cli import entry
 
 # isort: split
 import keras
 
-from flowseg import data, pictures, record_sets, records, teaching, training_data
-from flowseg import flags as training_flags
-from flowseg.flow_io import flow_to_color
-from flowseg.flow_ops import backward_warp
-from flowseg.labels import IGNORE_LABEL, load_label_set
+from flowseg.cli import flags as training_flags
+from flowseg.data import decoding, record_sets, records
+from flowseg.data.batches import training_batches
+from flowseg.data.flow_io import flow_to_color
+from flowseg.data.labels import IGNORE_LABEL, load_label_set
+from flowseg.media import drawing
+from flowseg.network.flow_ops import backward_warp
+from flowseg.training import objective
 
 
 def draw_example(image1, image2, flow, seg, label_set):
@@ -46,13 +49,13 @@ def draw_example(image1, image2, flow, seg, label_set):
     warped = np.uint8(np.clip(keras.ops.convert_to_numpy(warped)[0], 0, 255))
     speed = np.hypot(flow[..., 0], flow[..., 1])[known]
     told = f"mean {speed.mean():.1f} px" if known.any() else "none"
-    return pictures.panel(
+    return drawing.panel(
         [
             ("First frame", frame1),
             ("Second frame", frame2),
             (
                 f"Labels ({np.mean(seg != IGNORE_LABEL):.0%})",
-                pictures.overlay_labels(frame1, seg, label_set),
+                drawing.overlay_labels(frame1, seg, label_set),
             ),
             (f"Flow ({known.mean():.0%}; {told})", over),
             ("Second frame warped back", np.where(known[..., None], warped, 0)),
@@ -66,9 +69,9 @@ def examples(args):
     label_set = load_label_set(args.label_set)
     if args.records:
         files = records.match_files(*args.records)
-        data.check_records(files, label_set)
+        decoding.check_records(files, label_set)
         with records.named_errors(files):
-            for frame in data.evaluation_data(files, label_set).as_numpy_iterator():
+            for frame in decoding.evaluation_data(files, label_set).as_numpy_iterator():
                 keys = ("image1", "image2", "flow", "seg")
                 yield frame["frame_id"].decode(), *(frame[key] for key in keys)
         return
@@ -77,8 +80,8 @@ def examples(args):
     # As `train` does, so that these are the examples that it will see.
     keras.utils.set_random_seed(args.seed + 1)
     sets = record_sets.find(args, label_set)
-    draw = record_sets.draws(args, sets, bool(teaching.unlabelled(args)))
-    batches = training_data.batches(
+    draw = record_sets.draws(args, sets, bool(objective.unlabelled(args)))
+    batches = training_batches(
         draw(next(iter(sets.weights)))._replace(batch_size=1),
         label_set,
         height=args.height,
@@ -109,7 +112,7 @@ def main():
     label_set = load_label_set(args.label_set)
     drawn = 0
     for name, *example in examples(args):
-        pictures.write_png(output / f"{name}.png", draw_example(*example, label_set))
+        drawing.write_png(output / f"{name}.png", draw_example(*example, label_set))
         drawn += 1
         if drawn == args.show:
             break
@@ -119,7 +122,7 @@ def main():
 def run():
     """Entry point of `flowseg-show`."""
     define_flags()
-    commands.run(main)
+    entry.run(main)
 
 
 if __name__ == "__main__":

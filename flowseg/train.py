@@ -13,40 +13,37 @@ from pathlib import Path
 
 from absl import flags
 
-from flowseg import commands
+from flowseg.cli import entry
 
 # isort: split
 import numpy as np
 import tensorflow as tf
 
-from flowseg import (
+from flowseg import files, runs
+from flowseg.cli import flags as training_flags
+from flowseg.data import decoding, record_sets, records
+from flowseg.data.batches import batch_names, training_batches
+from flowseg.data.labels import load_label_set
+from flowseg.media import drawing
+from flowseg.scoring.streaming import SegScores
+from flowseg.training import (
     callbacks,
     checkpoints,
-    data,
-    devices,
-    files,
-    guards,
-    pictures,
-    record_sets,
-    records,
-    restore,
-    runs,
-    teaching,
+    distribution,
+    incidents,
+    objective,
+    resume,
     tensorboard,
-    training_data,
 )
-from flowseg import flags as training_flags
-from flowseg.labels import load_label_set
-from flowseg.metrics import SegScores
 
 
-def train(args, run_dir, spread=devices.ONE):
+def train(args, run_dir, spread=distribution.ONE):
     """Run or resume one training; `args` holds the flags of `define_training_flags`.
 
     Args:
         args: the flags.
         run_dir: the run folder (pathlib.Path); many hosts must all see it.
-        spread: the :class:`devices.Spread` to compute on; on many hosts each calls this.
+        spread: the :class:`distribution.Spread` to compute on; on many hosts each calls this.
 
     Raises:
         ValueError: what cannot be read or does not fit, by name.
@@ -58,7 +55,7 @@ def train(args, run_dir, spread=devices.ONE):
     sets = record_sets.find(args, label_set)
     kept_in, named = run_dir, records.named_errors(sets.files())
     with spread.folder(run_dir) as run_dir, checkpoints.lock(run_dir), named:
-        state = restore.read_state(kept_in, args, label_set)
+        state = resume.read_state(kept_in, args, label_set)
         if _is_finished(state, args):
             print(f"{kept_in}: finished already, {state['step']} steps")
             return
@@ -67,10 +64,10 @@ def train(args, run_dir, spread=devices.ONE):
             if bad:
                 state["incidents"]["records left out"] = bad
 
-        model, trained = restore.build_models(args, label_set, spread)
+        model, trained = resume.build_models(args, label_set, spread)
         with spread.scope():
             seg_scores = SegScores(label_set.names)
-            training = teaching.compile_model(trained, args, label_set, seg_scores, state["phase"])
+            training = objective.compile_model(trained, args, label_set, seg_scores, state["phase"])
         running = None
         if folder := state.pop("folder"):
             print(f"{kept_in}: resuming after step {state['step']}")
@@ -80,18 +77,20 @@ def train(args, run_dir, spread=devices.ONE):
 
         files.write(run_dir / "flags.txt", training_flags.to_text(args))
         runs.write_json(run_dir / "label_set.json", label_set._asdict())
-        shown = data.evaluation_data(sets.val or sets.train[0], label_set)
+        shown = decoding.evaluation_data(sets.val or sets.train[0], label_set)
         _keep_sample(shown, run_dir)
         batches_from, look_up = _batch_source(sets, label_set, args, state)
-        unlabelled = tuple(teaching.unlabelled(args))
-        held_to = functools.partial(teaching.every_target, unlabelled=unlabelled)
+        unlabelled = tuple(objective.unlabelled(args))
+        held_to = functools.partial(objective.every_target, unlabelled=unlabelled)
         validation = None
         if sets.val:
-            validation = data.validation_data(sets.val, label_set, bool(unlabelled)).map(held_to)
+            validation = decoding.validation_data(sets.val, label_set, bool(unlabelled)).map(
+                held_to
+            )
             validation = spread.copies(validation)
 
         def switch():
-            teaching.teach(training, args, state["phase"], seg_scores)
+            objective.teach(training, args, state["phase"], seg_scores)
 
         board = tensorboard.TensorBoard(
             *(run_dir, model, label_set, shown.take(args.pictures), seg_scores),
@@ -110,7 +109,7 @@ def train(args, run_dir, spread=devices.ONE):
             board,
         ]
         watching = [
-            guards.Guard(run_dir, state, look_up, args.on_nonfinite, args.spike),
+            incidents.Guard(run_dir, state, look_up, args.on_nonfinite, args.spike),
             *(telling if spread.host == 0 else []),
             *(*deciding, keeper),
         ]
@@ -124,11 +123,11 @@ def train(args, run_dir, spread=devices.ONE):
                     state["step"] - begun, host=spread.host, hosts=spread.hosts
                 ).map(held_to)
                 if args.accumulate > 1:
-                    batches = teaching.over_accumulated(
+                    batches = objective.over_accumulated(
                         batches, args.accumulate, training.output
                     ).skip(begun)
                 if clocked:
-                    batches, board.waited = training_data.clocked(batches)
+                    batches, board.waited = clocked(batches)
                 training.fit(
                     batches,
                     shuffle=False,
@@ -142,17 +141,17 @@ def train(args, run_dir, spread=devices.ONE):
 
 def _batch_source(sets, label_set, args, state):
     """Two functions: batches from a step on; and of a step its frames' names, inputs, targets."""
-    pair = bool(teaching.unlabelled(args))
+    pair = bool(objective.unlabelled(args))
     draw = record_sets.draws(args, sets, pair)
     making = {"height": args.height, "width": args.width, "made_flow": args.made_flow}
     making |= {"strength": training_flags.augmentation(args), "pair": pair}
 
     def batches_from(step, **share):
         drawn = draw(state["phase"]["learn"])
-        return training_data.batches(drawn, label_set, first_step=step, **making, **share)
+        return training_batches(drawn, label_set, first_step=step, **making, **share)
 
     def look_up(step):
-        names = training_data.batch_names(draw(state["phase"]["learn"]), step)
+        names = batch_names(draw(state["phase"]["learn"]), step)
         return names, *next(batches_from(step).as_numpy_iterator())
 
     return batches_from, look_up
@@ -167,7 +166,7 @@ def _keep_sample(frames, run_dir):
     pairs = frames.filter(lambda frame: frame["has_image2"])
     frame = next(pairs.concatenate(frames).as_numpy_iterator())
     for key, name in runs.SAMPLE.items():
-        pictures.write_png(run_dir / name, frame[key])
+        drawing.write_png(run_dir / name, frame[key])
 
 
 def default_run_dir():
@@ -188,7 +187,7 @@ def main():
     args.run_dir = args.run_dir or default_run_dir()
     if args.deterministic:
         tf.config.experimental.enable_op_determinism()
-    spread = devices.find(args, args.batch_size)
+    spread = distribution.find(args, args.batch_size)
     train(args, Path(args.run_dir), spread)
     if spread.host == 0:
         tell(Path(args.run_dir))
@@ -211,14 +210,14 @@ def tell(run_dir):
 def define_flags():
     """The flags of this command."""
     training_flags.define_training_flags()
-    devices.define_flags()
+    distribution.define_flags()
     flags.adopt_module_key_flags(training_flags)
 
 
 def run():
     """Entry point of `flowseg-train`."""
     define_flags()
-    commands.run(main)
+    entry.run(main)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,11 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from flowseg import commands, pictures
-from flowseg import flags as shared_flags
-from flowseg.flow_io import flow_to_color
-from flowseg.frames import check_video_name, open_frames, video_writer
+from flowseg.cli import entry
+from flowseg.cli import flags as shared_flags
+from flowseg.data.flow_io import flow_to_color
+from flowseg.media import drawing
+from flowseg.media.frames import check_video_name, open_frames, video_writer
 
 DEFAULT_FPS = 10.0
 # What the three pictures may take together, in px: a full-HD screen's width, and a height that
@@ -87,7 +88,7 @@ def writer(output, fps):
     if Path(output).is_file():
         raise ValueError(f"{output}: is a file: name FILE.mp4, or a folder for pictures")
     numbers = itertools.count()
-    yield lambda picture: pictures.write_png(Path(output) / f"{next(numbers):06d}.png", picture)
+    yield lambda picture: drawing.write_png(Path(output) / f"{next(numbers):06d}.png", picture)
 
 
 def first_max_flow(flow):
@@ -134,11 +135,11 @@ def compose(name, image, answers, max_flow, overlay=0.5, arrows=0, min_side=MIN_
     def fit(picture):
         return cv2.resize(picture, size, interpolation=kind)
 
-    text_size = pictures.panel_text_size(columns * size[0])
+    text_size = drawing.panel_text_size(columns * size[0])
     titled, moving = [(f"Input: {name}", fit(image))], []
     for run, (seg, flow, label_set) in answers.items():
         told = f", {run}" * two
-        shown = pictures.overlay_labels(image, seg, label_set, overlay)
+        shown = drawing.overlay_labels(image, seg, label_set, overlay)
         titled.append((f"Segmentation{told}", fit(shown)))
         colours = fit(flow_to_color(flow, max_flow))
         if arrows:
@@ -148,8 +149,8 @@ def compose(name, image, answers, max_flow, overlay=0.5, arrows=0, min_side=MIN_
     if columns == 2:
         key = ("Colours", _key(seg, label_set, max_flow, size, text_size))
         first, *rest = titled + moving
-        return pictures.panel([first, key, *rest] if two else [first, *rest, key], columns)
-    body = pictures.panel(titled + moving, columns)
+        return drawing.panel([first, key, *rest] if two else [first, *rest, key], columns)
+    body = drawing.panel(titled + moving, columns)
     strip = _key(seg, label_set, max_flow, (body.shape[1], STRIP_HEIGHT), text_size)
     return np.vstack([body, strip])
 
@@ -173,17 +174,17 @@ def _key(seg, label_set, max_flow, size, text_size):
     """The keys to flow and class colours, centred in a picture of `size` = (width, height)."""
     width, height = size
     margin = round(0.6 * text_size)
-    wheel = pictures.color_wheel(round(min(0.25 * width, 0.68 * height)), max_flow)
-    canvas = pictures.blank(height, width)
+    wheel = drawing.color_wheel(round(min(0.25 * width, 0.68 * height)), max_flow)
+    canvas = drawing.blank(height, width)
     top = (height - wheel.shape[0]) // 2
     canvas[top : top + wheel.shape[0], margin : margin + wheel.shape[1]] = wheel
     left = wheel.shape[1] + 4 * margin
-    names = pictures.legend(label_set, width - left - margin, None, text_size)
+    names = drawing.legend(label_set, width - left - margin, None, text_size)
     if names.shape[0] > height:
         # Too many classes to show all: those of this frame, largest first.
         counts = np.bincount(seg.ravel(), minlength=256)[: len(label_set.names)]
         present = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
-        names = pictures.legend(label_set, width - left - margin, present, text_size, height)
+        names = drawing.legend(label_set, width - left - margin, present, text_size, height)
     top = (height - names.shape[0]) // 2
     canvas[top : top + names.shape[0], left : left + names.shape[1]] = names
     return canvas
@@ -244,7 +245,7 @@ def main():
 def run():
     """Entry point of `flowseg-visualize`."""
     define_flags()
-    commands.run(main)
+    entry.run(main)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg import commands  # noqa: F401  (quiets TensorFlow's start, so it comes first)
+from flowseg.cli import entry  # noqa: F401  (quiets TensorFlow's start, so it comes first)
 
 # isort: split
 from flowseg import files

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 
 from data_prep.doctor.examine import examine
-from flowseg import flow_io
-from flowseg.labels import CITYSCAPES
+from flowseg.data import flow_io
+from flowseg.data.labels import CITYSCAPES
 
 HEIGHT, WIDTH = 96, 144
 ROAD, BUILDING, VEGETATION, SKY, UNLABELED = 7, 11, 21, 23, 0
@@ -101,7 +101,7 @@ def write_set(folder, splits):
     # Not at the top: most tests of the doctor need no TensorFlow.
     import tensorflow as tf
 
-    from flowseg import records
+    from flowseg.data import records
 
     paths = []
     for split, frames in splits.items():

@@ -1,6 +1,6 @@
 """`python -m tests.eager_train`: `flowseg.train` without a graph, which takes a minute to make."""
 
-from flowseg import commands  # noqa: F401  (quiets TensorFlow's start, so it comes first)
+from flowseg.cli import entry  # noqa: F401  (quiets TensorFlow's start, so it comes first)
 
 # isort: split
 import tensorflow as tf

@@ -12,7 +12,7 @@ from pathlib import Path
 _CONTEXT = multiprocessing.get_context("forkserver")
 # What quiets TensorFlow comes before it. None of them starts a thread, which no fork would have.
 _CONTEXT.set_forkserver_preload(
-    ["flowseg.commands", "tensorflow", "keras", "cv2", "matplotlib", "tensorboard"]
+    ["flowseg.cli.entry", "tensorflow", "keras", "cv2", "matplotlib", "tensorboard"]
 )
 
 

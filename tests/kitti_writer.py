@@ -17,7 +17,8 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from flowseg import commands, flow_io
+from flowseg.cli import entry
+from flowseg.data import flow_io
 
 SKY, BUILDING, VEGETATION, TERRAIN, SIDEWALK, ROAD = 23, 11, 21, 22, 8, 7
 # Kind: label id, half width and half height in shares of the image's height (when near).
@@ -301,4 +302,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("width", 416, "Of the frames, in pixels.", lower_bound=16)
     flags.DEFINE_integer("clip", 0, "Frames of a video, into the folder clip.", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "Another seed, another world.")
-    commands.run(main)
+    entry.run(main)

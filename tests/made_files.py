@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from flowseg import data, records
-from flowseg.labels import CITYSCAPES
+from flowseg.data import decoding, records
+from flowseg.data.labels import CITYSCAPES
 
 HEIGHT, WIDTH = 24, 32
 
@@ -45,7 +45,7 @@ def load(path):
 
 def read_back(output, label_set=CITYSCAPES, split="*"):
     """frame id -> decoded frame in NumPy, as evaluation sees it."""
-    frames = data.evaluation_data(records.match_files(f"{output}/{split}.tfrecord"), label_set)
+    frames = decoding.evaluation_data(records.match_files(f"{output}/{split}.tfrecord"), label_set)
     found = list(frames.as_numpy_iterator())
     by_id = {frame["frame_id"].decode(): frame for frame in found}
     assert len(by_id) == len(found)

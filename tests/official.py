@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 from absl import flags
 
-from flowseg import commands
+from flowseg.cli import entry
 
 # Largest differences between the unrounded run and its written files: pixels, else percent.
 BOUNDS = {"flow/aepe": 1e-3, "flow/fl_": 0.05, "seg/": 0.01}
@@ -278,4 +278,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("truth", None, "KITTI's or Cityscapes' folder.", required=True)
     flags.DEFINE_string("predictions", None, "Folder of <frame id>/{flow,seg}.png.", required=True)
     flags.DEFINE_string("metrics_json", None, "What flowseg.evaluate wrote.", required=True)
-    commands.run(main)
+    entry.run(main)

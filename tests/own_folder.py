@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from data_prep import folder as reader
-from flowseg import flow_io
+from flowseg.data import flow_io
 from tests.made_files import HEIGHT, WIDTH, ids, motion, picture, save
 
 # Where the flow of frames 8 and 9 is known.

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from data_prep import kitti
-from experiments import kill_test
-from flowseg import callbacks, record_sets, records
+from experiments.costs import kill_test
+from flowseg.data import record_sets, records
+from flowseg.training import callbacks
 from tests.conftest import run_command
 from tests.kitti_writer import write_kitti
 from tests.test_resume import command, run  # noqa: F401

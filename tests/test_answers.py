@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg import answers, flow_io, predictions
-from flowseg.labels import CAMVID, CITYSCAPES
+from flowseg.data import flow_io
+from flowseg.data.labels import CAMVID, CITYSCAPES
+from flowseg.scoring import answers, prediction_files
 
 SIZE = (24, 40)
 
@@ -36,7 +37,7 @@ def test_written_and_read_back(tmp_path, form, name):
     if form == "flo":
         (tmp_path / name / "flow.png").unlink()
         (tmp_path / name / "flow.flo").write_bytes(flow_io.encode_flo(flow))
-    written = predictions.find_answers(tmp_path, CITYSCAPES, ids)
+    written = prediction_files.find_answers(tmp_path, CITYSCAPES, ids)
     assert {kind: set(found) for kind, found in written.found.items()} == {
         "seg": {name},
         "flow": {name},
@@ -49,21 +50,21 @@ def test_one_kind_alone(tmp_path):
     seg, flow = pair()
     answers.write_submission(tmp_path, "a", seg, flow, CITYSCAPES)
     (tmp_path / "semantic/a.png").unlink()
-    written = predictions.find_answers(tmp_path, CITYSCAPES)
+    written = prediction_files.find_answers(tmp_path, CITYSCAPES)
     assert written.read("seg", "a", SIZE) is None
-    predictions.check_all_there(written, {"seg": ["a", "b"], "flow": ["a"]})
+    prediction_files.check_all_there(written, {"seg": ["a", "b"], "flow": ["a"]})
 
 
 def test_255_says_nothing(tmp_path):
     seg, flow = pair()
     seg[3] = 255
     answers.write_answers(tmp_path / "a", seg, flow, CITYSCAPES)
-    read = predictions.find_answers(tmp_path, CITYSCAPES).read("seg", "a", SIZE)
+    read = prediction_files.find_answers(tmp_path, CITYSCAPES).read("seg", "a", SIZE)
     np.testing.assert_array_equal(read, seg)
     # Void of the owner's ids says nothing, too.
     cv2.imwrite(str(tmp_path / "a/seg.png"), np.full(SIZE, 4, np.uint8))
     assert (
-        predictions.find_answers(tmp_path, CITYSCAPES, "label").read("seg", "a", SIZE) == 255
+        prediction_files.find_answers(tmp_path, CITYSCAPES, "label").read("seg", "a", SIZE) == 255
     ).all()
 
 
@@ -93,7 +94,7 @@ def test_holes_are_filled_as_kittis_kit_fills_them(share):
     flow = np.float32(rng.normal(0, 9, (30, 20, 3)))
     flow[..., 2] = rng.random((30, 20)) < share
     flow *= flow[..., 2:] > 0
-    filled = predictions.fill_holes(flow)
+    filled = prediction_files.fill_holes(flow)
     np.testing.assert_array_equal(filled, np.float32(filled_by_hand(flow)))
     known = flow[..., 2] > 0
     np.testing.assert_array_equal(filled[known], flow[known][:, :2])
@@ -102,7 +103,7 @@ def test_holes_are_filled_as_kittis_kit_fills_them(share):
 def test_a_gap_takes_the_smaller_of_each_component():
     flow = np.zeros((1, 4, 3), np.float32)
     flow[0, 0], flow[0, 3] = (5, -2, 1), (3, 7, 1)
-    assert predictions.fill_holes(flow)[0].tolist() == [[5, -2], [3, -2], [3, -2], [3, 7]]
+    assert prediction_files.fill_holes(flow)[0].tolist() == [[5, -2], [3, -2], [3, -2], [3, 7]]
 
 
 def spoil(folder, what):
@@ -141,7 +142,7 @@ def spoil(folder, what):
 def test_bad_answers_are_told(tmp_path, what):
     answers.write_answers(tmp_path / "a", *pair(), CITYSCAPES)
     told = spoil(tmp_path, what)
-    written = predictions.find_answers(tmp_path, CITYSCAPES)
+    written = prediction_files.find_answers(tmp_path, CITYSCAPES)
     with pytest.raises(ValueError, match=told):
         for kind in ("seg", "flow"):
             written.read(kind, "a", SIZE)
@@ -149,7 +150,7 @@ def test_bad_answers_are_told(tmp_path, what):
 
 def test_foreign_label_ids_are_told(tmp_path):
     answers.write_answers(tmp_path / "a", *pair(), CITYSCAPES, "label")
-    written = predictions.find_answers(tmp_path, CITYSCAPES, "label")
+    written = prediction_files.find_answers(tmp_path, CITYSCAPES, "label")
     assert written.read("seg", "a", SIZE).shape == SIZE
     cv2.imwrite(str(tmp_path / "a/seg.png"), np.full(SIZE, 200, np.uint8))
     with pytest.raises(ValueError, match="seg.png: holds 200, but cityscapes numbers no class so"):
@@ -158,15 +159,17 @@ def test_foreign_label_ids_are_told(tmp_path):
 
 def test_missing_answers_are_told(tmp_path):
     with pytest.raises(ValueError, match="nowhere: no such folder"):
-        predictions.find_answers(tmp_path / "nowhere", CITYSCAPES)
+        prediction_files.find_answers(tmp_path / "nowhere", CITYSCAPES)
     with pytest.raises(ValueError, match="holds no answers: <frame id>/seg.png"):
-        predictions.find_answers(tmp_path, CITYSCAPES)
+        prediction_files.find_answers(tmp_path, CITYSCAPES)
     answers.write_answers(tmp_path / "a", *pair(), CAMVID)
-    written = predictions.find_answers(tmp_path, CAMVID)
+    written = prediction_files.find_answers(tmp_path, CAMVID)
     with pytest.raises(ValueError, match="no seg for 4 of 5 frames .*: b, c, d, ..."):
-        predictions.check_all_there(written, {"seg": list("abcde"), "flow": []})
+        prediction_files.check_all_there(written, {"seg": list("abcde"), "flow": []})
     with pytest.raises(ValueError, match="no flow for 1 of 2 frames .*: b$"):
-        predictions.check_all_there(written, {"seg": ["a"], "flow": ["a", "b"]})
+        prediction_files.check_all_there(written, {"seg": ["a"], "flow": ["a", "b"]})
     os.remove(tmp_path / "a/flow.png")
     with pytest.raises(ValueError, match="holds no flow of frame b"):
-        predictions.Written(tmp_path, {"flow": {"a": 1}}, CAMVID, "train").read("flow", "b", SIZE)
+        prediction_files.Written(tmp_path, {"flow": {"a": 1}}, CAMVID, "train").read(
+            "flow", "b", SIZE
+        )

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowseg import augment, flow_ops
-from flowseg.augment import Augmentation
+from flowseg.data import augment
+from flowseg.data.augment import Augmentation
+from flowseg.network import flow_ops
 from tests.kitti_writer import make_frame
 
 PLAIN = Augmentation(flip=0.0)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowseg import augment
-from flowseg.augment import Augmentation
+from flowseg.data import augment
+from flowseg.data.augment import Augmentation
 from tests.test_augment import difference, seed, street
 
 

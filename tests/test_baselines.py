@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from data_prep import camvid, folder, kitti, middlebury
-from experiments import baselines
-from flowseg import evaluate, scoring
-from flowseg.labels import CAMVID, CITYSCAPES
+from experiments.studies import baselines
+from flowseg import evaluate
+from flowseg.data.labels import CAMVID, CITYSCAPES
+from flowseg.scoring import frame_scores
 from tests.conftest import run_command
 from tests.test_compare_sets import write_pair
 
@@ -94,14 +95,20 @@ def test_no_motion_scores_as_evaluate_scores_it(kitti_records):
     counts, seen = evaluate.count(files, CITYSCAPES, rest)
     _, pooled, sources = baselines.score_flow(files, CITYSCAPES)
     assert pooled["zero"].pop("seconds_per_pair") >= 0
-    assert pooled["zero"] == pytest.approx(scoring.scores(counts))
+    assert pooled["zero"] == pytest.approx(frame_scores.scores(counts))
     assert {"flow/fl_fg", "flow/fl_bg"} < set(pooled["dis"])
     assert sources == seen["foreground"] == {"object map": 4}
 
 
 def test_command(files, tmp_path):
     done = run_command(
-        *("experiments.baselines", "--records", files[0], "--metrics_json", tmp_path / "m.json"),
+        *(
+            "experiments.studies.baselines",
+            "--records",
+            files[0],
+            "--metrics_json",
+            tmp_path / "m.json",
+        ),
         *("--preset", "fast"),
     )
     lines = done.stdout.splitlines()
@@ -114,7 +121,7 @@ def test_command(files, tmp_path):
     assert scores["zero/flow/aepe"] == pytest.approx(4)
     assert 0 <= scores["dis/flow/aepe"] < 0.5 and 0 <= scores["farneback/flow/aepe"] < 1
     assert scores["flow/aepe"] == scores["dis/flow/aepe"] and "flow/fl_all_per_image_noc" in scores
-    help_text = run_command("experiments.baselines", "--help").stdout
+    help_text = run_command("experiments.studies.baselines", "--help").stdout
     assert all(f"--{name}:" in help_text for name in ("records", "preset", "metrics_json"))
 
 
@@ -145,7 +152,7 @@ def test_errors(kitti_folder, tmp_path):
     )
     with pytest.raises(ValueError, match="same/000000_10: two pairs of this name"):
         baselines.score_flow(twice, CITYSCAPES)
-    done = run_command("experiments.baselines", "--records", tmp_path / "nowhere", ok=False)
+    done = run_command("experiments.studies.baselines", "--records", tmp_path / "nowhere", ok=False)
     assert "no record files match" in done.stderr
 
 

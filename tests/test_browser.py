@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg.flow_io import read_flow
-from flowseg.frames import VIDEO_SUFFIXES, open_frames, video_writer
+from flowseg.data.flow_io import read_flow
+from flowseg.media.frames import VIDEO_SUFFIXES, open_frames, video_writer
 from tests.conftest import ROOT, run_command
 
 pytestmark = pytest.mark.browser

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from data_prep import camvid, report
-from flowseg.labels import CAMVID, CITYSCAPES
+from data_prep import camvid
+from data_prep.conversion import report
+from flowseg.data.labels import CAMVID, CITYSCAPES
 from tests.conftest import run_command
 from tests.made_files import ids, load, picture, read_back, save, splits_of
 

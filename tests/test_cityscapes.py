@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from data_prep import cityscapes
-from flowseg import data, records
-from flowseg.labels import CITYSCAPES
+from flowseg.data import decoding, records
+from flowseg.data.labels import CITYSCAPES
 from tests import city_frames
 from tests.conftest import run_command
 from tests.made_files import splits_of
@@ -52,7 +52,7 @@ def test_the_command(folder, tmp_path):
 
 
 def decoded(shard):
-    return data.evaluation_data([str(shard)], CITYSCAPES).as_numpy_iterator()
+    return decoding.evaluation_data([str(shard)], CITYSCAPES).as_numpy_iterator()
 
 
 @pytest.mark.parametrize(

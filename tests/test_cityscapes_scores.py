@@ -8,8 +8,10 @@ import json
 import pytest
 
 from data_prep import cityscapes, kitti
-from flowseg import evaluate, predictions, records, scoring
-from flowseg.labels import CITYSCAPES
+from flowseg import evaluate
+from flowseg.data import records
+from flowseg.data.labels import CITYSCAPES
+from flowseg.scoring import frame_scores, prediction_files
 from tests import city_frames
 from tests.conftest import run_command
 from tests.reference import make_cityscapes_answers as reference
@@ -38,11 +40,11 @@ def scores_of(frames, form, place):
     split = {"val_fraction": 1} if form == "kitti" else {}
     reader.convert([place / "truth"], place / "records", processes=1, **split)
     city_frames.write_answers(place / "answers", names, frames)
-    written = predictions.find_answers(place / "answers", CITYSCAPES, "label")
+    written = prediction_files.find_answers(place / "answers", CITYSCAPES, "label")
     shards = records.match_files(f"{place}/records/val-*")
     counts, seen = evaluate.count(shards, CITYSCAPES, written.answer)
     assert seen["seg"] == len(frames)
-    scores = scoring.scores(counts, CITYSCAPES.names)
+    scores = frame_scores.scores(counts, CITYSCAPES.names)
     # The boundaries' are not of Cityscapes.
     return {name: score for name, score in scores.items() if not name.startswith("seg/boundary_f")}
 

@@ -11,11 +11,11 @@ from tests.conftest import ROOT
 SCRIPT = """
 import sys
 from absl import flags
-from flowseg import commands
+from flowseg.cli import entry
 flags.DEFINE_integer("steps", 3, "How many.")
 def main():
     {body}
-commands.run(main, usage="A try.")
+entry.run(main, usage="A try.")
 """
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from experiments import compare_sets
-from flowseg import flow_io
+from experiments.studies import compare_sets
+from flowseg.data import flow_io
 from tests.test_compare_sets import SKY, UNLABELED, grey, write_labels, write_pair
 
 

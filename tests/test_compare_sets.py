@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from data_prep import kitti
-from experiments import compare_sets, set_measures
-from flowseg import flow_io
+from experiments.studies import compare_sets, set_measures
+from flowseg.data import flow_io
 from tests.conftest import run_command
 
 ROAD, CAR, SKY, UNLABELED = 7, 26, 23, 0
@@ -221,7 +221,13 @@ def test_textures_compare_at_the_narrowest_frame(tmp_path):
 def test_command(kitti_folder, tmp_path):
     labels = kitti_folder / "data_semantics"
     done = run_command(
-        *("experiments.compare_sets", "--set", f"made={kitti_folder}", "--set", f"seg={labels}"),
+        *(
+            "experiments.studies.compare_sets",
+            "--set",
+            f"made={kitti_folder}",
+            "--set",
+            f"seg={labels}",
+        ),
         *("--json", tmp_path / "n.json", "--picture", tmp_path / "p.png", "--limit", 2),
     )
     lines = done.stdout.splitlines()
@@ -234,7 +240,7 @@ def test_command(kitti_folder, tmp_path):
     assert numbers["seg"]["class/road"] == numbers["made"]["class/road"]
     picture = cv2.imread(str(tmp_path / "p.png"))
     assert picture.shape[1] <= 640
-    help_text = run_command("experiments.compare_sets", "--help").stdout
+    help_text = run_command("experiments.studies.compare_sets", "--help").stdout
     assert all(f"--{name}:" in help_text for name in ("set", "limit", "picture", "image_width"))
 
 
@@ -254,7 +260,7 @@ def test_errors(kitti_folder, tmp_path):
     frame.files["image1"].write_bytes(b"GIF89a")
     with pytest.raises(ValueError, match="not a PNG file"):
         compare_sets.compare({"set": [tmp_path]})
-    done = run_command("experiments.compare_sets", "--set", "street", ok=False)
+    done = run_command("experiments.studies.compare_sets", "--set", "street", ok=False)
     assert "must be NAME=DIR" in done.stderr
 
 

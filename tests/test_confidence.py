@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments import confidence
-from flowseg import flow_io, records
-from flowseg.labels import CITYSCAPES
+from experiments.studies import confidence
+from flowseg.data import flow_io, records
+from flowseg.data.labels import CITYSCAPES
 from tests.conftest import run_command
 
 
@@ -63,11 +63,17 @@ def test_pixels_are_collected_from_records(kitti_folder, kitti_records):
 
 def test_command(trained_run, kitti_records):
     asked = ("--run_dir", trained_run, "--records", kitti_records / "val-*")
-    done = run_command("experiments.confidence", *asked)
+    done = run_command("experiments.studies.confidence", *asked)
     assert "AUSE" in done.stdout and "| 100 % |" in done.stdout
     folder = kitti_records.parent
     error = run_command(
-        *("experiments.confidence", "--run_dir", trained_run, "--records", folder / "none-*"),
+        *(
+            "experiments.studies.confidence",
+            "--run_dir",
+            trained_run,
+            "--records",
+            folder / "none-*",
+        ),
         ok=False,
     ).stderr
     assert "none-*" in error

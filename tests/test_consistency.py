@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from flowseg import scoring
 from flowseg.consistency import consistency
-from flowseg.labels import CITYSCAPES
+from flowseg.data.labels import CITYSCAPES
+from flowseg.scoring import frame_scores
 from tests.conftest import run_command
 from tests.kitti_writer import write_clip
 from tests.test_evaluate import run_dir  # noqa: F401
@@ -18,7 +18,7 @@ def test_pixels_are_followed_right_and_down():
     first = np.array([[1, 2, 3], [4, 5, 6]])
     second = np.array([[0, 0, 0], [0, 1, 9]])
     # Each pixel moves one to the right and one down; only the upper left two stay inside.
-    counts = scoring.count_consistency(first, second, np.ones((2, 3, 2)), 10)
+    counts = frame_scores.count_consistency(first, second, np.ones((2, 3, 2)), 10)
     matrix = counts["video/confusion"]
     assert matrix.sum() == 2 and matrix[1, 1] == 1 and matrix[2, 9] == 1
     # u and v are no more alike than right and down.
@@ -27,9 +27,9 @@ def test_pixels_are_followed_right_and_down():
         ((0, 1), {(1, 0), (2, 1), (3, 9)}),
     ):
         moved = np.broadcast_to(np.float32(flow), (2, 3, 2))
-        matrix = scoring.count_consistency(first, second, moved, 10)["video/confusion"]
+        matrix = frame_scores.count_consistency(first, second, moved, 10)["video/confusion"]
         assert set(zip(*np.nonzero(matrix), strict=True)) == met
-    lost = scoring.count_consistency(first, second, np.full((2, 3, 2), np.nan), 10)
+    lost = frame_scores.count_consistency(first, second, np.full((2, 3, 2), np.nan), 10)
     assert lost["video/confusion"].sum() == 0
 
 

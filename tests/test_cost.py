@@ -6,17 +6,17 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg import commands  # noqa: F401  (quiets TensorFlow's start, so it comes first)
+from flowseg.cli import entry  # noqa: F401  (quiets TensorFlow's start, so it comes first)
 
 # isort: split
 import keras
 from keras import layers, ops
 
-from experiments import cost
-from experiments import quantized_encoder as quantized
-from flowseg import records
-from flowseg.backbones import build_encoder
-from flowseg.frames import read_image
+from experiments.costs import backbones
+from experiments.exports import quantized_encoder as quantized
+from flowseg.data import records
+from flowseg.media.frames import read_image
+from flowseg.network.backbones import build_encoder
 from tests.conftest import run_command
 
 SIZE = (64, 64)
@@ -150,13 +150,13 @@ def test_a_file_without_its_weights_is_refused(monkeypatch):
 
 def test_frames_of_records(kitti_folder, kitti_records):
     shards = records.match_files(kitti_records / "train-*")
-    found = cost.read_frames(shards, 64, 96, 3)
+    found = backbones.read_frames(shards, 64, 96, 3)
     assert found.shape == (3, 64, 96, 3) and found.dtype == np.float32
     files = kitti_folder.glob("*/training/image_2/*_10.png")
     expected = [cv2.resize(read_image(f), (96, 64), interpolation=cv2.INTER_AREA) for f in files]
     assert all(any((frame == x).all() for x in expected) for frame in found)
     with pytest.raises(ValueError, match="--calibrate and --judge ask for 99"):
-        cost.read_frames(shards, 64, 96, 99)
+        backbones.read_frames(shards, 64, 96, 99)
 
 
 def test_networks_are_compared_round_by_round(tiny, monkeypatch):
@@ -166,13 +166,13 @@ def test_networks_are_compared_round_by_round(tiny, monkeypatch):
         seen.append((model, len(calibration), len(judging)))
         return {"params/whole": len(seen)}, {"ms/encoder": tiny}
 
-    monkeypatch.setattr(cost, "cost", measured)
+    monkeypatch.setattr(backbones, "cost", measured)
     # Two networks in turn, three rounds, the first of which is not counted.
     clock = iter(np.cumsum([0, 5, 0, 5, 0, 0.1, 0, 0.2, 0, 0.3, 0, 0.9]))
-    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(backbones, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     networks = {"a": ("A", "random"), "b": ("B", "imagenet")}
     args = SimpleNamespace(calibrate=2, threads=1, rounds=2)
-    results = cost.compare(networks, np.zeros((5, 16, 24, 3), np.float32), args)
+    results = backbones.compare(networks, np.zeros((5, 16, 24, 3), np.float32), args)
     assert seen == [("A", 2, 3), ("B", 2, 3)]
     assert results["b"]["weights"] == "imagenet"
     assert results["a"]["ms/encoder"] == pytest.approx(200)
@@ -181,9 +181,11 @@ def test_networks_are_compared_round_by_round(tiny, monkeypatch):
 
 
 def test_table(monkeypatch):
-    monkeypatch.setattr(cost, "_ROWS", (("ms/x", "time", ".1f"), ("w", "weights", "")))
+    monkeypatch.setattr(backbones, "_ROWS", (("ms/x", "time", ".1f"), ("w", "weights", "")))
     first = {"ms/x": 4.0, "ratio/ms/x": 1.0, "w": "random"}
-    text = cost.table({"one": first, "other": {"ms/x": 2.0, "ratio/ms/x": 0.5, "w": "imagenet"}})
+    text = backbones.table(
+        {"one": first, "other": {"ms/x": 2.0, "ratio/ms/x": 0.5, "w": "imagenet"}}
+    )
     assert text.splitlines() == [
         "            one       other",
         "time        4.0  2.0 (0.50)",
@@ -192,6 +194,6 @@ def test_table(monkeypatch):
 
 
 def test_refusals_by_command(kitti_records):
-    command = ("experiments.cost", "--records", kitti_records / "train-*")
+    command = ("experiments.costs.backbones", "--records", kitti_records / "train-*")
     error = run_command(*command, "--height", 100, ok=False).stderr
     assert "(100, 416) are not multiples of 32" in error

@@ -1,14 +1,15 @@
-"""`experiments.cross_validate`: who is in which fold, what is pooled, and how it fails."""
+"""`experiments.studies.cross_validate`: who is in which fold, what is pooled, and how it fails."""
 
 import json
 
 import numpy as np
 import pytest
 
-from experiments import cross_validate
-from experiments.cross_validate import cut
-from flowseg import data, records, runs
-from flowseg.labels import CITYSCAPES
+from experiments.studies import cross_validate
+from experiments.studies.cross_validate import cut
+from flowseg import runs
+from flowseg.data import decoding, records
+from flowseg.data.labels import CITYSCAPES
 from tests.kitti_writer import write_kitti
 from tests.test_evaluate import tiny_model
 
@@ -57,7 +58,7 @@ def test_each_frame_is_scored_once_by_a_network_that_did_not_see_it(fold_answers
     matrix = np.zeros((19, 19))
     for answer in (0, 1):
         files = records.match_files(output / f"fold{answer}/records/val-*")
-        for frame in data.evaluation_data(files, CITYSCAPES).as_numpy_iterator():
+        for frame in decoding.evaluation_data(files, CITYSCAPES).as_numpy_iterator():
             known = frame["seg"][frame["seg"] != 255]
             matrix[:, answer] += np.bincount(known, minlength=19)
     hits, union = matrix.diagonal(), matrix.sum(0) + matrix.sum(1) - matrix.diagonal()

@@ -5,8 +5,9 @@ import shutil
 import pytest
 import tensorflow as tf
 
-from flowseg import data, records, training_data
-from flowseg.labels import CITYSCAPES
+from flowseg.data import decoding, records
+from flowseg.data.batches import Draw, training_batches
+from flowseg.data.labels import CITYSCAPES
 from tests.test_data import read_frames, write_shard
 
 
@@ -18,23 +19,23 @@ def copy(kitti_records, tmp_path):
 
 
 def test_sound_records_pass_the_check(copy):
-    data.check_records([str(copy)], CITYSCAPES)
+    decoding.check_records([str(copy)], CITYSCAPES)
     # Shards taken elsewhere, without what the conversion wrote about itself.
     copy.with_name("index.json").unlink()
     copy.with_name(".plan.json").unlink()
-    data.check_records([str(copy)], CITYSCAPES)
+    decoding.check_records([str(copy)], CITYSCAPES)
 
 
 def test_a_shard_of_another_size_than_its_index_says(copy):
     write_shard(copy, *(s.numpy() for s in tf.data.TFRecordDataset(str(copy)).take(3)))
     with pytest.raises(ValueError, match=f"{copy.name}: .* bytes, but .*index.json says .*again"):
-        data.check_records([str(copy)], CITYSCAPES)
+        decoding.check_records([str(copy)], CITYSCAPES)
 
 
 def test_another_schema_version(copy, monkeypatch):
     monkeypatch.setattr(records, "SCHEMA_VERSION", 2)
     with pytest.raises(ValueError, match=f"{copy.name}, record 0: .*version 1, .* version 2"):
-        data.check_records([str(copy)], CITYSCAPES)
+        decoding.check_records([str(copy)], CITYSCAPES)
 
 
 def spoil(path, number):
@@ -49,12 +50,12 @@ def spoil(path, number):
 def test_a_damaged_record_is_named(copy):
     spoil(copy, 2)
     files = records.match_files(f"{copy.parent}/*.tfrecord")
-    data.check_records(files, CITYSCAPES)  # looks at first records alone
+    decoding.check_records(files, CITYSCAPES)  # looks at first records alone
     with pytest.raises(ValueError, match=f"{copy.name}, record 2: damaged"):
         with records.named_errors(files):
             read_frames(files)
-    drawn = training_data.Draw([files], batch_size=1, steps_per_epoch=8)
-    batches = training_data.batches(drawn, CITYSCAPES, height=32, width=32)
+    drawn = Draw([files], batch_size=1, steps_per_epoch=8)
+    batches = training_batches(drawn, CITYSCAPES, height=32, width=32)
     with pytest.raises(ValueError, match=f"{copy.name}, record 2: damaged"):
         with records.named_errors(files):
             for _ in batches.take(8):
@@ -62,7 +63,7 @@ def test_a_damaged_record_is_named(copy):
     spoil(copy, 2)
     spoil(copy, 0)
     with pytest.raises(ValueError, match=f"{copy.name}, record 0: damaged"):
-        data.check_records([str(copy)], CITYSCAPES)
+        decoding.check_records([str(copy)], CITYSCAPES)
 
 
 def test_an_error_that_is_no_damage_stays_itself(tmp_path):
@@ -77,8 +78,8 @@ def test_a_damaged_index_is_named(content, kitti_records, tmp_path):
     shard = shutil.copy(next(kitti_records.glob("train-*")), tmp_path)
     (tmp_path / "index.json").write_text(content)
     with pytest.raises(ValueError, match="index.json: damaged"):
-        data.check_records([shard], CITYSCAPES)
+        decoding.check_records([shard], CITYSCAPES)
     # A journal without an index: the conversion was stopped.
     (tmp_path / "index.json").rename(tmp_path / ".plan.json")
     with pytest.raises(ValueError, match="this conversion is not finished"):
-        data.check_records([shard], CITYSCAPES)
+        decoding.check_records([shard], CITYSCAPES)

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from data_prep import kitti
-from flowseg import data, flow_io, labels, records
-from flowseg.labels import CITYSCAPES
+from flowseg.data import decoding, flow_io, labels, records
+from flowseg.data.labels import CITYSCAPES
 from tests.kitti_writer import make_frame
 from tests.test_augment import difference
 
@@ -23,7 +23,7 @@ def write_shard(path, *examples):
 
 
 def read_frames(files, label_set=CITYSCAPES):
-    return list(data.evaluation_data(files, label_set).as_numpy_iterator())
+    return list(decoding.evaluation_data(files, label_set).as_numpy_iterator())
 
 
 def read_rgb(path):
@@ -199,7 +199,7 @@ def test_a_users_label_set(kitti_records, kitti_folder, tmp_path):
     path.write_text(json.dumps(MERGED))
     merged = labels.load_label_set(str(path))
     files = records.match_files(f"{kitti_records}/train-*")
-    data.check_records(files, merged)
+    decoding.check_records(files, merged)
     seen = set()
     for frame in read_frames(files, merged):
         name = frame["frame_id"].decode() + ".png"
@@ -218,7 +218,7 @@ def test_labels_without_a_map(kitti_records, kitti_folder, tmp_path):
     files = records.match_files(f"{kitti_records}/train-*")
     match = r"train-.*tfrecord: label set 'mine' has no map for .*'cityscapes'.*--label_set"
     with pytest.raises(ValueError, match=match):
-        data.check_records(files, foreign)
+        decoding.check_records(files, foreign)
     # Where only a later record has labels, the pipeline tells.
     png = encoded(np.zeros((4, 4, 3), np.uint8), ".png")
     frame = {"image1": png, "image1_format": "png", "height": 4, "width": 4}
@@ -226,7 +226,7 @@ def test_labels_without_a_map(kitti_records, kitti_folder, tmp_path):
     labelled = frame | {"labels": label_png, "label_set": "cityscapes", "frame_id": "no7"}
     examples = [records.make_example(**fields) for fields in (frame, labelled)]
     files = write_shard(tmp_path / "late.tfrecord", *examples)
-    data.check_records(files, foreign)
+    decoding.check_records(files, foreign)
     with pytest.raises(tf.errors.InvalidArgumentError, match="no7: .*cityscapes.*no map.*mine"):
         read_frames(files, foreign)
 

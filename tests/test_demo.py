@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg import commands, demo
-from flowseg.flow_io import read_flow
-from flowseg.frames import open_frames, video_writer
-from flowseg.labels import CITYSCAPES
+from flowseg import demo
+from flowseg.cli import entry
+from flowseg.data.flow_io import read_flow
+from flowseg.data.labels import CITYSCAPES
+from flowseg.media.frames import open_frames, video_writer
 from tests.conftest import run_command
 
 
@@ -124,9 +125,9 @@ def test_errors_are_told_as_the_commands_tell_them():
             "OOM when allocating",
         ),
     ):
-        assert isinstance(error, commands.expected_errors())
+        assert isinstance(error, entry.expected_errors())
         assert demo.error_text(error, [upload, None, 0.5]) == said
-    assert not isinstance(TypeError(), commands.expected_errors())
+    assert not isinstance(TypeError(), entry.expected_errors())
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch):

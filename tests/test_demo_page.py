@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 
 from data_prep.scenes import farm, street
-from experiments import page, scene_benchmark
-from flowseg import frames, pictures
+from experiments import demo_page
+from experiments.costs import scene_benchmark
+from flowseg.media import drawing, frames
 
 
 def test_animation_holds_the_frames_of_the_video(tmp_path):
@@ -16,7 +17,7 @@ def test_animation_holds_the_frames_of_the_video(tmp_path):
     with frames.video_writer(tmp_path / "video.mp4", 5) as write:
         for colour in colours:
             write(np.full((64, 96, 3), (colour, 90, 60), np.uint8))
-    page.animate(tmp_path / "video.mp4", tmp_path / "video.webp", width=48)
+    demo_page.animate(tmp_path / "video.mp4", tmp_path / "video.webp", width=48)
     read, animation = cv2.imreadanimation(str(tmp_path / "video.webp"))
     assert read and [frame.shape[:2] for frame in animation.frames] == [(32, 48)] * 3
     assert list(animation.durations) == [200] * 3
@@ -29,15 +30,15 @@ def test_page_tells_the_scores_and_shows_every_picture(tmp_path):
     scores = {"seg/miou": 41.26, "flow/aepe": 2.04, "seg/iou/car": None}
     (tmp_path / "metrics.json").write_text(json.dumps(scores))
     for name in ("b.png", "a.png"):
-        pictures.write_png(tmp_path / "pictures" / name, np.zeros((8, 8, 3), np.uint8))
-    page.write_page(tmp_path, "A <title>", "told & said")
+        drawing.write_png(tmp_path / "pictures" / name, np.zeros((8, 8, 3), np.uint8))
+    demo_page.write_page(tmp_path, "A <title>", "told & said")
     text = (tmp_path / "index.html").read_text()
     assert "<td>41.3 %</td>" in text and "<td>2.0 px</td>" in text and "% IoU" not in text
     assert text.index("pictures/a.png") < text.index("pictures/b.png")
     assert "A &lt;title&gt;" in text and "told &amp; said" in text
     assert "video.webp" not in text
     (tmp_path / "video.webp").write_bytes(b"")
-    page.write_page(tmp_path, "t", "t")
+    demo_page.write_page(tmp_path, "t", "t")
     assert "video.webp" in (tmp_path / "index.html").read_text()
 
 

@@ -12,8 +12,9 @@ import keras
 import numpy as np
 import pytest
 
-from flowseg import devices, runs
-from flowseg.model import build_flowseg
+from flowseg import runs
+from flowseg.network.model import build_flowseg
+from flowseg.training import distribution
 from tests.conftest import ROOT, run_command
 from tests.test_train import flags
 from tests.test_training_data import batches_of, same
@@ -21,7 +22,7 @@ from tests.test_training_data import batches_of, same
 # TensorFlow must be told of two devices before it starts.
 TWO = """
 import sys
-from flowseg import commands
+from flowseg.cli import entry
 import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -32,22 +33,22 @@ TOY = """
 import json
 import sys
 from types import SimpleNamespace
-from flowseg import commands
+from flowseg.cli import entry
 import keras
 import numpy as np
 import tensorflow as tf
-from flowseg import devices, guards
-from flowseg.losses import FlowLoss
+from flowseg.training import distribution, incidents
+from flowseg.training.losses import FlowLoss
 
 def fit(kind="one", host=0, hosts=1, coordinator=None):
     args = SimpleNamespace(devices=kind, host=host, hosts=hosts, coordinator=coordinator)
-    spread = devices.find(args, 4)
+    spread = distribution.find(args, 4)
     keras.utils.set_random_seed(1)
     with spread.scope():
         image = keras.Input((4, 6, 3))
         flow = keras.layers.Conv2D(2, 1)(image)
         model = keras.Model(image, flow)
-        model.compile(guards.GuardedAdamW(0.1, clipnorm=0.1), FlowLoss("epe"))
+        model.compile(incidents.GuardedAdamW(0.1, clipnorm=0.1), FlowLoss("epe"))
     rng = np.random.default_rng(0)
     losses = []
     for step in range(3):
@@ -129,7 +130,7 @@ def test_a_step_on_two_devices_is_that_of_one(tmp_path):
 
 BALANCED = """
 import numpy as np
-from flowseg.losses import SegLoss
+from flowseg.training.losses import SegLoss
 rng = np.random.default_rng(0)
 labels = tf.constant(rng.choice([0, 1, 2, 255], (4, 5, 6), p=[0.7, 0.2, 0.05, 0.05]))
 labels = tf.concat([labels[:2], tf.where(labels[2:] < 2, 255, labels[2:])], 0)
@@ -265,7 +266,7 @@ def test_two_hosts_train_one_run_that_tensorflow_takes(alone, start, kitti_recor
     folder = tmp_path / "run"
     shared = {"hosts": 2, "coordinator": f"localhost:{free_port()}"}
     shared = command(kitti_records, folder, init_from=start, **shared)
-    module = "from flowseg import commands, train; train.run()"
+    module = "from flowseg.cli import entry; from flowseg import train; train.run()"
     hosts = [run(module, *shared, f"--host={k}", wait=False, **ON_JAX) for k in range(2)]
     finish(hosts)
     assert_same_losses(folder, alone)
@@ -282,9 +283,9 @@ def test_what_cannot_be_spread():
         return flags(**{"devices": "one", "hosts": 1, "host": 0, "coordinator": None, **asked})
 
     with pytest.raises(ValueError, match="set KERAS_BACKEND=jax"):
-        devices.find(args(hosts=2), 2)
+        distribution.find(args(hosts=2), 2)
     # One device is all there is here.
-    assert devices.find(args(devices="all"), 3) == devices.ONE
+    assert distribution.find(args(devices="all"), 3) == distribution.ONE
     uneven = TOY.replace("(args, 4)", "(args, 3)")
     told = run(TWO + uneven, json.dumps([{"kind": "all"}]), "-", ok=False).told
     assert "--batch_size=3 cannot be shared by 2 devices evenly" in told

@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.doctor import flow, warp
 from data_prep.doctor.examine import examine
-from flowseg.labels import CAMVID, CITYSCAPES
+from flowseg.data.labels import CAMVID, CITYSCAPES
 from tests import doctor_sets as sets
 from tests.conftest import run_command
 from tests.doctor_sets import assert_found, diagnose

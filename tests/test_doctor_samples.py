@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
+from data_prep.conversion.frames import Frame, read_frame
 from data_prep.doctor import classes, duplicates, facts, flow, read, warp
 from data_prep.doctor.examine import examine
-from data_prep.frames import Frame, read_frame
-from flowseg.labels import CAMVID, CITYSCAPES, train_id_table
+from flowseg.data.labels import CAMVID, CITYSCAPES, train_id_table
 from tests.doctor_sets import encode
 
 SETS = ("kitti", "middlebury", "flyingchairs")
@@ -71,7 +71,7 @@ def findings_of(frames):
 def test_real_pairs_are_clean(samples, tmp_path):
     import tensorflow as tf
 
-    from flowseg import records
+    from flowseg.data import records
 
     path = str(tmp_path / "train-00000-of-00001.tfrecord")
     with tf.io.TFRecordWriter(path) as shard:

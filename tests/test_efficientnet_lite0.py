@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from keras import ops
 
-from flowseg import backbones, checkpoints, efficientnet_lite0, restore, teaching
-from flowseg.efficientnet_lite0 import read_torch_file
-from flowseg.labels import CAMVID
-from flowseg.model import build_flowseg
+from flowseg.data.labels import CAMVID
+from flowseg.network import backbones, efficientnet_lite
+from flowseg.network.efficientnet_lite import read_torch_file
+from flowseg.network.model import build_flowseg
+from flowseg.training import checkpoints, objective, resume
 from tests.conftest import run_command
 
 ANSWERS = Path(__file__).parent / "reference" / "lite0_answers.npz"
@@ -146,7 +147,7 @@ def torch_file(path, tensors, storages):
                 super().save_global(thing, name)
 
     with open(path, "wb") as file:
-        for part in (efficientnet_lite0._MAGIC, 1001, {}):
+        for part in (efficientnet_lite._MAGIC, 1001, {}):
             pickle.dump(part, file, 2)
         Pickler(file, 2).dump({name: Rebuilt(*t, False, None) for name, t in tensors.items()})
         pickle.dump(list(storages), file, 2)
@@ -183,9 +184,9 @@ def test_files_that_are_no_weights(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="reaches beyond its bytes"):
         read_torch_file(beyond)
     # Whole, but another network's.
-    network = efficientnet_lite0.build(keras.Input((None, None, 3)))
+    network = efficientnet_lite.build(keras.Input((None, None, 3)))
     with pytest.raises(ValueError, match="w.pth: not the weights of EfficientNet-Lite0"):
-        efficientnet_lite0.load_imagenet(network, whole)
+        efficientnet_lite.load_imagenet(network, whole)
 
 
 def one_step(freeze, exchange="both", alpha=1.0, beta=1.0, learn="both"):
@@ -196,14 +197,14 @@ def one_step(freeze, exchange="both", alpha=1.0, beta=1.0, learn="both"):
     args.precision, args.learn, args.alternate, args.accumulate = "float32", learn, 0, 1
     args.seg_loss, args.photometric, args.consistency = "mean", 0, 0
     args.backbone, args.backbone_weights = "efficientnet_lite0", "none"
-    training = teaching.compile_model(restore.build_models(args, CAMVID)[1], args, CAMVID)
+    training = objective.compile_model(resume.build_models(args, CAMVID)[1], args, CAMVID)
     training.run_eagerly = True  # one step is not worth tracing
     before = {w.path: keras.ops.convert_to_numpy(w) for w in training.weights}
     rng = np.random.default_rng(0)
     image = rng.uniform(0, 255, (2, 32, 64, 3)).astype("float32")
     truth = {"flow": np.ones((2, 32, 64, 3), "float32"), "seg": rng.integers(0, 11, (2, 32, 64))}
     pair = {"image1": image, "image2": image[::-1]}
-    training.train_on_batch(*teaching.every_target(pair, truth))
+    training.train_on_batch(*objective.every_target(pair, truth))
     return training, before
 
 

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowseg import data, records, runs, scoring
+from flowseg import runs
+from flowseg.data import decoding, records
+from flowseg.data.flow_io import encode_kitti_flow
+from flowseg.data.labels import CITYSCAPES
 from flowseg.evaluate import count_frame, evaluate
-from flowseg.flow_io import encode_kitti_flow
-from flowseg.labels import CITYSCAPES
+from flowseg.scoring import frame_scores
 from tests.conftest import run_command
 
 ROAD, CAR, BUS = (CITYSCAPES.names.index(name) for name in ("road", "car", "bus"))
@@ -184,7 +186,7 @@ def test_the_foreground_is_of_the_best_map_there_is():
     ):
         frame |= dict(zip(("has_objects", "has_things"), has, strict=True))
         counts, source = count_frame(frame, *answer)
-        told = scoring.scores(counts, CITYSCAPES.names)
+        told = frame_scores.scores(counts, CITYSCAPES.names)
         assert source == known_by
         assert {k: told[f"flow/aepe_{k}"] for k in ("bg", "fg") if f"flow/{k}" in counts} == errors
     frame["seg"] = ones * 255
@@ -293,7 +295,7 @@ def test_nothing_to_score(tmp_path):
         records.match_files(f"{tmp_path}/nowhere-*")
     empty = write(tmp_path / "empty.tfrecord")
     with pytest.raises(ValueError, match="empty.tfrecord: a shard without records"):
-        data.check_records([empty], CITYSCAPES)
+        decoding.check_records([empty], CITYSCAPES)
     with pytest.raises(ValueError, match="empty.tfrecord: no records: nothing to score"):
         evaluate(fake_run(), [empty])
     # A frame without any truth is looked at, and gives no number.

@@ -6,12 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from experiments import export_benchmark, export_row, export_table, operator_profile
-from experiments import quantized_encoder as quantized
+from experiments.exports import benchmark, operator_profile, row, table
+from experiments.exports import quantized_encoder as quantized
 from flowseg import files
 from tests.conftest import run_command
 
-OURS = [name for name in export_table.ROWS if name not in export_table.PEERS]
+OURS = [name for name in table.ROWS if name not in table.PEERS]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def measured(trained_run, kitti_records, tmp_path_factory):
 
 def _measure(*flags, output):
     where = ("--sizes", "64x96", "--threads", 2, "--output", output)
-    done = run_command("experiments.export_benchmark", *flags, *where)
+    done = run_command("experiments.exports.benchmark", *flags, *where)
     return done.stdout, json.loads(output.read_text())
 
 
@@ -37,7 +37,7 @@ def _check_rows(text, told, names):
     for name, line in zip(names, rows[1:], strict=True):
         place = f"64x96/2/{name}/"
         own = {key.removeprefix(place): x for key, x in told.items() if key.startswith(place)}
-        told_so = f"| {export_table.ROWS[name]} | 2 | {own['pair']:.1f} | {own['pair_p90']:.1f} |"
+        told_so = f"| {table.ROWS[name]} | 2 | {own['pair']:.1f} | {own['pair_p90']:.1f} |"
         assert line.startswith(told_so)
         assert 0 < own["pair"] <= own["pair_p90"] and own["cpu"] > 0 and own["stream_ratio"] > 0
         # Each streamed frame is its two parts.
@@ -110,14 +110,14 @@ def test_ratios_are_of_the_same_round():
     slow, fast = [10, 11, 12], [1, 2, 3]
     turns = [{"pair": slow, "stream": fast, "encode": [1], "decode": [2]}] * 3
     medians = {key: np.array([np.median(each[key]) for each in turns]) for key in turns[0]}
-    told = export_table.summary(turns, medians)
+    told = table.summary(turns, medians)
     assert told["pair"] == 11 and told["pair_p90"] == 12 and told["stream_ratio"] == 5.5
     assert told["stream_allowed"] == pytest.approx(4 / 3)
 
 
 def test_a_turn_leaves_the_first_run_out():
     seconds = iter([9, 1, 2, 3])
-    told = export_row.turn([lambda: ({"pair": next(seconds)}, None)])
+    told = row.turn([lambda: ({"pair": next(seconds)}, None)])
     assert told == {"pair": [1000, 2000, 3000]}
 
 
@@ -132,21 +132,21 @@ def test_a_turn_leaves_the_first_run_out():
 )
 def test_answers_are_looked_at(answers, problem):
     if problem is None:
-        export_row.check(answers, (4, 6))
+        row.check(answers, (4, 6))
     else:
         with pytest.raises(ValueError, match=problem):
-            export_row.check(answers, (4, 6))
+            row.check(answers, (4, 6))
 
 
 @pytest.mark.parametrize("text", ["60x96", "64", "0x64", "64x-96", "x"])
 def test_sizes_that_no_row_takes(text):
-    assert export_benchmark.parse_sizes(["64x96"]) == [(64, 96)]
+    assert benchmark.parse_sizes(["64x96"]) == [(64, 96)]
     with pytest.raises(ValueError, match="HEIGHTxWIDTH, multiples of 32"):
-        export_benchmark.parse_sizes(["64x96", text])
+        benchmark.parse_sizes(["64x96", text])
 
 
 def test_refusals(tmp_path):
-    command = ("experiments.export_benchmark", "--weights", "pretrained")
+    command = ("experiments.exports.benchmark", "--weights", "pretrained")
     for flags, told in (
         (("--rows", "onnx"), "'onnx'"),
         (("--rows", "int8"), "--calibration GLOB"),
@@ -163,7 +163,7 @@ def test_a_row_that_fails_says_why(tmp_path):
     np.save(frames, np.zeros((2, 64, 96, 3), np.uint8))
     files.write(tmp_path / "x.tflite", b"no file")
     with pytest.raises(ValueError, match="TFLite float32: .*x.tflite: LiteRT cannot run it"):
-        with export_benchmark.row("TFLite float32", "tflite", tmp_path / "x.tflite", 1, frames):
+        with benchmark.row("TFLite float32", "tflite", tmp_path / "x.tflite", 1, frames):
             pass
 
 
@@ -171,12 +171,12 @@ def test_a_row_that_fails_says_why(tmp_path):
 def test_beside_the_peers(tmp_path):
     output = tmp_path / "benchmark.json"
     done = run_command(
-        *("experiments.export_benchmark", "--backbone", "efficientnet_lite0", "--threads", 2),
+        *("experiments.exports.benchmark", "--backbone", "efficientnet_lite0", "--threads", 2),
         *("--rows", "none,deeplab_raft,lraspp_dis", "--sizes", "128x160", "--rounds", 2),
         *("--output", output),
     )
     told = {key.removeprefix("128x160/2/"): x for key, x in json.loads(output.read_text()).items()}
-    for peer, title in export_table.PEERS.items():
+    for peer, title in table.PEERS.items():
         assert f"| {title} | 2 |" in done.stdout
         assert told[f"{peer}/pair"] >= max(told[f"{peer}/seg"], told[f"{peer}/flow"])
         assert told[f"{peer}/pair_faster_than/{peer}"] == 1

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments.figure import draw_figure
-from flowseg import pictures
-from flowseg.labels import CITYSCAPES
+from experiments.studies.figure import draw_figure
+from flowseg.data.labels import CITYSCAPES
+from flowseg.media import drawing
 
 HEIGHT, WIDTH = 60, 200
 
@@ -28,7 +28,7 @@ def test_errors_stand_below_where_truth_is_given():
     whole = draw_figure(run(), "frame", image, image, 320, truth)
     assert whole.shape[1] == plain.shape[1] and (whole[: len(plain)] == plain).all()
     errors = whole[len(plain) :]
-    expected = pictures.flow_error_map(np.full((HEIGHT, WIDTH, 2), (3, 4)), truth)
+    expected = drawing.flow_error_map(np.full((HEIGHT, WIDTH, 2), (3, 4)), truth)
     right, wrong = expected[0, 0], expected[0, -1]
     assert right[2] > right[0] and wrong[0] > wrong[2]
     middle = errors[len(errors) // 2]

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg import flow_io
+from flowseg.data import flow_io
 
 
 def png_bytes(height, width, rows, bits=16, colour=2):

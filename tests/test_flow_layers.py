@@ -8,9 +8,10 @@ import tensorflow as tf
 from keras import ops
 
 from data_prep.scenes import store
-from flowseg.backbones import build_encoder
-from flowseg.flow_io import read_flow
-from flowseg.flow_layers import (
+from flowseg.data.flow_io import read_flow
+from flowseg.media.frames import read_image
+from flowseg.network.backbones import build_encoder
+from flowseg.network.flow_layers import (
     FillFlow,
     LucasKanade,
     SoftArgmax,
@@ -18,7 +19,6 @@ from flowseg.flow_layers import (
     UpsampleFlow,
     Warp,
 )
-from flowseg.frames import read_image
 
 
 def test_unit_features_have_length_one_and_forget_gain_and_offset():

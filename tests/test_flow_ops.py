@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from flowseg import flow_ops
+from flowseg.network import flow_ops
 
 
 def warp(image, flow):

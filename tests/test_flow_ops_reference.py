@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from flowseg import flow_ops
+from flowseg.network import flow_ops
 
 ANSWERS = Path(__file__).parent / "reference" / "tfa_answers.npz"
 

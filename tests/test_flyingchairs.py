@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from data_prep import camvid, flyingchairs
-from flowseg import data, records, training_data
-from flowseg.labels import CITYSCAPES
+from flowseg.data import decoding, records
+from flowseg.data.batches import Draw, training_batches
+from flowseg.data.labels import CITYSCAPES
 from tests.conftest import run_command
 from tests.made_files import WIDTH, error_of_pulled, motion, picture, read_back, save, splits_of
 from tests.test_camvid import write_camvid
@@ -181,10 +182,10 @@ def test_mixed_with_camvid(folder, tmp_path):
     flyingchairs.convert([folder], tmp_path / "chairs", val_fraction=0)
     files = [records.match_files(tmp_path / name / "train-*") for name in ("camvid", "chairs")]
     for part in files:
-        data.check_records(part, CITYSCAPES)
+        decoding.check_records(part, CITYSCAPES)
     size = {"height": 16, "width": 16}
-    drawn = training_data.Draw(files, batch_size=8, steps_per_epoch=2)
-    batches = training_data.batches(drawn, CITYSCAPES, **size, made_flow=False)
+    drawn = Draw(files, batch_size=8, steps_per_epoch=2)
+    batches = training_batches(drawn, CITYSCAPES, **size, made_flow=False)
     kinds = []
     for inputs, targets in batches.take(2).as_numpy_iterator():
         assert inputs["image1"].shape == inputs["image2"].shape == (8, 16, 16, 3)

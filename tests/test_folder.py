@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from data_prep import kitti, middlebury
-from flowseg import data, labels, records, training_data
+from flowseg.data import decoding, labels, records
+from flowseg.data.batches import Draw, training_batches
 from tests.conftest import run_command
 from tests.made_files import ids, load, motion, picture, read_back, save, splits_of
 from tests.own_folder import KNOWN, convert, write_classes, write_own
@@ -185,11 +186,11 @@ def test_mixed_with_middlebury(folder, tmp_path, classes):
     files = [records.match_files(tmp_path / name / "train-*") for name in ("own_records", "other")]
     label_set = labels.load_label_set(str(classes))
     for part in files:
-        data.check_records(part, label_set)
+        decoding.check_records(part, label_set)
     size = {"height": 16, "width": 16}
-    drawn = training_data.Draw(files, batch_size=8, steps_per_epoch=4)
+    drawn = Draw(files, batch_size=8, steps_per_epoch=4)
     kinds = set()
-    for _, targets in training_data.batches(drawn, label_set, **size, made_flow=False).take(4):
+    for _, targets in training_batches(drawn, label_set, **size, made_flow=False).take(4):
         assert targets["seg"].shape == (8, 16, 16) and targets["flow"].shape == (8, 16, 16, 3)
         has_labels = (targets["seg"].numpy() != 255).any((1, 2)).tolist()
         has_flow = (targets["flow"].numpy()[..., 2] > 0).any((1, 2)).tolist()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flowseg import flow_io, labels
+from flowseg.data import flow_io, labels
 from tests.made_files import ids, motion, picture, read_back, save
 from tests.own_folder import convert, write_classes, write_own
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_frames, read_image
+from flowseg.media.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_frames, read_image
 
 
 def write_picture(path):

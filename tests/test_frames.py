@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg.frames import natural_key, open_frames, read_image, video_writer
-from flowseg.pictures import write_png
+from flowseg.media.drawing import write_png
+from flowseg.media.frames import natural_key, open_frames, read_image, video_writer
 
 RED = (250, 20, 30)
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from experiments import frames_cost
+from experiments.costs import frames_cost
 from flowseg import runs
-from flowseg.pictures import write_png
+from flowseg.media.drawing import write_png
 from tests.conftest import ROOT, run_command
 
 
@@ -36,11 +36,13 @@ def test_a_row_of_nothing_is_an_error():
 def test_command(kitti_records, tmp_path):
     records = ("--records", kitti_records / "val-*", "--frames", 1)
     done = run_command(
-        *("experiments.frames_cost", "--weights", "pretrained", *records),
+        *("experiments.costs.frames_cost", "--weights", "pretrained", *records),
         *("--json", tmp_path / "cost.json"),
     )
     assert "1 frames in" in done.stdout and (tmp_path / "cost.json").is_file()
     both = ("--input", ROOT / "experiments/pictures")
     for wrong in ((), (*records, *both)):
-        done = run_command("experiments.frames_cost", "--weights", "pretrained", *wrong, ok=False)
+        done = run_command(
+            "experiments.costs.frames_cost", "--weights", "pretrained", *wrong, ok=False
+        )
         assert "give --records" in done.stderr

@@ -8,13 +8,15 @@ import keras
 import numpy as np
 import pytest
 
-from flowseg import callbacks, guards, records, training_data
+from flowseg.data import records
+from flowseg.data.batches import Draw, _drawn, batch_names
+from flowseg.training import callbacks, incidents
 
 
 def small(**how):
     """A compiled network of one layer, by the guarded optimizer."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="only")])
-    model.compile(guards.GuardedAdamW(0.1, **how), "mse")
+    model.compile(incidents.GuardedAdamW(0.1, **how), "mse")
     return model
 
 
@@ -56,7 +58,7 @@ def test_it_is_adamw_with_a_schedule_exceptions_and_sums_of_gradients(accumulate
     rng = np.random.default_rng(0)
     x, y = np.float32(rng.normal(size=(32, 3))), np.float32(rng.normal(size=(32, 2)))
     weights = []
-    for optimizer in (guards.GuardedAdamW, keras.optimizers.AdamW):
+    for optimizer in (incidents.GuardedAdamW, keras.optimizers.AdamW):
         keras.utils.set_random_seed(1)
         model = keras.Sequential([keras.Input((3,)), *(keras.layers.Dense(n) for n in (8, 2))])
         schedule = keras.optimizers.schedules.CosineDecay(
@@ -78,7 +80,7 @@ def test_what_no_loss_reaches_stays():
     inputs = keras.Input((2,))
     outputs = {name: keras.layers.Dense(1, name=name)(inputs) for name in ("used", "idle")}
     model = keras.Model(inputs, outputs)
-    model.compile(guards.GuardedAdamW(0.1), {"used": "mse"})
+    model.compile(incidents.GuardedAdamW(0.1), {"used": "mse"})
     before = [w.numpy() for w in model.get_layer("idle").weights]
     used = model.get_layer("used").get_weights()[0]
     model.fit(X, {"used": Y + 1, "idle": Y}, verbose=0)
@@ -94,7 +96,7 @@ def watched(tmp_path, losses, on_nonfinite="stop", spike=0.0):
     def batch(step):
         return [f"set/{step}"], {"image1": np.full(3, step)}, {"seg": np.zeros(2)}
 
-    guard = guards.Guard(tmp_path, state, batch, on_nonfinite, spike)
+    guard = incidents.Guard(tmp_path, state, batch, on_nonfinite, spike)
     model = small()
     model.train_on_batch(X, Y)
     guard.set_model(model)
@@ -148,17 +150,17 @@ def test_a_spike_is_told(tmp_path, capsys):
 
 def test_names_are_those_of_the_batch(kitti_records):
     files = [records.match_files(str(kitti_records / "train-*"))]
-    draw = training_data.Draw(files, batch_size=2, steps_per_epoch=3, seed=5)
+    draw = Draw(files, batch_size=2, steps_per_epoch=3, seed=5)
     ids = {
         fields["image1"]: fields["frame_id"].decode()
         for _, fields in records.read_shard(files[0][0])
     }
     assert len(ids) == 4
-    drawn = training_data._drawn(draw, 0).take(10)
+    drawn = _drawn(draw, 0).take(10)
     sequence = [ids[records.parse_example(r)["image1"].numpy()] for _, r, _ in drawn]
     for step in (0, 2, 3, 4):
         expected = [f"kitti/{name}" for name in sequence[2 * step : 2 * step + 2]]
-        found = training_data.batch_names(draw, step)
+        found = batch_names(draw, step)
         assert [name.split("/")[-1] for name in found] == [n.split("/")[-1] for n in expected]
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from experiments import joint
+from experiments.studies import joint
 from tests.conftest import run_command
 
 BACKBONE = "efficientnet_lite0"
@@ -109,7 +109,7 @@ def test_costs_are_told_of_what_is_asked():
 
 
 def test_command_refuses_what_would_fail_after_hours(tmp_path):
-    command = ("experiments.joint", "--train_records", "a", "--val_records", "b")
+    command = ("experiments.studies.joint", "--train_records", "a", "--val_records", "b")
     command += ("--output", tmp_path)
     assert "sideways" in run_command(*command, "--variants", "sideways", ok=False).stderr
     assert "multiples of 32" in run_command(*command, "--height", 65, ok=False).stderr

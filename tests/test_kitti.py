@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep import kitti
-from flowseg import flow_io, records
+from flowseg.data import flow_io, records
 from tests.conftest import SIZES, run_command
 from tests.kitti_writer import make_frame, write_kitti
 

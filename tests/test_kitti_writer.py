@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg import flow_io
+from flowseg.data import flow_io
 from tests.kitti_writer import SKY, make_frame, write_kitti
 
 

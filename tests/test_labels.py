@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from flowseg import labels
+from flowseg.data import labels
 
 GOOD = {
     "names": ["road", "thing"],

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from flowseg import runs
-from flowseg.flow_io import flow_to_color
-from flowseg.labels import CITYSCAPES
+from flowseg.data.flow_io import flow_to_color
+from flowseg.data.labels import CITYSCAPES
 
 
 def noisy_run():

@@ -141,12 +141,12 @@ def test_flowseg_keeps_its_floors():
 SOUND = {
     "__init__": "import os\n",
     "labels": "import numpy\n",
-    "records": "import tensorflow as tf\nfrom flowseg.labels import IGNORE_LABEL\n",
+    "records": "import tensorflow as tf\nfrom flowseg.data.labels import IGNORE_LABEL\n",
     "flow_ops": "from keras import ops\nfrom absl import logging\n",
     "data": "from flowseg import __version__, records\n",
     "model": "import keras\nfrom . import flow_ops\n",
     "flags": "from absl import flags\n",
-    "train": "import flowseg.data\nfrom flowseg import flags, model\n",
+    "train": "import flowseg.data.decoding\nfrom flowseg import flags, model\n",
 }
 
 
@@ -160,9 +160,13 @@ def test_sound_sources_pass():
         ("newcomer", "", "newcomer: in no floor"),
         ("sub.newcomer", "", "sub.newcomer: in no floor"),
         ("__init__", "import keras", "__init__:1: imports keras"),
-        ("__init__", "from . import labels", "__init__:1: imports flowseg.labels"),
-        ("labels", "import flowseg.losses", "labels:1: floor 0 imports losses of 1"),
-        ("labels", "from flowseg.losses import total", "labels:1: floor 0 imports losses of 1"),
+        ("__init__", "from . import labels", "__init__:1: imports flowseg.data.labels"),
+        ("labels", "import flowseg.training.losses", "labels:1: floor 0 imports losses of 1"),
+        (
+            "labels",
+            "from flowseg.training.losses import total",
+            "labels:1: floor 0 imports losses of 1",
+        ),
         ("labels", "from flowseg import losses", "labels:1: floor 0 imports losses of 1"),
         ("labels", "from . import losses", "labels:1: floor 0 imports losses of 1"),
         ("labels", "from .losses import total", "labels:1: floor 0 imports losses of 1"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowseg.losses import (
+from flowseg.training.losses import (
     ConfidenceLoss,
     FlowLoss,
     SegLoss,

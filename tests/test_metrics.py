@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowseg import metrics
-from flowseg.metrics import FlowScores, SegScores
+from flowseg.scoring import streaming
+from flowseg.scoring.streaming import FlowScores, SegScores
 
 NAMES = ["road", "car", "sky"]
 
@@ -202,7 +202,7 @@ def test_counts_carry_beyond_int32():
 
 
 def test_scores_do_not_notice_the_carry(monkeypatch):
-    monkeypatch.setattr(metrics, "_CARRY", 7)
+    monkeypatch.setattr(streaming, "_CARRY", 7)
     rng = np.random.default_rng(0)
     metric, pooled = SegScores(NAMES), np.zeros((3, 3), int)
     for _ in range(6):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_prep import middlebury
-from flowseg import flow_io
+from flowseg.data import flow_io
 from tests.conftest import run_command
 from tests.made_files import error_of_pulled, load, motion, picture, read_back, save
 

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from flowseg import backbones
-from flowseg.decoder import EXCHANGES, build_decoder
-from flowseg.layers import CropLike, PadToMultiple
-from flowseg.model import build_flowseg, confident_model, training_model
+from flowseg.network import backbones
+from flowseg.network.decoder import EXCHANGES, build_decoder
+from flowseg.network.layers import CropLike, PadToMultiple
+from flowseg.network.model import build_flowseg, confident_model, training_model
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from data_prep import kitti
-from flowseg import records, runs
+from flowseg import runs
+from flowseg.data import records
+from flowseg.data.labels import CITYSCAPES
 from flowseg.evaluate import evaluate
-from flowseg.frames import read_image
-from flowseg.labels import CITYSCAPES
+from flowseg.media.frames import read_image
 from flowseg.predict import predict
 from tests import official
 from tests.conftest import run_command

@@ -54,7 +54,7 @@ def test_a_training_by_two_workers_is_that_of_one(
     # A step is not worth XLA's best code, which takes minutes to make.
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     by_ray, alone = tmp_path / "ray", tmp_path / "alone"
-    asked = ("experiments.ray_train", "--hosts=2")
+    asked = ("flowseg.train_on_ray", "--hosts=2")
     # Ray's workers give way to all else on the machine.
     done = run_command(*asked, *command(kitti_records, by_ray, init_from=start), timeout=1500)
     assert f"{by_ray}: 1 steps in" in done.stdout

@@ -9,11 +9,16 @@ import pytest
 
 from data_prep import kitti
 from data_prep.scenes import store
-from experiments import demo, pack_weights
-from flowseg import packed, records, restore, runs, scoring
+from experiments import demo
+from export import packed
+from flowseg import runs
+from flowseg.data import records
+from flowseg.data.labels import CITYSCAPES
 from flowseg.evaluate import count, evaluate
-from flowseg.labels import CITYSCAPES
-from flowseg.model import build_flowseg
+from flowseg.network import packed_weights
+from flowseg.network.model import build_flowseg
+from flowseg.scoring import frame_scores
+from flowseg.training import resume
 from tests.conftest import run_command
 
 NETWORK = {"backbone": "efficientnet_lite0", "exchange": "both"}
@@ -28,13 +33,13 @@ def written(tmp_path_factory):
     for layer in model.get_layer("decoder").layers:
         if layer.name == "seg_4_in_bn":
             layer.moving_variance.assign(np.full(layer.moving_variance.shape, 1e-7))
-    packed.write_network(folder, model, **NETWORK)
+    packed_weights.write_network(folder, model, **NETWORK)
     return model, folder
 
 
 def test_written_and_read_back(written):
     model, folder = written
-    again = packed.read_network(folder, 5)
+    again = packed_weights.read_network(folder, 5)
     assert [w.path for w in again.weights] == [w.path for w in model.weights]
     for ours, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
         if ours.ndim > 1:
@@ -62,25 +67,25 @@ def test_damage_is_told(written, tmp_path, fault):
         network.write_text("{")
         match = "can be read"
     with pytest.raises(ValueError, match=match):
-        packed.read_network(folder, 6 if fault == "classes" else 5)
+        packed_weights.read_network(folder, 6 if fault == "classes" else 5)
 
 
 def test_what_float16_cannot_hold_is_refused(written, tmp_path):
     model, _ = written
     with pytest.raises(ValueError, match="exchange none"):
-        packed.write_network(tmp_path, model, "efficientnet_lite0", "none")
+        packed_weights.write_network(tmp_path, model, "efficientnet_lite0", "none")
     kernel = model.get_layer("decoder").get_layer("seg_logits").kernel
     before = kernel.numpy()
     kernel.assign(before + 1e6)
     with pytest.raises(ValueError, match="seg_logits/kernel.*float16"):
-        packed.write_network(tmp_path, model, **NETWORK)
+        packed_weights.write_network(tmp_path, model, **NETWORK)
     kernel.assign(before)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_is_packed(trained_run, tmp_path):
     done = run_command(
-        *("experiments.pack_weights", "--run_dir", trained_run, "--output", tmp_path / "packed")
+        *("export.packed", "--run_dir", trained_run, "--output", tmp_path / "packed")
     )
     assert "efficientnet_lite0" in done.stdout and "of labels equal" in done.stdout
     names = {path.name for path in (tmp_path / "packed").iterdir()}
@@ -94,19 +99,19 @@ def test_a_run_is_packed(trained_run, tmp_path):
     ours, theirs = (run.predict(image, image[::-1]) for run in (own, again))
     assert np.abs(ours[1] - theirs[1]).max() < 0.1
     # What training starts from, by --init_from RUN.
-    network, label_set = restore._start_weights(tmp_path / "packed")
+    network, label_set = resume._start_weights(tmp_path / "packed")
     assert label_set == own.label_set
     for a, b in zip(network.get_weights(), again.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     packed_again = ("--run_dir", tmp_path / "packed", "--output", tmp_path / "twice")
-    error = run_command("experiments.pack_weights", *packed_again, ok=False).stderr
+    error = run_command("export.packed", *packed_again, ok=False).stderr
     assert "is packed already" in error
     # Another backbone in flags.txt than in the file: refused, and nothing written.
     other = shutil.copytree(trained_run, tmp_path / "other")
     text = (other / "flags.txt").read_text()
     (other / "flags.txt").write_text(text.replace("efficientnet_lite0", "resnet50"))
     with pytest.raises(ValueError, match="resnet50"):
-        pack_weights.pack(runs.load_run(other), tmp_path / "refused")
+        packed.pack(runs.load_run(other), tmp_path / "refused")
     assert not (tmp_path / "refused").exists()
 
 
@@ -121,7 +126,7 @@ def test_the_pretrained_network_names_streets_and_follows_them(tmp_path):
         run.label_set,
         lambda frame: (None, np.zeros((*frame["seg"].shape, 2), np.float32)),
     )
-    zero = scoring.scores(zero, run.label_set.names)
+    zero = frame_scores.scores(zero, run.label_set.names)
     assert seen["frames"] == 3
     assert scores["flow/aepe"] < 0.3 * zero["flow/aepe"]
     assert scores["seg/iou/road"] > 60 and scores["seg/pixel_accuracy"] > 60
@@ -131,14 +136,14 @@ def test_the_pretrained_network_is_as_good_on_real_roads_as_its_card_says(sample
     kitti.convert([samples / "kitti"], tmp_path, val_fraction=0)
     run = runs.load_run(None, "pretrained")
     scores, _ = evaluate(run, records.match_files(str(tmp_path / "train-*")))
-    card = (packed.BOX / "README.md").read_text()
+    card = (packed_weights.BOX / "README.md").read_text()
     told = re.search(r"KITTI pairs 000002, 000003.*AEPE ([\d.]+) px, Fl-all ([\d.]+) %", card)
     aepe, fl_all = map(float, told.groups())
     assert scores["flow/aepe"] == pytest.approx(aepe, abs=0.011)
     assert scores["flow/fl_all"] == pytest.approx(fl_all, abs=0.11)
 
 
-@pytest.mark.parametrize("module", ["flowseg.predict", "experiments.figure"])
+@pytest.mark.parametrize("module", ["flowseg.predict", "experiments.studies.figure"])
 def test_first_command_of_a_stranger(module, tmp_path):
     output = tmp_path / ("answers" if module == "flowseg.predict" else "figure.png")
     done = run_command(
@@ -168,13 +173,13 @@ def test_one_of_run_and_pretrained(tmp_path):
 
 def test_the_box_is_small_and_its_checksum_holds():
     # Every clone and wheel carries it; reading refuses another checksum (see above).
-    assert sum(path.stat().st_size for path in packed.BOX.iterdir()) < 15e6
-    packed.read_network(packed.BOX, len(CITYSCAPES.names))
+    assert sum(path.stat().st_size for path in packed_weights.BOX.iterdir()) < 15e6
+    packed_weights.read_network(packed_weights.BOX, len(CITYSCAPES.names))
 
 
 def test_training_begins_at_the_pretrained_weights():
-    network, label_set = restore._start_weights("pretrained")
+    network, label_set = resume._start_weights("pretrained")
     assert label_set == CITYSCAPES
-    boxed = packed.read_network(packed.BOX, len(CITYSCAPES.names))
+    boxed = packed_weights.read_network(packed_weights.BOX, len(CITYSCAPES.names))
     for a, b in zip(network.get_weights(), boxed.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg.flow_io import flow_to_color, read_flow
-from flowseg.frames import read_image
-from flowseg.labels import CITYSCAPES
-from flowseg.pictures import color_labels, write_png
+from flowseg.data.flow_io import flow_to_color, read_flow
+from flowseg.data.labels import CITYSCAPES
+from flowseg.media.drawing import color_labels, write_png
+from flowseg.media.frames import read_image
 from flowseg.predict import predict, read_pair
 from flowseg.runs import load_run
 from tests import conftest
@@ -89,7 +89,7 @@ def run_command(*arguments):
         import json, sys, types
         import numpy as np
         from flowseg import predict
-        from flowseg.labels import CITYSCAPES
+        from flowseg.data.labels import CITYSCAPES
 
         def load_run(run_dir, weights):
             def predict_pair(image1, image2, scale):

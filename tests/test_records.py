@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from flowseg import records
+from flowseg.data import records
 
 FRAME = {"image1": b"one", "image1_format": "png", "height": 4, "width": 6}
 PAIR = FRAME | {"image2": b"two", "image2_format": "jpeg", "flow": b"f", "flow_format": "flo"}

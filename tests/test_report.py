@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg import answers, evaluate, predictions, records, report, scoring
-from flowseg.flow_io import encode_flo, read_flow
-from flowseg.labels import CITYSCAPES
+from flowseg import evaluate
+from flowseg.data import records
+from flowseg.data.flow_io import encode_flo, read_flow
+from flowseg.data.labels import CITYSCAPES
+from flowseg.scoring import answers, frame_scores, prediction_files, report
 from tests.conftest import run_command
 from tests.test_evaluate import CAR, ROAD, fake_run, make_record, run_dir, write  # noqa: F401
 
@@ -69,7 +71,7 @@ def scored(files, run, path, label_set=CITYSCAPES, **how):
     collected = report.Collector(label_set, each=how.pop("each", 3))
     ask = evaluate.run_answers(run, label_set)
     counts, _ = evaluate.count(files, label_set, ask, collected.add)
-    scores = scoring.scores(counts, label_set.names)
+    scores = frame_scores.scores(counts, label_set.names)
     report.write(path, "a run <on> sets", scores, counts, collected, **how)
     return scores, Page(path.read_text())
 
@@ -229,9 +231,9 @@ def test_answers_of_any_method_are_scored_alike(kitti_records, tmp_path):
 
     expected, _ = evaluate.evaluate(run, files, each=keep)
     for folder, ids in (("own", "train"), ("kitti", "label")):
-        written = predictions.find_answers(tmp_path / folder, CITYSCAPES, ids)
+        written = prediction_files.find_answers(tmp_path / folder, CITYSCAPES, ids)
         counts, _ = evaluate.count(files, CITYSCAPES, written.answer)
-        assert scoring.scores(counts, CITYSCAPES.names) == pytest.approx(expected, abs=1e-6)
+        assert frame_scores.scores(counts, CITYSCAPES.names) == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_command(run_dir, kitti_records, tmp_path):  # noqa: F811

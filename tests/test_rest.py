@@ -10,11 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from export import beside, client, rest
-from export.network import Network, newest
-from flowseg import pictures, runs
-from flowseg.flow_io import decode_kitti_flow
-from flowseg.frames import read_image
+from export import client, saved_model_extras
+from export.serving import rest
+from export.serving.batching import Network, newest
+from flowseg import runs
+from flowseg.data.flow_io import decode_kitti_flow
+from flowseg.media import drawing
+from flowseg.media.frames import read_image
 from tests.bad_bodies import bad_bodies
 from tests.conftest import run_command
 
@@ -45,7 +47,7 @@ def answer(network, data):
 
 
 def b64(image):
-    return {"b64": base64.b64encode(beside.png(image)).decode()}
+    return {"b64": base64.b64encode(saved_model_extras.png(image)).decode()}
 
 
 def test_rows_and_columns_give_the_networks_answers(network):
@@ -127,7 +129,10 @@ def test_alike_requests_run_together_and_a_bad_one_alone(network, monkeypatch):
         assert (one["labels"] == other["labels"]).mean() > 0.999
         np.testing.assert_allclose(one["flow"], other["flow"], atol=0.02)
     # Damaged behind its header, which alone is looked at when it comes in.
-    good, bad = beside.png(pairs[0][0][0]), beside.png(pairs[0][1][0])[:-2000]
+    good, bad = (
+        saved_model_extras.png(pairs[0][0][0]),
+        saved_model_extras.png(pairs[0][1][0])[:-2000],
+    )
     texts = [{k: {"b64": base64.b64encode(x).decode()} for k in ("image1_bytes", "image2_bytes")}
              for x in (good, bad, good)]  # fmt: skip
     read = [
@@ -196,7 +201,7 @@ def test_client_by_command_draws_what_the_network_answers(network, trained_run, 
     found = decode_kitti_flow((tmp_path / "out/flow.png").read_bytes())
     np.testing.assert_allclose(found[..., :2], flow, atol=1 / 64)
     color = read_image(tmp_path / "out/seg_color.png")
-    np.testing.assert_array_equal(color, pictures.color_labels(seg, run.label_set))
+    np.testing.assert_array_equal(color, drawing.color_labels(seg, run.label_set))
     assert read_image(tmp_path / "out/flow_color.png").shape == color.shape
 
 

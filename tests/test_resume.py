@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import pytest
 
-from experiments import kill_test
-from flowseg import checkpoints, restore, teaching
-from flowseg.labels import CITYSCAPES
+from experiments.costs import kill_test
+from flowseg.data.labels import CITYSCAPES
+from flowseg.training import checkpoints, objective, resume
 from tests import forked
 from tests.conftest import ROOT, run_command
 from tests.test_train import flags, parse
@@ -110,9 +110,9 @@ def test_finished_other_flags_and_two_at_once(command, whole, tmp_path):
 
 def test_resume_takes_up_weights_and_optimizer(whole):
     args = parse("--flagfile", whole / "flags.txt", "--steps", 9)
-    state = restore.read_state(whole, args, CITYSCAPES)
+    state = resume.read_state(whole, args, CITYSCAPES)
     assert state["step"] == 6 and state["best"] > 0 and state["tasks"]["flow/aepe"][0] > 0
-    training = teaching.compile_model(restore.build_models(args, CITYSCAPES)[1], args, CITYSCAPES)
+    training = objective.compile_model(resume.build_models(args, CITYSCAPES)[1], args, CITYSCAPES)
     running = checkpoints.load(training, state["folder"])
     saved = keras.saving.load_model(state["folder"] / "training.keras")
     assert int(training.optimizer.iterations) == 6 and len(running) > 5
@@ -122,10 +122,10 @@ def test_resume_takes_up_weights_and_optimizer(whole):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     # The best so far by another score counts no more.
     args = parse("--flagfile", whole / "flags.txt", "--best_metric", "seg/miou")
-    assert restore.read_state(whole, args, CITYSCAPES)["best"] is None
+    assert resume.read_state(whole, args, CITYSCAPES)["best"] is None
     others = CITYSCAPES._replace(names=CITYSCAPES.names[::-1])
     with pytest.raises(ValueError, match="trained on other classes"):
-        restore.read_state(whole, args, others)
+        resume.read_state(whole, args, others)
 
 
 def test_history_and_board_go_on_at_their_steps(whole):
@@ -175,7 +175,7 @@ def test_run_folders_of_before(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/latest.json").write_text(json.dumps({"step": 3}))
     with pytest.raises(ValueError, match="of an older FlowSeg"):
-        restore.read_state(tmp_path, flags(best_metric="loss"), CITYSCAPES)
+        resume.read_state(tmp_path, flags(best_metric="loss"), CITYSCAPES)
 
 
 def test_a_state_of_another_network(tmp_path):
@@ -212,10 +212,10 @@ def test_a_replayed_batch_tells_its_losses(command, kitti_records, tmp_path):
     more += ("--freeze", "encoder")
     done = run(command, tmp_path / "run", *more, "--height", 32, "--width", 32)
     assert "spike: 2: see" in done.stdout
-    told = run_command("experiments.replay", "--run_dir", tmp_path / "run", "--step", 17).stdout
+    told = run_command("flowseg.replay", "--run_dir", tmp_path / "run", "--step", 17).stdout
     assert "spike at step 17: " in told and "with the weights after step 18:" in told
     assert "\n  seg: " in told and told.count("gradient ") == 8 and "inf" not in told
-    asked = ("experiments.replay", "--run_dir", tmp_path / "run", "--step", 5)
+    asked = ("flowseg.replay", "--run_dir", tmp_path / "run", "--step", 5)
     assert "step-00000005.npz: no batch of an incident" in run_command(*asked, ok=False).stderr
 
 

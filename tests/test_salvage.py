@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowseg import data, records, salvage
-from flowseg.labels import CITYSCAPES
+from flowseg.data import damaged_records, decoding, records
+from flowseg.data.labels import CITYSCAPES
 
 
 def raw(path):
@@ -37,24 +37,24 @@ def damaged(sound, folder, at, value=b"????"):
 
 
 def test_a_sound_shard_is_itself(sound, tmp_path):
-    assert salvage.sound_files([sound], CITYSCAPES, tmp_path / "x") == ([str(sound)], 0)
+    assert damaged_records.sound_files([sound], CITYSCAPES, tmp_path / "x") == ([str(sound)], 0)
     assert list((tmp_path / "x").glob("*.tfrecord")) == []
 
 
 def test_flipped_bits_cost_one_record(sound, tmp_path, capsys):
     begins = starts(sound)
     path = damaged(sound, tmp_path, begins[1] + 500)
-    (copy,), bad = salvage.sound_files([path], CITYSCAPES, tmp_path / "x")
+    (copy,), bad = damaged_records.sound_files([path], CITYSCAPES, tmp_path / "x")
     assert bad == 1 and f"{path}, record 1: damaged bytes; left out" in capsys.readouterr().err
     whole = raw(sound)
     assert raw(copy) == [whole[0], *whole[2:]]
-    frames = list(data.evaluation_data([copy], CITYSCAPES).as_numpy_iterator())
+    frames = list(decoding.evaluation_data([copy], CITYSCAPES).as_numpy_iterator())
     assert len(frames) == len(whole) - 1
     # The same again from what was found, without a look; and anew once the shard has changed.
-    assert salvage.sound_files([path], CITYSCAPES, tmp_path / "x") == ([copy], 1)
+    assert damaged_records.sound_files([path], CITYSCAPES, tmp_path / "x") == ([copy], 1)
     assert "record 1" in capsys.readouterr().err
     shutil.copy(sound, path)
-    assert salvage.sound_files([path], CITYSCAPES, tmp_path / "x") == ([str(path)], 0)
+    assert damaged_records.sound_files([path], CITYSCAPES, tmp_path / "x") == ([str(path)], 0)
 
 
 def test_a_cut_shard_and_a_damaged_length_keep_what_is_before(sound, tmp_path):
@@ -62,7 +62,7 @@ def test_a_cut_shard_and_a_damaged_length_keep_what_is_before(sound, tmp_path):
     cut = tmp_path / "cut.tfrecord"
     cut.write_bytes(sound.read_bytes()[: begins[2] + 100])
     wrong = damaged(sound, tmp_path, begins[2], struct.pack("<Q", 77))
-    copies, bad = salvage.sound_files([cut, wrong], CITYSCAPES, tmp_path / "x")
+    copies, bad = damaged_records.sound_files([cut, wrong], CITYSCAPES, tmp_path / "x")
     assert bad == 2 and [raw(copy) for copy in copies] == [whole[:2]] * 2
 
 
@@ -79,7 +79,7 @@ def test_what_cannot_be_decoded_is_left_out(sound, tmp_path, capsys):
     with tf.io.TFRecordWriter(str(path)) as writer:
         for record in (example.SerializeToString(), other.SerializeToString(), *whole[2:]):
             writer.write(record)
-    (copy,), bad = salvage.sound_files([path], CITYSCAPES, tmp_path / "x")
+    (copy,), bad = damaged_records.sound_files([path], CITYSCAPES, tmp_path / "x")
     told = capsys.readouterr().err
     assert bad == 2 and "record 0: " in told and "record 1: " in told
     assert told.count("cannot be decoded") == 2 and "kitti/" in told
@@ -90,9 +90,9 @@ def test_nothing_sound(sound, tmp_path):
     path = tmp_path / "shard.tfrecord"
     path.write_bytes(sound.read_bytes()[:300])
     with pytest.raises(ValueError, match="shard.tfrecord: no record is sound"):
-        salvage.sound_files([path], CITYSCAPES, tmp_path / "x")
+        damaged_records.sound_files([path], CITYSCAPES, tmp_path / "x")
 
 
 def test_reading_raw_is_reading(sound):
-    assert list(salvage._read_raw(str(sound))) == raw(sound)
+    assert list(damaged_records._read_raw(str(sound))) == raw(sound)
     assert records.count([sound]) == len(starts(sound))

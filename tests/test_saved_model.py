@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
-from export import beside, check, saved_model
-from flowseg import labels, runs
-from flowseg.flow_io import decode_kitti_flow, encode_kitti_flow
+from export import check, saved_model, saved_model_extras
+from flowseg import runs
+from flowseg.data import labels
+from flowseg.data.flow_io import decode_kitti_flow, encode_kitti_flow
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_default_takes_any_batch_and_size_and_keeps_the_frames_apart(run, signat
 def test_frames_encoded_one_by_one_give_exactly_the_answers_of_a_pair(signatures, shape):
     pair = frames(shape)
     expected = saved_model.ask(signatures["serving_uint8"], pair)
-    inputs = beside.decode_inputs(signatures["encode"], pair)
+    inputs = saved_model_extras.decode_inputs(signatures["encode"], pair)
     assert inputs["size"].tolist() == [list(shape[1:3])] * shape[0]
     answers = saved_model.ask(signatures["decode"], inputs)
     for key in ("seg", "flow"):
@@ -84,7 +85,9 @@ def test_pictures_in_and_pictures_out(signatures):
     pair = frames()
     expected = saved_model.ask(signatures["serving_uint8"], pair)
     ask = signatures["predict_png"]
-    encoded = {f"{key}_bytes": [beside.png(x) for x in images] for key, images in pair.items()}
+    encoded = {
+        f"{key}_bytes": [saved_model_extras.png(x) for x in images] for key, images in pair.items()
+    }
     answers = saved_model.ask(ask, encoded)
     for k in range(3):
         data = np.frombuffer(answers["labels_bytes"][k], np.uint8)
@@ -138,7 +141,7 @@ def test_every_weight_is_written_once(run, served):
 def test_warmup_asks_every_signature(served, signatures):
     asked = {
         name: saved_model.ask(signatures[name], inputs)
-        for name, inputs in beside.read_requests(served / "1")
+        for name, inputs in saved_model_extras.read_requests(served / "1")
     }
     assert set(asked) == set(signatures)
     assert asked["decode"]["seg"].shape[:3] == asked["predict_labels"]["labels"].shape

@@ -9,7 +9,8 @@ import pytest
 
 from data_prep import kitti
 from data_prep.scenes import farm, store
-from flowseg import files, flow_io, labels, records
+from flowseg import files
+from flowseg.data import flow_io, labels, records
 from tests.conftest import ROOT, run_command
 from tests.scene_folders import (
     FLOW,

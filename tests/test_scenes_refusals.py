@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import workers
+from data_prep.conversion import workers
 from data_prep.scenes import farm, layers, store
 from flowseg import files
 from tests.conftest import ROOT, run_command

@@ -5,10 +5,10 @@ import numpy as np
 from data_prep.kitti import find_frames
 from data_prep.scenes import layout, rays, street, truth
 from data_prep.scenes import world as worlds
-from experiments.set_measures import pair_values
-from flowseg.flow_io import read_flow
-from flowseg.frames import read_image
-from flowseg.labels import CITYSCAPES
+from experiments.studies.set_measures import pair_values
+from flowseg.data.flow_io import read_flow
+from flowseg.data.labels import CITYSCAPES
+from flowseg.media.frames import read_image
 
 
 def errors(pair, flow=None):

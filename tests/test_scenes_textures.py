@@ -6,7 +6,7 @@ import pytest
 from data_prep.scenes import layout, movers, textures, things
 from data_prep.scenes.layout import Road
 from data_prep.scenes.world import Look, Part
-from flowseg.labels import CITYSCAPES
+from flowseg.data.labels import CITYSCAPES
 
 SIZE = textures.SIZE
 

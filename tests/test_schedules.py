@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import schedules
-from flowseg import checkpoints, restore, teaching
-from flowseg.labels import CAMVID
+from experiments.studies import schedules
+from flowseg.data.labels import CAMVID
+from flowseg.training import checkpoints, objective, resume
 from tests.test_train import flags
 
 
 def training(**changes):
     """A small network, compiled, with a frozen encoder."""
     args = flags(backbone="efficientnet_lite0", freeze="encoder", warmup_steps=0, **changes)
-    compiled = teaching.compile_model(restore.build_models(args, CAMVID)[1], args, CAMVID)
+    compiled = objective.compile_model(resume.build_models(args, CAMVID)[1], args, CAMVID)
     compiled.run_eagerly = True  # A few steps are not worth tracing.
     return compiled
 
@@ -27,7 +27,7 @@ def batch(seed):
     rng = np.random.default_rng(seed)
     pair = {f"image{i}": np.float32(rng.uniform(0, 255, (1, 32, 64, 3))) for i in (1, 2)}
     truth = {"flow": np.ones((1, 32, 64, 3), "float32"), "seg": rng.integers(0, 11, (1, 32, 64))}
-    return teaching.every_target(pair, truth)
+    return objective.every_target(pair, truth)
 
 
 def learnt(network):
@@ -69,14 +69,14 @@ def test_summed_batches_have_one_common_mean():
     inputs, targets = (dict(part) for part in batch(0))
     few, many = (dict(targets), batch(1)[1])
     few["seg"] = np.where(np.arange(64) < 8, targets["seg"], 255)
-    few = teaching.every_target(
+    few = objective.every_target(
         inputs, {**few, "flow": targets["flow"] * (np.arange(32) < 2)[:, None, None]}
     )
     pair = [few, (batch(1)[0], many)]
     source = tf.data.Dataset.from_generator(
         lambda: iter(pair), output_signature=tf.nest.map_structure(tf.type_spec_from_value, pair[0])
     )
-    weighed = list(teaching.over_accumulated(source, 2, network.output))
+    weighed = list(objective.over_accumulated(source, 2, network.output))
     assert len(weighed) == 2
 
     def loss(x, y, weights=None):
@@ -90,7 +90,7 @@ def test_summed_batches_have_one_common_mean():
     # Without any truth there is no loss, and no division by zero.
     none = {key: np.full_like(y, 255 if key == "seg" else 0) for key, y in many.items()}
     empty = tf.data.Dataset.from_tensors((inputs, none)).repeat(2)
-    for part in teaching.over_accumulated(empty, 2, network.output):
+    for part in objective.over_accumulated(empty, 2, network.output):
         assert loss(*part) == pytest.approx(0, abs=1e-6)
 
 

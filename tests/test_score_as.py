@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+from flowseg.data.labels import CAMVID, CITYSCAPES, class_groups, from_dict
 from flowseg.evaluate import evaluate
-from flowseg.labels import CAMVID, CITYSCAPES, class_groups, from_dict
-from flowseg.metrics import grouped_logits
+from flowseg.scoring.streaming import grouped_logits
 from tests.conftest import run_command
 from tests.test_evaluate import ROAD, fake_run, make_record, run_dir, write  # noqa: F401
 

@@ -1,11 +1,11 @@
-"""`flowseg.scoring`: counts by hand and by slow oracles; they add up, and agree with `metrics`."""
+"""`scoring.frame_scores`: counts by hand and by slow oracles; as `streaming` counts."""
 
 import numpy as np
 import pytest
 
-from flowseg import scoring
-from flowseg.labels import CITYSCAPES, CITYSCAPES_THING_SIZES, IGNORE_LABEL
-from flowseg.metrics import FlowScores, SegScores
+from flowseg.data.labels import CITYSCAPES, CITYSCAPES_THING_SIZES, IGNORE_LABEL
+from flowseg.scoring import frame_scores
+from flowseg.scoring.streaming import FlowScores, SegScores
 
 NAMES = ("sky", "road", "car")
 
@@ -21,7 +21,7 @@ def test_flow_by_regions():
     truth = flow_truth([(3, 4), (0, 10), (-30, 40), (100, 0)], [1, 1, 1, 0])
     flow = np.array([[[7, 4], [0, 10.5], [-30, 42.6], [0, 0]]])
     noc = flow_truth([(3, 4), (0, 0), (-30, 40), (0, 0)], [1, 0, 1, 0])
-    scores = scoring.scores(scoring.count_flow(truth, flow, noc))
+    scores = frame_scores.scores(frame_scores.count_flow(truth, flow, noc))
     assert scores == pytest.approx(
         {
             "flow/aepe": 7.1 / 3,
@@ -46,7 +46,7 @@ def test_flow_by_regions():
 def test_a_swap_of_u_and_v_is_seen():
     truth = flow_truth([(8, -3)])
     right, swapped = (
-        scoring.scores(scoring.count_flow(truth, np.array([[vector]])))["flow/aepe"]
+        frame_scores.scores(frame_scores.count_flow(truth, np.array([[vector]])))["flow/aepe"]
         for vector in ((8, -3), (-3, 8))
     )
     assert right == 0 and swapped == pytest.approx(11 * 2**0.5)
@@ -54,28 +54,30 @@ def test_a_swap_of_u_and_v_is_seen():
 
 def test_what_has_no_truth_counts_nothing():
     void = np.full((2, 3), IGNORE_LABEL)
-    assert scoring.count_seg(void, np.zeros((2, 3), int), 3) == {}
+    assert frame_scores.count_seg(void, np.zeros((2, 3), int), 3) == {}
     nothing = flow_truth([(np.nan, 3)], [0])
-    assert scoring.count_flow(nothing, np.zeros((1, 1, 2))) == {}
-    assert scoring.scores({}, NAMES) == {}
+    assert frame_scores.count_flow(nothing, np.zeros((1, 1, 2))) == {}
+    assert frame_scores.scores({}, NAMES) == {}
     # Truth that says of nothing that it is seen twice is no such truth.
     known = flow_truth([(1, 2)])
-    assert "flow/hidden" not in scoring.count_flow(known, np.zeros((1, 1, 2)), nothing)
+    assert "flow/hidden" not in frame_scores.count_flow(known, np.zeros((1, 1, 2)), nothing)
 
 
 def test_flow_that_is_no_number_is_wrong_and_seen():
-    scores = scoring.scores(scoring.count_flow(flow_truth([(1, 2)]), np.full((1, 1, 2), np.nan)))
+    scores = frame_scores.scores(
+        frame_scores.count_flow(flow_truth([(1, 2)]), np.full((1, 1, 2), np.nan))
+    )
     assert scores["flow/fl_all"] == 100.0 and np.isnan(scores["flow/aepe"])
 
 
 def test_classes_by_hand():
     truth = np.array([[0, 0, 1, IGNORE_LABEL], [0, 1, 1, 2]])
     answer = np.array([[0, 1, 1, 2], [0, 1, 0, 2]])
-    counts = scoring.count_seg(truth, answer, 3)
+    counts = frame_scores.count_seg(truth, answer, 3)
     # Truth by row: sky 2 right, 1 as road; road 2 right, 1 as sky; car right; void counts nowhere.
     expected = [[2, 1, 0, 0], [1, 2, 0, 0], [0, 0, 1, 0]]
     np.testing.assert_array_equal(counts["seg/confusion"], expected)
-    scores = scoring.scores(counts, NAMES)
+    scores = frame_scores.scores(counts, NAMES)
     assert scores["seg/iou/sky"] == scores["seg/iou/road"] == 50.0
     assert scores["seg/iou/car"] == 100.0
     assert scores["seg/miou"] == pytest.approx(200 / 3)
@@ -84,11 +86,11 @@ def test_classes_by_hand():
 
 def test_nothing_said_is_a_miss_and_no_class_of_its_own():
     truth, answer = np.array([[0, 0, 1, 1]]), np.array([[0, IGNORE_LABEL, 1, IGNORE_LABEL]])
-    counts = scoring.count_seg(truth, np.uint8(answer), 3)
+    counts = frame_scores.count_seg(truth, np.uint8(answer), 3)
     np.testing.assert_array_equal(counts["seg/confusion"], np.eye(3, 4) * [1, 1, 0, 0] + (
         np.array([[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]])
     ))  # fmt: skip
-    scores = scoring.scores(counts, NAMES)
+    scores = frame_scores.scores(counts, NAMES)
     assert scores["seg/iou/sky"] == scores["seg/pixel_accuracy"] == 50.0
     assert set(scores) & {"seg/iou/car"} == set()
 
@@ -102,7 +104,9 @@ def test_things_by_hand():
     truth = city("car", "car", "car", "car", "car", "car", "road", "person")
     things = np.array([[26001] * 4 + [26002] * 2 + [0, 0]])
     answer = city("car", "car", "car", "truck", "car", "road", "car", "person")
-    scores = scoring.scores(scoring.count_seg(truth, answer, 19, things), CITYSCAPES.names)
+    scores = frame_scores.scores(
+        frame_scores.count_seg(truth, answer, 19, things), CITYSCAPES.names
+    )
     size = CITYSCAPES_THING_SIZES["car"]
     found, missed = size * (3 / 4 + 1 / 2), size * (1 / 4 + 1 / 2)
     # A pixel of road is falsely a car; the truck's one falsely a truck, which has no things.
@@ -125,12 +129,16 @@ def test_things_by_hand():
 def test_void_on_a_thing_is_no_part_of_it():
     truth = np.where([[0, 0, 0, 1]], IGNORE_LABEL, city("car", "car", "car", "car"))
     things, answer = np.full((1, 4), 26001), city("car", "car", "road", "road")
-    scores = scoring.scores(scoring.count_seg(truth, answer, 19, things), CITYSCAPES.names)
+    scores = frame_scores.scores(
+        frame_scores.count_seg(truth, answer, 19, things), CITYSCAPES.names
+    )
     assert scores["seg/iiou/car"] == pytest.approx(200 / 3)
 
 
 def test_no_things_are_no_score_where_their_map_is_not_known():
-    scores = scoring.scores(scoring.count_seg(city("car"), city("car"), 19), CITYSCAPES.names)
+    scores = frame_scores.scores(
+        frame_scores.count_seg(city("car"), city("car"), 19), CITYSCAPES.names
+    )
     assert not [name for name in scores if "iiou" in name] and "seg/category_miou" in scores
 
 
@@ -139,7 +147,7 @@ def test_foreground_by_hand():
     flow = np.array([[[6, 0], [2, 0], [3, 1], [0, 0]]])
     foreground = np.array([[1, 0, IGNORE_LABEL, 1]])
     noc = truth * [[[1], [0], [1], [0]]]
-    scores = scoring.scores(scoring.count_flow(truth, flow, noc, foreground))
+    scores = frame_scores.scores(frame_scores.count_flow(truth, flow, noc, foreground))
     assert scores["flow/aepe_fg"] == 5 and scores["flow/fl_fg"] == 100
     assert scores["flow/aepe_bg"] == 0 and scores["flow/fl_bg"] == 0
     assert scores["flow/fl_fg_noc"] == 100 and "flow/fl_bg_noc" not in scores
@@ -147,8 +155,8 @@ def test_foreground_by_hand():
 
 
 def test_a_class_in_the_answer_alone_scores_0_and_one_in_neither_is_none():
-    scores = scoring.scores(
-        scoring.count_seg(np.zeros((2, 2), int), np.eye(2, dtype=int), 3), NAMES
+    scores = frame_scores.scores(
+        frame_scores.count_seg(np.zeros((2, 2), int), np.eye(2, dtype=int), 3), NAMES
     )
     assert scores["seg/iou/road"] == 0 and "seg/iou/car" not in scores
     assert scores["seg/miou"] == pytest.approx(25.0)
@@ -194,7 +202,7 @@ def test_boundaries_equal_a_slow_oracle(seed):
     answer[rng.random(size) < 0.02] = 1
     truth[rng.random(size) < 0.02] = IGNORE_LABEL
     expected = [f_by_hand(truth, answer, label) for label in range(3)]
-    found = scoring.count_seg(truth, answer, 3)["seg/boundary"]
+    found = frame_scores.count_seg(truth, answer, 3)["seg/boundary"]
     assert [None if not n else pytest.approx(f) for f, n in found] == expected
     assert any(f and f < 1 for f in expected)
 
@@ -205,10 +213,10 @@ def test_boundaries_forgive_what_is_near_and_nothing_else():
     for shift, expected in ((0, 100.0), (2, 100.0), (3, 0.0)):
         answer = np.zeros_like(truth)
         answer[:, 150 + shift :] = 1
-        scores = scoring.scores(scoring.count_seg(truth, answer, 2), NAMES[:2])
+        scores = frame_scores.scores(frame_scores.count_seg(truth, answer, 2), NAMES[:2])
         assert scores["seg/boundary_f"] == pytest.approx(expected)
-    assert "seg/boundary_f" not in scoring.scores(
-        scoring.count_seg(truth * 0, truth * 0, 2), NAMES[:2]
+    assert "seg/boundary_f" not in frame_scores.scores(
+        frame_scores.count_seg(truth * 0, truth * 0, 2), NAMES[:2]
     )
 
 
@@ -230,12 +238,12 @@ def test_counts_add_up_and_agree_with_the_streaming_metrics():
     metrics = [FlowScores(), FlowScores("_noc"), SegScores(NAMES, per_class=True)]
     counts = {}
     for flow, noc, moved, seg, told in frames:
-        own = scoring.count_seg(seg, told, 3) | scoring.count_flow(flow, moved, noc)
-        counts = scoring.add(counts, own)
+        own = frame_scores.count_seg(seg, told, 3) | frame_scores.count_flow(flow, moved, noc)
+        counts = frame_scores.add(counts, own)
         for metric, truth in zip(metrics[:2], (flow, noc), strict=True):
             metric.update_state(truth[None], moved[None])
         metrics[2].update_state(seg[None], np.eye(3)[told][None])
-    scores = scoring.scores(counts, NAMES)
+    scores = frame_scores.scores(counts, NAMES)
     expected = {k: float(v) for metric in metrics for k, v in metric.result().items()}
     assert {k: scores[k] for k in expected} == pytest.approx(expected, rel=1e-5)
     # The regions share out all pixels.
@@ -246,7 +254,7 @@ def test_counts_add_up_and_agree_with_the_streaming_metrics():
 
 def test_adding_leaves_both_as_they_were():
     first, second = {"a": np.array([1, 2])}, {"a": np.array([3, 4]), "b": np.array([5])}
-    both = scoring.add(first, second)
+    both = frame_scores.add(first, second)
     np.testing.assert_array_equal(both["a"], [4, 6])
     np.testing.assert_array_equal(both["b"], [5])
     assert list(first) == ["a"] and first["a"].tolist() == [1, 2] and second["a"].tolist() == [3, 4]

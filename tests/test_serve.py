@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from export import client
-from export.network import Network
+from export.serving.batching import Network
 from flowseg import runs
-from flowseg.frames import read_image
+from flowseg.media.frames import read_image
 from tests.bad_bodies import bad_bodies
 from tests.conftest import ROOT, run_command
 
@@ -163,10 +163,20 @@ def test_every_bad_body_gets_a_4xx_and_the_server_lives(server, served):
 def test_load_is_all_answered(server, served):
     small = ("--height", 32, "--width", 64, "--requests", 20, "--clients", 4)
     url = f"http://127.0.0.1:{server}"
-    told = run_command("experiments.serve_load", "--model", served, "--server", url, *small).stdout
+    told = run_command(
+        "experiments.exports.serve_load", "--model", served, "--server", url, *small
+    ).stdout
     assert "not answered: none" in told and "| server | 20 |" in told
     told = run_command(
-        *("experiments.serve_load", "--model", served, "--server", url, *small, "--pictures")
+        *(
+            "experiments.exports.serve_load",
+            "--model",
+            served,
+            "--server",
+            url,
+            *small,
+            "--pictures",
+        )
     ).stdout
     assert "not answered: none" in told and "| the network alone | 20 |" in told
 

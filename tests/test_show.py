@@ -6,8 +6,10 @@ import cv2
 import keras
 import numpy as np
 
-from flowseg import record_sets, show, teaching, train
-from flowseg.labels import CITYSCAPES
+from flowseg import show, train
+from flowseg.data import record_sets
+from flowseg.data.labels import CITYSCAPES
+from flowseg.training import objective
 from tests.conftest import run_command
 from tests.test_train import parse
 
@@ -20,7 +22,7 @@ def test_examples_are_those_of_the_training(kitti_records):
     drawn = show.examples(args)
     sets = record_sets.find(args, CITYSCAPES)
     state = {"phase": {"learn": "both"}}
-    keras.utils.set_random_seed(args.seed + 1)  # As `restore.build_models`.
+    keras.utils.set_random_seed(args.seed + 1)  # As `resume.build_models`.
     batches = train._batch_source(sets, CITYSCAPES, args, state)[0](0).as_numpy_iterator()
     truths = set()
     for _ in range(6):
@@ -31,7 +33,7 @@ def test_examples_are_those_of_the_training(kitti_records):
             np.testing.assert_array_equal(mine, its[0])
         truths.add((ours[3] != 255).any() or bool(ours[2][..., 2].any()))
     # Of frames without truth there are none, unless they teach without.
-    assert truths == {True} and not teaching.unlabelled(args)
+    assert truths == {True} and not objective.unlabelled(args)
 
 
 def test_command(kitti_records, tmp_path):

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from experiments import cost, quantized_encoder, stages
-from experiments import quantized_encoder as quantized
-from flowseg.model import build_flowseg
+from experiments.costs import backbones, stages
+from experiments.exports import quantized_encoder
+from experiments.exports import quantized_encoder as quantized
+from flowseg.network.model import build_flowseg
 
 
 def test_every_cut_holds_the_one_before_and_the_last_is_the_network():
@@ -27,7 +28,7 @@ def test_stages_are_differences_within_a_round(monkeypatch):
     times = {"first": [10, 20], "second": [16, 32], "whole": [18, 36]}
     monkeypatch.setattr(stages, "cuts", lambda model: {"first": b"a", "second": b"b"})
     monkeypatch.setattr(quantized_encoder, "convert_pair", lambda cut, height, width: cut)
-    monkeypatch.setattr(cost, "latencies", lambda files, frame, threads, rounds: times)
+    monkeypatch.setattr(backbones, "latencies", lambda files, frame, threads, rounds: times)
     monkeypatch.setattr(quantized, "operators", lambda data: data)
     monkeypatch.setattr(quantized, "flops", work.__getitem__)
     found = stages.measure(b"w", 32, 32, 1, 2)

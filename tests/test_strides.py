@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from experiments import strides
-from flowseg import records, runs
+from experiments.studies import strides
+from flowseg import runs
+from flowseg.data import records
 from flowseg.evaluate import evaluate
 from tests.conftest import run_command
 
@@ -45,7 +46,7 @@ def test_flow_taken_out_at_a_stride_is_in_pixels_of_the_image(trained_run):
 
 def test_command(trained_run, kitti_records):
     asked = ("--run_dir", trained_run, "--records")
-    done = run_command("experiments.strides", *asked, kitti_records / "val-*")
+    done = run_command("experiments.studies.strides", *asked, kitti_records / "val-*")
     assert "| learned upsampling |" in done.stdout and "| stride 16 |" in done.stdout
-    none = run_command("experiments.strides", *asked, kitti_records / "none-*", ok=False)
+    none = run_command("experiments.studies.strides", *asked, kitti_records / "none-*", ok=False)
     assert "none-*" in none.stderr

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from data_prep import kitti
-from flowseg import answers, runs
-from flowseg.labels import CAMVID, CITYSCAPES, KNOWN_IDS, from_dict
+from flowseg import runs
+from flowseg.data.labels import CAMVID, CITYSCAPES, KNOWN_IDS, from_dict
+from flowseg.scoring import answers
 from tests import official
 from tests.conftest import run_command
 from tests.test_evaluate import make_record, run_dir, tiny_model, write  # noqa: F401

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from data_prep import flyingchairs, kitti
-from flowseg import evaluate, records, runs, tally
-from flowseg.labels import CITYSCAPES
+from flowseg import evaluate, runs
+from flowseg.data import records
+from flowseg.data.labels import CITYSCAPES
+from flowseg.scoring import set_scores
 from tests.conftest import run_command
 from tests.kitti_writer import write_kitti
 from tests.test_evaluate import fake_run, make_record, run_dir, write  # noqa: F401
@@ -79,7 +81,7 @@ def test_each_set_and_each_frame_of_the_command(two_sets, run_dir, tmp_path):  #
 
 
 def test_sets_have_the_names_that_tell_them_apart(tmp_path):
-    kept = tally.Tally(CITYSCAPES)
+    kept = set_scores.Tally(CITYSCAPES)
     for folder in ("x/kitti/val", "x/street/val", "y/street/val"):
         shard = str(tmp_path / folder / "a.tfrecord").encode()
         kept.add({"frame_id": b"1", "dataset": b"kitti", "shard": shard}, None, None, {})
@@ -95,7 +97,7 @@ def test_a_set_may_be_named_from_where_one_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("a.tfrecord", make_record((3, 4), 7, flow=np.ones((3, 4))))
     write("b.tfrecord", make_record((3, 4), 8, flow=np.ones((3, 4))))
-    kept = tally.Tally(CITYSCAPES)
+    kept = set_scores.Tally(CITYSCAPES)
     ask = evaluate.run_answers(fake_run(), CITYSCAPES)
     evaluate.count(["a.tfrecord", f"{tmp_path}/b.tfrecord"], CITYSCAPES, ask, kept.add)
     assert kept.set_names() == {str(tmp_path): tmp_path.name} and len(kept.frames) == 2
@@ -103,15 +105,15 @@ def test_a_set_may_be_named_from_where_one_is(tmp_path, monkeypatch):
 
 def test_the_table():
     scores = {"seg/miou": 12.34567, "flow/aepe": 1.5, "flow/aepe_noc": 10.0}
-    lines = tally.table(scores, {}).splitlines()
+    lines = set_scores.table(scores, {}).splitlines()
     assert [line.split() for line in lines] == [
         ["seg/miou", "12.346", "%"],
         ["flow/aepe", "1.500", "px"],
         ["flow/aepe_noc", "10.000", "px"],
     ]
     assert len({line.index(".") for line in lines}) == 1
-    assert tally.table({}, {}) == tally.table({}, {"a": {}, "b": {}}) == ""
-    lines = tally.table(scores, {"a long name": {"flow/aepe": 2.0}, "all": {"seg/miou": 3.0}})
+    assert set_scores.table({}, {}) == set_scores.table({}, {"a": {}, "b": {}}) == ""
+    lines = set_scores.table(scores, {"a long name": {"flow/aepe": 2.0}, "all": {"seg/miou": 3.0}})
     assert [line.split() for line in lines.splitlines()] == [
         ["all", "a", "long", "name", "all"],
         ["seg/miou", "12.346", "3.000", "%"],
@@ -124,7 +126,7 @@ def test_the_table():
 def test_what_is_no_metrics_file_is_told(tmp_path, content):
     path = tmp_path / "m.json"
     runs.write_json(path, {"flow/aepe": 1.5, "seg/miou": float("nan")})
-    assert tally.read_scores(path) == (str(path), {"flow/aepe": 1.5})
+    assert set_scores.read_scores(path) == (str(path), {"flow/aepe": 1.5})
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(ValueError, match=f"--compare {path}: no metrics file of flowseg.evaluate"):
-        tally.read_scores(path)
+        set_scores.read_scores(path)

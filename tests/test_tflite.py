@@ -13,9 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
-from experiments.quantized_encoder import operators
+from experiments.exports.quantized_encoder import operators
 from export import check, lite_file, parity, run_tflite, tflite
-from flowseg import data, files, frames, packed, records, runs
+from flowseg import files, runs
+from flowseg.data import decoding, records
+from flowseg.media import frames
+from flowseg.network import packed_weights
 from tests.conftest import ROOT, run_command
 
 # Needs padding, and its height is no even number.
@@ -27,7 +30,7 @@ def trained_run(trained_run, tmp_path_factory):
     """The run with the package's weights: int8 may make anything of one that knows nothing."""
     folder = tmp_path_factory.mktemp("runs") / "pretrained"
     shutil.copytree(trained_run, folder)
-    pretrained = runs.load_run(packed.BOX)
+    pretrained = runs.load_run(packed_weights.BOX)
     assert pretrained.label_set == runs.load_run_labels(folder)
     runs.save_model(pretrained.model, folder / "best.keras")
     return folder
@@ -148,12 +151,12 @@ def test_parity_report(folder, run, kitti_records):
     assert 0 < told(folder, "int8")["file/flow_difference"] < 10
     # The scores are those of evaluate, by frames of the file's size brought back.
     shards = records.match_files(f"{kitti_records}/train-*")
-    [first, *_] = data.evaluation_data(shards, run.label_set).as_numpy_iterator()
+    [first, *_] = decoding.evaluation_data(shards, run.label_set).as_numpy_iterator()
     assert first["seg"].shape != (HEIGHT, WIDTH)
     methods = {"keras": lambda *_: (small, np.zeros((HEIGHT, WIDTH, 2), np.float32))}
     small = np.zeros((HEIGHT, WIDTH), np.uint8)
     scores = parity.score(methods, shards, run.label_set, HEIGHT, WIDTH)
-    truth = [f["flow"] for f in data.evaluation_data(shards, run.label_set).as_numpy_iterator()]
+    truth = [f["flow"] for f in decoding.evaluation_data(shards, run.label_set).as_numpy_iterator()]
     speeds = np.concatenate([np.hypot(f[..., 0], f[..., 1])[f[..., 2] > 0] for f in truth])
     assert scores["keras/flow/aepe"] == pytest.approx(speeds.mean(), rel=1e-5)
 

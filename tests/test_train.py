@@ -12,21 +12,13 @@ import pytest
 from absl.flags import FLAGS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flowseg import (
-    callbacks,
-    checkpoints,
-    record_sets,
-    records,
-    restore,
-    runs,
-    teaching,
-    tensorboard,
-    train,
-    training_data,
-)
-from flowseg import flags as training_flags
-from flowseg.labels import CITYSCAPES
-from flowseg.model import build_flowseg
+from flowseg import runs, train
+from flowseg.cli import flags as training_flags
+from flowseg.data import record_sets, records
+from flowseg.data.batches import Draw, training_batches
+from flowseg.data.labels import CITYSCAPES
+from flowseg.network.model import build_flowseg
+from flowseg.training import callbacks, checkpoints, objective, resume, tensorboard
 from tests.conftest import ROOT, run_command
 
 
@@ -108,31 +100,29 @@ def test_a_full_disk_leaves_the_weights_that_were_there(tmp_path):
 def test_warm_start_copies_all_but_a_head_of_other_classes(trained_run, capsys):
     source = runs.load_model(trained_run / "best.keras")
     target = build_flowseg(4, backbone="efficientnet_lite0")
-    restore.copy_weights(source, target)
+    resume.copy_weights(source, target)
     assert "seg_logits" in capsys.readouterr().err
     for part, layer in (("encoder", "block3_expand"), ("decoder", "flow_conv2")):
         a, b = (m.get_layer(part).get_layer(layer).get_weights()[0] for m in (source, target))
         np.testing.assert_array_equal(a, b)
     same = build_flowseg(19, backbone="efficientnet_lite0")
-    restore.copy_weights(source, same)
+    resume.copy_weights(source, same)
     assert capsys.readouterr().err == ""
     head = same.get_layer("decoder").get_layer("seg_logits")
     head.set_weights([w * 0 for w in head.get_weights()])
     # As many classes, but other ones: the head stays as it was.
-    restore.copy_weights(source, same, same_classes=False)
+    resume.copy_weights(source, same, same_classes=False)
     assert "seg_logits" in capsys.readouterr().err
     assert not any(w.any() for w in head.get_weights())
 
 
 def test_learns_both_tasks_and_alpha_and_beta_weigh_them(kitti_records):
     files = [records.match_files(str(kitti_records / "train-*"))]
-    batches = training_data.batches(
-        training_data.Draw(files, 2, 9), CITYSCAPES, height=64, width=96
-    )
-    batch = next(batches.map(teaching.every_target).as_numpy_iterator())
+    batches = training_batches(Draw(files, 2, 9), CITYSCAPES, height=64, width=96)
+    batch = next(batches.map(objective.every_target).as_numpy_iterator())
     args = flags(alpha=2.0, beta=0.5, steps=40)
-    model = restore.build_models(args, CITYSCAPES)[1]
-    training = teaching.compile_model(model, args, CITYSCAPES)
+    model = resume.build_models(args, CITYSCAPES)[1]
+    training = objective.compile_model(model, args, CITYSCAPES)
     logs = [training.train_on_batch(*batch, return_dict=True) for _ in range(40)]
     first, last = logs[0], logs[-1]
     # alpha * seg + beta * (flow + flow_4 / 2 + flow_8 / 2 + flow_16 / 4
@@ -150,12 +140,10 @@ def test_learns_both_tasks_and_alpha_and_beta_weigh_them(kitti_records):
 
 def test_bfloat16_trains_and_saves_float32(kitti_records):
     files = [records.match_files(str(kitti_records / "train-*"))]
-    batches = training_data.batches(
-        training_data.Draw(files, 2, 1), CITYSCAPES, height=64, width=96
-    )
-    inputs, targets = next(batches.map(teaching.every_target).as_numpy_iterator())
+    batches = training_batches(Draw(files, 2, 1), CITYSCAPES, height=64, width=96)
+    inputs, targets = next(batches.map(objective.every_target).as_numpy_iterator())
     args = flags(precision="bfloat16", backbone="efficientnet_lite0", learning_rate=1e-3)
-    network, trained = restore.build_models(args, CITYSCAPES)
+    network, trained = resume.build_models(args, CITYSCAPES)
     decoder = trained.get_layer("decoder")
     assert decoder.get_layer("flow_fine_conv1").compute_dtype == "bfloat16"
     assert {w.dtype for w in trained.weights} == {w.dtype for w in network.weights} == {"float32"}
@@ -163,10 +151,10 @@ def test_bfloat16_trains_and_saves_float32(kitti_records):
     for ours, theirs in zip(network.get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert keras.config.dtype_policy().name == "float32"
-    training = teaching.compile_model(trained, args, CITYSCAPES)
+    training = objective.compile_model(trained, args, CITYSCAPES)
     # No graph for one step.
     training.run_eagerly = True
-    exact = teaching.compile_model(network, args, CITYSCAPES)
+    exact = objective.compile_model(network, args, CITYSCAPES)
     exact.run_eagerly = True
     expected = exact.test_on_batch(inputs, targets, return_dict=True)
     logs = training.test_on_batch(inputs, targets, return_dict=True)
@@ -270,8 +258,8 @@ def test_damage_met_in_mid_training_is_named(split, kitti_records, tmp_path, mon
 
     # The records' way through training, without the time that a network takes.
     network = SimpleNamespace(fit=fit)
-    monkeypatch.setattr(restore, "build_models", lambda *_: (None, None))
-    monkeypatch.setattr(teaching, "compile_model", lambda *_: network)
+    monkeypatch.setattr(resume, "build_models", lambda *_: (None, None))
+    monkeypatch.setattr(objective, "compile_model", lambda *_: network)
     monkeypatch.setattr(tensorboard, "TensorBoard", lambda *_: SimpleNamespace(close=None))
     shards = {"train": sound, "val": sound, split: shard}
     args = parse(

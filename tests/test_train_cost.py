@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import train_memory, train_speed
-from flowseg import records, teaching, training_data
-from flowseg.labels import CITYSCAPES
+from experiments.costs import train_memory, train_speed
+from flowseg.data import records
+from flowseg.data.batches import Draw, training_batches
+from flowseg.data.labels import CITYSCAPES
+from flowseg.training import objective
 from tests.conftest import ROOT, run_command
 from tests.test_train import parse
 
 # In a small process: what it forks begins with its size.
 PEAKS = """
 import sys
-from experiments import train_memory
+from experiments.costs import train_memory
 for code in ("pass", "x = bytearray(200 << 20)", "x = bytearray(400 << 20)"):
     print(train_memory.peak([sys.executable, "-c", code]))
 try:
@@ -44,9 +46,9 @@ def test_memory_follows_a_line():
 
 def test_a_training_that_fails_is_told():
     asked = ("--train_records", "nowhere/train-*")
-    error = run_command("experiments.train_memory", *asked, ok=False).stderr
+    error = run_command("experiments.costs.train_memory", *asked, ok=False).stderr
     assert "a training with batches of 1: exit code 1; it said: error: nowhere/train-*" in error
-    error = run_command("experiments.train_memory", *asked, "--batches=2", ok=False).stderr
+    error = run_command("experiments.costs.train_memory", *asked, "--batches=2", ok=False).stderr
     assert "--batches: two sizes at least" in error
 
 
@@ -55,9 +57,9 @@ def test_ways_of_training_tell_when_each_step_ended(kitti_records, tmp_path):
     args = parse(
         "--train_records", files[0], "--backbone=efficientnet_lite0", "--steps_per_epoch=9"
     )
-    draw = training_data.Draw([files], batch_size=2, steps_per_epoch=9)
-    batches = training_data.batches(draw, CITYSCAPES, height=32, width=64)
-    batches = batches.map(teaching.every_target)
+    draw = Draw([files], batch_size=2, steps_per_epoch=9)
+    batches = training_batches(draw, CITYSCAPES, height=32, width=64)
+    batches = batches.map(objective.every_target)
     tf.config.run_functions_eagerly(True)  # A few steps are not worth tracing.
     try:
         ways, watching = train_speed.ways(args, CITYSCAPES, batches, tmp_path)

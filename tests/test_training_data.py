@@ -8,9 +8,10 @@ import pytest
 import tensorflow as tf
 
 from data_prep import kitti
-from flowseg import data, records, training_data
-from flowseg.augment import Augmentation
-from flowseg.labels import CITYSCAPES
+from flowseg.data import decoding, records
+from flowseg.data.augment import Augmentation
+from flowseg.data.batches import Draw, clocked, training_batches
+from flowseg.data.labels import CITYSCAPES
 from tests.kitti_writer import write_kitti
 from tests.test_data import assert_warp_helps, read_frames, write_shard
 
@@ -20,9 +21,9 @@ STRONG = Augmentation(scale=0.3, stretch=0.2, flip=0.5, colour=1.0, erase=0.5)
 
 def batches_of(file_sets, count, *, height=32, width=48, batch_size=2, steps_per_epoch=2, **how):
     """The first `count` batches in NumPy."""
-    drawn = {name: how.pop(name) for name in training_data.Draw._fields if name in how}
-    dataset = training_data.batches(
-        training_data.Draw(file_sets, batch_size, steps_per_epoch, **drawn),
+    drawn = {name: how.pop(name) for name in Draw._fields if name in how}
+    dataset = training_batches(
+        Draw(file_sets, batch_size, steps_per_epoch, **drawn),
         CITYSCAPES,
         height=height,
         width=width,
@@ -68,8 +69,8 @@ def draw(file_sets, count, **how):
 
 
 def test_batches(flow_files):
-    drawn = training_data.Draw([flow_files], batch_size=3, steps_per_epoch=2)
-    dataset = training_data.batches(drawn, CITYSCAPES, height=32, width=48)
+    drawn = Draw([flow_files], batch_size=3, steps_per_epoch=2)
+    dataset = training_batches(drawn, CITYSCAPES, height=32, width=48)
     inputs, targets = next(iter(dataset))
     assert set(inputs) == {"image1", "image2"} and set(targets) == {"seg", "flow"}
     image, flow, seg = (3, 32, 48, 3), (3, 32, 48, 3), (3, 32, 48)
@@ -214,7 +215,7 @@ def test_validation_data(tmp_path):
     folder = write_kitti(tmp_path / "kitti", count=2, semantics_only=1, sizes=sizes)
     kitti.convert([folder], tmp_path / "records", val_fraction=0)
     files = records.match_files(f"{tmp_path}/records/*.tfrecord")
-    batches = data.validation_data(files, CITYSCAPES)
+    batches = decoding.validation_data(files, CITYSCAPES)
     assert batches.cardinality() == len(batches) == 3
     frames = read_frames(files)
     shapes = set()
@@ -229,7 +230,7 @@ def test_validation_data(tmp_path):
 
 def test_waiting_is_counted_and_batches_pass_untouched():
     batches = tf.data.Dataset.range(6).map(lambda i: ({"a": i, "b": 2 * i}, [i]))
-    timed, waited = training_data.clocked(batches)
+    timed, waited = clocked(batches)
     assert float(waited.numpy()) == 0
     assert timed.element_spec == batches.element_spec
     seen = [(int(x["a"]), int(x["b"]), int(y[0])) for x, y in timed.as_numpy_iterator()]
@@ -247,7 +248,7 @@ def test_what_works_ahead_is_not_waited_for():
     waits = []
     for pause in (0, 0.2):
         source = tf.data.Dataset.range(8).map(lambda i: tf.py_function(slow, [i], tf.int64))
-        timed, waited = training_data.clocked(source.prefetch(4))
+        timed, waited = clocked(source.prefetch(4))
         for _ in timed:
             time.sleep(pause)
         waits.append(float(waited.numpy()))

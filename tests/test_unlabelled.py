@@ -11,8 +11,11 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from flowseg import model, record_sets, records, training_data, unlabelled
-from flowseg.labels import CITYSCAPES
+from flowseg.data import record_sets, records
+from flowseg.data.batches import Draw, _drawn
+from flowseg.data.labels import CITYSCAPES
+from flowseg.network import model
+from flowseg.training import unsupervised_losses
 from tests.conftest import run_command
 from tests.kitti_writer import write_kitti
 from tests.test_train import flags
@@ -45,18 +48,18 @@ def targets(first, second, known=0.0):
 
 def test_seen_are_pixels_whose_way_back_ends_where_it_began():
     _, _, flow, back = scene()
-    seen = ops.convert_to_numpy(unlabelled.both_seen(flow, back))[0]
+    seen = ops.convert_to_numpy(unsupervised_losses.both_seen(flow, back))[0]
     # What would leave the picture, to the right or below, is not seen.
     assert not seen[:, -3:].any() and not seen[-1:].any()
     assert seen[:23, :29].all()
     # Hidden behind something that stands still: there the way back differs.
     still = back.copy()
     still[0, 8:16, 10:20] = 0
-    seen = ops.convert_to_numpy(unlabelled.both_seen(flow, still))[0]
+    seen = ops.convert_to_numpy(unsupervised_losses.both_seen(flow, still))[0]
     assert not seen[7:15, 7:17].any() and seen[:6, :29].all() and seen[16:23, :29].all()
     # Where most do not fit, flow is too wrong to tell; picture by picture.
     both = np.concatenate([flow, flow]), np.concatenate([back, 0 * back])
-    seen = ops.convert_to_numpy(unlabelled.both_seen(*both))
+    seen = ops.convert_to_numpy(unsupervised_losses.both_seen(*both))
     assert (seen[0] == seen[1]).all() and seen[0].sum() == 23 * 29
 
 
@@ -65,35 +68,37 @@ def test_census_sees_structure_and_not_light():
     # 24 neighbours; the one to the left of the middle is entry 11 and has v more than it.
     grey = np.zeros((1, 5, 5, 3), np.float32)
     grey[0, 2, 1] = 6
-    told = ops.convert_to_numpy(unlabelled.census(grey))
+    told = ops.convert_to_numpy(unsupervised_losses.census(grey))
     assert told.shape == (1, 5, 5, 24)
     expected = np.zeros(24)
     expected[11] = 6 / np.sqrt(0.81 + 36)
     np.testing.assert_allclose(told[0, 2, 2], expected, rtol=1e-6)
     inner = np.s_[0, 2:-2, 2:-2]
-    apart = ops.convert_to_numpy(unlabelled.census_distance(first, first + 40))[inner]
+    apart = ops.convert_to_numpy(unsupervised_losses.census_distance(first, first + 40))[inner]
     assert apart.max() < 1e-6
-    assert ops.convert_to_numpy(unlabelled.census_distance(first, second))[inner].mean() > 0.2
+    assert (
+        ops.convert_to_numpy(unsupervised_losses.census_distance(first, second))[inner].mean() > 0.2
+    )
 
 
 def test_roughness_is_of_bends_where_no_edge_is():
     flat = np.full((1, 6, 8, 3), 100, np.float32)
     x = np.broadcast_to(np.arange(8, dtype=np.float32)[:, None], (1, 6, 8, 2))
     # A slope is smooth.
-    assert float(unlabelled.roughness(x, flat)) == pytest.approx(1e-3, rel=1e-3)
+    assert float(unsupervised_losses.roughness(x, flat)) == pytest.approx(1e-3, rel=1e-3)
     # One step of 4 px in u: of 6 middles a row two bend by 4, in one of two components.
     step = constant(0, 0, 6, 8).copy()
     step[0, :, 4:, 0] = 4
-    rough = float(unlabelled.roughness(step, flat))
+    rough = float(unsupervised_losses.roughness(step, flat))
     assert rough == pytest.approx((2 / 6 * 4 / 2) / 2, abs=2e-3)
     edge = flat.copy()
     edge[0, :, 4:] = 0
-    assert float(unlabelled.roughness(step, edge)) < 0.01
+    assert float(unsupervised_losses.roughness(step, edge)) < 0.01
 
 
 def test_the_true_flow_is_what_the_photometric_loss_wants():
     first, second, flow, back = scene()
-    loss = unlabelled.PhotometricLoss()
+    loss = unsupervised_losses.PhotometricLoss()
 
     def told(flow, back, **known):
         return float(
@@ -121,7 +126,7 @@ def test_classes_are_held_to_those_that_they_move_to():
     classes = 3
     whole = np.random.default_rng(3).normal(0, 4, (64, 64, classes))
     ours, theirs = np.float32([whole[10:34, 10:42]]), np.float32([whole[9:33, 7:39]])
-    loss = unlabelled.ConsistencyLoss()
+    loss = unsupervised_losses.ConsistencyLoss()
 
     def told(flow, back, theirs):
         answers = np.concatenate([flow, back, ours, theirs], -1)
@@ -175,8 +180,8 @@ def test_shares_of_truth_are_exact_by_seed_and_the_same_everywhere(tmp_path):
     def with_truth(share, seed, without_truth="all", **how):
         args = flags(label_fraction=[str(share)], seed=seed)
         limits = record_sets.truth_up_to(args, [files])
-        draw = training_data.Draw([files], 1, 9, seed, None, limits, without_truth)
-        drawn = training_data._drawn(draw, 0).take(9)
+        draw = Draw([files], 1, 9, seed, None, limits, without_truth)
+        drawn = _drawn(draw, 0).take(9)
         names = [records.parse_example(r)["frame_id"].numpy().decode() for _, r, _ in drawn]
         found = {"truth_up_to": limits, "without_truth": without_truth, "seed": seed, **how}
         found = batches_of([files], 9, batch_size=1, steps_per_epoch=9, **found)
@@ -209,7 +214,7 @@ def test_shares_of_truth_are_exact_by_seed_and_the_same_everywhere(tmp_path):
 
 
 def test_a_pair_is_as_it_was_before_colours_and_blots_and_fits_the_flow(kitti_records):
-    from flowseg.augment import Augmentation
+    from flowseg.data.augment import Augmentation
     from tests.test_data import assert_warp_helps
 
     files = [records.match_files(str(kitti_records / "train-*"))]

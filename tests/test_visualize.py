@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg.flow_io import flow_to_color
-from flowseg.frames import open_frames, video_writer
-from flowseg.labels import CITYSCAPES
-from flowseg.pictures import overlay_labels, write_png
+from flowseg.data.flow_io import flow_to_color
+from flowseg.data.labels import CITYSCAPES
+from flowseg.media.drawing import overlay_labels, write_png
+from flowseg.media.frames import open_frames, video_writer
 from flowseg.visualize import compose, first_max_flow, visualize
 
 SKY = 10
@@ -234,7 +234,7 @@ def run_command(*arguments):
         import json, sys, types
         import numpy as np
         from flowseg import visualize
-        from flowseg.labels import CITYSCAPES
+        from flowseg.data.labels import CITYSCAPES
 
         def load_run(run_dir, weights):
             def predict_pair(image1, image2, scale):

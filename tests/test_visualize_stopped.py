@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from flowseg.frames import open_frames
-from flowseg.pictures import write_png
+from flowseg.media.drawing import write_png
+from flowseg.media.frames import open_frames
 from tests.conftest import ROOT
 
 

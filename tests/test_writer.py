@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_prep import frames, kitti, workers
-from data_prep import split as split_frames
+from data_prep import kitti
+from data_prep.conversion import frames, workers
+from data_prep.conversion import split as split_frames
 from tests.conftest import ROOT
 from tests.kitti_writer import write_kitti
 

@@ -17,8 +17,9 @@ from absl import flags
 from data_prep.doctor.examine import examine
 from data_prep.doctor.findings import LEVELS, count
 from data_prep.doctor.survey import text
-from flowseg import commands, files
-from flowseg.labels import load_label_set
+from flowseg import files
+from flowseg.cli import entry
+from flowseg.data.labels import load_label_set
 
 
 def define_flags():
@@ -41,7 +42,7 @@ def main():
     values = flags.FLAGS
     if not values.records:
         raise ValueError("--records is not given: the shards to look at (see --help)")
-    from flowseg import records
+    from flowseg.data import records
 
     label_set = load_label_set(values.label_set)
     paths = records.match_files(*values.records)
@@ -84,4 +85,4 @@ def report(diagnosis):
 
 if __name__ == "__main__":
     define_flags()
-    commands.run(main)
+    entry.run(main)

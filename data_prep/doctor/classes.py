@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from data_prep.doctor.findings import Finding, count
-from flowseg.labels import IGNORE_LABEL, KNOWN_IDS, train_id_table
+from flowseg.data.labels import IGNORE_LABEL, KNOWN_IDS, train_id_table
 
 # A frame with more void than this is told. KITTI's frames have 13 % at most, CamVid's 32 %.
 VOID = 0.6

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data_prep import workers
+from data_prep.conversion import workers
 from data_prep.doctor import classes, duplicates, flow, survey, warp
 from data_prep.doctor.facts import note
 from data_prep.doctor.findings import Finding, by_weight, count
@@ -42,7 +42,7 @@ def examine(files, label_set, limit=200, processes=None):
 
     Args:
         files: their paths, as text.
-        label_set: the :class:`flowseg.labels.LabelSet` that is to be trained.
+        label_set: the :class:`flowseg.data.labels.LabelSet` that is to be trained.
         limit: frames of each data set that are looked at closely.
         processes: how many work side by side; default: one a CPU core, none for little data.
 
@@ -123,7 +123,7 @@ def _map(function, items, processes, bar):
 
 
 def _check_shards(files, facts, damaged):
-    from flowseg.data import read_index
+    from flowseg.data.decoding import read_index
 
     findings = []
     empty = set(files) - {frame.shard for frame in facts} - {path for path, _, _ in damaged}

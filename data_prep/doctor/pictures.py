@@ -12,9 +12,11 @@ from data_prep.doctor.examine import evenly, fields_of
 from data_prep.doctor.facts import SPEED_BINS
 from data_prep.doctor.findings import count
 from data_prep.doctor.read import decode
-from flowseg import files, page, pictures
-from flowseg.flow_io import flow_to_color
-from flowseg.labels import train_id_table
+from flowseg import files
+from flowseg.data.flow_io import flow_to_color
+from flowseg.data.labels import train_id_table
+from flowseg.media import drawing
+from flowseg.scoring import html_page
 
 # Frames drawn of each data set's split, and of each finding.
 SHOWN, SHOWN_OF_FINDING = 3, 3
@@ -58,7 +60,7 @@ def write_page(folder, diagnosis, label_set):
         ("speeds", draw_speeds(diagnosis.facts)),
     ):
         if figure is not None:
-            pictures.write_png(folder / "pictures" / f"{name}.png", figure)
+            drawing.write_png(folder / "pictures" / f"{name}.png", figure)
             parts.append(f'<h2>{name.title()}</h2><img src="pictures/{name}.png" alt="{name}">')
     for (dataset, split), frames in survey.groups(diagnosis.facts).items():
         title = f"{dataset}, {split}: {count(len(frames), 'record')}"
@@ -68,7 +70,7 @@ def write_page(folder, diagnosis, label_set):
         panel = draw_record(decode(fields)[0], fields["label_set"], label_set)
         _, data = cv2.imencode(".jpg", panel[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
         files.write(folder / names[shard, index], data.tobytes())
-    page.write_html(folder / "index.html", "What is in these records", "\n".join(parts))
+    html_page.write_html(folder / "index.html", "What is in these records", "\n".join(parts))
     return folder / "index.html"
 
 
@@ -116,7 +118,7 @@ def draw_record(frame, numbering, label_set):
     Returns:
         (H, W, 3) uint8 RGB, about 940 px wide.
     """
-    image = pictures.shrink(frame["image1"], _CELL)
+    image = drawing.shrink(frame["image1"], _CELL)
     size = image.shape[1::-1]
     cells = [("Image", image)]
     if "labels" in frame:
@@ -126,7 +128,7 @@ def draw_record(frame, numbering, label_set):
             ("Next image", cv2.resize(frame["image2"], size, interpolation=cv2.INTER_AREA))
         )
     if "flow" in frame:
-        flow = pictures.shrink_flow(frame["flow"], size)
+        flow = drawing.shrink_flow(frame["flow"], size)
         known = flow[..., 2] > 0
         speed = np.hypot(flow[..., 0], flow[..., 1])[known]
         full = max(1.0, float(np.percentile(speed, 99))) if known.any() else 1.0
@@ -136,7 +138,7 @@ def draw_record(frame, numbering, label_set):
         back = warp.warp(frame["image2"], frame["flow"])
         for title, other in (("as they are", frame["image2"]), ("warped back by the flow", back)):
             cells.append((f"Difference, {title}", _draw_difference(frame, other, size)))
-    return pictures.panel(cells, 2)
+    return drawing.panel(cells, 2)
 
 
 def _draw_labels(labels, numbering, label_set, image, size):
@@ -144,7 +146,7 @@ def _draw_labels(labels, numbering, label_set, image, size):
     if numbering not in label_set.ids:
         return "Label ids", np.repeat(small[..., None], 3, -1)
     train_ids = train_id_table(label_set, numbering)[small]
-    return "Labels", pictures.overlay_labels(image, train_ids, label_set, 0.6)
+    return "Labels", drawing.overlay_labels(image, train_ids, label_set, 0.6)
 
 
 def _draw_difference(frame, other, size):

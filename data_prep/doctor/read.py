@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep.frames import decode_ids, decode_image, image_format
-from flowseg import flow_io
+from data_prep.conversion.frames import decode_ids, decode_image, image_format
+from flowseg.data import flow_io
 
 _FILES = ("image1", "image2", "flow", "flow_noc", "labels", "instances", "objects")
 
@@ -19,7 +19,7 @@ _FILES = ("image1", "image2", "flow", "flow_noc", "labels", "instances", "object
 def read_records(path):
     """Yield (index, fields) of every record of a shard, damaged ones included.
 
-    `flowseg.records.read_shard` ends at the first damaged record. Here that record gives its
+    `flowseg.data.records.read_shard` ends at the first damaged record. Here that record gives its
     ValueError instead of fields, and reading goes on behind it, as far as the lengths in the shard
     can be trusted.
 
@@ -30,7 +30,7 @@ def read_records(path):
         (index, fields): fields as `read_shard` gives them, but texts as str; or (index,
         ValueError).
     """
-    from flowseg import records
+    from flowseg.data import records
 
     shard, first = Path(path), 0
     with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +56,7 @@ def read_some(path, wanted):
 
     The others are stepped over: for records that `read_records` has found sound.
     """
-    from flowseg import records
+    from flowseg.data import records
 
     with open(path, "rb") as file:
         for index in range(max(wanted, default=-1) + 1):
@@ -130,7 +130,7 @@ def decode(fields):
     """The files of one record as arrays; what cannot be decoded or used is left out and told.
 
     Args:
-        fields: as `read_records` gives them, or `data_prep.frames.read_frame`.
+        fields: as `read_records` gives them, or `data_prep.conversion.frames.read_frame`.
 
     Returns:
         (frame, problems): dict with those of `image1`, `image2` (H, W, 3) uint8 RGB, `flow`,

@@ -12,7 +12,7 @@ alone: a run that was stopped, or a larger --count, goes on where the last one e
 from absl import flags
 
 from data_prep.scenes import store
-from flowseg import commands
+from flowseg.cli import entry
 
 
 def define_flags():
@@ -54,4 +54,4 @@ def main():
 
 if __name__ == "__main__":
     define_flags()
-    commands.run(main)
+    entry.run(main)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import cv2
 
-from flowseg import files, flow_io
+from flowseg import files
+from flowseg.data import flow_io
 
 SETS = ("data_scene_flow", "data_semantics")
 # Where each file of a pair goes and how its name ends, in the order in which they are written.

@@ -14,7 +14,7 @@ import numpy as np
 
 from data_prep.scenes import sensor
 from data_prep.scenes.pair import Pair
-from flowseg.frames import read_image
+from flowseg.media.frames import read_image
 
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm")
 _GAMMA = 2.2  # of the photographs

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_prep import workers
+from data_prep.conversion import workers
 from data_prep.scenes import farm
 from flowseg import files
 

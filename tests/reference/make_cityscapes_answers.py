@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flowseg import commands, files
+from flowseg import files
+from flowseg.cli import entry
 from tests import city_frames, official
 
 ANSWERS = Path(__file__).with_name("cityscapes_answers.json")
@@ -61,4 +62,4 @@ def main():
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    entry.run(main)

@@ -1,0 +1,1 @@
+"""What every conversion into records shares: reading, checking, splitting, writing."""

@@ -1,0 +1,231 @@
+"""One frame of a data set: which files it has, and the check that each is what it should be.
+
+Imports no TensorFlow, so that the worker processes start in a moment and stay small.
+"""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from flowseg.data import flow_io, labels
+
+# The last number of a name, and what stands before and after it.
+_NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.ASCII | re.DOTALL)
+_PPM_HEADER = re.compile(rb"P6\s+(?:#[^\n]*\n\s*)*(\d+)\s+(\d+)\s+255\s")
+
+
+class Frame(NamedTuple):
+    """The files of one record, not yet read.
+
+    Attributes:
+        frame_id: unique in the data set.
+        files: record field (image1, image2, flow, flow_noc, labels, instances, objects) -> file.
+            A file that does not exist is an error of this frame, told when it is read.
+        copies: record field -> further files of the same content (another source, or the other
+            official set): images must have equal pixels, truth must have equal bytes.
+        label_set: numbering of `labels`, as `flowseg.data.labels` calls it.
+        known_ids: every id that `labels` may hold; default: `flowseg.data.labels.KNOWN_IDS` says.
+        group: frames of one group (a video) stay in one split; default: each goes its own way.
+        instances_format: coding of `instances`, as `flowseg.data.records` calls it.
+    """
+
+    frame_id: str
+    files: dict[str, Path]
+    copies: dict[str, tuple[Path, ...]] = {}
+    label_set: str = ""
+    known_ids: tuple[int, ...] = ()
+    group: str = ""
+    instances_format: str = "kitti"
+
+
+def find_next(paths, steps):
+    """The next frame of each frame that has one.
+
+    It lies in the same folder and has the same name but for the last number in it, which is higher
+    by one of `steps`, the first of them that there is.
+
+    Args:
+        paths: image files, as Path.
+        steps: frame numbers ahead, in the order of preference.
+
+    Returns:
+        dict, image file -> the next.
+
+    Raises:
+        ValueError: two files of one number (`a_1.png`, `a_01.png`): either could be the next.
+    """
+    places = {}
+    for path in paths:
+        if match := _NUMBERED.fullmatch(path.stem):
+            place = (path.parent, match[1], match[3], int(match[2]))
+            if place in places:
+                raise ValueError(
+                    f"{path}: has the frame number of {places[place].name}: rename one of the two"
+                )
+            places[place] = path
+    found = {}
+    for (*video, number), path in places.items():
+        later = (places.get((*video, number + step)) for step in steps)
+        if following := next(filter(None, later), None):
+            found[path] = following
+    return found
+
+
+# Read with other depths, their numbers would be others.
+_BITS = {"objects": 8, "instances": 16}
+
+
+def read_frame(frame):
+    """Read, decode and check every file of a frame.
+
+    Returns:
+        (fields, facts): the fields of `flowseg.data.records.make_example` but for `dataset`; and
+        {"height", "width", "truth": names of the optional fields that it has,
+        "class_pixels": {label id: pixels}}.
+
+    Raises:
+        ValueError: naming the first file that is missing, damaged, or does not fit the others.
+        OSError: a file that cannot be read.
+    """
+    data = {field: _read(path) for field, path in frame.files.items()}
+    image = decode_image(data["image1"], frame.files["image1"])
+    height, width = image.shape[:2]
+    fields = {**data, "frame_id": frame.frame_id, "height": height, "width": width}
+    class_pixels = {}
+    for field, path in frame.files.items():
+        if field in ("image1", "image2"):
+            decoded = image if field == "image1" else decode_image(data[field], path)
+            fields[f"{field}_format"] = image_format(data[field], path)
+        elif field in ("flow", "flow_noc"):
+            decoded, form = _decode_flow(data[field], path)
+            if fields.setdefault("flow_format", form) != form:
+                raise ValueError(f"{path}: both flow files of a frame must have one format")
+        else:
+            decoded = decode_ids(data[field], path)
+            bits = 8 * decoded.itemsize
+            if bits != _BITS.get(field, bits):
+                raise ValueError(f"{path}: {bits} bits, but {field} have {_BITS[field]}")
+        if decoded.shape[:2] != (height, width):
+            raise ValueError(
+                f"{path}: is {_size(decoded)}, but {frame.files['image1'].name} is {_size(image)}"
+            )
+        if field == "instances":
+            fields["instances_format"] = frame.instances_format
+        if field == "labels":
+            fields["label_set"] = frame.label_set
+            class_pixels = _count_classes(decoded, frame, path)
+    for field, paths in frame.copies.items():
+        for path in paths:
+            _check_copy(field, data[field], frame.files[field], path)
+    truth = sorted(set(data) - {"image1"})
+    facts = {"height": height, "width": width, "truth": truth, "class_pixels": class_pixels}
+    return fields, facts
+
+
+def image_format(data, name):
+    """ "png", "jpeg" or "ppm", by the first bytes of an image file.
+
+    Raises:
+        ValueError: none of them; `name` says which file.
+    """
+    magics = {flow_io.PNG_MAGIC: "png", b"\xff\xd8\xff": "jpeg", b"P6": "ppm"}
+    for magic, kind in magics.items():
+        if data.startswith(magic):
+            return kind
+    raise ValueError(f"{name}: not an image (neither PNG, JPEG nor binary PPM)")
+
+
+def _read(path):
+    if not path.is_file():
+        raise ValueError(f"{path}: missing (is the data set unpacked completely?)")
+    return path.read_bytes()
+
+
+def decode_image(data, name):
+    """Bytes of a PNG, JPEG or binary PPM -> (H, W, 3) uint8, blue first, as OpenCV has it.
+
+    Raises:
+        ValueError: damaged, truncated, or no 8-bit colour image; `name` says which file.
+    """
+    kind = image_format(data, name)
+    if kind == "png":
+        flow_io.check_png(data, name)
+    elif kind == "jpeg" and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise ValueError(f"{name}: truncated JPEG (its end is missing)")
+    elif kind == "ppm":
+        _check_ppm(data, name)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ValueError(f"{name}: not a readable image (damaged)")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"{name}: an image has 8 bits and 3 channels, this one {_kind(image)}")
+    return image
+
+
+def _check_ppm(data, name):
+    header = _PPM_HEADER.match(data)
+    if not header:
+        raise ValueError(f"{name}: not an 8-bit binary PPM")
+    expected = header.end() + int(header[1]) * int(header[2]) * 3
+    if len(data) != expected:
+        raise ValueError(f"{name}: a PPM of {len(data)} bytes, its header asks for {expected}")
+
+
+def _decode_flow(data, name):
+    is_flo = name.suffix.lower() == ".flo"
+    flow = (flow_io.decode_flo if is_flo else flow_io.decode_kitti_flow)(data, name)
+    if not flow[..., 2].any():
+        raise ValueError(f"{name}: flow without a single valid pixel")
+    return flow, "flo" if is_flo else "kitti"
+
+
+def decode_ids(data, name):
+    """Bytes of a PNG of ids -> (H, W), 8 or 16 bits.
+
+    Raises:
+        ValueError: damaged, or not of one channel; `name` says which file.
+    """
+    flow_io.check_png(data, name)
+    ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if ids is None:
+        raise ValueError(f"{name}: not a readable PNG (damaged)")
+    if ids.ndim != 2:
+        raise ValueError(
+            f"{name}: a map of ids has one channel, this one {_kind(ids)} (colours or a palette?): "
+            "save the ids themselves as an 8-bit grey PNG"
+        )
+    return ids
+
+
+def _count_classes(ids, frame, name):
+    if ids.dtype != np.uint8:
+        raise ValueError(f"{name}: a label map has 8 bits and 1 channel, this one {_kind(ids)}")
+    counts = np.bincount(ids.ravel(), minlength=256)
+    present = np.flatnonzero(counts).tolist()
+    known = frame.known_ids or labels.KNOWN_IDS[frame.label_set]
+    unknown = [i for i in present if i not in known]
+    if unknown:
+        shown = ", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
+        raise ValueError(f"{name}: label ids that {frame.label_set} does not have: {shown}")
+    return {i: int(counts[i]) for i in present}
+
+
+def _check_copy(field, data, path, copy):
+    other = _read(copy)
+    if other == data:
+        return
+    if field not in ("image1", "image2"):
+        raise ValueError(f"{copy}: differs from {path}: keep one of the two, or the same file")
+    if not np.array_equal(decode_image(other, copy), decode_image(data, path)):
+        raise ValueError(f"{copy}: other pixels than {path}, which is the same frame by its name")
+
+
+def _size(image):
+    return f"{image.shape[0]}x{image.shape[1]}"
+
+
+def _kind(image):
+    return f"has {image.dtype.itemsize * 8} and {1 if image.ndim == 2 else image.shape[2]}"

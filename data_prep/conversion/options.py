@@ -1,0 +1,64 @@
+"""The flags that every reader of a data set has."""
+
+import os
+
+from absl import flags
+
+from data_prep.conversion.writer import RECORDS_PER_SHARD
+
+
+def define_flags(source_help, official_split=False):
+    """Define the flags.
+
+    Args:
+        source_help: what --source is for this data set.
+        official_split: the data set's own split is kept, so that there is no --val_fraction.
+    """
+    flags.DEFINE_multi_string("source", [], f"{source_help}; repeat it to join several.")
+    flags.DEFINE_string("output", None, "Folder for the shards and index.json; made if need be.")
+    decides = "the order of records"
+    if not official_split:
+        flags.DEFINE_float(
+            "val_fraction", 0.1, "Share of the frames for val; 0: all in train.", 0.0, 1.0
+        )
+        decides = f"which frames are val, and {decides}"
+    flags.DEFINE_integer("seed", 0, f"Decides {decides}.")
+    flags.DEFINE_integer("records_per_shard", RECORDS_PER_SHARD, "At most.", lower_bound=1)
+    flags.DEFINE_integer("workers", None, "Processes; default: one a CPU core.", lower_bound=1)
+    flags.DEFINE_string(
+        "ray_address",
+        None,
+        "Of a Ray cluster whose machines do the work in place of processes, and see --source under "
+        "the same name; local: of this machine alone.",
+    )
+    flags.DEFINE_enum(
+        "on_error", "stop", ["stop", "skip"], "At a bad frame: stop, or leave it out and list it."
+    )
+    flags.DEFINE_bool("overwrite", False, "Replace another conversion's shards in --output.")
+
+
+def convert_from_flags(convert, *own):
+    """Call `convert(sources, output, ...)` with the values of the flags.
+
+    Args:
+        convert: takes each flag as a keyword; --workers is called `processes`.
+        *own: names of the flags that only this reader has.
+
+    Raises:
+        ValueError: --source or --output is not given.
+    """
+    values = flags.FLAGS
+    if not values.source or not all(values.source):
+        raise ValueError("--source is not given: the folder of the data set (see --help)")
+    if not values.output:
+        raise ValueError("--output is not given: the folder to write records to (see --help)")
+    split = ["val_fraction"] if "val_fraction" in values else []
+    names = (*split, "seed", "records_per_shard", "on_error", "overwrite", "ray_address", *own)
+    # Ray's workers stand in other folders.
+    sources = [os.path.abspath(s) for s in values.source] if values.ray_address else values.source
+    convert(
+        sources,
+        values.output,
+        processes=values.workers,
+        **{name: values[name].value for name in names},
+    )

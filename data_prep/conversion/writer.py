@@ -1,0 +1,274 @@
+"""Frames -> shards: what every reader of a data set shares.
+
+Parallel checking, sharding, resume and `index.json`. A shard gets its name when it is
+whole; `.plan.json` beside the shards is the journal: what was asked for and what made each shard,
+so that a second run makes only what is missing. `index.json` is written last.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data_prep.conversion import report, workers
+from data_prep.conversion.split import check_ids
+
+RECORDS_PER_SHARD = 32
+JOURNAL = ".plan.json"
+INDEX = "index.json"
+_OURS = re.compile(r"(train|val|test)-\d{5}-of-\d{5}\.tfrecord|index\.json|\.plan\.json")
+
+
+def write(
+    dataset,
+    splits,
+    output,
+    sources,
+    settings,
+    records_per_shard=RECORDS_PER_SHARD,
+    processes=None,
+    on_error="stop",
+    overwrite=False,
+    ray_address=None,
+):
+    """Write the frames of all splits as shards with `index.json`, and print a summary.
+
+    Args:
+        dataset: name that the records carry.
+        splits: split name (train, val, test) -> list of :class:`frames.Frame`, in the
+            order of the records; see `data_prep.conversion.split`.
+        output: folder; made if need be.
+        sources: folders that the frames come from; stored paths are relative to them.
+        settings: the flags that decide the content, name -> JSON value.
+        records_per_shard: how many records a shard holds at most.
+        processes: how many check frames side by side; default: one a CPU core.
+        on_error: "stop" at a bad frame, or "skip" it and list it.
+        overwrite: replace another conversion in `output`.
+        ray_address: of a Ray cluster that checks the frames; see `workers.map_on_ray`.
+
+    Returns:
+        The content of `index.json`.
+
+    Raises:
+        ValueError: no good frame, a bad frame, two of one id, or `output` holds another
+            conversion.
+        OSError: reading or writing failed.
+    """
+    # Not at the top: the worker processes import this room, and TensorFlow costs each 4 s.
+    from flowseg.data import records
+
+    check_ids(splits)
+    output, roots = Path(output), [Path(source) for source in sources]
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output}: is a file; --output must be a folder")
+    output.mkdir(parents=True, exist_ok=True)
+    plan = {
+        "schema": records.SCHEMA_VERSION,
+        "dataset": dataset,
+        "settings": {**settings, "records_per_shard": records_per_shard},
+        "sources": _digest([str(root.resolve()) for root in roots]),
+        "frames": _digest([frame.frame_id for frames in splits.values() for frame in frames]),
+    }
+    shards = _plan_shards(splits, records_per_shard)
+    inputs = {name: _digest_inputs(frames, roots) for name, frames in shards.items()}
+    with _tidy(output):
+        _claim(output, plan, overwrite)
+        done = _find_done(output, inputs, strict=on_error == "stop")
+        if len(done) == len(shards) and (output / INDEX).is_file():
+            print(f"{output}: already finished, nothing to do")
+            return _read_json(output / INDEX)
+        if done:
+            print(f"{output}: resuming, {len(done)} of {len(shards)} shards are already finished")
+        todo = {name: frames for name, frames in shards.items() if name not in done}
+        results = workers.read_frames(sum(todo.values(), []), processes, ray_address)
+        total, left = (sum(map(len, part.values())) for part in (shards, todo))
+        bar = tqdm(total=total, initial=total - left, unit="frame", disable=None)
+        with bar, contextlib.closing(results):
+            for name, frames in todo.items():
+                taken = _take(frames, results, bar, on_error)
+                done[name] = {"inputs": inputs[name]}
+                done[name] |= _write_shard(output / name, dataset, taken, roots)
+                _write_json(output / JOURNAL, {"plan": plan, "shards": done})
+        index = report.make_index(plan, {name: done[name] for name in shards}, roots)
+        if not index["files"]:
+            reason = index["left_out"][0]["reason"]
+            raise ValueError(f"{output}: nothing written, every frame is bad; the first: {reason}")
+        _write_json(output / INDEX, index)
+    print(report.summary(index))
+    return index
+
+
+def _plan_shards(splits, records_per_shard):
+    """Shard name -> its frames; the frames of a split are dealt out in turn."""
+    shards = {}
+    for split, frames in splits.items():
+        count = -(-len(frames) // records_per_shard)
+        for i in range(count):
+            shards[f"{split}-{i:05d}-of-{count:05d}.tfrecord"] = frames[i::count]
+    return shards
+
+
+def _claim(output, plan, overwrite):
+    """Make `output` ours: empty of other conversions, with a journal of this plan.
+
+    Raises:
+        ValueError: `output` holds another conversion and `overwrite` is not set.
+    """
+    for path in output.glob(".*.partial-*"):
+        if _OURS.fullmatch(path.name[1:].rsplit(".partial-", 1)[0]):
+            path.unlink()  # a run that was killed left it
+    ours = [path for path in sorted(output.iterdir()) if _OURS.fullmatch(path.name)]
+    old = _read_json(output / JOURNAL).get("plan", {})
+    if old == plan:
+        return
+    shown = [path.name for path in ours if path.name != JOURNAL]
+    if shown and not overwrite:
+        raise ValueError(
+            f"{output}: holds another conversion, {report.difference(old, plan)} ({shown[0]}): "
+            "give another --output, or --overwrite to replace it"
+        )
+    for path in ours:
+        path.unlink()
+    _write_json(output / JOURNAL, {"plan": plan, "shards": {}})
+
+
+def _find_done(output, inputs, strict):
+    """The journal's entries of the shards that stand finished.
+
+    The others stay until their successors are whole: a bad input must not cost what was there.
+
+    Args:
+        output: folder.
+        inputs: shard name -> digest of the files it is made from.
+        strict: a shard that left out a bad frame is not finished.
+    """
+    done = {}
+    for name, entry in _read_json(output / JOURNAL)["shards"].items():
+        same = entry["inputs"] == inputs.get(name) and not (strict and entry["left_out"])
+        if same and (not entry["records"] or _digest_file(output / name) == entry["sha256"]):
+            done[name] = entry
+    return done
+
+
+def _take(frames, results, bar, on_error):
+    """Yield (frame, result) of one shard's frames; raise a bad frame's error, unless skipped."""
+    for frame in frames:
+        result = next(results)
+        if isinstance(result, Exception) and on_error == "stop":
+            raise result
+        yield frame, result
+        bar.update()
+
+
+def _write_shard(path, dataset, results, roots):
+    """Write one shard; a shard without a good frame is not kept. Returns its journal entry."""
+    import tensorflow as tf
+
+    from flowseg.data import records
+
+    entry = {"records": 0, "left_out": [], "truth": Counter(), "sizes": Counter()}
+    entry["class_pixels"] = {}
+    unfinished = _partial(path)
+    with tf.io.TFRecordWriter(str(unfinished)) as shard:
+        for frame, result in results:
+            if isinstance(result, Exception):
+                reason = relative(str(result), roots)
+                entry["left_out"].append({"frame_id": frame.frame_id, "reason": reason})
+                continue
+            fields, facts = result
+            shard.write(records.make_example(dataset=dataset, **fields))
+            report.add_facts(entry, frame, facts)
+    if entry["records"]:
+        entry |= {"bytes": unfinished.stat().st_size, "sha256": _digest_file(unfinished)}
+    # From here until the new index the folder is of two minds, and must not look finished.
+    path.with_name(INDEX).unlink(missing_ok=True)
+    if entry["records"]:
+        _finish(unfinished, path)
+    else:
+        unfinished.unlink()
+        path.unlink(missing_ok=True)
+    return entry
+
+
+@contextlib.contextmanager
+def _tidy(output):
+    """Leave no partial file behind, and say what a full disk means."""
+    try:
+        yield
+    except Exception as error:
+        # TensorFlow has an error class of its own for it.
+        full = getattr(error, "errno", None) == errno.ENOSPC
+        if full or type(error).__name__ == "ResourceExhaustedError":
+            mend = "make room and run the same command again, finished shards are kept"
+            raise OSError(
+                errno.ENOSPC, f"no space left on the disk: {mend}", str(output)
+            ) from error
+        raise
+    finally:
+        for path in output.glob(f".*.partial-{os.getpid()}"):
+            path.unlink()
+
+
+def relative(text, roots):
+    """`text` with the source folders taken off the paths in it: the same on every machine."""
+    for root in roots:
+        text = text.replace(f"{root}{os.sep}", "")
+    return text
+
+
+def _digest_inputs(frames, roots):
+    """Changes when a file of these frames does, by its size and time of change."""
+
+    def describe(path):
+        stat = path.stat() if path.is_file() else None
+        return [relative(str(path), roots), stat and stat.st_size, stat and stat.st_mtime_ns]
+
+    return _digest(
+        [
+            [frame.frame_id, frame.label_set, *frame.known_ids]
+            + [[field, describe(path)] for field, path in frame.files.items()]
+            + [[field, *map(describe, paths)] for field, paths in frame.copies.items()]
+            for frame in frames
+        ]
+    )
+
+
+def _digest(value):
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _digest_file(path):
+    if not path.is_file():
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def _write_json(path, value):
+    unfinished = _partial(path)
+    unfinished.write_text(json.dumps(value, indent=1) + "\n")
+    _finish(unfinished, path)
+
+
+def _partial(path):
+    return path.with_name(f".{path.name}.partial-{os.getpid()}")
+
+
+def _finish(unfinished, path):
+    """Give a whole file its name, once it is safely on the disk."""
+    with open(unfinished, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)

@@ -1,0 +1,200 @@
+r"""What each backbone costs, and how ready its encoder is for int8 devices, side by side.
+
+python -m experiments.costs.backbones --records 'data/kitti/train-*' \
+    [--run_dir RUN[,RUN]] [--json FILE]
+
+For each backbone (with ImageNet's weights where they can be had, else random ones) or trained run:
+parameters, FLOPs (one multiply-add is two), median milliseconds in LiteRT, and what int8 leaves of
+the encoder's features. Files are timed in turn in one process, so that ratios (in brackets: to the
+first column, the median of those within each round) hold on a noisy machine.
+
+Of each record the first frame is taken, resized: the first --calibrate of them set the int8
+ranges, on the next --judge the int8 features are compared with those in float32.
+"""
+
+import statistics
+import time
+
+from absl import flags
+
+from flowseg.cli import entry
+
+# isort: split
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from experiments.exports import quantized_encoder as quantized
+from flowseg import runs
+from flowseg.data import records
+from flowseg.data.labels import CITYSCAPES
+from flowseg.network.backbones import BACKBONES, STRIDES
+from flowseg.network.model import build_flowseg
+
+# Key of the results, what the table calls it, its format.
+_ROWS = (
+    ("weights", "weights", ""),
+    ("params/encoder", "parameters, encoder, millions", ".2f"),
+    ("params/decoder", "parameters, decoder, millions", ".2f"),
+    ("params/whole", "parameters, whole, millions", ".2f"),
+    ("gflops/encoder", "GFLOPs, encoder, one frame", ".2f"),
+    ("gflops/whole", "GFLOPs, whole, one pair", ".2f"),
+    ("ms/whole", "ms, whole, one pair, float32", ".1f"),
+    ("ms/encoder", "ms, encoder, one frame, float32", ".1f"),
+    ("ms/encoder_int8", "ms, encoder, one frame, int8", ".1f"),
+    ("int8/megabytes", "MB, encoder's int8 file", ".2f"),
+    ("int8/floats_left", "operators that are not int8", ""),
+    ("int8/norms_left", "batch norms not folded", ""),
+    *((f"int8/sqnr_{stride}", f"SQNR at stride {stride}, dB", ".1f") for stride in STRIDES),
+    *((f"int8/cosine_{stride}", f"cosine at stride {stride}", ".4f") for stride in STRIDES),
+)
+
+
+def read_frames(files, height, width, count):
+    """The first frame of each of the first `count` records, (count, height, width, 3) float32 RGB.
+
+    Raises:
+        ValueError: fewer records, or a damaged one.
+    """
+    frames = []
+    for path in files:
+        for index, fields in records.read_shard(path):
+            image = cv2.imdecode(np.frombuffer(fields["image1"], np.uint8), cv2.IMREAD_COLOR_RGB)
+            if image is None:
+                raise ValueError(f"{path}, record {index}: image1 is damaged")
+            frames.append(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+            if len(frames) == count:
+                return np.float32(frames)
+    raise ValueError(f"--records: {len(frames)} frames, --calibrate and --judge ask for {count}")
+
+
+def network(name):
+    """The joint network on a backbone, and what its encoder's weights are: imagenet or random."""
+    classes = len(CITYSCAPES.names)
+    try:
+        return build_flowseg(classes, backbone=name, backbone_weights="imagenet"), "imagenet"
+    except ValueError:
+        return build_flowseg(classes, backbone=name), "random"
+
+
+def cost(model, calibration, judging):
+    """What a network costs, time apart, and how near its encoder's int8 features come.
+
+    Args:
+        model: of `build_flowseg`.
+        calibration: (N, H, W, 3) float32 RGB frames that set the int8 ranges.
+        judging: (M, H, W, 3), other frames, on which float32 and int8 are compared.
+
+    Returns:
+        (results, files): results by the keys of the table; bytes of TFLite files by `ms/` keys.
+    """
+    size = calibration.shape[1:3]
+    encoder = model.get_layer("encoder")
+    files = {
+        "ms/whole": quantized.convert_pair(model, *size),
+        "ms/encoder": quantized.convert(encoder, *size),
+        "ms/encoder_int8": quantized.convert(encoder, *size, calibration),
+    }
+    found = {key: quantized.operators(data) for key, data in files.items()}
+    floats = set(quantized.floats_left(found["ms/encoder_int8"]))
+    results = {
+        "params/encoder": encoder.count_params() / 1e6,
+        "params/decoder": model.get_layer("decoder").count_params() / 1e6,
+        "params/whole": model.count_params() / 1e6,
+        "gflops/encoder": quantized.flops(found["ms/encoder"]) / 1e9,
+        "gflops/whole": quantized.flops(found["ms/whole"]) / 1e9,
+        "int8/megabytes": len(files["ms/encoder_int8"]) / 1e6,
+        "int8/floats_left": " ".join(sorted(floats)) or "none",
+        "int8/norms_left": len(quantized.norms_left(found["ms/encoder_int8"])),
+    }
+    expected = quantized.features(files["ms/encoder"], judging)
+    actual = quantized.features(files["ms/encoder_int8"], judging)
+    for stride in STRIDES:
+        pair = expected[f"stride{stride}"], actual[f"stride{stride}"]
+        results[f"int8/sqnr_{stride}"] = quantized.sqnr(*pair)
+        results[f"int8/cosine_{stride}"] = quantized.cosine(*pair)
+    return results, files
+
+
+def latencies(files, frame, threads, rounds):
+    """Milliseconds of TFLite files, in turn within a round: key -> bytes to key -> one a round."""
+    ready = {key: quantized.interpreter(data, threads) for key, data in files.items()}
+    for interpreter in ready.values():
+        for given in interpreter.get_input_details():
+            interpreter.set_tensor(given["index"], frame[None])
+    times = {key: [] for key in files}
+    for _ in range(1 + rounds):  # The first is not counted.
+        for key, interpreter in ready.items():
+            begin = time.perf_counter()
+            interpreter.invoke()
+            times[key].append(1e3 * (time.perf_counter() - begin))
+    return {key: values[1:] for key, values in times.items()}
+
+
+def compare(networks, frames, args):
+    """Name -> (model, weights) to name -> results; `ratio/KEY` is that of KEY to the first's."""
+    results, files = {}, {}
+    for name, (model, weights) in networks.items():
+        results[name], own = cost(model, frames[: args.calibrate], frames[args.calibrate :])
+        results[name]["weights"] = weights
+        files |= {(name, key): data for key, data in own.items()}
+    first = next(iter(networks))
+    times = latencies(files, frames[-1], args.threads, args.rounds)
+    for (name, key), own in times.items():
+        results[name][key] = statistics.median(own)
+        ratios = [a / b for a, b in zip(own, times[first, key], strict=True)]
+        results[name][f"ratio/{key}"] = statistics.median(ratios)
+    return results
+
+
+def table(results):
+    """Text: a row a number, a column a network; in brackets ratios to the first one."""
+    rows = [("", *results)]
+    for key, title, form in _ROWS:
+        row = [title]
+        for place, own in enumerate(results.values()):
+            ratio = own.get(f"ratio/{key}") if place else None
+            row.append(format(own[key], form) + (f" ({ratio:.2f})" if ratio else ""))
+        rows.append(row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+
+
+def define_flags():
+    """The flags of this command."""
+    flags.DEFINE_list("run_dir", [], "Trained runs to compare: RUN[,RUN].")
+    flags.DEFINE_list("backbone", [], "Backbones to compare; default: all, if no run is given.")
+    flags.DEFINE_list("records", None, "Record shards of frames: GLOB[,GLOB].", required=True)
+    flags.DEFINE_integer("height", 128, "Rows of the frames, a multiple of 32.", 32)
+    flags.DEFINE_integer("width", 416, "Columns of the frames, a multiple of 32.", 32)
+    flags.DEFINE_integer("calibrate", 10, "Frames that set the int8 ranges.", 1)
+    flags.DEFINE_integer("judge", 8, "Frames that int8 is judged on.", 1)
+    flags.DEFINE_integer("threads", 2, "Threads of LiteRT.", 1)
+    flags.DEFINE_integer("rounds", 20, "Timed rounds.", 1)
+    flags.DEFINE_string("json", None, "File for all numbers, by NETWORK/KEY.")
+
+
+def main():
+    """Measure and print."""
+    args = flags.FLAGS
+    size = args.height, args.width
+    if any(side % STRIDES[-1] for side in size):
+        raise ValueError(f"--height and --width: {size} are not multiples of {STRIDES[-1]}")
+    tf.config.set_visible_devices([], "GPU")
+    shards = records.match_files(*args.records)
+    frames = read_frames(shards, *size, args.calibrate + args.judge)
+    networks = {name: (runs.load_run(name).model, "trained") for name in args.run_dir}
+    backbones = args.backbone or (() if args.run_dir else BACKBONES)
+    results = compare(networks | {name: network(name) for name in backbones}, frames, args)
+    print(f"{args.height}x{args.width}, LiteRT, {args.threads} threads, {args.rounds} rounds")
+    print(table(results))
+    if args.json:
+        flat = {f"{name}/{key}": own[key] for name, own in results.items() for key in own}
+        runs.write_json(args.json, flat)
+
+
+if __name__ == "__main__":
+    define_flags()
+    entry.run(main)

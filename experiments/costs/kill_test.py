@@ -1,0 +1,153 @@
+"""Does a training that is killed again and again end as one that was not, bit for bit?
+
+python -m experiments.costs.kill_test --train_records GLOB --val_records GLOB --output DIR \
+    [--kills 20] [--train_flag=--steps=24 ...]
+
+trains once undisturbed (DIR/whole) and once killed by SIGKILL (DIR/killed) at random moments, every
+third one while a checkpoint is being written, each time resumed by the same command; then compares
+weights, optimizer, scores and history. Both with --deterministic, shuffling and augmentation.
+"""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from absl import flags
+
+from flowseg.cli import entry
+
+# isort: split
+import keras
+import numpy as np
+
+from flowseg.training import checkpoints
+
+# Small, since a start costs as much as many steps.
+_FLAGS = {
+    "--backbone": "efficientnet_lite0",
+    # So many that each kill of twenty finds some more to be done.
+    "--steps": 84,
+    "--steps_per_epoch": 12,
+    "--save_every": 2,
+    "--batch_size": 2,
+    "--height": 64,
+    "--width": 96,
+    "--warmup_steps": 4,
+    "--pictures": 0,
+}
+
+
+def kill_once(command, folder, rng, while_saving, trace=None):
+    """Start a training and kill it after it has got on.
+
+    Args:
+        command: of the training.
+        folder: of its checkpoints.
+        rng: a `random.Random`.
+        while_saving: whether to wait for a checkpoint to be half written.
+        trace: file for what it says.
+
+    Returns:
+        Whether it was killed; else it ended by itself.
+
+    Raises:
+        ValueError: it failed by itself.
+    """
+    before = _newest(folder)
+    process = subprocess.Popen([str(part) for part in command], stdout=trace, stderr=trace)
+    deadline = None
+    while process.poll() is None:
+        got_on = _newest(folder) > before
+        if while_saving and any(folder.glob(".partial-step-*")) and (got_on or not before):
+            # Anywhere from its first file to its last.
+            time.sleep(rng.uniform(0, 0.3))
+            break
+        if not while_saving and got_on and deadline is None:
+            deadline = time.monotonic() + rng.uniform(0, 3)
+        if deadline and time.monotonic() > deadline:
+            break
+        time.sleep(0.002)
+    killed = process.poll() is None
+    process.kill()
+    code = process.wait()
+    if not killed and code:
+        raise ValueError(f"{folder.parent}: the training failed by itself, exit code {code}")
+    return killed
+
+
+def _newest(folder):
+    return max((path.name for path in folder.glob("step-*")), default="")
+
+
+def differences(one, other):
+    """What differs between two finished run folders; empty if nothing does."""
+    found = []
+    networks = []
+    for folder in (one, other):
+        state, path = checkpoints.newest(folder / "checkpoints")
+        state = {key: x for key, x in state.items() if key not in ("sha256", "seconds")}
+        networks.append((state, checkpoints.network(path)))
+    (state, ours), (other_state, theirs) = networks
+    if state != other_state:
+        found.append(f"state: {state}, {other_state}")
+    for kind in ("model", "optimizer"):
+        ours_, theirs_ = (ours, theirs) if kind == "model" else (ours.optimizer, theirs.optimizer)
+        for a, b in zip(ours_.variables, theirs_.variables, strict=True):
+            if not np.array_equal(np.asarray(a), np.asarray(b)):
+                found.append(f"{kind}: {a.path}")
+    for name in ("history.csv", "metrics.json"):
+        if (one / name).read_bytes() != (other / name).read_bytes():
+            found.append(name)
+    for name in ("model.keras", "best.keras"):
+        pairs = [keras.saving.load_model(folder / name).get_weights() for folder in (one, other)]
+        if not all(np.array_equal(a, b) for a, b in zip(*pairs, strict=True)):
+            found.append(name)
+    return found
+
+
+def define_flags():
+    """The flags of this command."""
+    flags.DEFINE_string("train_records", None, "To train on: GLOB[,GLOB].", required=True)
+    flags.DEFINE_string("val_records", None, "To validate on: GLOB[,GLOB].", required=True)
+    flags.DEFINE_string("output", None, "Folder for both runs.", required=True)
+    flags.DEFINE_integer("kills", 20, "How often.", 1)
+    flags.DEFINE_integer("seed", 0, "Of the moments.")
+    flags.DEFINE_multi_string("train_flag", [], "A flag of the training, as --steps=24.")
+
+
+def main():
+    """Train, kill, compare."""
+    args = flags.FLAGS
+    output = Path(args.output)
+    if output.exists():
+        raise ValueError(f"{output}: exists already; name another")
+    output.mkdir(parents=True)
+    command = [sys.executable, "-m", "flowseg.train", "--deterministic"]
+    command += ["--train_records", args.train_records, "--val_records", args.val_records]
+    command += [f"{name}={value}" for name, value in _FLAGS.items()] + args.train_flag
+    rng, kills = random.Random(args.seed), 0
+    with open(output / "log.txt", "a") as trace:
+        begin = time.monotonic()
+        whole = [*command, "--run_dir", output / "whole"]
+        if subprocess.run([str(part) for part in whole], stdout=trace, stderr=trace).returncode:
+            raise ValueError(f"the undisturbed training failed: see {output / 'log.txt'}")
+        print(f"undisturbed: {time.monotonic() - begin:.0f} s", flush=True)
+        command += ["--run_dir", output / "killed"]
+        folder = output / "killed" / "checkpoints"
+        while kills < args.kills and kill_once(command, folder, rng, kills % 3 == 2, trace):
+            kills += 1
+            print(f"kill {kills}: newest {_newest(folder) or 'none'}", flush=True)
+        if subprocess.run([str(part) for part in command], stdout=trace, stderr=trace).returncode:
+            raise ValueError(f"the killed training did not go on: see {output / 'log.txt'}")
+    if found := differences(output / "whole", output / "killed"):
+        raise ValueError(f"after {kills} kills these differ: {'; '.join(found[:8])}")
+    if kills < args.kills:
+        raise ValueError(f"it ended after {kills} of {args.kills} kills: give more --steps")
+    print(f"after {kills} kills weights, optimizer, scores and history are the same bit for bit")
+
+
+if __name__ == "__main__":
+    define_flags()
+    entry.run(main)

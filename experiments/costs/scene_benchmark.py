@@ -1,0 +1,95 @@
+"""What a pair of the `street` world costs, and on what.
+
+    python -m experiments.costs.scene_benchmark --height 128 --width 416 --count 40
+
+One process on one core makes pairs and writes their files, as a worker of `data_prep.scenes` does.
+The profiler's own cost is in the shares and not in the pairs a second, which come from a second
+pass without it.
+"""
+
+import cProfile
+import os
+import pstats
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+from absl import flags
+
+from data_prep.conversion.workers import cores
+from data_prep.scenes import farm, store
+from flowseg.cli import entry
+
+# What is told -> the functions that it sums up, (file, name), each with all that it calls.
+_STAGES = {
+    "layout and compiling": (("layout.py", "draw_street"), ("world.py", "build")),
+    "rays": (("rays.py", "meet"),),
+    "textures": (("textures.py", "sample"),),
+    "other shading": (("light.py", "_shade"),),  # less the textures
+    "sensor": (("sensor.py", "expose"),),
+    "PNG": (("farm.py", "_encode"), ("flow_io.py", "encode_kitti_flow")),
+    "writing": (("files.py", "write"),),
+}
+
+
+def measure(job, count):
+    """Make pairs 0..count-1 of `job` twice.
+
+    Returns:
+        (pairs a second, stage -> share of the time in percent, bytes a pair).
+    """
+    farm.make(job, count)  # the atlas of textures, and what MuJoCo and OpenCV load
+    start = time.perf_counter()
+    size = sum(farm.make(job, index)[0] for index in range(count))
+    seconds = time.perf_counter() - start
+    profile = cProfile.Profile()
+    profile.enable()
+    for index in range(count):
+        farm.make(job, index)
+    profile.disable()
+    stats = pstats.Stats(profile)
+    shares = {stage: _seconds(stats, functions) for stage, functions in _STAGES.items()}
+    shares["other shading"] -= shares["textures"]
+    shares["the rest"] = stats.total_tt - sum(shares.values())
+    return (
+        count / seconds,
+        {stage: 100 * spent / stats.total_tt for stage, spent in shares.items()},
+        size / count,
+    )
+
+
+def _seconds(stats, functions):
+    """Time in functions and all that they call."""
+    return sum(
+        cumulative
+        for (file, _, name), (_, _, _, cumulative, _) in stats.stats.items()
+        if (Path(file).name, name) in functions
+    )
+
+
+def main():
+    """The command."""
+    values = flags.FLAGS
+    cv2.setNumThreads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {cores()[-1]})
+    with tempfile.TemporaryDirectory() as folder:
+        job = farm.Job(
+            *(Path(folder), "street", values.seed, values.height, values.width),
+            effects=True,
+            photos=None,
+        )
+        rate, shares, size = measure(job, values.count)
+    print(f"street, {values.height}x{values.width}, {values.count} pairs, one core:")
+    print(f"{rate:.2f} pairs/s, {size:,.0f} bytes a pair; of the time")
+    for stage, share in sorted(shares.items(), key=lambda item: -item[1]):
+        print(f"  {share:5.1f} %  {stage}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("height", 128, "Of the frames, px.", *store.SIZES)
+    flags.DEFINE_integer("width", 416, "Of the frames, px.", *store.SIZES)
+    flags.DEFINE_integer("count", 40, "Pairs made, twice.", 1)
+    flags.DEFINE_integer("seed", 0, "Of the pairs.", 0)
+    entry.run(main)

@@ -1,0 +1,276 @@
+"""Every form that the network leaves in, timed beside what a user would run instead.
+
+python -m experiments.exports.benchmark --weights pretrained --calibration GLOB \
+    [--sizes 128x416,256x832,384x1248] [--threads 1,2] [--output FILE.json] [--profile]
+
+Rows: Keras (predict_on_batch), SavedModel, TFLite in each number format; then the peers,
+torchvision's DeepLabV3-ResNet50 + RAFT-small (12 iterations) and LRASPP-MobileNetV3 + OpenCV's DIS
+(medium), by random weights. All take two uint8 frames and give classes and flow. Each row is a
+process of its own, and rows take turns, so that ratios, which are medians over the rounds, hold on
+a noisy machine. Times in ms:
+
+pair         two frames in, answers out; median and 90th percentile
+CPU          of a pair: what all threads took of the processor, so that others do not count
+stream       the next frame of a video: one frame encoded, then decoded with the one before
+parts        of a stream: encode + decode; of a peer: classes + flow
+pair/stream  how much a stream saves, and (2 encode + decode) / (encode + decode), which the parts
+             allow
+memory       the peak of the row's process in MB, libraries and all
+file         MB; of a peer its weights
+x            how many times faster than that peer's pair: by pairs, by the stream, by CPU
+"""
+
+import contextlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from absl import flags
+
+from flowseg.cli import entry
+
+# isort: split
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from experiments.exports import operator_profile
+from experiments.exports.table import PEERS, ROWS, summary, table
+from export import parity, tflite
+from export.check import sample_pair
+from flowseg import runs
+from flowseg.cli import flags as shared_flags
+from flowseg.data import decoding, records
+from flowseg.data.labels import CITYSCAPES
+from flowseg.network import packed_weights
+from flowseg.network.backbones import BACKBONES, STRIDES
+from flowseg.network.model import build_flowseg
+
+# Those of RAFT, whose correlation has four scales from stride 8 on.
+SMALLEST = 128
+
+
+def write_forms(run, names, folder, height, width, calibration):
+    """Write the network in the forms that rows ask for: name -> (kind of `export_row`, path).
+
+    Args:
+        run: a `runs.Run`.
+        names: of `ROWS`.
+        folder: where.
+        height: rows of the frames.
+        width: columns.
+        calibration: record shards that set int8's ranges.
+    """
+    forms = {name: (name, Path()) for name in names if name in PEERS}
+    if "keras" in names:
+        forms["keras"] = "keras", folder / "model.keras"
+        run.model.save(forms["keras"][1])
+    saved = folder / "saved_model"
+    if set(names) - set(PEERS) - {"keras"}:
+        tflite.write_signatures(run.model, saved, height, width)
+    if "saved_model" in names:
+        forms["saved_model"] = "saved_model", saved
+    for name in (name for name in tflite.FORMATS if name in names):
+        pairs = ()
+        if name == "int8":
+            pairs = parity.frames_of(calibration, run.label_set, height, width)
+        forms[name] = "tflite", folder / f"{name}.tflite"
+        forms[name][1].write_bytes(tflite.convert(str(saved), name, pairs))
+    return {name: forms[name] for name in names}
+
+
+def size_of(path):
+    """Bytes of a file, or of all in a folder."""
+    found = path.rglob("*") if path.is_dir() else [path]
+    return sum(each.stat().st_size for each in found if each.is_file())
+
+
+@contextlib.contextmanager
+def row(title, kind, path, threads, frames):
+    """A started `export_row`: yields (ask, its first answer).
+
+    ask() gives the answer to one turn, ask(more=False) the last one.
+
+    Raises:
+        ValueError: the row fails, with the last line that it said.
+    """
+    command = [sys.executable, "-m", "experiments.exports.row", kind, path, threads, frames]
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(
+            [*map(str, command)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            bufsize=1,
+        ) as process,
+    ):
+
+        def read():
+            line = process.stdout.readline()
+            if line:
+                return json.loads(line)
+            process.wait()
+            said.seek(0)
+            last = said.read().strip().split("\n")[-1] or f"exit code {process.returncode}"
+            raise ValueError(f"{title}: {last}")
+
+        def ask(more=True):
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write("turn\n") if more else process.stdin.close()
+            return read()
+
+        try:
+            yield ask, read()
+        finally:
+            process.kill()
+
+
+def measure(forms, threads, frames, rounds):
+    """Times of all rows, in turn: name -> `summary` of it, with ratios to the peers among them."""
+    turns = {name: [] for name in forms}
+    told = {}
+    with contextlib.ExitStack() as stack:
+        asks = {}
+        for name, (kind, path) in forms.items():
+            started = row(ROWS[name], kind, path, threads, frames)
+            asks[name], first = stack.enter_context(started)
+            told[name] = {"bytes": first["bytes"] if name in PEERS else size_of(path)}
+        for _ in tqdm(range(rounds), desc=f"{threads} threads", unit="round", disable=None):
+            for name, ask in asks.items():
+                turns[name].append(ask())
+        for name, ask in asks.items():
+            told[name] |= ask(more=False)
+    medians = {
+        name: {key: np.array([np.median(each[key]) for each in own]) for key in own[0]}
+        for name, own in turns.items()
+    }
+    for name, own in turns.items():
+        told[name] |= summary(own, medians[name])
+        for peer in set(PEERS) & set(forms):
+            for key in ("pair", "stream", "cpu"):
+                if key in medians[name]:
+                    of_peer = medians[peer]["cpu" if key == "cpu" else "pair"]
+                    ratios = of_peer / medians[name][key]
+                    told[name][f"{key}_faster_than/{peer}"] = float(np.median(ratios))
+    return told
+
+
+def machine():
+    """Processor, cores and load, in words."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
+    name = found.group(1) if found else platform.processor() or platform.machine()
+    load = f", load {os.getloadavg()[0]:.1f} before it began" if hasattr(os, "getloadavg") else ""
+    return f"{name}, {os.cpu_count()} cores{load}"
+
+
+def parse_sizes(texts):
+    """(H, W) of each "HxW".
+
+    Raises:
+        ValueError: no such text, or a size that the rows cannot take.
+    """
+    sizes = []
+    for text in texts:
+        found = re.fullmatch(r"(\d+)x(\d+)", text)
+        size = tuple(map(int, found.groups())) if found else (0, 0)
+        if not all(size) or any(side % STRIDES[-1] for side in size):
+            raise ValueError(f"--sizes {text!r}: HEIGHTxWIDTH, multiples of {STRIDES[-1]}")
+        sizes.append(size)
+    return sizes
+
+
+def benchmark(run, names, size, threads, rounds, calibration=(), profile=False):
+    """Measure all rows with frames of one size; prints profiles after that.
+
+    Args:
+        run: a `runs.Run`.
+        names: of `ROWS`.
+        size: (H, W), multiples of 32.
+        threads: numbers of threads.
+        rounds: how many turns each row has.
+        calibration: record shards, for int8.
+        profile: whether time by operator of the float32 and int8 files is printed.
+
+    Returns:
+        number of threads -> `measure`'s answers.
+
+    Raises:
+        ValueError: a row fails; records that do not fit.
+    """
+    pair = [np.uint8(x[0]) for x in sample_pair(run.folder, *size).values()]
+    with tempfile.TemporaryDirectory() as folder:
+        frames = Path(folder) / "frames.npy"
+        np.save(frames, pair)
+        forms = write_forms(run, names, Path(folder), *size, calibration)
+        told = {number: measure(forms, number, frames, rounds) for number in threads}
+        for name in (name for name in ("none", "int8") if profile and name in forms):
+            print(f"\n{ROWS[name]}, {size[0]}x{size[1]}")
+            content = forms[name][1].read_bytes()
+            print(operator_profile.table(*operator_profile.profile(content, pair)))
+    return told
+
+
+def define_flags():
+    """The flags of this command."""
+    flags.DEFINE_enum(
+        "backbone", None, BACKBONES, "In place of a run: this encoder, random weights."
+    )
+    shared_flags.define_run_flags(input_scale=False, instead="backbone")
+    flags.adopt_module_key_flags(shared_flags)
+    flags.DEFINE_list("rows", list(ROWS), "What is measured.")
+    flags.DEFINE_list("sizes", ["128x416", "256x832", "384x1248"], "Frames, HEIGHTxWIDTH.")
+    flags.DEFINE_list("threads", ["1", "2"], "How many cores a row may use.")
+    flags.DEFINE_integer("rounds", 8, "Turns of each row, with three timed runs each.", 1)
+    flags.DEFINE_list("calibration", [], "Records whose frames set int8's ranges: GLOB[,GLOB].")
+    flags.DEFINE_bool("profile", False, "Print time by operator of the float32 and int8 files.")
+    flags.DEFINE_string("output", None, "JSON file of all numbers; default: none.")
+
+
+def main():
+    """Measure, print, write."""
+    args = flags.FLAGS
+    wrong = [name for name in args.rows if name not in ROWS]
+    if wrong or not args.rows:
+        raise ValueError(f"--rows {','.join(wrong)!r}: choose of {', '.join(ROWS)}")
+    sizes = parse_sizes(args.sizes)
+    if "deeplab_raft" in args.rows and min(min(size) for size in sizes) < SMALLEST:
+        raise ValueError(f"--sizes: RAFT takes sides of {SMALLEST} and more")
+    if not all(text.isdigit() and int(text) for text in args.threads):
+        raise ValueError(f"--threads {','.join(args.threads)}: numbers of cores, such as 1,2")
+    if "int8" in args.rows and not args.calibration:
+        raise ValueError("int8 needs --calibration GLOB of records; or leave it out of --rows")
+    tf.config.set_visible_devices([], "GPU")
+    if args.backbone:
+        network = build_flowseg(len(CITYSCAPES.names), backbone=args.backbone)
+        run = runs.Run(network, CITYSCAPES, packed_weights.BOX)
+    else:
+        run = runs.load_run(args.run_dir, args.weights)
+    shards = records.match_files(*args.calibration) if args.calibration else []
+    decoding.check_records(shards, run.label_set)
+    print(machine())
+    threads, flat = [int(text) for text in args.threads], {}
+    for size in sizes:
+        told = benchmark(run, args.rows, size, threads, args.rounds, shards, args.profile)
+        print(f"\n{size[0]}x{size[1]}\n\n{table(told)}", flush=True)
+        flat |= {
+            f"{size[0]}x{size[1]}/{number}/{name}/{key}": value
+            for number, rows in told.items()
+            for name, own in rows.items()
+            for key, value in own.items()
+        }
+        # After each size: a run of all takes long.
+        if args.output:
+            runs.write_json(args.output, flat)
+
+
+if __name__ == "__main__":
+    define_flags()
+    entry.run(main)

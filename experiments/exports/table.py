@@ -1,0 +1,61 @@
+"""The rows of `experiments.exports.benchmark`, their numbers summed up, and the table of them."""
+
+import numpy as np
+
+PEERS = {"deeplab_raft": "DeepLabV3-R50 + RAFT-small", "lraspp_dis": "LRASPP-MNv3 + DIS"}
+ROWS = {
+    "keras": "Keras",
+    "saved_model": "SavedModel",
+    "none": "TFLite float32",
+    "float16": "TFLite float16",
+    "dynamic": "TFLite dynamic",
+    "int8": "TFLite int8",
+    **PEERS,
+}
+
+
+def summary(turns, medians):
+    """Median and 90th percentile of each time over all turns, and the ratios of a stream.
+
+    Args:
+        turns: one dict a turn of `export_row`: name -> times in ms.
+        medians: name -> (turns,) median of each turn.
+    """
+    told = {}
+    for key in turns[0]:
+        values = np.concatenate([each[key] for each in turns])
+        told |= {key: float(np.median(values)), f"{key}_p90": float(np.percentile(values, 90))}
+    if "stream" in medians:
+        encode, decode = medians["encode"], medians["decode"]
+        allowed = (2 * encode + decode) / (encode + decode)
+        told["stream_ratio"] = float(np.median(medians["pair"] / medians["stream"]))
+        told["stream_allowed"] = float(np.median(allowed))
+    return told
+
+
+def table(told):
+    """Markdown of `benchmark`'s answers."""
+    names = [name for name in ROWS if name in next(iter(told.values()))]
+    peers = [name for name in names if name in PEERS]
+    head = ["", "threads", "pair", "p90", "CPU", "stream", "p90", "parts", "pair/stream", "allowed"]
+    head += ["memory", "file", *(f"x {PEERS[peer]}" for peer in peers)]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for name in names:
+        for threads, rows in told.items():
+            lines.append([ROWS[name], str(threads), *_cells(rows[name], peers)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cells(own, peers):
+    def cell(key, form=".1f", scale=1):
+        return format(own[key] * scale, form) if key in own else ""
+
+    parts = ("encode", "decode") if "encode" in own else ("seg", "flow")
+    cells = [cell(key) for key in ("pair", "pair_p90", "cpu", "stream", "stream_p90")]
+    cells.append(" + ".join(cell(part) for part in parts))
+    cells += [cell("stream_ratio", ".2f"), cell("stream_allowed", ".2f")]
+    cells += [cell("peak_mb", ".0f"), cell("bytes", ".1f", 1e-6)]
+    for peer in peers:
+        each = (cell(f"{key}_faster_than/{peer}", ".1f") for key in ("pair", "stream", "cpu"))
+        cells.append(", ".join(filter(None, each)))
+    return cells

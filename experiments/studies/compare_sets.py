@@ -1,0 +1,234 @@
+r"""How near one data set is to another: statistics of their frames, flow and classes side by side.
+
+    python -m experiments.studies.compare_sets --set street=DIR --set kitti=DIR[,DIR2] \
+        [--picture FILE.png]
+
+Each DIR is a folder as `data_prep.kitti` takes it. Prints one Markdown table; --json writes the
+same numbers, --picture draws frames of the sets beside each other. Speeds are told as they would
+be in frames --width px wide; flow/all are the known pixels of flow_occ, flow/not_sky those of
+frames with labels that are not sky; top, middle and bottom are thirds of the rows. `own/` tells
+textures of frames as they are, `common/` after all were brought to one width; edge and inside are
+steps of luma at the borders of classes and elsewhere. pair/ratio is how much the true flow mends
+the difference between two frames. KITTI is CC BY-NC-SA: a picture of its frames needs credit.
+"""
+
+import itertools
+import json
+
+import cv2
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from data_prep.conversion.frames import read_frame
+from data_prep.doctor.read import decode
+from data_prep.kitti import find_frames
+from experiments.studies.set_measures import UNITS, measure, summarise
+from flowseg import files
+from flowseg.cli import entry
+from flowseg.data import flow_io
+from flowseg.data.labels import CITYSCAPES, IGNORE_LABEL, train_id_table
+from flowseg.media import drawing
+
+PICTURE_WIDTH = 640
+# Frames of each set in the picture.
+SHOWN = 2
+# Of the legend's letters, and around pictures as `drawing.panel` has it; in px.
+TEXT_SIZE = 12
+MARGIN = 7
+
+
+def parse_sets(texts):
+    """["NAME=DIR[,DIR]", ...] -> {name: [folders]}.
+
+    Raises:
+        ValueError: a text of another form, or a name that stands twice.
+    """
+    sets = {}
+    for text in texts:
+        name, _, folders = text.partition("=")
+        folders = folders.split(",")
+        if not name.strip() or not all(folders):
+            raise ValueError(f"--set {text}: must be NAME=DIR or NAME=DIR,DIR2")
+        if name in sets:
+            raise ValueError(f"--set {text}: there are two sets named {name!r}")
+        sets[name] = folders
+    return sets
+
+
+def load(frame):
+    """A checked and decoded :class:`frames.Frame`, as `set_measures.measure` takes it.
+
+    Raises:
+        ValueError, OSError: a file is missing, damaged, or does not fit the others.
+    """
+    fields, _ = read_frame(frame)
+    decoded, _ = decode(fields)
+    return decoded
+
+
+def compare(sets, width=1242, image_width=416, limit=None):
+    """Statistics of several sets.
+
+    Args:
+        sets: {name: folders}.
+        width: frame width in px at which speeds are told.
+        image_width: common width in px for textures; narrower where some frame is.
+        limit: how many frames of each set, the first by id; default: all.
+
+    Returns:
+        {set: {name of `set_measures.UNITS`: float, NaN where the set cannot tell}}, the common
+        width in px.
+
+    Raises:
+        ValueError, OSError: see `find_frames` and `load`.
+    """
+    found = {name: find_frames(folders)[:limit] for name, folders in sets.items()}
+    narrowest = min(_width(frame) for frames in found.values() for frame in frames)
+    common = min(image_width, narrowest)
+    numbers = {}
+    for name, frames in found.items():
+        progress = tqdm(frames, unit="frame", desc=name, disable=None)
+        numbers[name] = summarise(measure(load(frame), width, common) for frame in progress)
+    return numbers, common
+
+
+def _width(frame):
+    """Of the first frame's file, in px; only the head of the PNG is read."""
+    path = frame.files["image1"]
+    if not path.is_file():
+        raise ValueError(f"{path}: missing (is the data set unpacked completely?)")
+    with path.open("rb") as file:
+        head = file.read(24)
+    if len(head) < 24 or not head.startswith(flow_io.PNG_MAGIC):
+        raise ValueError(f"{path}: not a PNG file")
+    return int.from_bytes(head[16:20])
+
+
+def table(numbers):
+    """Markdown of `compare`'s numbers; a row that no set can fill is left out."""
+    lines = [["", "unit", *numbers], ["---", "---", *["---:"] * len(numbers)]]
+    for name, unit in UNITS.items():
+        row = [column[name] for column in numbers.values()]
+        if np.isfinite(row).any():
+            digits = 0 if name.startswith("frames") else 2
+            cells = (f"{n:.{digits}f}" if np.isfinite(n) else "-" for n in row)
+            lines.append([name, unit, *cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def draw(sets, width=1242):
+    """Two frames of every set, a column each: first image, classes, flow; and the keys to both.
+
+    Frames with flow and labels come before others. Flow has one scale everywhere, told beneath the
+    wheel in px at `width`; sparse flow is spread over its neighbours, black is unknown.
+
+    Args:
+        sets: {name: folders}.
+        width: frame width in px at which speeds are told.
+
+    Returns:
+        (H, W, 3) uint8 RGB, at most 640 px wide.
+
+    Raises:
+        ValueError, OSError: see `find_frames` and `load`; more sets than fit.
+    """
+    cell = (PICTURE_WIDTH - MARGIN) // len(sets) - MARGIN
+    if cell < 64:
+        raise ValueError(f"--picture: {len(sets)} sets do not fit beside each other")
+    columns = []
+    for name, folders in sets.items():
+        frames = sorted(find_frames(folders), key=lambda f: -len({"flow", "labels"} & set(f.files)))
+        shown = frames[:SHOWN]
+        columns.append([(f"{name}, {f.frame_id}", _shrink(load(f), cell, width)) for f in shown])
+    parts = [small for column in columns for _, small in column]
+    flows = [small["flow"] for small in parts if "flow" in small]
+    speeds = np.concatenate([[0], *(np.hypot(*f[f[..., 2] > 0, :2].T) for f in flows)])
+    full = max(1.0, float(np.percentile(speeds, 98)))
+    empty = ("", drawing.blank(1, cell))
+    panel = drawing.panel(
+        [
+            empty if item is None else (item[0], _stack(item[1], full))
+            for row in itertools.zip_longest(*columns)
+            for item in row
+        ],
+        len(columns),
+    )
+    present = np.unique([i for small in parts for i in np.unique(small.get("train_ids", 255))])
+    keys = _keys(panel.shape[1], present[present != IGNORE_LABEL], full if flows else None)
+    return np.vstack([panel, keys])
+
+
+def _shrink(frame, cell, width):
+    """A frame's `image`, `train_ids` and `flow` (u, v, valid) at most `cell` px wide."""
+    image = drawing.shrink(frame["image1"], cell)
+    size, small = image.shape[1::-1], {"image": image}
+    if "labels" in frame:
+        ids = train_id_table(CITYSCAPES, "cityscapes")[frame["labels"]]
+        small["train_ids"] = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    if "flow" in frame:
+        flow = drawing.shrink_flow(frame["flow"], size)
+        flow[..., :2] *= width / frame["image1"].shape[1]
+        small["flow"] = flow
+    return small
+
+
+def _stack(small, full):
+    """The pictures of one `_shrink`, from top to bottom; what is missing stays dark."""
+    image = small["image"]
+    classes = flow = drawing.blank(*image.shape[:2])
+    if "train_ids" in small:
+        classes = drawing.overlay_labels(image, small["train_ids"], CITYSCAPES)
+    if "flow" in small:
+        flow = flow_io.flow_to_color(small["flow"][..., :2], full, small["flow"][..., 2])
+    return np.vstack([image, classes, flow])
+
+
+def _keys(width, present, full):
+    """The legend of classes, and the wheel of speeds where there is a `full` speed."""
+    wheel = drawing.blank(0, 0) if full is None else drawing.color_wheel(72, full)
+    legend = drawing.legend(CITYSCAPES, width - wheel.shape[1] - 3 * MARGIN, present, TEXT_SIZE)
+    canvas = drawing.blank(max(len(legend), len(wheel)) + MARGIN, width)
+    canvas[: len(legend), MARGIN : MARGIN + legend.shape[1]] = legend
+    canvas[: len(wheel), width - MARGIN - wheel.shape[1] : width - MARGIN] = wheel
+    return canvas
+
+
+def _finite(numbers):
+    """`compare`'s numbers for a JSON file, which knows no NaN."""
+    return {
+        name: {key: value if np.isfinite(value) else None for key, value in column.items()}
+        for name, column in numbers.items()
+    }
+
+
+def define_flags():
+    """The flags of this command."""
+    flags.DEFINE_multi_string(
+        "set", None, "NAME=DIR[,DIR]: a set and its KITTI folders; repeatable.", required=True
+    )
+    flags.DEFINE_integer("width", 1242, "Frame width in px at which speeds are told.", 1)
+    flags.DEFINE_integer("image_width", 416, "Common width in px at which textures compare.", 16)
+    flags.DEFINE_integer("limit", None, "Only the first frames of each set.", 1)
+    flags.DEFINE_string("json", None, "File for the numbers; default: none.")
+    flags.DEFINE_string("picture", None, "Picture to write, FILE.png; default: none.")
+
+
+def main():
+    """Measure and tell."""
+    args = flags.FLAGS
+    sets = parse_sets(args.set)
+    numbers, common = compare(sets, args.width, args.image_width, args.limit)
+    print(table(numbers))
+    print(f"\nSpeeds as at {args.width} px width; common/ is at {common} px.")
+    if args.json:
+        files.write(args.json, json.dumps(_finite(numbers), indent=2) + "\n")
+        print(f"wrote {args.json}")
+    if args.picture:
+        drawing.write_png(args.picture, draw(sets, args.width))
+        print(f"wrote {args.picture}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    entry.run(main)

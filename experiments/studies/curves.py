@@ -1,0 +1,91 @@
+"""Draw the curves of runs from their history.csv.
+
+python -m experiments.studies.curves --run_dir runs/kitti_sample --output curves.png
+
+Several runs (--run_dir A --run_dir B) go into the same picture, one colour each: dashed for the
+training batches, solid for validation.
+"""
+
+import csv
+from pathlib import Path
+
+from absl import flags
+
+from flowseg.cli import entry
+from flowseg.media import drawing
+
+# isort: split
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+PANELS = {
+    "loss": "loss",
+    "seg/miou": "mIoU (%)",
+    "flow/aepe": "AEPE (px)",
+    "flow/fl_all": "Fl-all (%)",
+}
+
+
+def read_history(run_dir):
+    """Score name -> array over epochs.
+
+    Raises:
+        ValueError: no history.csv, or one without a finished epoch.
+    """
+    path = Path(run_dir) / "history.csv"
+    if not path.is_file():
+        raise ValueError(f"{path}: missing; give the folder of a training")
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise ValueError(f"{path}: no finished epoch yet")
+    # "NA": a training without validation.
+    return {
+        key: np.array([np.nan if row[key] == "NA" else float(row[key]) for row in rows])
+        for key in rows[0]
+    }
+
+
+def draw_curves(run_dirs):
+    """(H, W, 3) uint8 RGB: one panel a score, over epochs."""
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(12, 2.8), dpi=100, layout="constrained")
+    for number, run_dir in enumerate(run_dirs):
+        history = read_history(run_dir)
+        for axis, (key, title) in zip(axes, PANELS.items(), strict=True):
+            axis.set_title(title, fontsize=10)
+            axis.set_xlabel("epoch", fontsize=9)
+            axis.grid(alpha=0.3)
+            epochs = history["epoch"] + 1
+            for prefix, style in (("", "--"), ("val_", "-")):
+                if prefix + key in history:
+                    axis.plot(epochs, history[prefix + key], style, color=f"C{number}", marker=".")
+    if len(run_dirs) > 1:
+        axes[0].legend(
+            [plt.Line2D([], [], color=f"C{i}") for i in range(len(run_dirs))],
+            [Path(run_dir).name for run_dir in run_dirs],
+            fontsize=8,
+        )
+    figure.canvas.draw()
+    picture = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    plt.close(figure)
+    return picture
+
+
+def define_flags():
+    """The flags of this command."""
+    flags.DEFINE_multi_string("run_dir", None, "Folder of a training; repeatable.", required=True)
+    flags.DEFINE_string("output", None, "Picture to write, FILE.png.", required=True)
+
+
+def main():
+    """Draw and write."""
+    drawing.write_png(Path(flags.FLAGS.output), draw_curves(flags.FLAGS.run_dir))
+    print(f"wrote {flags.FLAGS.output}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    entry.run(main)

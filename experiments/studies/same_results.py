@@ -1,0 +1,129 @@
+"""Does this checkout compute what another one did, bit for bit?
+
+python -m experiments.studies.same_results --before CHECKOUT --records GLOB --output DIR
+
+runs the same commands in both: a deterministic training of 30 steps with augmentation and
+validation, the pretrained network's scores and predictions, and its TFLite files, float32 and int8;
+then compares weights, history, scores, pictures, and what the files give. To be run before a change
+of structure is merged that must change no result. What is in DIR already is not run again.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from flowseg.cli import entry
+
+# isort: split
+import keras
+import numpy as np
+
+from export import lite_file
+from flowseg.media.frames import read_image
+
+_SIZE = ("--height=128", "--width=320")
+_PAIR = [f"experiments/pictures/kitti_pair_{i}.png" for i in (1, 2)]
+
+
+def steps(records, folder):
+    """Name -> the arguments of `python -m` of each command, which writes below `folder`."""
+    pretrained = ("--weights=pretrained",)
+    images = (f"--image1={_PAIR[0]}", f"--image2={_PAIR[1]}")
+    training = (
+        *("flowseg.train", "--deterministic", f"--run_dir={folder / 'run'}", "--pictures=0"),
+        *(f"--train_records={records}", f"--val_records={records}", "--batch_size=2"),
+        *("--backbone=efficientnet_lite0", "--height=64", "--width=96", "--warmup_steps=4"),
+        *("--steps=30", "--steps_per_epoch=15", "--save_every=5", "--seg_loss=balanced"),
+        *("--photometric=0.1", "--consistency=0.1"),
+    )
+    exported = {
+        f"tflite_{kind}": (
+            *("export.tflite", *pretrained, *_SIZE, f"--output={folder / kind}.tflite"),
+            *(f"--quantize={kind}", f"--calibration={records if kind == 'int8' else ''}"),
+        )
+        for kind in ("none", "int8")
+    }
+    return {
+        "train": training,
+        "evaluate": (
+            *("flowseg.evaluate", *pretrained, f"--records={records}"),
+            f"--metrics_json={folder / 'scores.json'}",
+        ),
+        "predict": ("flowseg.predict", *pretrained, *images, f"--output={folder / 'answer'}"),
+        **exported,
+    }
+
+
+def run_all(checkout, records, folder):
+    """Run the commands of one checkout that have not been run.
+
+    Raises:
+        ValueError: one failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, arguments in steps(records, folder).items():
+        done = folder / f"{name}.done"
+        if done.is_file():
+            continue
+        print(f"{checkout}: {name}", flush=True)
+        log = folder / f"{name}.log"
+        with open(log, "w") as trace:
+            command = [sys.executable, "-m", *arguments]
+            code = subprocess.run(command, cwd=checkout, stdout=trace, stderr=trace).returncode
+        if code:
+            raise ValueError(f"{log}: {name} ended with exit code {code}")
+        done.touch()
+
+
+def differences(one, other):
+    """What differs between two folders of `run_all`; empty if nothing does."""
+    found = []
+    for name in ("run/history.csv", "run/metrics.json", "scores.json", "answer/seg.png"):
+        if (one / name).read_bytes() != (other / name).read_bytes():
+            found.append(name)
+    if (one / "answer/flow.png").read_bytes() != (other / "answer/flow.png").read_bytes():
+        found.append("answer/flow.png")
+    for name in ("run/model.keras", "run/best.keras"):
+        pairs = [keras.saving.load_model(folder / name).get_weights() for folder in (one, other)]
+        if not all(np.array_equal(a, b) for a, b in zip(*pairs, strict=True)):
+            found.append(name)
+    for kind in ("none", "int8"):
+        ours, theirs = (_lite_answers(folder / f"{kind}.tflite") for folder in (one, other))
+        found += [f"{kind}.tflite: {key}" for key in ours if not (ours[key] == theirs[key]).all()]
+    return found
+
+
+def _lite_answers(path):
+    """What a TFLite file's `predict` gives for the picture pair, at its own size."""
+    file = lite_file.read(path)
+    height, width = file.about["height"], file.about["width"]
+    seg, flow = file.predict(*(read_image(image)[:height, :width] for image in _PAIR))
+    return {"seg": seg, "flow": flow}
+
+
+def define_flags():
+    """The flags of this command."""
+    flags.DEFINE_string("before", None, "The other checkout.", required=True)
+    flags.DEFINE_string("records", None, "To train on, to score, to calibrate.", required=True)
+    flags.DEFINE_string("output", None, "Folder for what both write.", required=True)
+
+
+def main():
+    """Run, compare."""
+    args = flags.FLAGS
+    output, records = Path(args.output).resolve(), str(Path(args.records).resolve())
+    folders = [output / "before", output / "now"]
+    for checkout, folder in zip((Path(args.before), Path.cwd()), folders, strict=True):
+        run_all(checkout, records, folder)
+    if found := differences(*folders):
+        raise ValueError(f"these differ: {', '.join(found)}")
+    scores = json.loads((folders[1] / "scores.json").read_text())
+    print(f"weights, history, {len(scores)} scores, predictions and TFLite answers are the same")
+
+
+if __name__ == "__main__":
+    define_flags()
+    entry.run(main)

@@ -1,0 +1,95 @@
+"""What each stride adds to flow: its scores where the decoder leaves one stride for the next.
+
+python -m experiments.studies.strides --run_dir DIR --records GLOB[,GLOB]
+
+The same weights throughout: flow is taken out of one trained network at each of its strides, and
+brought to full size bilinearly; the last row is the answer itself, by learned upsampling.
+"""
+
+from absl import flags
+
+from flowseg.cli import entry
+
+# isort: split
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from flowseg import runs
+from flowseg.cli import flags as shared_flags
+from flowseg.data import decoding, records
+from flowseg.network.decoder import FLOW_STRIDES
+from flowseg.network.flow_layers import UpsampleFlow
+from flowseg.network.model import compose
+from flowseg.scoring import frame_scores
+
+_SHOWN = {
+    "flow/aepe": "AEPE, px",
+    "flow/fl_all": "Fl-all, %",
+    "flow/aepe_0_10": "moves 0 to 10 px",
+    "flow/aepe_10_40": "10 to 40",
+    "flow/aepe_40_up": "over 40",
+}
+
+
+def taps(decoder):
+    """Title -> the decoder's flow at full size (B, H, W, 2), coarse to fine."""
+    return {
+        **{f"stride_{stride}": decoder.output[f"flow_{stride}"] for stride in FLOW_STRIDES},
+        "stride_2": UpsampleFlow(2)(decoder.get_layer("flow_2_move").output),
+        "learned_upsampling": decoder.output["flow"],
+    }
+
+
+def score(model, label_set, files):
+    """Title -> scores (see `frame_scores.scores`) over the pairs of `files` that have flow.
+
+    Raises:
+        ValueError: no pair has flow truth; a damaged shard.
+    """
+    decoder = model.get_layer("decoder")
+    found = taps(decoder)
+    part = keras.Model(decoder.input, found)
+    network = compose(model.get_layer("encoder"), part, tuple(found), "strides")
+    counts = {title: {} for title in found}
+    with records.named_errors(files):
+        frames = decoding.evaluation_data(files, label_set).as_numpy_iterator()
+        for frame in tqdm(frames, unit="frame", total=records.count(files), disable=None):
+            if not (frame["has_image2"] and frame["flow"][..., 2].any()):
+                continue
+            pair = {key: frame[key][None].astype(np.float32) for key in ("image1", "image2")}
+            for title, flow in network.predict_on_batch(pair).items():
+                own = frame_scores.count_flow(frame["flow"], flow[0], frame["flow_noc"], None)
+                counts[title] = frame_scores.add(counts[title], own)
+    if not all(counts.values()):
+        raise ValueError(f"{files[0]}: no pair with flow truth")
+    return {title: frame_scores.scores(own, label_set.names) for title, own in counts.items()}
+
+
+def table(found):
+    """Markdown: a row a stride."""
+    lines = ["| | " + " | ".join(_SHOWN.values()) + " |", "|---|" + "---:|" * len(_SHOWN)]
+    for title, scores in found.items():
+        cells = (f"{scores[key]:.2f}" if key in scores else "" for key in _SHOWN)
+        lines.append(f"| {title.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def define_flags():
+    """The flags of this command."""
+    shared_flags.define_run_flags(input_scale=False)
+    flags.adopt_module_key_flags(shared_flags)
+    flags.DEFINE_list("records", None, "Records with flow: GLOB[,GLOB].", required=True)
+
+
+def main():
+    """Ask, and tell."""
+    args = flags.FLAGS
+    files = records.match_files(*args.records)
+    run = runs.load_run(args.run_dir, args.weights)
+    print(table(score(run.model, run.label_set, files)))
+
+
+if __name__ == "__main__":
+    define_flags()
+    entry.run(main)

@@ -1,0 +1,1 @@
+"""The server behind `export.serve`: REST requests and batches of them."""

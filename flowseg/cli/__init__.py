@@ -1,0 +1,1 @@
+"""What only commands need: their flags, and how they start and fail."""

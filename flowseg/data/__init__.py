@@ -1,0 +1,1 @@
+"""Records and what becomes of them: label sets, file formats, decoding, augmentation, batches."""

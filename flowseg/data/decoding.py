@@ -1,0 +1,224 @@
+"""From record shards to what the network is fed: tf.data, pure TensorFlow.
+
+`evaluation_data` gives single frames at their own size, `validation_data` the same as batches of
+one; `batches.training_batches` augmented batches without end. Inputs are {"image1", "image2"},
+targets {"seg": (B, H, W) int32 train ids, 255 = ignore, "flow": (B, H, W, 3) (u, v, valid)}; truth
+that a frame lacks is a fully masked target, so that sets with one kind of label mix freely.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from flowseg.data import records
+from flowseg.data.flow_io import FLO_UNKNOWN
+from flowseg.data.labels import IGNORE_LABEL, train_id_table
+
+
+def check_records(files, label_set):
+    """Look at the size and the first record of every shard before a long run.
+
+    Raises:
+        ValueError: naming the file: damaged, of another schema, or labels without a map.
+    """
+    for path in map(Path, files):
+        index = read_index(path.parent)
+        expected = index and index["files"].get(path.name, {}).get("bytes")
+        if expected not in (None, path.stat().st_size):
+            raise ValueError(
+                f"{path}: {path.stat().st_size} bytes, but its index.json says {expected}: not the "
+                "whole shard; copy or convert it again"
+            )
+        _, fields = next(records.read_shard(path), (0, None))
+        if fields is None:
+            raise ValueError(f"{path}: a shard without records; convert this data again")
+        if fields["labels"]:
+            try:
+                train_id_table(label_set, fields["label_set"].decode())
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+
+
+def read_index(folder):
+    """What a conversion wrote about itself: index.json of a folder of records; None where absent.
+
+    Raises:
+        ValueError: damaged, or missing though a conversion was begun here.
+    """
+    path = Path(folder) / "index.json"
+    if not path.is_file():
+        if path.with_name(".plan.json").is_file():
+            raise ValueError(f"{folder}: this conversion is not finished: run it again first")
+        return None
+    try:
+        index = json.loads(path.read_text())
+        if isinstance(index["files"], dict) and isinstance(index["records"], dict):
+            return index
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{path}: damaged, or not of a conversion; convert this data again")
+
+
+def teaches(files, stream, made_flow=True):
+    """Whether a record set has truth for a stream, by the index.json beside it; without one: yes.
+
+    Args:
+        files: of the set.
+        stream: "seg" or "flow".
+        made_flow: whether stills, which get a made second frame, teach its flow.
+    """
+    index = read_index(Path(files[0]).parent)
+    if not index or "truth" not in index:
+        return True
+    labels, flow, pairs = (
+        sum(split[kind] for split in index["truth"].values())
+        for kind in ("labels", "flow", "image2")
+    )
+    if stream == "seg":
+        return labels > 0
+    return flow > 0 or (made_flow and pairs < sum(index["records"].values()))
+
+
+def frame_decoder(label_set, maps=False):
+    """A function for `Dataset.map`: one serialised record -> one decoded frame.
+
+    A frame is a dict: `image1`, `image2` (H, W, 3) uint8; `has_image2` bool (where it is false,
+    image2 is image1); `flow`, `flow_noc` (H, W, 3) float32; `seg` (H, W) int32; `frame_id`,
+    `dataset` string. With `maps` also `objects`, `things`: (H, W) int32, a number for each moving
+    object of KITTI's object map, and for each thing of the instance map, 0 elsewhere;
+    `has_objects`, `has_things` bool.
+    """
+    tables = {numbering: train_id_table(label_set, numbering) for numbering in label_set.ids}
+
+    def decode(serialized):
+        fields = records.parse_example(serialized)
+        shape = tf.cast(tf.stack([fields["height"], fields["width"]]), tf.int32)
+        has_image2 = fields["image2"] != ""
+        image1 = _decode_image(fields["image1"], fields["image1_format"], shape)
+        frame = {
+            "image1": image1,
+            "image2": tf.cond(
+                has_image2,
+                lambda: _decode_image(fields["image2"], fields["image2_format"], shape),
+                lambda: image1,
+            ),
+            "has_image2": has_image2,
+            "flow": _decode_flow(fields["flow"], fields["flow_format"], shape),
+            "flow_noc": _decode_flow(fields["flow_noc"], fields["flow_format"], shape),
+            "seg": _decode_labels(fields, shape, tables, label_set.name),
+            "frame_id": fields["frame_id"],
+            "dataset": fields["dataset"],
+        }
+        return frame | _decode_maps(fields, shape) if maps else frame
+
+    return decode
+
+
+def _decode_maps(fields, shape):
+    # KITTI: class * 256 + number, 0 for none. Cityscapes: class * 1000 + number, or class alone.
+    instances = _decode_map(fields["instances"], tf.uint16, shape)
+    city = fields["instances_format"] == "cityscapes"
+    told_apart = tf.where(city, instances > 1000, instances % 256 > 0)
+    return {
+        "objects": _decode_map(fields["objects"], tf.uint8, shape),
+        "has_objects": fields["objects"] != "",
+        "things": tf.where(told_apart, instances, 0),
+        "has_things": fields["instances"] != "",
+    }
+
+
+def _decode_map(data, dtype, shape):
+    """(H, W) int32 of a PNG of one channel; 0 where absent."""
+
+    def decode():
+        image = tf.io.decode_png(data, channels=1, dtype=dtype)
+        return tf.cast(tf.reshape(image, shape), tf.int32)
+
+    empty = tf.cond(data == "", lambda: tf.zeros(shape, tf.int32), decode)
+    return tf.ensure_shape(empty, (None, None))
+
+
+def _decode_image(data, image_format, shape):
+    def ppm():
+        # TensorFlow reads no PPM, but a binary PPM ends in its pixels.
+        size = 3 * shape[0] * shape[1]
+        return tf.io.decode_raw(tf.strings.substr(data, -size, size), tf.uint8)
+
+    def jpeg():
+        # The accurate transform is OpenCV's, which `predict` reads frames with.
+        image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+        return tf.reshape(image, [-1])
+
+    def png():
+        return tf.reshape(tf.io.decode_png(data, channels=3), [-1])
+
+    flat = tf.case([(image_format == "ppm", ppm), (image_format == "jpeg", jpeg)], default=png)
+    return tf.ensure_shape(tf.reshape(flat, tf.concat([shape, [3]], 0)), (None, None, 3))
+
+
+def _decode_flow(data, flow_format, shape):
+    """(H, W, 3) float32 (u, v, valid), the same as `flow_io` gives; all zero where absent."""
+
+    def kitti():
+        png = tf.cast(tf.io.decode_png(data, channels=3, dtype=tf.uint16), tf.float32)
+        valid = tf.cast(png[..., 2:] > 0, tf.float32)
+        return tf.concat([(png[..., :2] - 2.0**15) / 64.0 * valid, valid], -1)
+
+    def flo():
+        flow = tf.reshape(tf.io.decode_raw(data, tf.float32)[3:], tf.concat([shape, [2]], 0))
+        # A NaN compares False, so it counts as unknown too.
+        valid = tf.reduce_all(tf.abs(flow) < FLO_UNKNOWN, axis=-1, keepdims=True)
+        return tf.concat([tf.where(valid, flow, 0.0), tf.cast(valid, tf.float32)], -1)
+
+    flow = tf.case(
+        [(data == "", lambda: tf.zeros(tf.concat([shape, [3]], 0))), (flow_format == "flo", flo)],
+        default=kitti,
+    )
+    return tf.ensure_shape(flow, (None, None, 3))
+
+
+def _decode_labels(fields, shape, tables, name):
+    """(H, W) int32 train ids of the label set `name`; all 255 where absent."""
+    numberings = tf.constant(list(tables))
+    stacked = tf.constant(np.stack(list(tables.values())), tf.int32)
+
+    def decode():
+        matches = fields["label_set"] == numberings
+        told = ("frame ", fields["frame_id"], ": labels numbered as ", fields["label_set"])
+        told = tf.strings.join([*told, f" have no map into the label set {name}"])
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_any(matches), [told])]):
+            labels = tf.io.decode_png(fields["labels"], channels=1)
+        table = stacked[tf.argmax(tf.cast(matches, tf.int32))]
+        return tf.gather(table, tf.cast(tf.reshape(labels, shape), tf.int32))
+
+    absent = fields["labels"] == ""
+    seg = tf.cond(absent, lambda: tf.fill(shape, IGNORE_LABEL), decode)
+    return tf.ensure_shape(seg, (None, None))
+
+
+def evaluation_data(files, label_set):
+    """Every frame of `files` once, in order, with its maps (`frame_decoder`) and file, `shard`."""
+    decode = frame_decoder(label_set, maps=True)
+    shards = tf.data.Dataset.from_tensor_slices([str(path) for path in files])
+    read = shards.flat_map(lambda path: tf.data.TFRecordDataset(path).map(lambda r: (r, path)))
+    return read.map(lambda r, path: decode(r) | {"shard": path}, tf.data.AUTOTUNE).prefetch(2)
+
+
+def validation_data(files, label_set, pair=False):
+    """`evaluation_data` as batches of one (inputs, targets), for `model.fit`.
+
+    `pair`: see `batches.training_batches`.
+    """
+
+    def as_batch_of_one(frame):
+        inputs = {key: tf.cast(frame[key], tf.float32)[None] for key in ("image1", "image2")}
+        targets = {key: frame[key][None] for key in ("seg", "flow")}
+        if pair:
+            targets["pair"] = tf.concat([*inputs.values(), targets["flow"][..., 2:]], -1)
+        return inputs, targets
+
+    batches = evaluation_data(files, label_set).map(as_batch_of_one)
+    # Keras takes a set of unknown length for one that broke off.
+    return batches.apply(tf.data.experimental.assert_cardinality(records.count(files)))

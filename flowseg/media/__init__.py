@@ -1,0 +1,1 @@
+"""Frames in and pictures out: images, videos, drawing."""

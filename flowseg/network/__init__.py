@@ -1,0 +1,1 @@
+"""The network: encoder, decoder, their layers, and weights in a small file. Keras alone."""

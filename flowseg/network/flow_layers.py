@@ -1,0 +1,248 @@
+"""Keras layers that find flow: features are matched, flow is moved, filled and brought up.
+
+They are what `flow_ops` computes, as layers, and the steps that the decoder is made of. All take
+heights and widths that are known only at run time. Layers that carry flow do not let a
+mixed-precision policy touch it (`autocast=False`): a pixel coordinate needs all of float32.
+"""
+
+import keras
+from keras import initializers, layers, ops
+
+from flowseg.network.flow_ops import backward_warp, cost_volume, upsample, upsample_flow
+from flowseg.network.layers import Upsample, scaled_shape
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class UpsampleFlow(Upsample):
+    """(B, H, W, 2) -> (B, factor H, factor W, 2), bilinear, vectors scaled with the size."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(factor, autocast=False, **kwargs)
+
+    def call(self, flow):
+        return upsample(flow, self.factor) * self.factor
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class ConvexUpsample(Upsample):
+    """Flow and the logits of its mix -> fine flow; see `flow_ops.upsample_flow`."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(factor, autocast=False, **kwargs)
+
+    def call(self, flow, weights):
+        return upsample_flow(flow, ops.cast(weights, "float32"), self.factor)
+
+    def compute_output_shape(self, flow_shape, weights_shape):
+        return scaled_shape(flow_shape, self.factor)
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class UnitFeatures(layers.Layer):
+    """Features made comparable: zero mean, unit variance a channel and image; unit length a pixel.
+
+    So the correlation of two pixels is the cosine between them, whatever exposure or layer.
+    """
+
+    def call(self, x):
+        x = ops.cast(x, "float32")
+        mean, variance = ops.moments(x, axes=(1, 2), keepdims=True)
+        x = (x - mean) * ops.rsqrt(variance + 1e-5)
+        return x * ops.rsqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-5)
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class Warp(layers.Layer):
+    """Features of the second frame seen from the first; no gradient reaches the flow (RAFT)."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, features, flow):
+        return backward_warp(features, ops.stop_gradient(flow))
+
+    def compute_output_shape(self, features_shape, flow_shape):
+        return features_shape
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class CostVolume(layers.Layer):
+    """Cosines of each pixel with its (2r+1)^2 neighbours in the (warped) second frame."""
+
+    def __init__(self, radius, **kwargs):
+        super().__init__(**kwargs)
+        self.radius = radius
+
+    def call(self, features1, features2):
+        # `cost_volume` is a mean over channels; unit vectors' cosine is the sum.
+        return cost_volume(features1, features2, self.radius) * features1.shape[-1]
+
+    def compute_output_shape(self, features1_shape, features2_shape):
+        return (*features1_shape[:-1], (2 * self.radius + 1) ** 2)
+
+    def get_config(self):
+        return {**super().get_config(), "radius": self.radius}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class SoftArgmax(layers.Layer):
+    """Correlation (B, H, W, (2r+1)^2) -> expected displacement (B, H, W, 2), |u|, |v| <= r.
+
+    The correlation is box-filtered (5x5) first, so that a window is matched and not a pixel. Then
+    it is standardised over the displacements: where all correlate nearly alike, as on a real road,
+    the mean of a plain softmax falls short of the best. The sharpness is learned.
+    """
+
+    def __init__(self, radius, **kwargs):
+        super().__init__(**kwargs)
+        self.radius = radius
+
+    def build(self, input_shape):
+        self.log_sharpness = self.add_weight(
+            name="log_sharpness", shape=(), initializer=initializers.Constant(0.7)
+        )
+
+    def call(self, cost):
+        window = ops.average_pool(cost, 5, 1, "same", data_format="channels_last")
+        window -= ops.mean(window, axis=-1, keepdims=True)
+        spread = ops.sqrt(ops.mean(ops.square(window), axis=-1, keepdims=True) + 1e-4)
+        share = ops.softmax(window / spread * ops.exp(self.log_sharpness), axis=-1)
+        radius = self.radius
+        shifts = [
+            [dx, dy] for dy in range(-radius, radius + 1) for dx in range(-radius, radius + 1)
+        ]
+        return ops.matmul(share, ops.convert_to_tensor(shifts, dtype="float32"))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2)
+
+    def get_config(self):
+        return {**super().get_config(), "radius": self.radius}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class LucasKanade(layers.Layer):
+    """Features of two frames (B, H, W, C), the second's warped -> the motion left (B, H, W, 2).
+
+    One damped Gauss-Newton step on the squared difference of the features over a square window
+    (Lucas and Kanade 1981), with gradients of both frames' mean. It finds fractions of a pixel,
+    which a correlation does not. The damping is learned; no step is over `limit` pixels in x or y.
+    Where the second's features are 0, the warp left the picture: those pixels do not count.
+    """
+
+    def __init__(self, window, limit=1.5, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.window = window
+        self.limit = limit
+
+    def build(self, features1_shape, features2_shape):
+        self.log_damping = self.add_weight(
+            name="log_damping", shape=(), initializer=initializers.Constant(-4.0)
+        )
+
+    def call(self, features1, features2):
+        features1, features2 = (ops.cast(x, "float32") for x in (features1, features2))
+        inside = ops.sum(ops.square(features2), axis=-1, keepdims=True) > 1e-6
+        change = ops.where(inside, features2 - features1, 0.0)
+        middle = ops.where(inside, (features1 + features2) / 2, features1)
+        across, down = _slope(middle, 2), _slope(middle, 1)
+        pairs = (across, across), (down, down), (across, down), (across, change), (down, change)
+        means = ops.concatenate([ops.sum(a * b, axis=-1, keepdims=True) for a, b in pairs], axis=-1)
+        for size in ((self.window, 1), (1, self.window)):
+            means = ops.average_pool(means, size, 1, "same", data_format="channels_last")
+        xx, yy, xy, xt, yt = ops.split(means, 5, axis=-1)
+        damping = ops.exp(self.log_damping)
+        xx, yy = xx + damping, yy + damping
+        determinant = xx * yy - xy * xy
+        step = ops.concatenate([xy * yt - yy * xt, xy * xt - xx * yt], axis=-1) / determinant
+        return ops.clip(step, -self.limit, self.limit)
+
+    def compute_output_shape(self, features1_shape, features2_shape):
+        return (*features1_shape[:-1], 2)
+
+    def get_config(self):
+        return {**super().get_config(), "window": self.window, "limit": self.limit}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class MoveFlow(layers.Layer):
+    """flow + gate * match + residual, in float32 whatever the policy."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, flow, match, gate, residual):
+        return flow + match * ops.cast(gate, "float32") + ops.cast(residual, "float32")
+
+    def compute_output_shape(self, flow_shape, match_shape, gate_shape, residual_shape):
+        return flow_shape
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class FillFlow(layers.Layer):
+    """Flow (B, H, W, 2) and the logit (B, H, W, 1) of its being right -> flow filled from around.
+
+    What is hidden in the second frame, or leaves it, has no match. It gets the mean of the trusted
+    flow in squares of `reaches` pixels about it, each counting an eighth of the one before, so that
+    far flow decides only where none near is trusted. Trust is a sigmoid of the logit, whose
+    sharpness and offset are learned; the logit itself is taught by its own loss alone.
+    """
+
+    def __init__(self, reaches, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.reaches = tuple(reaches)
+
+    def build(self, flow_shape, logit_shape):
+        self.sharpness = self.add_weight(
+            name="sharpness", shape=(), initializer=initializers.Constant(2.0)
+        )
+        self.offset = self.add_weight(name="offset_bias", shape=(), initializer="zeros")
+
+    def call(self, flow, logit):
+        logit = ops.stop_gradient(ops.cast(logit, "float32"))
+        trust = ops.sigmoid(logit * self.sharpness + self.offset)
+        # Where nothing at all is trusted, the plain mean.
+        weight = trust + 1e-7
+        trusted = ops.concatenate([flow * weight, weight], axis=-1)
+        means = [
+            ops.average_pool(trusted, reach, 1, "same", data_format="channels_last") / 8**i
+            for i, reach in enumerate(self.reaches)
+        ]
+        total = sum(means)
+        around = total[..., :2] / total[..., 2:]
+        return trust * flow + (1 - trust) * around
+
+    def compute_output_shape(self, flow_shape, logit_shape):
+        return flow_shape
+
+    def get_config(self):
+        return {**super().get_config(), "reaches": self.reaches}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class StartFlow(layers.Layer):
+    """Zero flow of the size of the features given."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, features):
+        return ops.cast(ops.zeros_like(features[..., :2]), "float32")
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2)
+
+
+def _slope(x, axis):
+    """Central differences along `axis`; at the border, where the border repeats, half of it."""
+    count = ops.shape(x)[axis]
+
+    def part(start, stop):
+        # `slice`, not indexing: see `flow_ops.cost_volume`.
+        shape = [stop - start if i == axis else n for i, n in enumerate(ops.shape(x))]
+        return ops.slice(x, [start if i == axis else 0 for i in range(4)], shape)
+
+    # Not by a symmetric pad, which takes TFLite ten times as long.
+    after = ops.concatenate([part(1, count), part(count - 1, count)], axis=axis)
+    before = ops.concatenate([part(0, 1), part(0, count - 1)], axis=axis)
+    return (after - before) / 2

@@ -1,0 +1,99 @@
+"""Keras layers that the network is put together with, whatever flows through them.
+
+All take heights and widths that are known only at run time. See `flow_layers` for flow's own.
+"""
+
+import keras
+from keras import layers, ops
+
+from flowseg.network.flow_ops import upsample
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class Upsample(layers.Layer):
+    """(B, H, W, C) -> (B, factor H, factor W, C), bilinear, sizes known only at run time."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, x):
+        return upsample(x, self.factor)
+
+    def compute_output_shape(self, input_shape):
+        return scaled_shape(input_shape, self.factor)
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class HandOver(layers.Conv2D):
+    """Another stream's features (B, H, W, C), projected pixel by pixel to `filters` channels.
+
+    Zero at first, so that an exchange begins as none; and no gradient goes back to the other
+    stream, whose features are taught by its own task alone.
+    """
+
+    def __init__(self, filters, kernel_size=1, kernel_initializer="zeros", **kwargs):
+        super().__init__(filters, kernel_size, kernel_initializer=kernel_initializer, **kwargs)
+
+    def call(self, features):
+        return super().call(ops.stop_gradient(features))
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class PadToMultiple(layers.Layer):
+    """Repeats the border until height and width are multiples of `multiple`, on both sides alike.
+
+    An odd row or column goes below or to the right. All of it below would lie next to what moves
+    most before a car.
+    """
+
+    def __init__(self, multiple, **kwargs):
+        super().__init__(**kwargs)
+        self.multiple = multiple
+
+    def call(self, image):
+        for axis in (1, 2):
+            size = ops.shape(image)[axis]
+            padded = (size + self.multiple - 1) // self.multiple * self.multiple
+            if isinstance(size, int) and padded == size:
+                continue
+            index = ops.arange(padded, dtype="int32") - (padded - size) // 2
+            image = ops.take(image, ops.clip(index, 0, size - 1), axis=axis)
+        return image
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        sizes = (n and -(-n // self.multiple) * self.multiple for n in (height, width))
+        return (batch, *sizes, channels)
+
+    def get_config(self):
+        return {**super().get_config(), "multiple": self.multiple}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class CropLike(layers.Layer):
+    """The middle of `x`, of the size of `image`: takes back what `PadToMultiple` added."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, x, image):
+        known = tuple(image.shape[1:3])
+        if None not in known and known == tuple(x.shape[1:3]):
+            return x  # A slice of everything is not free: its gradient copies everything.
+        height, width = ops.shape(image)[1:3]
+        top, left = ((a - b) // 2 for a, b in zip(ops.shape(x)[1:3], (height, width), strict=True))
+        return x[:, top : top + height, left : left + width]
+
+    def compute_output_shape(self, x_shape, image_shape):
+        return (x_shape[0], *image_shape[1:3], x_shape[3])
+
+
+def scaled_shape(shape, factor):
+    """(B, H, W, C) with height and width times `factor`; None stays None."""
+    batch, height, width, channels = shape
+    grow = (None if n is None else n * factor for n in (height, width))
+    return (batch, *grow, channels)

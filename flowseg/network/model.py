@@ -1,0 +1,112 @@
+"""FlowSeg itself: encoder and decoder composed, with padding inside; and its training form."""
+
+import keras
+from keras import ops
+
+from flowseg.network.backbones import STRIDES, build_encoder
+from flowseg.network.decoder import build_decoder, of_stream
+from flowseg.network.layers import CropLike, PadToMultiple
+
+
+def build_flowseg(num_classes, exchange="both", backbone="resnet50", backbone_weights="none"):
+    """The joint network.
+
+    Args:
+        num_classes: classes of `seg`.
+        exchange: see `decoder.build_decoder`.
+        backbone: see `backbones.build_encoder`.
+        backbone_weights: likewise.
+
+    Returns:
+        keras.Model: {"image1", "image2"}: (B, H, W, 3) RGB 0..255 -> {"seg": (B, H, W, classes)
+        logits, "flow": (B, H, W, 2) pixels}, any H and W.
+    """
+    encoder = build_encoder(backbone, backbone_weights)
+    shapes = {name: tensor.shape for name, tensor in encoder.output.items()}
+    decoder = build_decoder(shapes, num_classes, exchange)
+    return compose(encoder, decoder, ("seg", "flow"), "flowseg")
+
+
+def set_learning(model, learn, freeze):
+    """What of a network learns; the rest keeps its weights and batch statistics.
+
+    Args:
+        model: of `build_flowseg` or `training_model`.
+        learn: the decoder's stream, "seg", "flow" or "both".
+        freeze: of the encoder, "none", "encoder", or "norms", its batch norms: pretrained
+            statistics rest on a million images; those of a small batch of mixed sets wander.
+    """
+    for layer in model.get_layer("decoder").layers:
+        layer.trainable = learn == "both" or of_stream(layer.name, learn)
+    encoder = model.get_layer("encoder")
+    encoder.trainable = freeze != "encoder"
+    for layer in encoder.layers:
+        if freeze == "norms" and isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+def training_model(model, unlabelled=()):
+    """`model` with all that its decoder gives as outputs; all layers shared.
+
+    See `decoder.build_decoder`.
+
+    Args:
+        model: of `build_flowseg`, or loaded from a file that one was saved to.
+        unlabelled: further outputs, for what needs no truth: "photometric", "consistency", as the
+            losses in `unlabelled` want them. The decoder then sees each pair both ways.
+    """
+    encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+    outputs = tuple(decoder.output)
+    return compose(encoder, decoder, outputs, "flowseg_training", unlabelled)
+
+
+def confident_model(model):
+    """`model` with a third output, `confidence`: (B, H, W), 0..1; all layers shared.
+
+    It is the probability that the flow is right by KITTI's rule (within 3 px or 5 %); low where
+    things are hidden in the second frame, leave the picture or have no texture.
+
+    Raises:
+        ValueError: a network of before there was confidence.
+    """
+    if "sure_2" not in model.get_layer("decoder").output:
+        raise ValueError("this network was made before flow had a confidence: train it anew")
+    keys = ("seg", "flow", "sure_2")
+    whole = compose(model.get_layer("encoder"), model.get_layer("decoder"), keys, "whole")
+    answers = {key: whole.output[key] for key in ("seg", "flow")}
+    answers["confidence"] = ops.sigmoid(whole.output["sure_2"][..., 2])
+    return keras.Model(whole.input, answers, name="flowseg_confident")
+
+
+def compose(encoder, decoder, outputs, name, unlabelled=()):
+    """A network of two frames: `encoder` sees each once, `decoder` both, padding is inside.
+
+    Args:
+        encoder: (B, H, W, 3) -> features by name; see `backbones.build_encoder`.
+        decoder: features of "frame1" and "frame2", named likewise -> answers at full size by name.
+        outputs: which of the decoder's answers.
+        name: of the network.
+        unlabelled: see `training_model`.
+
+    Returns:
+        keras.Model: {"image1", "image2"}: (B, H, W, 3), any H and W -> the outputs by name.
+    """
+    images = {frame: keras.Input((None, None, 3), name=frame) for frame in ("image1", "image2")}
+    pad = PadToMultiple(STRIDES[-1], name="pad")
+    # One pass over both frames: half the graph, and batch statistics over both.
+    both = encoder(ops.concatenate([pad(image) for image in images.values()], axis=0))
+    frames = {"frame1": {}, "frame2": {}}
+    for key, features in both.items():
+        first, second = ops.split(features, 2, axis=0)
+        if unlabelled:  # Each pair, and then each the other way round.
+            first, second = features, ops.concatenate([second, first], axis=0)
+        frames["frame1"][key], frames["frame2"][key] = first, second
+    decoded = decoder(frames)
+    if unlabelled:
+        ways = {key: ops.split(decoded[key], 2, axis=0) for key in outputs}
+        decoded = {key: way[0] for key, way in ways.items()}
+        decoded["photometric"] = ops.concatenate(ways["flow"], axis=-1)
+        decoded["consistency"] = ops.concatenate([*ways["flow"], *ways["seg"]], axis=-1)
+    outputs = (*outputs, *unlabelled)
+    cropped = {key: CropLike(name=key)(decoded[key], images["image1"]) for key in outputs}
+    return keras.Model(images, cropped, name=name)

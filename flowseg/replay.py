@@ -1,0 +1,91 @@
+"""Look again at a batch that a training stumbled over: what its losses and gradients are.
+
+python -m flowseg.replay --run_dir DIR --step N
+
+takes DIR/incidents/step-N.npz, which the training wrote, and the newest checkpoint before it (the
+weights at the step itself are not kept), and prints each loss of the batch, frame by frame the
+share of known truth, and the layers of the largest gradients.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from flowseg.cli import entry
+
+# isort: split
+import numpy as np
+import tensorflow as tf
+
+from flowseg.training import checkpoints, objective
+
+_SHOWN = 8
+
+
+def read_batch(path):
+    """(inputs, targets) as a training was fed them.
+
+    Raises:
+        ValueError: no such file, or not whole.
+    """
+    try:
+        with np.load(path) as arrays:
+            split = {"inputs": {}, "targets": {}}
+            for name in arrays.files:
+                kind, _, key = name.partition("/")
+                split[kind][key] = arrays[name]
+            return split["inputs"], split["targets"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: no batch of an incident ({error})") from error
+
+
+def look(training, inputs, targets):
+    """Lines about a batch's losses, truth and gradients under a compiled training's weights."""
+    unlabelled = [key for key in objective.UNLABELLED if key in training.output]
+    inputs, targets = objective.every_target(inputs, targets, unlabelled)
+    with tf.GradientTape() as tape:
+        answers = training(inputs, training=True)
+        loss = training.compute_loss(inputs, targets, answers)
+    lines = [f"loss {float(loss):.5g}"]
+    for key, target in targets.items():
+        told = training.loss.get(key)
+        if told is not None:
+            lines.append(f"  {key}: {float(told(target, answers[key])):.5g}")
+    for n, (seg, flow) in enumerate(zip(targets["seg"], targets["flow"], strict=True)):
+        lines.append(
+            f"frame {n}: classes known {100 * np.mean(seg != 255):.1f} %, flow known "
+            f"{100 * np.mean(flow[..., 2]):.1f} %, largest {np.abs(flow[..., :2]).max():.1f} px"
+        )
+    gradients = tape.gradient(loss, [v.value for v in training.trainable_variables])
+    norms = [np.inf if g is None else float(tf.norm(g)) for g in gradients]
+    norms = [np.inf if np.isnan(norm) else norm for norm in norms]
+    ranked = sorted(zip(norms, training.trainable_variables, strict=True), key=lambda x: -x[0])
+    lines += [f"gradient {norm:.4g}: {variable.path}" for norm, variable in ranked[:_SHOWN]]
+    return lines
+
+
+def define_flags():
+    """The flags of this command."""
+    flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
+    flags.DEFINE_integer("step", None, "Of the incident.", 1, required=True)
+
+
+def main():
+    """Read, run, print."""
+    args = flags.FLAGS
+    run_dir = Path(args.run_dir)
+    path = run_dir / "incidents" / f"step-{args.step:08d}.npz"
+    inputs, targets = read_batch(path)
+    state, folder = checkpoints.newest(run_dir / "checkpoints")
+    if state is None:
+        raise ValueError(f"{run_dir}: no checkpoint yet: nothing to replay on")
+    told = json.loads(path.with_suffix(".json").read_text())
+    print(f"{told['kind']} at step {told['step']}: {', '.join(told['frames'])}")
+    print(f"with the weights after step {state['step']}:")
+    print("\n".join(look(checkpoints.network(folder), inputs, targets)))
+
+
+if __name__ == "__main__":
+    define_flags()
+    entry.run(main)

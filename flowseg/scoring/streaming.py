@@ -1,0 +1,171 @@
+"""Streaming scores: mIoU and pixel accuracy for `seg`; AEPE and Fl-all for `flow`.
+
+Pooled over every valid pixel of the set, whatever the sizes of frames and batches. A score of
+nothing (no labelled pixel, no valid flow) is NaN, never 0. Counts are exact: two integers each,
+since float32 loses single pixels beyond 2^24 of them and JAX has no int64. (The type is Keras's
+"int", int64 on TensorFlow: int32 variables live on the CPU there, where XLA on a GPU fails.)
+"""
+
+import keras
+from keras import ops
+
+from flowseg.data.labels import IGNORE_LABEL
+from flowseg.training.losses import end_point_error, is_outlier
+
+_CARRY = 2**30
+
+
+class _Scores(keras.metrics.Metric):
+    """A metric whose result is a dict of scores, over exact counters."""
+
+    def _counter(self, name, shape=()):
+        low, high = (
+            self.add_variable(shape, initializer="zeros", dtype="int", name=f"{name}_{part}")
+            for part in ("low", "high")
+        )
+        return low, high
+
+    def _count(self, counter, number):
+        low, high = counter
+        total = low + ops.cast(number, low.dtype)
+        carried = total // _CARRY
+        low.assign(total - carried * _CARRY)
+        high.assign(high + carried)
+
+    def _total(self, counter):
+        low, high = (ops.cast(part, "float32") for part in counter)
+        return high * float(_CARRY) + low
+
+
+def _ratio(part, whole):
+    """Percent; NaN where the whole is 0."""
+    # JAX takes no Keras variables inside `where`.
+    part, whole = ops.convert_to_tensor(part), ops.convert_to_tensor(whole)
+    known = whole > 0
+    return ops.where(known, 100.0 * part / ops.where(known, whole, 1.0), float("nan"))
+
+
+def grouped_logits(logits, groups):
+    """Logits of wider classes: the log of the sum of their members' probabilities.
+
+    Args:
+        logits: (..., C).
+        groups: (C,) the wider class of each, as `labels.class_groups` gives; 255: in none.
+
+    Returns:
+        (..., max group + 1) float32, probabilities' logarithms (they do not sum to 1 where some
+        class is in no group).
+    """
+    logits = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+    wider = max(int(g) for g in groups if g != IGNORE_LABEL) + 1
+    members = ([i for i, g in enumerate(groups) if g == group] for group in range(wider))
+    return ops.stack([ops.logsumexp(ops.take(logits, m, -1), axis=-1) for m in members], axis=-1)
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class SegScores(_Scores):
+    """`seg/miou`, `seg/pixel_accuracy` and, if asked, `seg/iou/<class>`, in percent.
+
+    One confusion matrix over the set. mIoU is the mean over classes with TP + FP + FN > 0 of
+    TP / (TP + FP + FN); pixels of void truth count nowhere (cityscapesscripts,
+    evalPixelLevelSemanticLabeling.py).
+
+    Args:
+        names: the classes, by train id.
+        per_class: whether the result names every class's IoU.
+    """
+
+    def __init__(self, names, per_class=False, name="seg_scores", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.names = list(names)
+        self.per_class = per_class
+        self._confusion = self._counter("confusion", (len(names), len(names)))
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Count a batch: (B, H, W) train ids (255 = ignore), (B, H, W, C) logits."""
+        classes = len(self.names)
+        y_true = ops.cast(y_true, "int32")
+        predicted = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
+        # Void falls into one cell beyond the matrix.
+        void = classes * classes
+        cell = ops.where(y_true == IGNORE_LABEL, void, y_true * classes + predicted)
+        cell = ops.reshape(cell, (-1,))
+        counts = ops.segment_sum(ops.ones_like(cell), cell, num_segments=void + 1)
+        self._count(self._confusion, ops.reshape(counts[:void], (classes, classes)))
+
+    def confusion(self):
+        """(C, C) float32 pixel counts: truth by row, prediction by column."""
+        return self._total(self._confusion)
+
+    def result(self):
+        """Dict of scalars."""
+        matrix = self.confusion()
+        hits = ops.diagonal(matrix)
+        union = ops.sum(matrix, axis=0) + ops.sum(matrix, axis=1) - hits
+        iou = _ratio(hits, union)
+        present = union > 0
+        total = ops.sum(ops.where(present, iou, 0.0))
+        scores = {
+            "seg/miou": _ratio(total / 100.0, ops.sum(ops.cast(present, "float32"))),
+            "seg/pixel_accuracy": _ratio(ops.sum(hits), ops.sum(matrix)),
+        }
+        if self.per_class:
+            scores |= {f"seg/iou/{name}": iou[i] for i, name in enumerate(self.names)}
+        return scores
+
+    def get_config(self):
+        """Names and switch beside Keras's own."""
+        return {**super().get_config(), "names": self.names, "per_class": self.per_class}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class FlowScores(_Scores):
+    """`flow/aepe` (pixels), `flow/fl_all` and `flow/fl_all_per_image` (percent).
+
+    `fl_all` (see `losses.is_outlier`) pools outliers over all valid pixels of the set;
+    `fl_all_per_image` is the mean of each image's own share.
+
+    Args:
+        suffix: appended to the names, as "_noc".
+    """
+
+    def __init__(self, suffix="", name="flow_scores", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.suffix = suffix
+        self._valid = self._counter("valid")
+        self._outliers = self._counter("outliers")
+        # Kahan's sum: errors are real numbers, and there may be billions of them.
+        self._error, self._lost, self._shares, self._images = (
+            self.add_variable((), initializer="zeros", dtype="float32", name=name)
+            for name in ("error", "lost", "shares", "images")
+        )
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Count a batch: (B, H, W, 3) (u, v, valid), (B, H, W, 2), in pixels."""
+        error, valid = end_point_error(y_true, y_pred)
+        outlier = is_outlier(y_true, error, valid)
+        counts = ops.sum(ops.cast(valid, "int32"), axis=(1, 2))
+        outliers = ops.sum(ops.cast(outlier, "int32"), axis=(1, 2))
+        self._count(self._valid, ops.sum(counts))
+        self._count(self._outliers, ops.sum(outliers))
+        term = ops.sum(error) - self._lost
+        total = self._error + term
+        self._lost.assign((total - self._error) - term)
+        self._error.assign(total)
+        share = ops.cast(outliers, "float32") / ops.cast(ops.maximum(counts, 1), "float32")
+        self._shares.assign(self._shares + ops.sum(share))
+        self._images.assign(self._images + ops.sum(ops.cast(counts > 0, "float32")))
+
+    def result(self):
+        """Dict of scalars."""
+        valid = self._total(self._valid)
+        scores = {
+            "flow/aepe": _ratio(self._error / 100.0, valid),
+            "flow/fl_all": _ratio(self._total(self._outliers), valid),
+            "flow/fl_all_per_image": _ratio(self._shares, self._images),
+        }
+        return {name + self.suffix: score for name, score in scores.items()}
+
+    def get_config(self):
+        """Suffix beside Keras's own."""
+        return {**super().get_config(), "suffix": self.suffix}

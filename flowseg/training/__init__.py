@@ -1,0 +1,1 @@
+"""Training: configuration, losses, optimizer, callbacks, checkpoints and the loop."""

@@ -1,0 +1,150 @@
+"""What a training is spread over: one device, all of this host, or all of many hosts.
+
+A step stays what one device would do with the whole batch: losses and gradients are over all of it
+(see `losses.masked_mean`, `incidents.GuardedAdamW`), and so are the statistics of batch norms.
+
+On TensorFlow `tf.distribute.MirroredStrategy` copies the network to the devices of one host. On
+JAX `keras.distribution.DataParallel` does so for one host or, joined by `jax.distributed`, many.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+from absl import flags
+
+
+class Spread(NamedTuple):
+    """What a training is spread over.
+
+    Attributes:
+        scope: function that gives the context in which the network in training is made.
+        here: devices of this host.
+        hosts: how many hosts.
+        host: the number of this one, from 0. The first keeps the run folder.
+    """
+
+    scope: Callable = contextlib.nullcontext
+    here: int = 1
+    hosts: int = 1
+    host: int = 0
+
+    @property
+    def count(self):
+        """Devices in all."""
+        return self.here * self.hosts
+
+    @contextlib.contextmanager
+    def folder(self, run_dir):
+        """Yield the folder that this host writes into: the run's, or one that goes afterwards."""
+        if self.host == 0:
+            yield run_dir
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+
+    def copies(self, dataset):
+        """Batches of one, once for each device of this host: frames of a set differ in size.
+
+        So every device scores every frame, and the scores are those of one device.
+        """
+        if self.count == 1:
+            return dataset
+        return dataset.map(lambda *parts: tf.nest.map_structure(self._copy, parts))
+
+    def _copy(self, part):
+        return tf.repeat(part, self.here, axis=0)
+
+
+ONE = Spread()
+
+
+def define_flags():
+    """Where to compute: not of the training, which is the same everywhere."""
+    flags.DEFINE_enum(
+        "devices",
+        "one",
+        ["one", "all"],
+        "Compute on one device, or on all that TensorFlow or JAX finds; each takes its share of "
+        "--batch_size.",
+    )
+    flags.DEFINE_integer(
+        "hosts", 1, "With KERAS_BACKEND=jax: machines that train together, by this command each.", 1
+    )
+    flags.DEFINE_integer("host", 0, "Which of them this is; 0 keeps the run folder.", 0)
+    flags.DEFINE_string("coordinator", None, "Where they meet: HOST:PORT, a free port of host 0.")
+
+
+def find(args, batch_size):
+    """The `Spread` that flags ask for; joins the hosts. To be called before JAX computes.
+
+    Args:
+        args: holds the flags of `define_flags`.
+        batch_size: of a step, over all devices.
+
+    Raises:
+        ValueError: flags that do not fit each other, the backend or the devices.
+    """
+    jax = _jax() if keras.backend.backend() == "jax" else None
+    if args.hosts > 1:
+        if jax is None:
+            raise ValueError("--hosts: many hosts train on JAX alone: set KERAS_BACKEND=jax")
+        if args.host >= args.hosts or not args.coordinator:
+            raise ValueError(
+                f"--hosts={args.hosts} wants --host 0 to {args.hosts - 1} and --coordinator"
+            )
+        jax.distributed.initialize(args.coordinator, args.hosts, args.host)
+    joined = jax is not None and jax.process_count() > 1
+    if joined:
+        _meet()
+    if args.devices == "one" and not joined:
+        return ONE
+    spread = _mirrored() if jax is None else _data_parallel(jax)
+    if spread.count == 1:
+        return ONE
+    if batch_size % spread.count:
+        raise ValueError(
+            f"--batch_size={batch_size} cannot be shared by {spread.count} devices evenly"
+        )
+    return spread
+
+
+def _jax():
+    import jax
+
+    return jax
+
+
+def _meet():
+    """Have the hosts talk once while they are at the same place.
+
+    Gloo, by which CPUs talk, gives up on hosts that come to their first talk over 30 s apart.
+    """
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices("start")
+
+
+def _mirrored():
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+    return Spread(strategy.scope, len(devices))
+
+
+def _data_parallel(jax):
+    # Each host reads its own share of every batch (`batches.training_batches`).
+    shared = keras.distribution.DataParallel(auto_shard_dataset=False)
+    return Spread(shared.scope, jax.local_device_count(), jax.process_count(), jax.process_index())
+
+
+def synchronise_norms(network):
+    """Have batch norms take the statistics of the whole batch, as they do on one device."""
+    if keras.backend.backend() == "tensorflow":  # On JAX they do.
+        for part in ("encoder", "decoder"):
+            for layer in network.get_layer(part).layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.synchronized = True

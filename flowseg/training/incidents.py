@@ -1,0 +1,192 @@
+"""What watches over a training: steps that are no numbers, losses that jump, whom they are due to.
+
+Each incident is told in one line, with the frames of its batch, and written to
+RUN/incidents/step-00000123.json beside the batch itself (.npz), for `flowseg.replay`.
+"""
+
+import json
+import statistics
+from collections import deque
+
+import keras
+import numpy as np
+
+from flowseg import files
+from flowseg.cli.entry import warn
+
+# Losses before a step that its own is held to, and how many there must be.
+_WINDOW, _LEAST = 64, 16
+# Steps in a row that are no numbers, after which skipping helps no more.
+_MOST = 10
+# Incidents of a kind whose batches are looked up: it takes reading the epoch up to there again.
+_KEPT = 20
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class GuardedAdamW(keras.optimizers.AdamW):
+    """AdamW for which gradients that are no numbers count as zero, all of a step together.
+
+    `skipped` counts such steps. So one bad batch cannot spoil the weights, on any backend.
+
+    Under a strategy of TensorFlow's gradients are summed over the devices first, so that all skip
+    together, and what is clipped is the gradient of the whole batch. (Keras would clip each
+    device's and sum then.)
+
+    What does not depend on the variable, as the rate, is worked out once a step. (Keras does so for
+    each variable anew.)
+    """
+
+    def build(self, variables):
+        """Make the variables."""
+        if not self.built:
+            self.skipped = self.add_variable(
+                (), name="skipped", dtype="int32", aggregation="only_first_replica"
+            )
+        super().build(variables)
+
+    def apply(self, grads, trainable_variables=None):
+        """One step; what has no gradient, by no loss reaching it, stays."""
+        if not self.built:
+            self.build(trainable_variables)
+        if trainable_variables is None:  # On JAX, where all have one.
+            trainable_variables = self._trainable_variables
+        pairs = zip(grads, trainable_variables, strict=True)
+        pairs = [(gradient, variable) for gradient, variable in pairs if gradient is not None]
+        if keras.backend.backend() == "tensorflow":
+            pairs = super()._all_reduce_sum_gradients(pairs)
+        grads, variables = zip(*pairs, strict=True)
+        finite = keras.ops.all(
+            keras.ops.stack([keras.ops.all(keras.ops.isfinite(gradient)) for gradient in grads])
+        )
+        self.skipped.assign_add(keras.ops.cast(~finite, "int32"))
+        return super().apply([keras.ops.where(finite, g, 0) for g in grads], list(variables))
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars  # `apply` did.
+
+    def _clip_by_norm(self, values, axes=None):
+        norm = keras.ops.sqrt(keras.ops.sum(keras.ops.square(values)))
+        return values * self.clipnorm / keras.ops.maximum(norm, self.clipnorm)
+
+    def _apply_weight_decay(self, trainable_variables):
+        pass  # `update_step` does.
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        step = keras.ops.cast(self.iterations + 1, "float32")
+        corrected = learning_rate * keras.ops.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        rates = (corrected, learning_rate)
+        super()._backend_update_step(grads, trainable_variables, rates)
+
+    def update_step(self, gradient, variable, rates):
+        """Move a variable and its moments.
+
+        Args:
+            gradient: of its shape.
+            variable: one that the optimizer was built for.
+            rates: of the step, with the moments' bias in it and without.
+        """
+        corrected, rate = rates
+        index = self._get_variable_index(variable)
+        first, second = self._momentums[index], self._velocities[index]
+        if self.weight_decay and self._use_weight_decay(variable):
+            self.assign_sub(variable, variable * self.weight_decay * rate)
+        self.assign_add(first, (gradient - first) * (1 - self.beta_1))
+        self.assign_add(second, (keras.ops.square(gradient) - second) * (1 - self.beta_2))
+        self.assign_sub(variable, first * corrected / (keras.ops.sqrt(second) + self.epsilon))
+
+
+class Guard(keras.callbacks.Callback):
+    """Counts steps and looks at each one's loss; it comes first.
+
+    Args:
+        run_dir: the run folder (pathlib.Path).
+        state: of the training; its `step` counts the steps, its `incidents` what happened.
+        batch: function of a step, counted from 0 -> (names of its frames, inputs, targets).
+        on_nonfinite: "stop" the training at a step that is no number, or "skip" it.
+        spike: times the median of the losses before that a loss is told at; 0: never.
+    """
+
+    def __init__(self, run_dir, state, batch, on_nonfinite, spike):
+        super().__init__()
+        self.folder, self.state, self.batch = run_dir / "incidents", state, batch
+        self.on_nonfinite, self.spike = on_nonfinite, spike
+        self.losses, self.bad = deque(maxlen=_WINDOW), 0
+
+    def on_train_begin(self, logs=None):
+        """Those that were skipped before are told."""
+        self.skipped = 0
+        self._count_skipped()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """The mean that Keras tells begins anew."""
+        self.count, self.mean = 0, 0.0
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Look at a step.
+
+        Raises:
+            ValueError: it is no number, and that is to stop the training.
+        """
+        self.state["step"] += 1
+        mean = float(logs["loss"])
+        loss = mean * (self.count + 1) - self.mean * self.count
+        if not np.isfinite(mean) or self._was_skipped():
+            self._nonfinite()
+            return
+        self.count, self.mean, self.bad = self.count + 1, mean, 0
+        if self.spike and len(self.losses) >= _LEAST:
+            usual = statistics.median(self.losses)
+            if loss > self.spike * usual:
+                warn(f"{self._note('spike')}: loss {loss:.3g}, usually {usual:.3g}")
+        self.losses.append(loss)
+
+    def _was_skipped(self):
+        # To look would make JAX hand its state over at every step.
+        return keras.backend.backend() != "jax" and self._count_skipped()
+
+    def _count_skipped(self):
+        now = keras.ops.convert_to_numpy(self.model.optimizer.skipped)
+        before, self.skipped = self.skipped, int(now)
+        return self.skipped > before
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Tell of steps whose gradients alone were no numbers, which JAX tells only here."""
+        if self._count_skipped():
+            warn(f"until step {self.state['step']}: gradients that are no numbers; skipped")
+
+    def _nonfinite(self):
+        self.bad += 1
+        told = self._note("nonfinite")
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        spoilt = [v.path for v in self.model.variables if not np.isfinite(np.asarray(v)).all()]
+        metrics = {v.path for metric in self.model.metrics for v in metric.variables}
+        spoilt = [path for path in spoilt if path not in metrics]
+        if self.on_nonfinite == "stop" or spoilt or self.bad >= _MOST:
+            why = f"; spoilt: {', '.join(spoilt[:3])}" if spoilt else ""
+            raise ValueError(
+                f"{told}: the loss or a gradient is no number{why}. What was kept before stays: "
+                "the same command goes on from there; try a smaller --learning_rate, or "
+                "--on_nonfinite skip"
+            )
+        warn(f"{told}: the loss or a gradient is no number; skipped")
+        # The means would be no numbers until Keras's epoch ends.
+        self.model.reset_metrics()
+        self.count, self.mean = 0, 0.0
+
+    def _note(self, kind):
+        """Write an incident down; the beginning of a line about it."""
+        step = self.state["step"]
+        incidents = self.state["incidents"]
+        incidents[kind] = incidents.get(kind, 0) + 1
+        if incidents[kind] > _KEPT:
+            return f"step {step}"
+        names, inputs, targets = self.batch(step - 1)
+        path = self.folder / f"step-{step:08d}"
+        arrays = {f"inputs/{key}": value for key, value in inputs.items()}
+        arrays |= {f"targets/{key}": value for key, value in targets.items()}
+        with files.whole(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        told = {"step": step, "kind": kind, "frames": names}
+        files.write(path.with_suffix(".json"), json.dumps(told, indent=2) + "\n")
+        return f"step {step}, of {', '.join(names)} ({path}.npz)"

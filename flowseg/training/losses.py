@@ -1,0 +1,155 @@
+"""Masked losses: cross-entropy for `seg`, end-point error for `flow`, and for its confidence.
+
+A masked mean divides by the number of valid pixels of the whole batch, over all devices, and is 0
+(with zero gradients) when there is none. Truth is masked before the arithmetic, so that a NaN in an
+invalid pixel never reaches the loss.
+"""
+
+import keras
+from keras import ops
+
+from flowseg.data.labels import IGNORE_LABEL
+
+FLOW_LOSSES = ("epe", "log")
+SEG_LOSSES = ("mean", "balanced")
+
+
+def masked_mean(values, mask):
+    """Sum of `values` where `mask` (bool, same shape) holds, over the count of such; 0 if none.
+
+    A mask of numbers weighs them. The result is of shape (1,). Under a strategy of TensorFlow's,
+    where each device sees but its part of the batch, the count is that of an average device, so
+    that the mean over devices is that of the batch.
+    """
+    mask = ops.cast(mask, values.dtype)
+    # Not a scalar: Keras divides the loss by the number of devices for all others alone.
+    count = _mean_over_devices(ops.reshape(ops.sum(mask), (1,)))
+    return ops.sum(values * mask) / ops.where(count > 0, count, 1.0)
+
+
+def _mean_over_devices(count):
+    """Of a vector that each device counts over its part of the batch."""
+    if keras.backend.backend() != "tensorflow":  # On JAX a sum is over all devices.
+        return count
+    return ops.moments(count[None], axes=[0], synchronized=True)[0]
+
+
+def end_point_error(truth, flow):
+    """Error and validity of each pixel.
+
+    Args:
+        truth: (B, H, W, 3) (u, v, valid) in pixels.
+        flow: (B, H, W, 2).
+
+    Returns:
+        (B, H, W) float32 Euclidean distance (0 where invalid), and (B, H, W) bool valid.
+    """
+    truth = ops.cast(truth, "float32")
+    valid = truth[..., 2] > 0
+    difference = ops.where(valid[..., None], ops.cast(flow, "float32") - truth[..., :2], 0.0)
+    # The root's slope is infinite at 0; 1e-12 px^2 keeps it finite and moves no error by 1e-6 px.
+    squared = ops.sum(ops.square(difference), axis=-1)
+    return ops.sqrt(squared + 1e-12) * ops.cast(valid, "float32"), valid
+
+
+def is_outlier(truth, error, valid, tolerance=3.0):
+    """(B, H, W) bool: valid, and wrong by over `tolerance` px and 5 % of the true magnitude.
+
+    (KITTI 2015 development kit, evaluate_scene_flow.cpp: 3 px.) What is no number is wrong.
+
+    Args:
+        truth: (B, H, W, 3) (u, v, valid) in pixels.
+        error: (B, H, W), as `end_point_error` gives.
+        valid: (B, H, W) bool, likewise.
+        tolerance: in pixels.
+    """
+    truth = ops.where(valid[..., None], ops.cast(truth, "float32")[..., :2], 0.0)
+    magnitude = ops.sqrt(ops.sum(ops.square(truth), axis=-1))
+    return valid & ~((error <= tolerance) | (error <= 0.05 * magnitude))
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class SegLoss(keras.losses.Loss):
+    """Mean cross-entropy over pixels that are not void.
+
+    `y_true`: (B, H, W) train ids, 255 = ignore; `y_pred`: (B, H, W, C) logits. The balanced form
+    weighs a pixel by 1 / sqrt(how many of its class the batch has), so that rare classes are learnt
+    sooner.
+    """
+
+    def __init__(self, form="mean", name="seg_loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+        if form not in SEG_LOSSES:
+            raise ValueError(f"segmentation loss {form!r}: not one of {', '.join(SEG_LOSSES)}")
+        self.form = form
+
+    def call(self, y_true, y_pred):
+        """Scalar."""
+        y_true = ops.cast(y_true, "int32")
+        valid = y_true != IGNORE_LABEL
+        known = ops.where(valid, y_true, 0)
+        entropy = ops.sparse_categorical_crossentropy(
+            known, ops.cast(y_pred, "float32"), from_logits=True
+        )
+        if self.form == "mean":
+            return masked_mean(entropy, valid)
+        cells, mask = (ops.reshape(x, (-1,)) for x in (known, ops.cast(valid, "float32")))
+        count = ops.segment_sum(mask, cells, num_segments=y_pred.shape[-1])
+        weight = ops.rsqrt(ops.maximum(_mean_over_devices(count), 1e-3))
+        return masked_mean(entropy, ops.take(weight, known) * ops.cast(valid, "float32"))
+
+    def get_config(self):
+        """The form beside Keras's own."""
+        return {**super().get_config(), "form": self.form}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class FlowLoss(keras.losses.Loss):
+    """Mean end-point error over valid pixels; or, robust, the mean of 3 log(1 + epe / 2).
+
+    `y_true`: (B, H, W, 3) (u, v, valid); `y_pred`: (B, H, W, 2), both in pixels. The robust form
+    grows slowly with large errors, so that a few hopeless pixels do not rule the step.
+    """
+
+    def __init__(self, form="log", name="flow_loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+        if form not in FLOW_LOSSES:
+            raise ValueError(f"flow loss {form!r}: not one of {', '.join(FLOW_LOSSES)}")
+        self.form = form
+
+    def call(self, y_true, y_pred):
+        """Scalar."""
+        error, valid = end_point_error(y_true, y_pred)
+        if self.form == "log":
+            error = 3.0 * ops.log1p(error / 2.0)
+        return masked_mean(error, valid)
+
+    def get_config(self):
+        """The form beside Keras's own."""
+        return {**super().get_config(), "form": self.form}
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class ConfidenceLoss(keras.losses.Loss):
+    """Mean binary cross-entropy of "this flow is no outlier" over valid pixels; see `is_outlier`.
+
+    `y_true`: (B, H, W, 3) (u, v, valid); `y_pred`: (B, H, W, 3) (u, v, logit). So confidence is
+    the probability that KITTI's rule (or one of another tolerance in pixels) calls the flow right.
+    No gradient goes to u and v.
+    """
+
+    def __init__(self, tolerance=3.0, name="confidence_loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.tolerance = tolerance
+
+    def call(self, y_true, y_pred):
+        """Scalar."""
+        logit = ops.cast(y_pred, "float32")[..., 2]
+        error, valid = end_point_error(y_true, ops.stop_gradient(y_pred[..., :2]))
+        right = ops.cast(~is_outlier(y_true, error, valid, self.tolerance), "float32")
+        entropy = ops.softplus(logit) - right * logit
+        return masked_mean(entropy, valid)
+
+    def get_config(self):
+        """The tolerance beside Keras's own."""
+        return {**super().get_config(), "tolerance": self.tolerance}
