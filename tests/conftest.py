@@ -13,8 +13,8 @@ from flowseg.cli import entry  # noqa: F401  (quiets TensorFlow's start, so it c
 
 # isort: split
 from flowseg import files
-from tests import forked
-from tests.kitti_writer import write_kitti
+from tests.support import forked
+from tests.support.kitti_writer import write_kitti
 
 ROOT = Path(__file__).parent.parent
 # Where tests run in the background SIGINT is ignored, and so in the commands that they start: then
@@ -69,7 +69,7 @@ def trained_run(kitti_records, tmp_path_factory):
 
     def make(folder):
         run_command(
-            *("tests.eager_train", "--flagfile", "experiments/kitti.flags", *sets),
+            *("tests.support.eager_train", "--flagfile", "experiments/kitti.flags", *sets),
             *("--steps", 2, "--batch_size", 1, "--run_dir", folder, "--pictures", 1),
             *("--height", 96, "--width", 160, "--backbone", "efficientnet_lite0"),
         )

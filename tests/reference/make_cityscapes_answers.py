@@ -4,9 +4,9 @@
 
 wants cityscapesscripts (the extra `test`), and for the real labels KITTI's frames 000002_10 and
 000003_10 below FLOWSEG_SAMPLES; without those, what was stored of them stays. Prints the largest
-change to what was stored. `tests/test_cityscapes_scores.py` holds FlowSeg to the file.
+change to what was stored. `tests/scoring/test_cityscapes_scores.py` holds FlowSeg to the file.
 
-    made    three frames of `tests.city_frames`, with instance maps
+    made    three frames of `tests.support.city_frames`, with instance maps
     kitti   two real label maps of KITTI, spoilt; no instance maps
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from flowseg import files
 from flowseg.cli import entry
-from tests import city_frames, official
+from tests.support import city_frames, official
 
 ANSWERS = Path(__file__).with_name("cityscapes_answers.json")
 REAL = ("000002_10", "000003_10")

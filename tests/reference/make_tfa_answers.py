@@ -7,7 +7,7 @@ environment of its own (Python 3.11, CPU), from the root of the repository:
     tfa_env/bin/pip install -r tests/reference/requirements-tfa.txt
     tfa_env/bin/python tests/reference/make_tfa_answers.py
 
-`tests/test_flow_ops_reference.py` compares FlowSeg with the stored answers.
+`tests/network/test_flow_ops_reference.py` compares FlowSeg with the stored answers.
 Everything is stored in FlowSeg's conventions. Keys of the file:
 
     warp/image                 (2, 13, 17, 5), the image that is sampled

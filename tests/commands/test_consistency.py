@@ -1,0 +1,89 @@
+"""How steady classes are on video: followed by flow, by hand, and on real clips."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from flowseg.consistency import consistency
+from flowseg.data.labels import CITYSCAPES
+from flowseg.scoring import frame_scores
+from tests.commands.test_evaluate import run_dir  # noqa: F401
+from tests.conftest import run_command
+from tests.support.kitti_writer import write_clip
+
+
+def test_pixels_are_followed_right_and_down():
+    first = np.array([[1, 2, 3], [4, 5, 6]])
+    second = np.array([[0, 0, 0], [0, 1, 9]])
+    # Each pixel moves one to the right and one down; only the upper left two stay inside.
+    counts = frame_scores.count_consistency(first, second, np.ones((2, 3, 2)), 10)
+    matrix = counts["video/confusion"]
+    assert matrix.sum() == 2 and matrix[1, 1] == 1 and matrix[2, 9] == 1
+    # u and v are no more alike than right and down.
+    for flow, met in (
+        ((1, 0), {(1, 0), (2, 0), (4, 1), (5, 9)}),
+        ((0, 1), {(1, 0), (2, 1), (3, 9)}),
+    ):
+        moved = np.broadcast_to(np.float32(flow), (2, 3, 2))
+        matrix = frame_scores.count_consistency(first, second, moved, 10)["video/confusion"]
+        assert set(zip(*np.nonzero(matrix), strict=True)) == met
+    lost = frame_scores.count_consistency(first, second, np.full((2, 3, 2), np.nan), 10)
+    assert lost["video/confusion"].sum() == 0
+
+
+def frames_and_run(steps, flow):
+    """A video of a bar of class 1 that moves right by `steps` px a frame, and one that sees it."""
+    frames = []
+    for i in range(4):
+        image = np.zeros((8, 40, 3), np.uint8)
+        image[:, 5 + steps * i : 9 + steps * i] = 1
+        frames.append((str(i), image))
+
+    def predict_pair(image1, image2, scale):
+        return image1[..., 0], np.broadcast_to(np.float32(flow), (*image1.shape[:2], 2))
+
+    return frames, SimpleNamespace(label_set=CITYSCAPES, predict_pair=predict_pair)
+
+
+def test_a_moving_thing_is_steady_if_it_is_followed():
+    scores, pairs = consistency(frames_and_run(4, (4, 0))[1], frames_and_run(4, (4, 0))[0])
+    assert pairs == 3 and scores["video/consistency"] == 100
+    # At rest the bar never meets itself: 3 pairs of 4 columns of 40; the rest is class 0 in 32.
+    assert scores["video/consistency_at_rest"] == pytest.approx((0 + 100 * 32 / 40) / 2)
+
+
+def test_where_every_pixel_leaves_nothing_is_followed():
+    frame = np.zeros((8, 9, 3), np.uint8)
+    run = SimpleNamespace(
+        label_set=CITYSCAPES,
+        predict_pair=lambda *_: (np.zeros((8, 9), np.uint8), np.full((8, 9, 2), 99, np.float32)),
+    )
+    scores, pairs = consistency(run, [("a", frame), ("b", frame)])
+    assert scores == {"video/consistency_at_rest": 100} and pairs == 1
+
+
+def test_one_frame_has_no_consistency():
+    frames, run = frames_and_run(4, (4, 0))
+    with pytest.raises(ValueError, match="fewer than two frames"):
+        consistency(run, frames[:1])
+
+
+def test_the_command(run_dir, tmp_path, sample_clip):  # noqa: F811
+    done = run_command(
+        *("flowseg.consistency", "--run_dir", run_dir, "--input", sample_clip),
+        *("--metrics_json", tmp_path / "m.json"),
+    )
+    # One class everywhere is as steady as can be.
+    scores = json.loads((tmp_path / "m.json").read_text())
+    assert scores == {"video/consistency": 100.0, "video/consistency_at_rest": 100.0}
+    assert "pairs of frames" in done.stdout
+
+
+@pytest.fixture(params=["made", "real"])
+def sample_clip(request, tmp_path):
+    """A folder of frames, or a real video."""
+    if request.param == "made":
+        return write_clip(tmp_path / "clip", 3)
+    return request.getfixturevalue("samples") / "clips/val/video_1000"

@@ -1,0 +1,85 @@
+"""What is wrong with records is told, with file and record, before or while they are read."""
+
+import shutil
+
+import pytest
+import tensorflow as tf
+
+from flowseg.data import decoding, records
+from flowseg.data.batches import Draw, training_batches
+from flowseg.data.labels import CITYSCAPES
+from tests.data.test_decoding import read_frames, write_shard
+
+
+@pytest.fixture
+def copy(kitti_records, tmp_path):
+    """A copy of the made-up records, to be spoilt: its train shard."""
+    shutil.copytree(kitti_records, tmp_path / "copy")
+    return next((tmp_path / "copy").glob("train-*.tfrecord"))
+
+
+def test_sound_records_pass_the_check(copy):
+    decoding.check_records([str(copy)], CITYSCAPES)
+    # Shards taken elsewhere, without what the conversion wrote about itself.
+    copy.with_name("index.json").unlink()
+    copy.with_name(".plan.json").unlink()
+    decoding.check_records([str(copy)], CITYSCAPES)
+
+
+def test_a_shard_of_another_size_than_its_index_says(copy):
+    write_shard(copy, *(s.numpy() for s in tf.data.TFRecordDataset(str(copy)).take(3)))
+    with pytest.raises(ValueError, match=f"{copy.name}: .* bytes, but .*index.json says .*again"):
+        decoding.check_records([str(copy)], CITYSCAPES)
+
+
+def test_another_schema_version(copy, monkeypatch):
+    monkeypatch.setattr(records, "SCHEMA_VERSION", 2)
+    with pytest.raises(ValueError, match=f"{copy.name}, record 0: .*version 1, .* version 2"):
+        decoding.check_records([str(copy)], CITYSCAPES)
+
+
+def spoil(path, number):
+    """Flip one bit in the middle of record `number`: length (8), sum (4), Example, sum (4)."""
+    content, start = bytearray(path.read_bytes()), 0
+    for _ in range(number):
+        start += int.from_bytes(content[start : start + 8], "little") + 16
+    content[start + 12 + int.from_bytes(content[start : start + 8], "little") // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_record_is_named(copy):
+    spoil(copy, 2)
+    files = records.match_files(f"{copy.parent}/*.tfrecord")
+    decoding.check_records(files, CITYSCAPES)  # looks at first records alone
+    with pytest.raises(ValueError, match=f"{copy.name}, record 2: damaged"):
+        with records.named_errors(files):
+            read_frames(files)
+    drawn = Draw([files], batch_size=1, steps_per_epoch=8)
+    batches = training_batches(drawn, CITYSCAPES, height=32, width=32)
+    with pytest.raises(ValueError, match=f"{copy.name}, record 2: damaged"):
+        with records.named_errors(files):
+            for _ in batches.take(8):
+                pass
+    spoil(copy, 2)
+    spoil(copy, 0)
+    with pytest.raises(ValueError, match=f"{copy.name}, record 0: damaged"):
+        decoding.check_records([str(copy)], CITYSCAPES)
+
+
+def test_an_error_that_is_no_damage_stays_itself(tmp_path):
+    record = records.make_example(image1=b"no PNG", image1_format="png", height=4, width=4)
+    files = write_shard(tmp_path / "a.tfrecord", record)
+    with pytest.raises(tf.errors.InvalidArgumentError), records.named_errors(files):
+        read_frames(files)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"files": 3}'])
+def test_a_damaged_index_is_named(content, kitti_records, tmp_path):
+    shard = shutil.copy(next(kitti_records.glob("train-*")), tmp_path)
+    (tmp_path / "index.json").write_text(content)
+    with pytest.raises(ValueError, match="index.json: damaged"):
+        decoding.check_records([shard], CITYSCAPES)
+    # A journal without an index: the conversion was stopped.
+    (tmp_path / "index.json").rename(tmp_path / ".plan.json")
+    with pytest.raises(ValueError, match="this conversion is not finished"):
+        decoding.check_records([shard], CITYSCAPES)

@@ -1,0 +1,182 @@
+"""Every fault that the doctor knows, planted alone in clean records, is found, and no other."""
+
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support import doctor_sets as sets
+from tests.support.doctor_sets import assert_found, diagnose
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return sets.make_set()
+
+
+def everywhere(change):
+    def plant(splits):
+        return {
+            split: [change(k, frame) for k, frame in enumerate(frames)]
+            for split, frames in splits.items()
+        }
+
+    return plant
+
+
+def in_train(*places, **changes):
+    """Change values of some train frames: numbers of frames; functions of the frame."""
+
+    def plant(splits):
+        train = [
+            {**frame, **{key: change(frame) for key, change in changes.items()}}
+            if k in places
+            else frame
+            for k, frame in enumerate(splits["train"])
+        ]
+        return {**splits, "train": train}
+
+    return plant
+
+
+def turn(swapped, *signs):
+    def change(k, frame):
+        flow = frame["flow"][..., ::-1] if swapped else frame["flow"]
+        return {**frame, "flow": flow * np.float32(signs)}
+
+    return everywhere(change)
+
+
+def as_shares(parts):
+    """Flow in shares of the frame's size, or of half of it; KITTI's steps are too coarse for it."""
+
+    def change(k, frame):
+        flow = frame["flow"] * np.float32([parts / sets.WIDTH, parts / sets.HEIGHT])
+        return {**frame, "flow": flow, "flow_format": "flo"}
+
+    return everywhere(change)
+
+
+def next_of(*fields):
+    """Some fields of each train frame are those of the next."""
+
+    def plant(splits):
+        train = splits["train"]
+        after = train[1:] + train[:1]
+        pairs = zip(train, after, strict=True)
+        return {
+            **splits,
+            "train": [{**frame, **{f: other[f] for f in fields}} for frame, other in pairs],
+        }
+
+    return plant
+
+
+def add(split, k, **changes):
+    """Put train frame k, changed, into a split once more under another name."""
+
+    def plant(splits):
+        frame = splits["train"][k]
+        again = {**frame, "frame_id": "again", **{n: c(frame) for n, c in changes.items()}}
+        return {**splits, split: [*splits[split], again]}
+
+    return plant
+
+
+def saved_again(frame):
+    data = cv2.imencode(".jpg", frame["image1"], [cv2.IMWRITE_JPEG_QUALITY, 60])[1]
+    return np.uint8(np.clip(cv2.imdecode(data, cv2.IMREAD_COLOR) * 1.03 - 3, 0, 255))
+
+
+def with_id(value):
+    def change(frame):
+        labels = frame["labels"].copy()
+        labels[40:44, 40:44] = value
+        return labels
+
+    return change
+
+
+def filled(value, rows=sets.HEIGHT):
+    def change(frame):
+        labels = frame["labels"].copy()
+        labels[:rows] = value
+        return labels
+
+    return change
+
+
+def shifted_labels(k, frame):
+    labels = np.roll(frame["labels"], 6, 1)
+    labels[:, :6] = sets.UNLABELED
+    return {**frame, "labels": labels}
+
+
+def mirrored_labels(k, frame):
+    return {**frame, "labels": frame["labels"][:, ::-1]}
+
+
+TRAIN = [f"{k:03d}" for k in range(4)]
+ALL = [f"{k:03d}" for k in range(5)]
+PNG = {"format": lambda frame: "png"}
+
+
+@pytest.mark.parametrize(
+    ("plant", "level", "name", "ids", "told"),
+    [
+        (turn(True, 1, 1), "error", "flow-axes", ALL, "swapped"),
+        (turn(False, -1, -1), "error", "flow-signs", ALL, "both signs"),
+        (turn(False, -1, 1), "error", "flow-sign-u", ALL, "sign of u"),
+        (turn(False, 1, -1), "error", "flow-sign-v", ALL, "sign of v"),
+        (turn(True, -1, 1), "error", "flow-axes-sign-v", ALL, r"\(v, -u\)"),
+        (turn(False, 2, 2), "error", "flow-scale", ALL, r"too large: multiply it by 0\.(5|49)"),
+        (turn(False, 1 / 64, 1 / 64), "error", "flow-scale", ALL, "by 6[345].* 1/64 px"),
+        (turn(False, 64, 64), "error", "flow-scale", ALL, "too large: multiply it by 0.0156"),
+        (as_shares(1), "error", "flow-share", ALL, "multiply u by its width"),
+        (as_shares(2), "error", "flow-half-share", ALL, "half its width"),
+        (next_of("image2"), "error", "flow-shifted", TRAIN, "second frame is another record's"),
+        (next_of("flow", "valid"), "error", "flow-shifted", TRAIN, "flow is another record's"),
+        (
+            everywhere(lambda k, frame: {**frame, "image2": frame["image1"]}),
+            *("error", "flow-zero", ALL, "stand still"),
+        ),
+        (in_train(2, flow=lambda f: -f["flow"]), "warning", "flow-signs", ["002"], "1 of 5"),
+        (
+            in_train(1, valid=lambda f: f["valid"] & False),
+            *("warning", "flow-unknown", ["001"], "known nowhere"),
+        ),
+        (add("train", 0, **PNG), "note", "same-within-split", ["000", "again"], "1 record"),
+        (add("val", 0, **PNG), "warning", "same-across-splits", ["000", "again"], "train, val"),
+        (
+            add("train", 1, image1=saved_again, image2=lambda f: None, flow=lambda f: None),
+            *("note", "near-within-split", ["001", "again"], "nearly"),
+        ),
+        (
+            add("val", 1, image1=saved_again, image2=lambda f: None, flow=lambda f: None),
+            *("warning", "near-across-splits", ["001", "again"], "nearly"),
+        ),
+        (in_train(3, labels=with_id(77)), "error", "unknown-ids", ["003"], r"\(77\)"),
+        (in_train(3, labels=filled(0)), "warning", "all-void", ["003"], "1 frame of 5"),
+        (in_train(3, labels=filled(0, 70)), "warning", "much-void", ["003"], "60%"),
+        (in_train(3, labels=filled(sets.ROAD)), "warning", "one-class", ["003"], "single class"),
+        (
+            in_train(3, labels=lambda f: f["labels"][:-4]),
+            *("error", "bad-size", ["003"], "labels is 92x144, the record says 96x144"),
+        ),
+        (
+            in_train(3, image2=lambda f: f["image2"][:, 4:]),
+            *("error", "bad-size", ["003"], "image2 is 96x140"),
+        ),
+        (
+            in_train(2, spoilt=lambda f: "flow"),
+            *("error", "bad-file", ["002"], "flow: truncated PNG"),
+        ),
+        (everywhere(shifted_labels), "warning", "labels-shifted", ALL, r"\(6, 0\) px"),
+        (everywhere(mirrored_labels), "warning", "labels-elsewhere", None, "mirrored"),
+    ],
+)  # fmt: skip
+def test_a_planted_fault_is_found_and_no_other(clean, tmp_path, plant, level, name, ids, told):
+    diagnosis = diagnose(tmp_path, plant(clean))
+    assert_found(diagnosis, (level, name, ids))
+    assert re.search(told, diagnosis.findings[0].text), diagnosis.findings[0].text

@@ -1,0 +1,233 @@
+"""TensorFlow Serving's REST interface over the exported folder, without a server around it."""
+
+import base64
+import contextlib
+import http.server
+import json
+import threading
+
+import cv2
+import numpy as np
+import pytest
+
+from export import client, saved_model_extras
+from export.serving import rest
+from export.serving.batching import Network, newest
+from flowseg import runs
+from flowseg.data.flow_io import decode_kitti_flow
+from flowseg.media import drawing
+from flowseg.media.frames import read_image
+from tests.conftest import run_command
+from tests.support.bad_bodies import bad_bodies
+
+PIXELS = 100_000
+
+
+@pytest.fixture(scope="module")
+def network(served):
+    return Network(served)
+
+
+def frames(count=1, size=(40, 56), seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (2, count, *size, 3), np.uint8)
+
+
+def body(signature, **given):
+    return json.dumps({"signature_name": signature, **given}).encode()
+
+
+def answer(network, data):
+    """As a server does it: the answer's JSON, or the reason of a refusal."""
+    request = rest.read(data, network.signatures, PIXELS)
+    (found,) = network.answer_all([request])
+    if isinstance(found, ValueError):
+        raise found
+    return json.loads(rest.write(found, request.rows))
+
+
+def b64(image):
+    return {"b64": base64.b64encode(saved_model_extras.png(image)).decode()}
+
+
+def test_rows_and_columns_give_the_networks_answers(network):
+    image1, image2 = frames(2)
+    expected = network.answer("predict_labels", {"image1": image1, "image2": image2})
+    rows = [
+        {"image1": a.tolist(), "image2": b.tolist()} for a, b in zip(image1, image2, strict=True)
+    ]
+    found = answer(network, body("predict_labels", instances=rows))["predictions"]
+    columns = {"image1": image1.tolist(), "image2": image2.tolist()}
+    outputs = answer(network, body("predict_labels", inputs=columns))["outputs"]
+    for key, kind in (("labels", np.uint8), ("flow", np.float16)):
+        np.testing.assert_array_equal(kind([row[key] for row in found]), expected[key])
+        np.testing.assert_array_equal(kind(outputs[key]), expected[key])
+    whole = answer(network, json.dumps({"inputs": columns}).encode())["outputs"]
+    assert np.shape(whole["seg"]) == (2, 40, 56, 19)
+
+
+def test_every_half_comes_back():
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = np.append(halves[~np.isnan(halves)], np.float16("nan"))
+    found = json.loads(rest.write({"flow": halves}, rows=False))["outputs"]
+    np.testing.assert_array_equal(np.float16(found), halves)
+
+
+def test_a_single_input_or_output_goes_without_its_name(network):
+    told = {"predictions": ['"flowseg"']}
+    assert answer(network, body("metadata", instances=["name"])) == told
+    assert answer(network, body("metadata", instances=[{"key": "name"}])) == told
+    key = {"b64": base64.b64encode(b"name").decode()}
+    assert answer(network, body("metadata", inputs=[key])) == {"outputs": ['"flowseg"']}
+    image = frames()[0].tolist()
+    assert answer(network, body("encode", inputs=image))["outputs"]["size"] == [[40, 56]]
+
+
+def test_encode_and_decode_over_json(network):
+    image1, image2 = frames()
+    sent = {}
+    for frame, image in (("frame1", image1), ("frame2", image2)):
+        features = answer(network, body("encode", instances=image.tolist()))["predictions"][0]
+        size = features.pop("size")
+        sent |= {f"{frame}_{key}": value for key, value in features.items()}
+    found = answer(network, body("decode", instances=[{**sent, "size": size}]))["predictions"][0]
+    expected = network.answer("serving_uint8", {"image1": image1, "image2": image2})
+    np.testing.assert_array_equal(np.float32(found["flow"]), expected["flow"][0])
+
+
+def test_pictures_scalar_or_in_a_list(network):
+    image1, image2 = frames(2)
+    expected = network.answer("predict_labels", {"image1": image1, "image2": image2})["labels"]
+    many = {"image1_bytes": [*map(b64, image1)], "image2_bytes": [*map(b64, image2)]}
+    found = answer(network, body("predict_png", inputs=many))["outputs"]["labels_bytes"]
+    one = {key: values[0] for key, values in many.items()}
+    found += answer(network, body("predict_png", instances=[one]))["predictions"][0].popitem()[1:]
+    single = answer(network, body("predict_png", inputs=one))["outputs"]["labels_bytes"]
+    decoded = [
+        cv2.imdecode(np.frombuffer(base64.b64decode(x["b64"]), np.uint8), cv2.IMREAD_UNCHANGED)
+        for x in (*found[:2], *single)
+    ]
+    for picture, labels in zip(decoded, (*expected, expected[0]), strict=True):
+        np.testing.assert_array_equal(picture, labels)
+
+
+def test_alike_requests_run_together_and_a_bad_one_alone(network, monkeypatch):
+    batches = []
+    own = network.answer
+
+    def counted(signature, inputs):
+        batches.append(len(next(iter(inputs.values()))))
+        return own(signature, inputs)
+
+    pairs = [frames(1, (40, 56), 1), frames(2, (40, 56), 2), frames(1, (32, 32), 3)]
+    requests = [rest.Request("predict_labels", True, {"image1": a, "image2": b}) for a, b in pairs]
+    expected = [own(request.signature, request.inputs) for request in requests]
+    monkeypatch.setattr(network, "answer", counted)
+    found = network.answer_all(requests)
+    assert batches == [3, 1]
+    for one, other in zip(found, expected, strict=True):
+        assert (one["labels"] == other["labels"]).mean() > 0.999
+        np.testing.assert_allclose(one["flow"], other["flow"], atol=0.02)
+    # Damaged behind its header, which alone is looked at when it comes in.
+    good, bad = (
+        saved_model_extras.png(pairs[0][0][0]),
+        saved_model_extras.png(pairs[0][1][0])[:-2000],
+    )
+    texts = [{k: {"b64": base64.b64encode(x).decode()} for k in ("image1_bytes", "image2_bytes")}
+             for x in (good, bad, good)]  # fmt: skip
+    read = [
+        rest.read(body("predict_png", instances=[text]), network.signatures, PIXELS)
+        for text in texts
+    ]
+    first, second, third = network.answer_all(read)
+    assert isinstance(second, ValueError)
+    assert first["labels_bytes"][0] == third["labels_bytes"][0]
+
+
+def test_too_many_pixels_are_refused_before_they_are_unpacked(network):
+    large = b64(np.zeros((400, 400, 3), np.uint8))
+    with pytest.raises(ValueError, match="160000 pixels; this server takes 100000"):
+        answer(network, body("predict_png", inputs={"image1_bytes": large, "image2_bytes": large}))
+
+
+def test_every_bad_body_is_refused_in_one_line_that_helps(network):
+    inputs = {name: tuple(specs) for name, specs in network.signatures.items()}
+    kinds = dict(bad_bodies(inputs))
+    assert len(kinds) >= 200
+    for kind, data in kinds.items():
+        with pytest.raises(ValueError) as refusal:
+            pytest.fail(f"{kind}: answered {answer(network, data)}")
+        told = json.loads(rest.error(refusal.value))["error"]
+        assert told and "\n" not in told and len(told) < 500, kind
+
+
+@contextlib.contextmanager
+def small_server(network):
+    """An HTTP server of one thread over the same functions; its URL."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            try:
+                code, content = 200, json.dumps(answer(network, data)).encode()
+            except ValueError as error:
+                code, content = 400, rest.error(error)
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_client_by_command_draws_what_the_network_answers(network, trained_run, tmp_path):
+    pair = [trained_run / name for name in runs.SAMPLE.values()]
+    given = ("--image1", pair[0], "--image2", pair[1], "--output", tmp_path / "out")
+    with small_server(network) as url:
+        told = run_command("export.client", "--server", url, *given).stdout
+        with pytest.raises(ValueError, match="answers 400: signature_name: one of decode"):
+            client.ask(url, "none", [1])
+    assert "median motion" in told
+    run = runs.load_run(trained_run)
+    seg, flow = run.predict_pair(*map(read_image, pair))
+    written = cv2.imread(str(tmp_path / "out/seg.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(written, seg)
+    found = decode_kitti_flow((tmp_path / "out/flow.png").read_bytes())
+    np.testing.assert_allclose(found[..., :2], flow, atol=1 / 64)
+    color = read_image(tmp_path / "out/seg_color.png")
+    np.testing.assert_array_equal(color, drawing.color_labels(seg, run.label_set))
+    assert read_image(tmp_path / "out/flow_color.png").shape == color.shape
+
+
+def test_client_needs_no_tensorflow(tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, export.client; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_client_without_a_server(trained_run, tmp_path):
+    pair = [trained_run / name for name in runs.SAMPLE.values()]
+    given = ("--image1", pair[0], "--image2", pair[1], "--output", tmp_path / "out")
+    refused = run_command("export.client", "--server", "http://127.0.0.1:9", *given, ok=False)
+    assert "is a server running there?" in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_hold_no_model(tmp_path):
+    with pytest.raises(ValueError, match="no model here; write one"):
+        newest(tmp_path)
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3/saved_model.pb").write_bytes(b"damaged")
+    assert newest(tmp_path) == 3
+    with pytest.raises(ValueError, match="3: damaged, or no SavedModel"):
+        Network(tmp_path)

