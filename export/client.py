@@ -23,7 +23,8 @@ from flowseg.cli import entry
 from flowseg.data import labels
 from flowseg.data.flow_io import decode_kitti_flow, flow_to_color
 from flowseg.media import drawing
-from flowseg.predict import read_pair, summary
+from flowseg.media.frames import read_pair
+from flowseg.scoring.prediction_files import summary
 
 # A server of one's own is not asked by way of a proxy.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from flowseg.files import no_stderr
+from flowseg.console import no_stderr
 
 SIGNATURES = ("predict", "encode", "decode")
 _ABOUT, _LABELS = "flowseg.json", "labels.txt"

@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from export.check import compare, ready, sample_pair
 from export.metadata import FLOW, IMAGES, LOGITS, about
-from flowseg import files, runs
+from flowseg import console, files, runs
 from flowseg.cli import flags as shared_flags
 
 # Known to runtimes since 2022.
@@ -64,7 +64,7 @@ def export(run, output, height=None, width=None, overwrite=False):
         shape = (None, height, width, 3)
         inputs = {key: keras.InputSpec(shape=shape, dtype="float32", name=key) for key in pairs[0]}
         # The converter and TensorFlow tell of each of their steps.
-        with files.no_stderr():
+        with console.no_stderr():
             run.model.export(
                 str(temporary),
                 format="onnx",

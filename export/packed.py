@@ -16,7 +16,7 @@ from flowseg.cli import entry
 
 # isort: split
 from data_prep.scenes import farm
-from flowseg import runs
+from flowseg import files, runs
 from flowseg.cli import flags as shared_flags
 from flowseg.media import drawing
 from flowseg.network import packed_weights
@@ -36,7 +36,7 @@ def pack(run, folder):
     """
     network = _network(run.folder)
     count = packed_weights.write_network(folder, run.model, **network)
-    runs.write_json(folder / "label_set.json", run.label_set._asdict())
+    files.write_json(folder / "label_set.json", run.label_set._asdict())
     frames = list(farm.load("street").film(**_SAMPLE))
     for name, frame in zip(runs.SAMPLE.values(), frames, strict=True):
         drawing.write_png(folder / name, frame)

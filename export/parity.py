@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from export import lite_file
 from flowseg.data import decoding, records
-from flowseg.evaluate import count_frame
 from flowseg.scoring import frame_scores
+from flowseg.scoring.evaluation import count_frame
 
 # Frames that set int8's ranges, and runs that a latency is the median of.
 CALIBRATION_FRAMES, RUNS = 16, 11

@@ -17,7 +17,7 @@ from export import lite_file
 from flowseg.cli import entry
 from flowseg.data.labels import from_dict
 from flowseg.media.frames import check_video_name, open_frames
-from flowseg.visualize import DEFAULT_FPS, visualize
+from flowseg.media.video_panels import DEFAULT_FPS, write_video
 
 
 class Stream:
@@ -79,7 +79,7 @@ def main():
     frames = fitted(frames, opened.about["height"], opened.about["width"])
     fps = fps or DEFAULT_FPS
     begin = time.perf_counter()
-    written = visualize({"": stream}, frames, args.output, fps, count, overlay=args.overlay)
+    written = write_video({"": stream}, frames, args.output, fps, count, overlay=args.overlay)
     whole = time.perf_counter() - begin
     print(
         f"wrote {args.output}: {written} frames; {written / stream.seconds:.1f} frames a second by "

@@ -22,7 +22,7 @@ import tensorflow as tf
 from export import saved_model_extras
 from export.check import compare_signatures, ready, sample_pair
 from export.signatures import signatures
-from flowseg import files
+from flowseg import console, files
 from flowseg.cli import flags as shared_flags
 from flowseg.runs import load_run
 
@@ -66,7 +66,7 @@ def export(run, output, overwrite=False, version=1):
         pair = sample_pair(run.folder)
         saved_model_extras.write_extras(inner, told, loaded, pair)
         # oneDNN says at the first float16 that it leaves it to others.
-        with files.no_stderr():
+        with console.no_stderr():
             answers = ask_signatures(loaded, pair)
         return compare_signatures(run.model.predict_on_batch(pair), answers, folder)
 

@@ -32,7 +32,7 @@ import tensorflow as tf
 from export import lite_file, parity
 from export.check import compare_answers, ready, sample_pair
 from export.metadata import FLOW, IMAGES, LABELS, about
-from flowseg import files, runs
+from flowseg import console, files, runs
 from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
 from flowseg.network.backbones import STRIDES
@@ -146,7 +146,7 @@ def to_int8(content, pairs):
         for scope in _SCOPES:
             quantizing.add_static_config(scope, op, activation_num_bits=8, weight_num_bits=8)
     # The quantizer draws bars of its own.
-    with contextlib.redirect_stdout(io.StringIO()), files.no_stderr():
+    with contextlib.redirect_stdout(io.StringIO()), console.no_stderr():
         # The other mode asks XNNPACK for tensors that it does not keep.
         ranges = quantizing.calibrate(samples, mode=CalibrationMode.CALIBRATION_PROFILER_BASED)
         quantized = bytearray(quantizing.quantize(ranges).quantized_model)
@@ -235,7 +235,7 @@ def export(
             found |= {"file/bytes": len(content), **parity.latencies(content, *pair)}
             lines.append(parity.table(found, methods))
             parity.check(found, output, *bounds)
-            runs.write_json(output.with_suffix(".parity.json"), found)
+            files.write_json(output.with_suffix(".parity.json"), found)
     files.write(output, content)
     return "\n".join(lines)
 

@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+from flowseg import files
 from flowseg.cli import entry
 from flowseg.cli import flags as shared_flags
 from flowseg.media.frames import open_frames
@@ -83,7 +84,7 @@ def main():
         print(f"{name:<28}{score:8.3f} %")
     print(f"{pairs} pairs of frames")
     if args.metrics_json:
-        runs.write_json(args.metrics_json, scores)
+        files.write_json(args.metrics_json, scores)
         print(f"wrote {args.metrics_json}")
 
 

@@ -25,10 +25,9 @@ from absl import flags
 
 from flowseg.cli import entry
 from flowseg.cli import flags as shared_flags
-from flowseg.media.frames import VIDEO_SUFFIXES, open_frames
-from flowseg.predict import read_pair, summary
-from flowseg.scoring.answers import write_answers
-from flowseg.visualize import DEFAULT_FPS, compose, first_max_flow, visualize
+from flowseg.media.frames import VIDEO_SUFFIXES, open_frames, read_pair
+from flowseg.media.video_panels import DEFAULT_FPS, compose, first_max_flow, write_video
+from flowseg.scoring.prediction_files import summary, write_answers
 
 # Of what the network is handed: more takes gigabytes, and minutes without a GPU.
 MAX_PIXELS = 1920 * 1080
@@ -38,7 +37,7 @@ def answer_pair(run, path1, path2, folder, overlay=0.5, arrows=0, scale=1.0):
     """Two frames' answers.
 
     Args:
-        run: loaded run, as `visualize.visualize` wants it.
+        run: loaded run, as `video_panels.write_video` wants it.
         path1: the earlier frame's file.
         path2: the later frame's.
         folder: where `predict`'s files are written.
@@ -47,7 +46,7 @@ def answer_pair(run, path1, path2, folder, overlay=0.5, arrows=0, scale=1.0):
         scale: resizes what the network sees.
 
     Returns:
-        ((H, W, 3) uint8 picture of `visualize.compose`, one line about it, list of files).
+        ((H, W, 3) uint8 picture of `video_panels.compose`, one line about it, list of files).
 
     Raises:
         ValueError: a frame is missing or cannot be read, or they differ in size.
@@ -95,7 +94,7 @@ def answer_clip(run, path, output, overlay=0.5, arrows=0, scale=1.0, most=300, t
     if track:
         shown = track(shown, count and min(count, most + 1))
     look = {"overlay": overlay, "arrows": int(arrows)}
-    written = visualize({"": run}, shown, output, fps or DEFAULT_FPS, None, scale, **look)
+    written = write_video({"": run}, shown, output, fps or DEFAULT_FPS, None, scale, **look)
     if next(frames, None):
         told += f"; only the beginning of the clip: --frames {most} is the limit"
     elif count and written < count - 1:

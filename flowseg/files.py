@@ -1,10 +1,14 @@
 """Files and folders written whole or not at all, and a library's chatter kept off stderr."""
 
 import contextlib
+import json
 import os
 import shutil
-import sys
 from pathlib import Path
+
+import numpy as np
+
+from flowseg import files
 
 
 @contextlib.contextmanager
@@ -57,15 +61,10 @@ def write(path, data):
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-@contextlib.contextmanager
-def no_stderr():
-    """Turn the descriptor of stderr away, for libraries that write to it past Python."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+def write_json(path, content):
+    """Write a flat JSON file whole or not at all; not-a-number becomes null, as JSON wants."""
+    clean = {
+        key: None if isinstance(value, float) and not np.isfinite(value) else value
+        for key, value in content.items()
+    }
+    files.write(path, json.dumps(clean, indent=2) + "\n")

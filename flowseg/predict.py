@@ -23,25 +23,9 @@ from absl import flags
 
 from flowseg.cli import entry
 from flowseg.cli import flags as shared_flags
-from flowseg.data.flow_io import KITTI_RANGE
 from flowseg.media import drawing
-from flowseg.media.frames import read_image
-from flowseg.scoring.answers import write_answers
-
-
-def read_pair(path1, path2):
-    """Two frames as (H, W, 3) uint8 RGB.
-
-    Raises:
-        ValueError: a file that cannot be read, or frames of different sizes.
-    """
-    image1, image2 = read_image(path1), read_image(path2)
-    if image1.shape != image2.shape:
-        sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (image1, image2)]
-        raise ValueError(
-            f"{path1} is {sizes[0]} px but {path2} is {sizes[1]} px: both frames must have one size"
-        )
-    return image1, image2
+from flowseg.media.frames import read_pair
+from flowseg.scoring.prediction_files import summary, write_answers
 
 
 def predict(run, image1, image2, output, seg_ids="train", scale=1.0):
@@ -66,26 +50,6 @@ def predict(run, image1, image2, output, seg_ids="train", scale=1.0):
     write_answers(output, seg, flow, run.label_set, seg_ids)
     told = summary(seg, flow, run.label_set)
     return f"{output}: seg.png, flow.png, seg_color.png, flow_color.png; {told}"
-
-
-def summary(seg, flow, label_set):
-    """One line: the three largest classes, and the median motion."""
-    return f"{_main_classes(seg, label_set)}; {_motion(flow)}"
-
-
-def _main_classes(seg, label_set, shown=3):
-    counts = np.bincount(seg.ravel(), minlength=256)[: len(label_set.names)]
-    largest = [i for i in np.argsort(-counts, kind="stable")[:shown] if counts[i]]
-    return ", ".join(f"{label_set.names[i]} {counts[i] / seg.size:.0%}" for i in largest) or "void"
-
-
-def _motion(flow):
-    speed = np.hypot(flow[..., 0], flow[..., 1])
-    text = f"median motion {np.median(speed):.2f} px"
-    low, high = KITTI_RANGE
-    # Not >= and <=, so that NaN counts as lost too.
-    lost = int((~((flow >= low) & (flow <= high)).all(-1)).sum())
-    return text + (f"; {lost} px move too far for flow.png, unknown there" if lost else "")
 
 
 def define_flags():

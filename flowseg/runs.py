@@ -14,12 +14,12 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import keras
 import numpy as np
 
 from flowseg import files
 from flowseg.data.labels import LabelSet, from_dict
+from flowseg.media.resize import largest_class, resize, resize_flow
 from flowseg.network import packed_weights
 
 # Also registers the network's own layers, so that a saved model loads in safe mode.
@@ -49,13 +49,13 @@ class Run(NamedTuple):
         """
         size = image1.shape[:2]
         answers = _ask(self.model, image1, image2, scale)
-        return _resize(answers["seg"], size), _resize_flow(answers["flow"], size)
+        return resize(answers["seg"], size), resize_flow(answers["flow"], size)
 
     def predict_pair(self, image1, image2, scale=1.0):
         """(H, W) uint8 train ids and (H, W, 2) float32 flow of one pair; see `predict`."""
         size = image1.shape[:2]
         answers = _ask(self.model, image1, image2, scale)
-        return _largest(answers["seg"], size), _resize_flow(answers["flow"], size)
+        return largest_class(answers["seg"], size), resize_flow(answers["flow"], size)
 
     def predict_confidence(self, image1, image2, scale=1.0):
         """(H, W) float32, 0..1: the probability that `predict`'s flow is right.
@@ -64,50 +64,17 @@ class Run(NamedTuple):
         anew and run again. For many, `model.confident_model` gives all three answers in one pass.
         """
         sure = _ask(confident_model(self.model), image1, image2, scale)["confidence"]
-        return _resize(sure[..., None], image1.shape[:2])[..., 0]
+        return resize(sure[..., None], image1.shape[:2])[..., 0]
 
 
 def _ask(model, image1, image2, scale):
     """A model's answers to one pair of frames resized by `scale`, without the batch's axis."""
     size = [max(1, round(n * scale)) for n in image1.shape[:2]]
     frames = {
-        key: _resize(np.asarray(image), tuple(size))[None].astype(np.float32)
+        key: resize(np.asarray(image), tuple(size))[None].astype(np.float32)
         for key, image in (("image1", image1), ("image2", image2))
     }
     return {key: np.asarray(x)[0] for key, x in model.predict_on_batch(frames).items()}
-
-
-def _resize(image, size):
-    """Averages when it shrinks a frame; the same array when the size is its own."""
-    if image.shape[:2] == size:
-        return image
-    shrinks = size[0] < image.shape[0]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    # OpenCV's resize takes many channels, but some versions only four: one call a plane.
-    planes = [cv2.resize(p, size[::-1], interpolation=method) for p in np.moveaxis(image, -1, 0)]
-    return np.stack(planes, -1)
-
-
-def _resize_flow(flow, size):
-    """Flow in the pixels of `size`."""
-    factors = np.float32([size[1] / flow.shape[1], size[0] / flow.shape[0]])
-    return _resize(flow, size) * factors
-
-
-def _largest(logits, size):
-    """(H, W) uint8: the `argmax` of the resized logits, exactly.
-
-    One class at a time: all at once take gigabytes where a camera's full picture was shrunk for the
-    network.
-    """
-    if logits.shape[:2] == size:
-        return logits.argmax(-1).astype(np.uint8)
-    most, largest = _resize(logits[..., :1], size)[..., 0], np.zeros(size, np.uint8)
-    for label in range(1, logits.shape[-1]):
-        plane = _resize(logits[..., label : label + 1], size)[..., 0]
-        largest[plane > most] = label
-        np.maximum(most, plane, out=most)
-    return largest
 
 
 def load_run(run_dir, weights="best"):
@@ -171,15 +138,6 @@ def load_run_labels(run_dir):
         return from_dict(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: the run's classes cannot be read: {error}") from error
-
-
-def write_json(path, content):
-    """Write a flat JSON file whole or not at all; not-a-number becomes null, as JSON wants."""
-    clean = {
-        key: None if isinstance(value, float) and not np.isfinite(value) else value
-        for key, value in content.items()
-    }
-    files.write(path, json.dumps(clean, indent=2) + "\n")
 
 
 def save_model(model, path):

@@ -10,7 +10,6 @@ frame warped back by the flow, which looks like the first where the flow is righ
 
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
 from flowseg.cli import entry
@@ -21,47 +20,10 @@ import keras
 from flowseg.cli import flags as training_flags
 from flowseg.data import decoding, record_sets, records
 from flowseg.data.batches import training_batches
-from flowseg.data.flow_io import flow_to_color
-from flowseg.data.labels import IGNORE_LABEL, load_label_set
+from flowseg.data.labels import load_label_set
 from flowseg.media import drawing
-from flowseg.network.flow_ops import backward_warp
+from flowseg.media.panels import draw_example
 from flowseg.training import objective
-
-
-def draw_example(image1, image2, flow, seg, label_set):
-    """One example as a picture.
-
-    Args:
-        image1: (H, W, 3) RGB 0..255.
-        image2: (H, W, 3).
-        flow: (H, W, 3) (u, v, valid).
-        seg: (H, W) train ids.
-        label_set: their classes.
-
-    Returns:
-        (H', W', 3) uint8 RGB.
-    """
-    frame1, frame2 = (np.uint8(np.clip(np.rint(x), 0, 255)) for x in (image1, image2))
-    known = flow[..., 2] > 0
-    colours = flow_to_color(flow[..., :2], valid=known)
-    over = np.where(known[..., None], 0.35 * frame1 + 0.65 * colours, frame1).astype(np.uint8)
-    warped = backward_warp(np.float32(image2)[None], np.float32(flow[None, ..., :2]))
-    warped = np.uint8(np.clip(keras.ops.convert_to_numpy(warped)[0], 0, 255))
-    speed = np.hypot(flow[..., 0], flow[..., 1])[known]
-    told = f"mean {speed.mean():.1f} px" if known.any() else "none"
-    return drawing.panel(
-        [
-            ("First frame", frame1),
-            ("Second frame", frame2),
-            (
-                f"Labels ({np.mean(seg != IGNORE_LABEL):.0%})",
-                drawing.overlay_labels(frame1, seg, label_set),
-            ),
-            (f"Flow ({known.mean():.0%}; {told})", over),
-            ("Second frame warped back", np.where(known[..., None], warped, 0)),
-        ],
-        2,
-    )
 
 
 def examples(args):

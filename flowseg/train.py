@@ -76,7 +76,7 @@ def train(args, run_dir, spread=distribution.ONE):
                 running = None
 
         files.write(run_dir / "flags.txt", training_flags.to_text(args))
-        runs.write_json(run_dir / "label_set.json", label_set._asdict())
+        files.write_json(run_dir / "label_set.json", label_set._asdict())
         shown = decoding.evaluation_data(sets.val or sets.train[0], label_set)
         _keep_sample(shown, run_dir)
         batches_from, look_up = _batch_source(sets, label_set, args, state)
@@ -210,7 +210,7 @@ def tell(run_dir):
 def define_flags():
     """The flags of this command."""
     training_flags.define_training_flags()
-    distribution.define_flags()
+    training_flags.define_device_flags()
     flags.adopt_module_key_flags(training_flags)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.exports import quantized_encoder as quantized
-from flowseg import runs
+from flowseg import files, runs
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
 from flowseg.network.backbones import BACKBONES, STRIDES
@@ -192,7 +192,7 @@ def main():
     print(table(results))
     if args.json:
         flat = {f"{name}/{key}": own[key] for name, own in results.items() for key in own}
-        runs.write_json(args.json, flat)
+        files.write_json(args.json, flat)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ from absl import flags
 from flowseg.cli import entry
 
 # isort: split
-from flowseg import evaluate, files, runs, visualize
+from flowseg import files, runs
 from flowseg.cli import flags as shared_flags
 from flowseg.data import records
-from flowseg.media import frames
-from flowseg.scoring import report
+from flowseg.media import frames, video_panels
+from flowseg.scoring import evaluation, report
 
 # Row of the table -> (file, function) whose seconds it is, with all that it calls.
 SCORING = {
@@ -99,8 +99,8 @@ def scoring_cost(run, shards, count, scale=1.0):
         collected.add(*args)
         watch()
 
-    ask = evaluate.run_answers(run, run.label_set, scale)
-    told = profiled(lambda: evaluate.count(shards * rounds, run.label_set, ask, keep), SCORING)
+    ask = evaluation.run_answers(run, run.label_set, scale)
+    told = profiled(lambda: evaluation.count(shards * rounds, run.label_set, ask, keep), SCORING)
     return told, watch.peaks
 
 
@@ -119,7 +119,8 @@ def drawing_cost(run, path, count, scale=1.0):
         # A pair more than is counted, as the last frame has no next.
         taken = itertools.islice(endless(), count + 1)
         told = profiled(
-            lambda: visualize.visualize({"": run}, taken, output, 10, count + 1, scale), DRAWING
+            lambda: video_panels.write_video({"": run}, taken, output, 10, count + 1, scale),
+            DRAWING,
         )
     return told, watch.peaks
 

@@ -37,7 +37,7 @@ from flowseg.data import records
 from flowseg.data.batches import Draw, clocked, training_batches
 from flowseg.data.labels import load_label_set
 from flowseg.scoring.streaming import SegScores
-from flowseg.training import incidents, objective, resume, tensorboard
+from flowseg.training import incidents, objective, optimizer, resume, tensorboard
 
 # Steps before the clock starts: tracing, and the pipeline's buffers.
 _FIRST = 4
@@ -99,7 +99,7 @@ def ways(args, label_set, batches, run_dir):
         training = objective.compile_model(model, args, label_set, seg_scores)
         if not scores:
             losses, weights = objective.weighted_losses(args)
-            training.compile(objective.make_optimizer(args), losses, loss_weights=weights)
+            training.compile(optimizer.make_optimizer(args), losses, loss_weights=weights)
         return training
 
     seg_scores = SegScores(label_set.names)

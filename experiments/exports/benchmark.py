@@ -43,7 +43,7 @@ from experiments.exports import operator_profile
 from experiments.exports.table import PEERS, ROWS, summary, table
 from export import parity, tflite
 from export.check import sample_pair
-from flowseg import runs
+from flowseg import files, runs
 from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
 from flowseg.data.labels import CITYSCAPES
@@ -268,7 +268,7 @@ def main():
         }
         # After each size: a run of all takes long.
         if args.output:
-            runs.write_json(args.output, flat)
+            files.write_json(args.output, flat)
 
 
 if __name__ == "__main__":

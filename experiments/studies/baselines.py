@@ -25,11 +25,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from flowseg import runs
 from flowseg.data import decoding, records
 from flowseg.data.labels import load_label_set, train_id_table
-from flowseg.evaluate import count_frame
 from flowseg.scoring import frame_scores
+from flowseg.scoring.evaluation import count_frame
 
 PRESETS = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
@@ -249,7 +248,7 @@ def main():
     if args.metrics_json:
         found = {**pooled, **{m.replace(" ", "_"): own for m, own in by_labels.items()}}
         named = {f"{m}/{key}": value for m, own in found.items() for key, value in own.items()}
-        runs.write_json(args.metrics_json, pooled.get("dis", {}) | named)
+        files.write_json(args.metrics_json, pooled.get("dis", {}) | named)
         print(f"wrote {args.metrics_json}")
 
 

@@ -20,7 +20,7 @@ from flowseg import runs
 from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
 from flowseg.network.model import confident_model
-from flowseg.training.losses import end_point_error, is_outlier
+from flowseg.scoring.flow_errors import end_point_error, is_outlier
 
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.5)
 # Of the area between the curves.

@@ -18,10 +18,10 @@ from absl import flags
 
 from data_prep import kitti
 from data_prep.conversion import writer
-from flowseg import evaluate, runs
+from flowseg import runs
 from flowseg.cli import entry
 from flowseg.data import labels, records
-from flowseg.scoring import frame_scores, set_scores
+from flowseg.scoring import evaluation, frame_scores, set_scores
 
 
 def cut(items, folds):
@@ -65,12 +65,12 @@ def cross_validate(sources, recipe, output, folds=3, more_flags=()):
         _train(recipe, folder, more_flags)
         run = runs.load_run(folder / "run", "last")
         files = records.match_files(folder / "records/val-*")
-        ask = evaluate.run_answers(run, run.label_set)
-        counts, _ = evaluate.count(files, run.label_set, ask)
+        ask = evaluation.run_answers(run, run.label_set)
+        counts, _ = evaluation.count(files, run.label_set, ask)
         pooled = frame_scores.add(pooled, counts)
         own[f"fold{number}/seg/miou"] = frame_scores.scores(counts, names)["seg/miou"]
     scores = frame_scores.scores(pooled, names) | own
-    runs.write_json(output / "scores.json", scores)
+    files.write_json(output / "scores.json", scores)
     return scores
 
 

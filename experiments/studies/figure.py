@@ -13,9 +13,8 @@ from absl import flags
 from flowseg.cli import entry
 from flowseg.data.flow_io import read_flow
 from flowseg.media import drawing
-from flowseg.media.frames import read_image
-from flowseg.predict import read_pair
-from flowseg.visualize import compose, first_max_flow
+from flowseg.media.frames import read_image, read_pair
+from flowseg.media.video_panels import compose, first_max_flow
 
 # What `drawing.panel` leaves at each side.
 MARGIN = 8

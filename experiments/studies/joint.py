@@ -28,12 +28,13 @@ import tensorflow as tf
 
 from experiments.costs import backbones
 from experiments.exports import quantized_encoder as quantized
-from flowseg import evaluate, runs
+from flowseg import files, runs
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
 from flowseg.network.backbones import BACKBONES, STRIDES
 from flowseg.network.decoder import FLOW_STRIDES
 from flowseg.network.model import build_flowseg, compose
+from flowseg.scoring import evaluation
 
 VARIANTS = {
     "segmentation only": ("--exchange=none", "--learn=seg"),
@@ -84,10 +85,10 @@ def score(folder, variant, seed, args):
     if subprocess.run(command).returncode:
         raise ValueError(f"{folder}: the training failed (its reason stands above)")
     run = runs.load_run(folder, "last")
-    scores, _ = evaluate.evaluate(run, records.match_files(*args.val_records))
+    scores, _ = evaluation.evaluate(run, records.match_files(*args.val_records))
     unasked = _UNASKED.get(variant)
     scores = {k: v for k, v in scores.items() if not (unasked and k.startswith(unasked))}
-    runs.write_json(path, asked | scores)
+    files.write_json(path, asked | scores)
     return scores
 
 
@@ -238,7 +239,7 @@ def main():
             everything |= {
                 f"{variant}/{seed}/{k}": scores[k] for k in (*_SCORES, *_PLACES) if k in scores
             }
-    runs.write_json(Path(args.output) / "scores.json", everything)
+    files.write_json(Path(args.output) / "scores.json", everything)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ from flowseg.cli import entry
 
 # isort: split
 from experiments.studies import joint
-from flowseg import evaluate, runs
+from flowseg import files, runs
 from flowseg.data import records
+from flowseg.scoring import evaluation
 
 _SCORES = {
     "seg/miou": "mIoU, %",
@@ -63,8 +64,8 @@ def score(folder, own, seed, args):
         raise ValueError(f"{folder}: the training failed (its reason stands above)")
     seconds = time.monotonic() - begin
     run = runs.load_run(folder, "last")
-    scores, _ = evaluate.evaluate(run, records.match_files(*args.val_records))
-    runs.write_json(path, asked | scores | {"seconds": seconds})
+    scores, _ = evaluation.evaluate(run, records.match_files(*args.val_records))
+    files.write_json(path, asked | scores | {"seconds": seconds})
     return scores | {"seconds": seconds}
 
 

@@ -11,7 +11,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from export import saved_model_extras
 from export.metadata import NAME
 from export.serving import rest
-from flowseg import files
+from flowseg import console
 
 # Whose requests may be answered together: frames in, a batch in any number.
 _BATCHED = ("serving_default", "serving_uint8", "predict_labels", "predict_png")
@@ -64,7 +64,7 @@ class Network:
             "metadata": {"signature_def": {"signature_def": told}},
         }
         # oneDNN says at the first float16 that it leaves it to others.
-        with files.no_stderr():
+        with console.no_stderr():
             for request in saved_model_extras.read_requests(path):
                 self.answer(*request)
 

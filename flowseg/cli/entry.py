@@ -1,9 +1,8 @@
 """How every command starts and how it fails: flags in, one clear line on stderr out.
 
-Import this before TensorFlow or Keras: it quiets TensorFlow's start-up log.
+Import this before TensorFlow or Keras: `console` quiets TensorFlow's start-up log.
 """
 
-import importlib.util
 import os
 import re
 import sys
@@ -11,7 +10,7 @@ import traceback
 
 from absl import app, flags, logging
 
-from flowseg.files import no_stderr
+from flowseg import console  # noqa: F401  (quiets TensorFlow's start)
 
 _HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
 # Whose flags --help shows; absl and other libraries define dozens of their own.
@@ -63,11 +62,6 @@ def _guard(main):
         _fail(message(error))
 
 
-def warn(message):
-    """One line on stderr."""
-    print(f"warning: {message}", file=sys.stderr)
-
-
 def expected_errors():
     """The exceptions that are told in one line; any other is a bug."""
     # TensorFlow is looked up, not imported: a command that never needed it starts 4 s faster.
@@ -107,35 +101,3 @@ def _help(main, usage):
 def _flag_help(flag):
     default = "" if flag.default in (None, []) else f" (default: {flag.default})"
     return " ".join(flag.help.split()) + default
-
-
-class _QuietTensorFlow:
-    """Import hook: TensorFlow's import chats on stderr whatever TF_CPP_MIN_LOG_LEVEL says.
-
-    (tensorflow/tensorflow#100442.) Python's exceptions come through; only the descriptor of
-    stderr is turned away, and only while `import tensorflow` runs.
-    """
-
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        if name != "tensorflow":
-            return None
-        sys.meta_path.remove(cls)
-        spec = importlib.util.find_spec(name)
-        if spec:
-            execute = spec.loader.exec_module
-
-            def execute_quietly(module):
-                with no_stderr():
-                    execute(module)
-                    # Looks for GPUs now: what it says of a machine without one goes the same way.
-                    module.config.list_physical_devices()
-
-            spec.loader.exec_module = execute_quietly
-        return spec
-
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Level 0 is for a user who wants to see the log.
-if os.environ["TF_CPP_MIN_LOG_LEVEL"] != "0" and "tensorflow" not in sys.modules:
-    sys.meta_path.insert(0, _QuietTensorFlow)

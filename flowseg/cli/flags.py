@@ -264,3 +264,19 @@ def to_text(args=None):
     own = args.get_key_flags_for_module(sys.modules[__name__])
     lines = [flag.serialize() for flag in sorted(own, key=lambda flag: flag.name)]
     return "\n".join(line for line in lines if line) + "\n"
+
+
+def define_device_flags():
+    """Where to compute: not of the training, which is the same everywhere."""
+    flags.DEFINE_enum(
+        "devices",
+        "one",
+        ["one", "all"],
+        "Compute on one device, or on all that TensorFlow or JAX finds; each takes its share of "
+        "--batch_size.",
+    )
+    flags.DEFINE_integer(
+        "hosts", 1, "With KERAS_BACKEND=jax: machines that train together, by this command each.", 1
+    )
+    flags.DEFINE_integer("host", 0, "Which of them this is; 0 keeps the run folder.", 0)
+    flags.DEFINE_string("coordinator", None, "Where they meet: HOST:PORT, a free port of host 0.")

@@ -13,7 +13,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from flowseg import files
-from flowseg.cli.entry import warn
+from flowseg.console import warn
 from flowseg.data import decoding, records
 
 # A record is its length, the CRC of that; its bytes, the CRC of those.

@@ -183,3 +183,28 @@ def _wheel_colours(flow, radius):
     inside = (radius <= 1)[..., None]
     radius = np.minimum(radius, 1)[..., None]
     return np.uint8(np.floor(255 * np.where(inside, 1 - radius * (1 - hue), hue * 0.75)))
+
+
+def fill_holes(flow):
+    """(H, W, 3) (u, v, valid) -> (H, W, 2), unknown places filled as KITTI's kit fills them.
+
+    Between two known pixels of a row the smaller u and the smaller v, beyond the outermost the
+    nearest; then rows above and below all known ones from the nearest of their column
+    (`interpolateBackground` of io_flow.h, KITTI 2015 development kit). A row between that knows
+    nothing stays 0.
+    """
+    flow, valid = flow[..., :2].copy(), flow[..., 2] > 0
+    if valid.all():
+        return flow
+    width = valid.shape[1]
+    column = np.arange(width)
+    before = np.maximum.accumulate(np.where(valid, column, -1), axis=1)
+    after = np.minimum.accumulate(np.where(valid, column, width)[:, ::-1], axis=1)[:, ::-1]
+    rows = np.nonzero(valid.any(1))[0]
+    for row in rows:
+        left, right = before[row], after[row]
+        left, right = np.where(left < 0, right, left), np.where(right == width, left, right)
+        flow[row] = np.minimum(flow[row, left], flow[row, right])
+    if rows.size:
+        flow[: rows[0]], flow[rows[-1] + 1 :] = flow[rows[0]], flow[rows[-1]]
+    return flow

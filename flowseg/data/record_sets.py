@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from flowseg.cli.entry import warn
+from flowseg.console import warn
 from flowseg.data import damaged_records, decoding, records
 from flowseg.data.batches import Draw, truth_numbers
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from flowseg import files
+from flowseg import console, files
 from flowseg.data.flow_io import PNG_MAGIC, check_png
 
 # FFmpeg's own messages would stand around the one clear line of an error. Read once, at the
@@ -195,7 +195,7 @@ def video_writer(path, fps):
             codec = VIDEO_CODECS[path.suffix.lower()]
             code, size = cv2.VideoWriter_fourcc(*codec), frame_even.shape[1::-1]
             # OpenCV says of every WebM that its container knows no such codes, and goes on.
-            with _quiet_opencv(), files.no_stderr():
+            with _quiet_opencv(), console.no_stderr():
                 sink = cv2.VideoWriter(str(partial), cv2.CAP_FFMPEG, code, fps, size)
             if not sink.isOpened():
                 raise OSError(f"{path}: OpenCV cannot write such a video here")
@@ -259,3 +259,18 @@ def _quiet_opencv():
 
 def _size_text(image):
     return f"{image.shape[1]}x{image.shape[0]} px"
+
+
+def read_pair(path1, path2):
+    """Two frames as (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: a file that cannot be read, or frames of different sizes.
+    """
+    image1, image2 = read_image(path1), read_image(path2)
+    if image1.shape != image2.shape:
+        sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (image1, image2)]
+        raise ValueError(
+            f"{path1} is {sizes[0]} px but {path2} is {sizes[1]} px: both frames must have one size"
+        )
+    return image1, image2

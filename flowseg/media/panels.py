@@ -1,11 +1,13 @@
 """Whole pictures of answers and scores: what the report, TensorBoard and the demo show."""
 
+import keras
 import numpy as np
 
 from flowseg.data.flow_io import flow_to_color
 from flowseg.data.labels import IGNORE_LABEL
 from flowseg.media import drawing
 from flowseg.media.drawing import color_labels, flow_error_map, panel
+from flowseg.network.flow_ops import backward_warp
 
 # Full colour of flow without truth, as a share of the width: 50 px on KITTI.
 _UNKNOWN_SPEED = 0.04
@@ -83,3 +85,39 @@ def draw_confusion(matrix, names, cell=30):
             if share >= 0.005:
                 drawing.draw_text(picture, f"{100 * share:.0f}", x + 6, bottom - rise, size)
     return picture
+
+
+def draw_example(image1, image2, flow, seg, label_set):
+    """One example as a picture.
+
+    Args:
+        image1: (H, W, 3) RGB 0..255.
+        image2: (H, W, 3).
+        flow: (H, W, 3) (u, v, valid).
+        seg: (H, W) train ids.
+        label_set: their classes.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    frame1, frame2 = (np.uint8(np.clip(np.rint(x), 0, 255)) for x in (image1, image2))
+    known = flow[..., 2] > 0
+    colours = flow_to_color(flow[..., :2], valid=known)
+    over = np.where(known[..., None], 0.35 * frame1 + 0.65 * colours, frame1).astype(np.uint8)
+    warped = backward_warp(np.float32(image2)[None], np.float32(flow[None, ..., :2]))
+    warped = np.uint8(np.clip(keras.ops.convert_to_numpy(warped)[0], 0, 255))
+    speed = np.hypot(flow[..., 0], flow[..., 1])[known]
+    told = f"mean {speed.mean():.1f} px" if known.any() else "none"
+    return drawing.panel(
+        [
+            ("First frame", frame1),
+            ("Second frame", frame2),
+            (
+                f"Labels ({np.mean(seg != IGNORE_LABEL):.0%})",
+                drawing.overlay_labels(frame1, seg, label_set),
+            ),
+            (f"Flow ({known.mean():.0%}; {told})", over),
+            ("Second frame warped back", np.where(known[..., None], warped, 0)),
+        ],
+        2,
+    )

@@ -1,6 +1,6 @@
-"""Folders of answers that some method wrote, to be scored: `evaluate --predictions`.
+"""Answers as files: written by commands, and read where any method's are scored.
 
-In the layouts of `answers`. Flow is KITTI's 16-bit PNG or Middlebury's `.flo`; what is unknown in
+In the layouts of `predict` and of KITTI's servers; see `evaluate --predictions`. Flow is KITTI's 16-bit PNG or Middlebury's `.flo`; what is unknown in
 it is filled as KITTI's kit fills it.
 """
 
@@ -10,9 +10,17 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from flowseg.data import records
-from flowseg.data.flow_io import check_png, read_flow
-from flowseg.data.labels import IGNORE_LABEL, KNOWN_IDS, train_id_table
+from flowseg import files
+from flowseg.data.flow_io import (
+    KITTI_RANGE,
+    check_png,
+    encode_kitti_flow,
+    fill_holes,
+    flow_to_color,
+    read_flow,
+)
+from flowseg.data.labels import IGNORE_LABEL, KNOWN_IDS, owner_id_table, train_id_table
+from flowseg.media import drawing
 
 # How many names an error tells.
 _TOLD = 3
@@ -34,7 +42,7 @@ class Written(NamedTuple):
     seg_ids: str
 
     def answer(self, frame):
-        """Train ids and flow to a decoded frame, as `evaluate.count` asks for them; see `read`.
+        """Train ids and flow to a decoded frame, as `evaluation.count` asks for them; see `read`.
 
         What the frame has no truth for is not looked for: None.
         """
@@ -134,28 +142,6 @@ def _by_frame(folder, name, place, suffix):
     }
 
 
-def frames_with_truth(shards):
-    """Ids of the frames that have labels ("seg"), and of those that have flow.
-
-    Raises:
-        ValueError: two frames have one id, so that their answers would be one file.
-    """
-    found, seen = {"seg": [], "flow": []}, {}
-    for shard in shards:
-        for _, fields in records.read_shard(shard):
-            name = fields["frame_id"].decode()
-            if name in seen:
-                raise ValueError(
-                    f"frame {name} is in {seen[name]} and in {shard}: answers are files by frame "
-                    "id, so sets that share ids go one by one"
-                )
-            seen[name] = shard
-            for kind, field in (("seg", "labels"), ("flow", "flow")):
-                if fields[field]:
-                    found[kind].append(name)
-    return found
-
-
 def check_all_there(written, wanted):
     """Raise ValueError if frames with truth lack an answer that others have, or all have none.
 
@@ -176,26 +162,58 @@ def check_all_there(written, wanted):
             )
 
 
-def fill_holes(flow):
-    """(H, W, 3) (u, v, valid) -> (H, W, 2), unknown places filled as KITTI's kit fills them.
+def summary(seg, flow, label_set):
+    """One line: the three largest classes, and the median motion."""
+    return f"{_main_classes(seg, label_set)}; {_motion(flow)}"
 
-    Between two known pixels of a row the smaller u and the smaller v, beyond the outermost the
-    nearest; then rows above and below all known ones from the nearest of their column
-    (`interpolateBackground` of io_flow.h, KITTI 2015 development kit). A row between that knows
-    nothing stays 0.
+
+def _main_classes(seg, label_set, shown=3):
+    counts = np.bincount(seg.ravel(), minlength=256)[: len(label_set.names)]
+    largest = [i for i in np.argsort(-counts, kind="stable")[:shown] if counts[i]]
+    return ", ".join(f"{label_set.names[i]} {counts[i] / seg.size:.0%}" for i in largest) or "void"
+
+
+def _motion(flow):
+    speed = np.hypot(flow[..., 0], flow[..., 1])
+    text = f"median motion {np.median(speed):.2f} px"
+    low, high = KITTI_RANGE
+    # Not >= and <=, so that NaN counts as lost too.
+    lost = int((~((flow >= low) & (flow <= high)).all(-1)).sum())
+    return text + (f"; {lost} px move too far for flow.png, unknown there" if lost else "")
+
+
+def write_answers(output, seg, flow, label_set, seg_ids="train"):
+    """Write (H, W) train ids and (H, W, 2) flow as the four PNG files into the folder `output`.
+
+    Raises:
+        OSError: a file cannot be written.
     """
-    flow, valid = flow[..., :2].copy(), flow[..., 2] > 0
-    if valid.all():
-        return flow
-    width = valid.shape[1]
-    column = np.arange(width)
-    before = np.maximum.accumulate(np.where(valid, column, -1), axis=1)
-    after = np.minimum.accumulate(np.where(valid, column, width)[:, ::-1], axis=1)[:, ::-1]
-    rows = np.nonzero(valid.any(1))[0]
-    for row in rows:
-        left, right = before[row], after[row]
-        left, right = np.where(left < 0, right, left), np.where(right == width, left, right)
-        flow[row] = np.minimum(flow[row, left], flow[row, right])
-    if rows.size:
-        flow[: rows[0]], flow[rows[-1] + 1 :] = flow[rows[0]], flow[rows[-1]]
-    return flow
+    output = Path(output)
+    ids = owner_id_table(label_set)[seg] if seg_ids == "label" else seg
+    drawing.write_png(output / "seg.png", ids)
+    files.write(output / "flow.png", encode_kitti_flow(flow))
+    drawing.write_png(output / "seg_color.png", drawing.color_labels(seg, label_set))
+    drawing.write_png(output / "flow_color.png", flow_to_color(flow))
+
+
+def city_ids(label_set):
+    """(256,) uint8: train id -> Cityscapes' label id, by which KITTI's server knows the class.
+
+    The first, where a class gathers several; None if the set has a class without any.
+    """
+    has_all = all(label_set.ids.get("cityscapes", [()]))
+    return owner_id_table(label_set, "cityscapes") if has_all else None
+
+
+def write_submission(output, frame_id, seg, flow, label_set):
+    """Write one frame as KITTI's servers take it: label ids (8 bit) and flow (16 bit).
+
+    Classes that are not known by Cityscapes' ids (see `city_ids`) are not written. Flow that the
+    file cannot hold (beyond 512 px) is written as unknown; the kit fills it. `flow` None, of a
+    frame that has no second one, is not written.
+    """
+    output, ids = Path(output), city_ids(label_set)
+    if ids is not None:
+        drawing.write_png(output / "semantic" / f"{frame_id}.png", ids[seg])
+    if flow is not None:
+        files.write(output / "flow" / f"{frame_id}.png", encode_kitti_flow(flow))

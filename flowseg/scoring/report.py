@@ -74,7 +74,7 @@ class Collector(set_scores.Tally):
         self.extremes = {key: [] for key in _SHOWN_BY}
 
     def add(self, frame, seg, flow, counts):
-        """One frame, its answers (either may be None) and their counts, as `evaluate.count` has."""
+        """One frame, its answers (either may be None) and their counts by `evaluation.count`."""
         scores = super().add(frame, seg, flow, counts)
         told, drawn = frame["frame_id"].decode(), None
         for key, more_is_better in _SHOWN_BY.items():

@@ -22,7 +22,7 @@ class Tally:
         self.label_set, self.frames, self.by_folder = label_set, [], {}
 
     def add(self, frame, seg, flow, counts):
-        """One frame, its answers (either may be None) and their counts, as `evaluate.count` has."""
+        """One frame, its answers (either may be None) and their counts by `evaluation.count`."""
         told, name, shard = (frame[key].decode() for key in ("frame_id", "dataset", "shard"))
         folder = os.path.dirname(os.path.abspath(shard))
         scores = frame_scores.scores(counts, self.label_set.names)

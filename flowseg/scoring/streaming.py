@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from flowseg.data.labels import IGNORE_LABEL
-from flowseg.training.losses import end_point_error, is_outlier
+from flowseg.scoring.flow_errors import end_point_error, is_outlier
 
 _CARRY = 2**30
 
@@ -122,7 +122,7 @@ class SegScores(_Scores):
 class FlowScores(_Scores):
     """`flow/aepe` (pixels), `flow/fl_all` and `flow/fl_all_per_image` (percent).
 
-    `fl_all` (see `losses.is_outlier`) pools outliers over all valid pixels of the set;
+    `fl_all` (see `flow_errors.is_outlier`) pools outliers over all valid pixels of the set;
     `fl_all_per_image` is the mean of each image's own share.
 
     Args:

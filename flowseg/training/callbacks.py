@@ -62,7 +62,7 @@ class KeepBest(keras.callbacks.Callback):
         prefix = "val_" if validated else ""
         scores = {k.removeprefix("val_"): float(v) for k, v in logs.items() if prefix in k}
         about = {"step": self.state["step"], "validated": validated}
-        runs.write_json(self.run_dir / "metrics.json", about | scores)
+        files.write_json(self.run_dir / "metrics.json", about | scores)
 
     def _is_best(self, score):
         best = self.state["best"]

@@ -23,7 +23,7 @@ import keras
 import numpy as np
 
 from flowseg import files  # noqa: F401  (what is loaded is of them)
-from flowseg.cli.entry import warn
+from flowseg.console import warn
 from flowseg.network import model  # noqa: F401  (what is loaded is of them)
 from flowseg.scoring import streaming  # noqa: F401  (what is loaded is of them)
 from flowseg.training import (

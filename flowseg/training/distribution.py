@@ -1,7 +1,7 @@
 """What a training is spread over: one device, all of this host, or all of many hosts.
 
 A step stays what one device would do with the whole batch: losses and gradients are over all of it
-(see `losses.masked_mean`, `incidents.GuardedAdamW`), and so are the statistics of batch norms.
+(see `losses.masked_mean`, `optimizer.GuardedAdamW`), and so are the statistics of batch norms.
 
 On TensorFlow `tf.distribute.MirroredStrategy` copies the network to the devices of one host. On
 JAX `keras.distribution.DataParallel` does so for one host or, joined by `jax.distributed`, many.
@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import keras
 import tensorflow as tf
-from absl import flags
 
 
 class Spread(NamedTuple):
@@ -61,22 +60,6 @@ class Spread(NamedTuple):
 
 
 ONE = Spread()
-
-
-def define_flags():
-    """Where to compute: not of the training, which is the same everywhere."""
-    flags.DEFINE_enum(
-        "devices",
-        "one",
-        ["one", "all"],
-        "Compute on one device, or on all that TensorFlow or JAX finds; each takes its share of "
-        "--batch_size.",
-    )
-    flags.DEFINE_integer(
-        "hosts", 1, "With KERAS_BACKEND=jax: machines that train together, by this command each.", 1
-    )
-    flags.DEFINE_integer("host", 0, "Which of them this is; 0 keeps the run folder.", 0)
-    flags.DEFINE_string("coordinator", None, "Where they meet: HOST:PORT, a free port of host 0.")
 
 
 def find(args, batch_size):

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from flowseg import files
-from flowseg.cli.entry import warn
+from flowseg.console import warn
 
 # Losses before a step that its own is held to, and how many there must be.
 _WINDOW, _LEAST = 64, 16
@@ -20,79 +20,6 @@ _WINDOW, _LEAST = 64, 16
 _MOST = 10
 # Incidents of a kind whose batches are looked up: it takes reading the epoch up to there again.
 _KEPT = 20
-
-
-@keras.saving.register_keras_serializable("flowseg")
-class GuardedAdamW(keras.optimizers.AdamW):
-    """AdamW for which gradients that are no numbers count as zero, all of a step together.
-
-    `skipped` counts such steps. So one bad batch cannot spoil the weights, on any backend.
-
-    Under a strategy of TensorFlow's gradients are summed over the devices first, so that all skip
-    together, and what is clipped is the gradient of the whole batch. (Keras would clip each
-    device's and sum then.)
-
-    What does not depend on the variable, as the rate, is worked out once a step. (Keras does so for
-    each variable anew.)
-    """
-
-    def build(self, variables):
-        """Make the variables."""
-        if not self.built:
-            self.skipped = self.add_variable(
-                (), name="skipped", dtype="int32", aggregation="only_first_replica"
-            )
-        super().build(variables)
-
-    def apply(self, grads, trainable_variables=None):
-        """One step; what has no gradient, by no loss reaching it, stays."""
-        if not self.built:
-            self.build(trainable_variables)
-        if trainable_variables is None:  # On JAX, where all have one.
-            trainable_variables = self._trainable_variables
-        pairs = zip(grads, trainable_variables, strict=True)
-        pairs = [(gradient, variable) for gradient, variable in pairs if gradient is not None]
-        if keras.backend.backend() == "tensorflow":
-            pairs = super()._all_reduce_sum_gradients(pairs)
-        grads, variables = zip(*pairs, strict=True)
-        finite = keras.ops.all(
-            keras.ops.stack([keras.ops.all(keras.ops.isfinite(gradient)) for gradient in grads])
-        )
-        self.skipped.assign_add(keras.ops.cast(~finite, "int32"))
-        return super().apply([keras.ops.where(finite, g, 0) for g in grads], list(variables))
-
-    def _all_reduce_sum_gradients(self, grads_and_vars):
-        return grads_and_vars  # `apply` did.
-
-    def _clip_by_norm(self, values, axes=None):
-        norm = keras.ops.sqrt(keras.ops.sum(keras.ops.square(values)))
-        return values * self.clipnorm / keras.ops.maximum(norm, self.clipnorm)
-
-    def _apply_weight_decay(self, trainable_variables):
-        pass  # `update_step` does.
-
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        step = keras.ops.cast(self.iterations + 1, "float32")
-        corrected = learning_rate * keras.ops.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
-        rates = (corrected, learning_rate)
-        super()._backend_update_step(grads, trainable_variables, rates)
-
-    def update_step(self, gradient, variable, rates):
-        """Move a variable and its moments.
-
-        Args:
-            gradient: of its shape.
-            variable: one that the optimizer was built for.
-            rates: of the step, with the moments' bias in it and without.
-        """
-        corrected, rate = rates
-        index = self._get_variable_index(variable)
-        first, second = self._momentums[index], self._velocities[index]
-        if self.weight_decay and self._use_weight_decay(variable):
-            self.assign_sub(variable, variable * self.weight_decay * rate)
-        self.assign_add(first, (gradient - first) * (1 - self.beta_1))
-        self.assign_add(second, (keras.ops.square(gradient) - second) * (1 - self.beta_2))
-        self.assign_sub(variable, first * corrected / (keras.ops.sqrt(second) + self.epsilon))
 
 
 class Guard(keras.callbacks.Callback):

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from flowseg.data.labels import IGNORE_LABEL
+from flowseg.scoring.flow_errors import end_point_error, is_outlier
 
 FLOW_LOSSES = ("epe", "log")
 SEG_LOSSES = ("mean", "balanced")
@@ -32,40 +33,6 @@ def _mean_over_devices(count):
     if keras.backend.backend() != "tensorflow":  # On JAX a sum is over all devices.
         return count
     return ops.moments(count[None], axes=[0], synchronized=True)[0]
-
-
-def end_point_error(truth, flow):
-    """Error and validity of each pixel.
-
-    Args:
-        truth: (B, H, W, 3) (u, v, valid) in pixels.
-        flow: (B, H, W, 2).
-
-    Returns:
-        (B, H, W) float32 Euclidean distance (0 where invalid), and (B, H, W) bool valid.
-    """
-    truth = ops.cast(truth, "float32")
-    valid = truth[..., 2] > 0
-    difference = ops.where(valid[..., None], ops.cast(flow, "float32") - truth[..., :2], 0.0)
-    # The root's slope is infinite at 0; 1e-12 px^2 keeps it finite and moves no error by 1e-6 px.
-    squared = ops.sum(ops.square(difference), axis=-1)
-    return ops.sqrt(squared + 1e-12) * ops.cast(valid, "float32"), valid
-
-
-def is_outlier(truth, error, valid, tolerance=3.0):
-    """(B, H, W) bool: valid, and wrong by over `tolerance` px and 5 % of the true magnitude.
-
-    (KITTI 2015 development kit, evaluate_scene_flow.cpp: 3 px.) What is no number is wrong.
-
-    Args:
-        truth: (B, H, W, 3) (u, v, valid) in pixels.
-        error: (B, H, W), as `end_point_error` gives.
-        valid: (B, H, W) bool, likewise.
-        tolerance: in pixels.
-    """
-    truth = ops.where(valid[..., None], ops.cast(truth, "float32")[..., :2], 0.0)
-    magnitude = ops.sqrt(ops.sum(ops.square(truth), axis=-1))
-    return valid & ~((error <= tolerance) | (error <= 0.05 * magnitude))
 
 
 @keras.saving.register_keras_serializable("flowseg")

@@ -7,8 +7,8 @@ import tensorflow as tf
 from flowseg.data.labels import IGNORE_LABEL
 from flowseg.network.model import set_learning, training_model
 from flowseg.scoring.streaming import FlowScores, SegScores
-from flowseg.training import incidents
 from flowseg.training.losses import ConfidenceLoss, FlowLoss, SegLoss
+from flowseg.training.optimizer import make_optimizer
 from flowseg.training.unsupervised_losses import ConsistencyLoss, PhotometricLoss
 
 # Weight of each output's loss; alpha and beta scale them. Coarser flows count less.
@@ -110,33 +110,6 @@ def teach(training, args, phase, seg_scores):
         metrics={"seg": seg_scores, "flow": FlowScores()},
     )
     _make_variables(training, args)
-
-
-def make_optimizer(args, since=0):
-    """AdamW with warm-up and a cosine, from a step on.
-
-    What is left to the end of the training is scheduled like one by itself, at a rate as much lower
-    as there are fewer steps.
-    """
-    left = args.steps - since
-    rate = args.learning_rate * (left / args.steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if args.warmup_steps else rate,
-        max(1, left - args.warmup_steps),
-        alpha=0.01,
-        warmup_target=rate if args.warmup_steps else None,
-        warmup_steps=args.warmup_steps,
-    )
-    # Clipped variable by variable: all together, one task's large gradient would slow the other.
-    optimizer = incidents.GuardedAdamW(
-        schedule,
-        weight_decay=args.weight_decay,
-        clipnorm=args.clip_norm or None,
-        gradient_accumulation_steps=args.accumulate if args.accumulate > 1 else None,
-    )
-    # Decay would pull norms to zero and biases for nothing.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness", "damping"])
-    return optimizer
 
 
 def weighted_losses(args):

@@ -6,7 +6,7 @@ import keras
 
 from flowseg import runs
 from flowseg.cli import flags as training_flags
-from flowseg.cli.entry import warn
+from flowseg.console import warn
 from flowseg.network import packed_weights
 from flowseg.network.decoder import SEG_HEAD
 from flowseg.network.model import build_flowseg

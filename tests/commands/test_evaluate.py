@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowseg import runs
+from flowseg import files, runs
 from flowseg.data import decoding, records
 from flowseg.data.flow_io import encode_kitti_flow
 from flowseg.data.labels import CITYSCAPES
-from flowseg.evaluate import count_frame, evaluate
 from flowseg.scoring import frame_scores
+from flowseg.scoring.evaluation import count_frame, evaluate
 from tests.conftest import run_command
 
 ROAD, CAR, BUS = (CITYSCAPES.names.index(name) for name in ("road", "car", "bus"))
@@ -93,7 +93,7 @@ def run_dir(tmp_path_factory):
     """A run folder whose network answers road, and (1, 1) px. Not to be changed."""
     folder = tmp_path_factory.mktemp("run")
     runs.save_model(tiny_model(ROAD), folder / "best.keras")
-    runs.write_json(folder / "label_set.json", CITYSCAPES._asdict())
+    files.write_json(folder / "label_set.json", CITYSCAPES._asdict())
     return folder
 
 
@@ -334,7 +334,7 @@ def test_run_folders_that_cannot_be_read(tmp_path, run_dir):
 
 def test_metrics_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "metrics.json"
-    runs.write_json(path, {"flow/aepe": 1.5, "seg/miou": float("nan")})
+    files.write_json(path, {"flow/aepe": 1.5, "seg/miou": float("nan")})
     assert json.loads(path.read_text()) == {"flow/aepe": 1.5, "seg/miou": None}
 
     def fail(*_):
@@ -344,7 +344,7 @@ def test_metrics_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(room, step, fail)
             with pytest.raises(OSError, match="No space"):
-                runs.write_json(path, {"flow/aepe": 2.5})
+                files.write_json(path, {"flow/aepe": 2.5})
         assert json.loads(path.read_text())["flow/aepe"] == 1.5
         assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
 

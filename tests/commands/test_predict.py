@@ -10,8 +10,8 @@ import pytest
 from flowseg.data.flow_io import flow_to_color, read_flow
 from flowseg.data.labels import CITYSCAPES
 from flowseg.media.drawing import color_labels, write_png
-from flowseg.media.frames import read_image
-from flowseg.predict import predict, read_pair
+from flowseg.media.frames import read_image, read_pair
+from flowseg.predict import predict
 from flowseg.runs import load_run
 from tests import conftest
 

@@ -14,7 +14,7 @@ from flowseg.data.flow_io import flow_to_color
 from flowseg.data.labels import CITYSCAPES
 from flowseg.media.drawing import overlay_labels, write_png
 from flowseg.media.frames import open_frames, video_writer
-from flowseg.visualize import compose, first_max_flow, visualize
+from flowseg.media.video_panels import compose, first_max_flow, write_video
 
 SKY = 10
 
@@ -42,7 +42,7 @@ def grey_frames(count, height=160, width=240):
 
 def test_every_pair_becomes_a_frame(tmp_path):
     run = fake_run()
-    written = visualize({"a": run}, grey_frames(5), tmp_path / "a.mp4", 12.5, count=5, scale=0.5)
+    written = write_video({"a": run}, grey_frames(5), tmp_path / "a.mp4", 12.5, count=5, scale=0.5)
     assert written == 4
     assert run.asked == [(0, 10, 0.5), (10, 20, 0.5), (20, 30, 0.5), (30, 40, 0.5)]
     frames, fps, count = open_frames(tmp_path / "a.mp4")
@@ -104,11 +104,11 @@ def test_one_scale_of_flow_colours(tmp_path, monkeypatch):
         return image
 
     monkeypatch.setattr("flowseg.visualize.compose", note)
-    visualize({"a": fake_run()}, grey_frames(4), tmp_path / "a.mp4", 10, overlay=0.7)
+    write_video({"a": fake_run()}, grey_frames(4), tmp_path / "a.mp4", 10, overlay=0.7)
     # 1.5 times 4 px.
     assert scales == [({"overlay": 0.7}, 6)] * 3
     scales.clear()
-    visualize({"a": fake_run()}, grey_frames(3), tmp_path / "a.mp4", 10, max_flow=2.5)
+    write_video({"a": fake_run()}, grey_frames(3), tmp_path / "a.mp4", 10, max_flow=2.5)
     assert scales == [({}, 2.5)] * 2
 
 
@@ -124,7 +124,7 @@ def test_first_max_flow():
 
 def test_failure_leaves_no_video(tmp_path):
     with pytest.raises(RuntimeError, match="memory"):
-        visualize({"a": fake_run(fails_at=2)}, grey_frames(5), tmp_path / "a.mp4", 10)
+        write_video({"a": fake_run(fails_at=2)}, grey_frames(5), tmp_path / "a.mp4", 10)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -146,7 +146,7 @@ def test_ctrl_c_keeps_what_was_written(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="a.part.mp4 holds the 3 frames so far"):
-        visualize({"a": fake_run()}, stopped(), tmp_path / "a.mp4", 10)
+        write_video({"a": fake_run()}, stopped(), tmp_path / "a.mp4", 10)
     frames, fps, count = open_frames(tmp_path / "a.part.mp4")
     assert (fps, count, len(list(frames))) == (10, 3, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["a.part.mp4"]
@@ -157,14 +157,14 @@ def test_ctrl_c_keeps_what_was_written(tmp_path):
 
 
 def test_a_folder_gets_a_picture_a_pair(tmp_path):
-    assert visualize({"a": fake_run()}, grey_frames(3), tmp_path / "out", 10) == 2
+    assert write_video({"a": fake_run()}, grey_frames(3), tmp_path / "out", 10) == 2
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "000000.png",
         "000001.png",
     ]
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file: is a file: name FILE.mp4, or a folder"):
-        visualize({"a": fake_run()}, grey_frames(3), tmp_path / "file", 10)
+        write_video({"a": fake_run()}, grey_frames(3), tmp_path / "file", 10)
 
 
 def test_the_input_is_never_the_output(tmp_path):
@@ -269,7 +269,7 @@ def test_progress_bar_on_a_terminal(tmp_path, monkeypatch):
             return True
 
     monkeypatch.setattr(sys, "stderr", Terminal())
-    visualize({"a": fake_run()}, grey_frames(4), tmp_path / "a.mp4", 10, count=4)
+    write_video({"a": fake_run()}, grey_frames(4), tmp_path / "a.mp4", 10, count=4)
     assert "3/3" in sys.stderr.getvalue()
 
 
@@ -326,7 +326,7 @@ def test_real_frames(samples, tmp_path, folder, taken, size):
     assert fps is None and count >= taken
     frames = [frame for frame, _ in zip(frames, range(taken), strict=False)]
     run = dis_run()
-    written = visualize({"a": run}, iter(frames), tmp_path / "a.mp4", 10, taken)
+    written = write_video({"a": run}, iter(frames), tmp_path / "a.mp4", 10, taken)
     assert written == taken - 1
     video = cv2.VideoCapture(str(tmp_path / "a.mp4"))
     shown = video.read()[1][..., ::-1].astype(int)

@@ -14,10 +14,10 @@ from export import packed
 from flowseg import runs
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
-from flowseg.evaluate import count, evaluate
 from flowseg.network import packed_weights
 from flowseg.network.model import build_flowseg
 from flowseg.scoring import frame_scores
+from flowseg.scoring.evaluation import count, evaluate
 from flowseg.training import resume
 from tests.conftest import run_command
 

@@ -9,9 +9,9 @@ the repository:
     lite0_env/bin/python tests/reference/make_lite0_answers.py
 
 `tests/network/test_efficientnet_lite.py` compares the encoder with the stored answers
-(`make test`), and with the original itself on real frames (`make test-all`). Keys of the file: `image` (64, 96, 3)
-uint8 RGB; `stride4` (16, 24, 24), `stride8` (8, 12, 40), `stride16` (4, 6, 112) and `stride32`
-(2, 3, 320), float32.
+(`make test`), and with the original itself on real frames (`make test-all`). Keys of the file:
+`image` (64, 96, 3) uint8 RGB; `stride4` (16, 24, 24), `stride8` (8, 12, 40), `stride16` (4, 6, 112)
+and `stride32` (2, 3, 320), float32.
 """
 
 from pathlib import Path

@@ -8,10 +8,9 @@ import json
 import pytest
 
 from data_prep import cityscapes, kitti
-from flowseg import evaluate
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
-from flowseg.scoring import frame_scores, prediction_files
+from flowseg.scoring import evaluation, frame_scores, prediction_files
 from tests.conftest import run_command
 from tests.reference import make_cityscapes_answers as reference
 from tests.support import city_frames
@@ -42,7 +41,7 @@ def scores_of(frames, form, place):
     city_frames.write_answers(place / "answers", names, frames)
     written = prediction_files.find_answers(place / "answers", CITYSCAPES, "label")
     shards = records.match_files(f"{place}/records/val-*")
-    counts, seen = evaluate.count(shards, CITYSCAPES, written.answer)
+    counts, seen = evaluation.count(shards, CITYSCAPES, written.answer)
     assert seen["seg"] == len(frames)
     scores = frame_scores.scores(counts, CITYSCAPES.names)
     # The boundaries' are not of Cityscapes.

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from data_prep import kitti
-from flowseg import runs
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
-from flowseg.evaluate import evaluate
 from flowseg.media.frames import read_image
 from flowseg.predict import predict
+from flowseg.scoring.evaluation import evaluate
 from tests.conftest import run_command
 from tests.support import official
 from tests.support.kitti_writer import write_kitti
@@ -122,7 +121,7 @@ def case(request, tmp_path_factory):
             predict(run, frame["image1"], frame["image2"], output, seg_ids=ids)
 
     scores, _ = evaluate(run, files, each=keep)
-    runs.write_json(place / "metrics.json", scores)
+    files.write_json(place / "metrics.json", scores)
     made = request.param == "made"
     return SimpleNamespace(folder=folder, place=place, scores=scores, arrays=arrays, made=made)
 

@@ -9,7 +9,7 @@ import pytest
 
 from flowseg.data import flow_io
 from flowseg.data.labels import CAMVID, CITYSCAPES
-from flowseg.scoring import answers, prediction_files
+from flowseg.scoring import prediction_files
 
 SIZE = (24, 40)
 
@@ -27,13 +27,13 @@ def test_written_and_read_back(tmp_path, form, name):
     seg, flow = pair()
     ids = "label" if form == "submission" else "train"
     if form == "submission":
-        answers.write_submission(tmp_path, name, seg, flow, CITYSCAPES)
+        prediction_files.write_submission(tmp_path, name, seg, flow, CITYSCAPES)
         told = cv2.imread(str(tmp_path / f"semantic/{name}.png"), cv2.IMREAD_UNCHANGED)
         assert told.dtype == np.uint8 and set(np.unique(told)) <= set(range(7, 34))
         raw = cv2.imread(str(tmp_path / f"flow/{name}.png"), cv2.IMREAD_UNCHANGED)
         assert raw.dtype == np.uint16 and raw.shape == (*SIZE, 3)
     else:
-        answers.write_answers(tmp_path / name, seg, flow, CITYSCAPES)
+        prediction_files.write_answers(tmp_path / name, seg, flow, CITYSCAPES)
     if form == "flo":
         (tmp_path / name / "flow.png").unlink()
         (tmp_path / name / "flow.flo").write_bytes(flow_io.encode_flo(flow))
@@ -48,7 +48,7 @@ def test_written_and_read_back(tmp_path, form, name):
 
 def test_one_kind_alone(tmp_path):
     seg, flow = pair()
-    answers.write_submission(tmp_path, "a", seg, flow, CITYSCAPES)
+    prediction_files.write_submission(tmp_path, "a", seg, flow, CITYSCAPES)
     (tmp_path / "semantic/a.png").unlink()
     written = prediction_files.find_answers(tmp_path, CITYSCAPES)
     assert written.read("seg", "a", SIZE) is None
@@ -58,7 +58,7 @@ def test_one_kind_alone(tmp_path):
 def test_255_says_nothing(tmp_path):
     seg, flow = pair()
     seg[3] = 255
-    answers.write_answers(tmp_path / "a", seg, flow, CITYSCAPES)
+    prediction_files.write_answers(tmp_path / "a", seg, flow, CITYSCAPES)
     read = prediction_files.find_answers(tmp_path, CITYSCAPES).read("seg", "a", SIZE)
     np.testing.assert_array_equal(read, seg)
     # Void of the owner's ids says nothing, too.
@@ -94,7 +94,7 @@ def test_holes_are_filled_as_kittis_kit_fills_them(share):
     flow = np.float32(rng.normal(0, 9, (30, 20, 3)))
     flow[..., 2] = rng.random((30, 20)) < share
     flow *= flow[..., 2:] > 0
-    filled = prediction_files.fill_holes(flow)
+    filled = flow_io.fill_holes(flow)
     np.testing.assert_array_equal(filled, np.float32(filled_by_hand(flow)))
     known = flow[..., 2] > 0
     np.testing.assert_array_equal(filled[known], flow[known][:, :2])
@@ -103,7 +103,7 @@ def test_holes_are_filled_as_kittis_kit_fills_them(share):
 def test_a_gap_takes_the_smaller_of_each_component():
     flow = np.zeros((1, 4, 3), np.float32)
     flow[0, 0], flow[0, 3] = (5, -2, 1), (3, 7, 1)
-    assert prediction_files.fill_holes(flow)[0].tolist() == [[5, -2], [3, -2], [3, -2], [3, 7]]
+    assert flow_io.fill_holes(flow)[0].tolist() == [[5, -2], [3, -2], [3, -2], [3, 7]]
 
 
 def spoil(folder, what):
@@ -140,7 +140,7 @@ def spoil(folder, what):
     "what", ["size", "class", "colour", "cut seg", "8-bit flow", "cut flow", "no number"]
 )
 def test_bad_answers_are_told(tmp_path, what):
-    answers.write_answers(tmp_path / "a", *pair(), CITYSCAPES)
+    prediction_files.write_answers(tmp_path / "a", *pair(), CITYSCAPES)
     told = spoil(tmp_path, what)
     written = prediction_files.find_answers(tmp_path, CITYSCAPES)
     with pytest.raises(ValueError, match=told):
@@ -149,7 +149,7 @@ def test_bad_answers_are_told(tmp_path, what):
 
 
 def test_foreign_label_ids_are_told(tmp_path):
-    answers.write_answers(tmp_path / "a", *pair(), CITYSCAPES, "label")
+    prediction_files.write_answers(tmp_path / "a", *pair(), CITYSCAPES, "label")
     written = prediction_files.find_answers(tmp_path, CITYSCAPES, "label")
     assert written.read("seg", "a", SIZE).shape == SIZE
     cv2.imwrite(str(tmp_path / "a/seg.png"), np.full(SIZE, 200, np.uint8))
@@ -162,7 +162,7 @@ def test_missing_answers_are_told(tmp_path):
         prediction_files.find_answers(tmp_path / "nowhere", CITYSCAPES)
     with pytest.raises(ValueError, match="holds no answers: <frame id>/seg.png"):
         prediction_files.find_answers(tmp_path, CITYSCAPES)
-    answers.write_answers(tmp_path / "a", *pair(), CAMVID)
+    prediction_files.write_answers(tmp_path / "a", *pair(), CAMVID)
     written = prediction_files.find_answers(tmp_path, CAMVID)
     with pytest.raises(ValueError, match="no seg for 4 of 5 frames .*: b, c, d, ..."):
         prediction_files.check_all_there(written, {"seg": list("abcde"), "flow": []})

@@ -10,11 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg import evaluate
 from flowseg.data import records
 from flowseg.data.flow_io import encode_flo, read_flow
 from flowseg.data.labels import CITYSCAPES
-from flowseg.scoring import answers, frame_scores, prediction_files, report
+from flowseg.scoring import evaluation, frame_scores, prediction_files, report
 from tests.commands.test_evaluate import (
     CAR,  # noqa: F401
     ROAD,  # noqa: F401
@@ -76,8 +75,8 @@ class Page(html.parser.HTMLParser):
 def scored(files, run, path, label_set=CITYSCAPES, **how):
     """(scores, the page) of a run."""
     collected = report.Collector(label_set, each=how.pop("each", 3))
-    ask = evaluate.run_answers(run, label_set)
-    counts, _ = evaluate.count(files, label_set, ask, collected.add)
+    ask = evaluation.run_answers(run, label_set)
+    counts, _ = evaluation.count(files, label_set, ask, collected.add)
     scores = frame_scores.scores(counts, label_set.names)
     report.write(path, "a run <on> sets", scores, counts, collected, **how)
     return scores, Page(path.read_text())
@@ -233,13 +232,13 @@ def test_answers_of_any_method_are_scored_alike(kitti_records, tmp_path):
 
     def keep(frame, logits, flow):
         name, seg = frame["frame_id"].decode(), np.uint8(logits.argmax(-1))
-        answers.write_answers(tmp_path / "own" / name, seg, flow, CITYSCAPES)
-        answers.write_submission(tmp_path / "kitti", name, seg, flow, CITYSCAPES)
+        prediction_files.write_answers(tmp_path / "own" / name, seg, flow, CITYSCAPES)
+        prediction_files.write_submission(tmp_path / "kitti", name, seg, flow, CITYSCAPES)
 
-    expected, _ = evaluate.evaluate(run, files, each=keep)
+    expected, _ = evaluation.evaluate(run, files, each=keep)
     for folder, ids in (("own", "train"), ("kitti", "label")):
         written = prediction_files.find_answers(tmp_path / folder, CITYSCAPES, ids)
-        counts, _ = evaluate.count(files, CITYSCAPES, written.answer)
+        counts, _ = evaluation.count(files, CITYSCAPES, written.answer)
         assert frame_scores.scores(counts, CITYSCAPES.names) == pytest.approx(expected, abs=1e-6)
 
 

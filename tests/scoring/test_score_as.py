@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 
 from flowseg.data.labels import CAMVID, CITYSCAPES, class_groups, from_dict
-from flowseg.evaluate import evaluate
+from flowseg.scoring.evaluation import evaluate
 from flowseg.scoring.streaming import grouped_logits
 from tests.commands.test_evaluate import (
     ROAD,  # noqa: F401

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from data_prep import flyingchairs, kitti
-from flowseg import evaluate, runs
+from flowseg import files, runs
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
-from flowseg.scoring import set_scores
+from flowseg.scoring import evaluation, set_scores
 from tests.commands.test_evaluate import (
     fake_run,  # noqa: F401
     make_record,  # noqa: F401
@@ -40,7 +40,7 @@ def two_sets(request, tmp_path):
 def test_each_set_and_each_frame_of_the_command(two_sets, run_dir, tmp_path):  # noqa: F811
     run = runs.load_run(run_dir)
     alone = {
-        folder.name: evaluate.evaluate(run, records.match_files(f"{folder}/*.tfrecord"))
+        folder.name: evaluation.evaluate(run, records.match_files(f"{folder}/*.tfrecord"))
         for folder in two_sets
     }
     done = run_command(
@@ -103,8 +103,8 @@ def test_a_set_may_be_named_from_where_one_is(tmp_path, monkeypatch):
     write("a.tfrecord", make_record((3, 4), 7, flow=np.ones((3, 4))))
     write("b.tfrecord", make_record((3, 4), 8, flow=np.ones((3, 4))))
     kept = set_scores.Tally(CITYSCAPES)
-    ask = evaluate.run_answers(fake_run(), CITYSCAPES)
-    evaluate.count(["a.tfrecord", f"{tmp_path}/b.tfrecord"], CITYSCAPES, ask, kept.add)
+    ask = evaluation.run_answers(fake_run(), CITYSCAPES)
+    evaluation.count(["a.tfrecord", f"{tmp_path}/b.tfrecord"], CITYSCAPES, ask, kept.add)
     assert kept.set_names() == {str(tmp_path): tmp_path.name} and len(kept.frames) == 2
 
 
@@ -130,7 +130,7 @@ def test_the_table():
 @pytest.mark.parametrize("content", ["{", "[1]", '{"flow/aepe": "fast"}', None])
 def test_what_is_no_metrics_file_is_told(tmp_path, content):
     path = tmp_path / "m.json"
-    runs.write_json(path, {"flow/aepe": 1.5, "seg/miou": float("nan")})
+    files.write_json(path, {"flow/aepe": 1.5, "seg/miou": float("nan")})
     assert set_scores.read_scores(path) == (str(path), {"flow/aepe": 1.5})
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(ValueError, match=f"--compare {path}: no metrics file of flowseg.evaluate"):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from data_prep import kitti
-from flowseg import runs
+from flowseg import files, runs
 from flowseg.data.labels import CAMVID, CITYSCAPES, KNOWN_IDS, from_dict
-from flowseg.scoring import answers
+from flowseg.scoring import prediction_files
 from tests.commands.test_evaluate import (
     make_record,  # noqa: F401
     run_dir,  # noqa: F401
@@ -113,7 +113,7 @@ def test_what_is_not_there_is_told(kitti_folder, tmp_path):
 def test_answers_to_frames_without_truth_cannot_be_scored(tmp_path):
     path = write(tmp_path / "test", make_record((4, 5), 7))
     seg, flow = np.zeros((4, 5), np.uint8), np.zeros((4, 5, 2), np.float32)
-    answers.write_submission(tmp_path / "sent", "000007_10", seg, flow, CITYSCAPES)
+    prediction_files.write_submission(tmp_path / "sent", "000007_10", seg, flow, CITYSCAPES)
     failed = run_command(
         *("flowseg.evaluate", "--records", path, "--predictions", tmp_path / "sent"), ok=False
     )
@@ -128,20 +128,20 @@ NONE = from_dict(OWN | {"ids": {"mine": [7, 26]}})
 
 
 def test_classes_by_cityscapes_ids():
-    city = answers.city_ids(CITYSCAPES)
+    city = prediction_files.city_ids(CITYSCAPES)
     np.testing.assert_array_equal(city[:19], np.ravel(CITYSCAPES.ids["cityscapes"]))
     assert (city[19:] == 255).all()
-    assert answers.city_ids(WIDE)[:3].tolist() == [8, 26, 255]
-    assert answers.city_ids(FEW) is None and answers.city_ids(NONE) is None
+    assert prediction_files.city_ids(WIDE)[:3].tolist() == [8, 26, 255]
+    assert prediction_files.city_ids(FEW) is None and prediction_files.city_ids(NONE) is None
     # CamVid's own ids are others: its sky is 0, Cityscapes' is 23.
-    camvid = answers.city_ids(CAMVID)[:11].tolist()
+    camvid = prediction_files.city_ids(CAMVID)[:11].tolist()
     assert camvid[0] == 23 and set(camvid) < set(KNOWN_IDS["cityscapes"])
 
 
 @pytest.mark.parametrize("label_set", [NONE, CAMVID])
 def test_classes_that_the_server_does_not_know_are_not_sent(label_set, tmp_path):
     runs.save_model(tiny_model(1, classes=len(label_set.names)), tmp_path / "run/best.keras")
-    runs.write_json(tmp_path / "run/label_set.json", label_set._asdict())
+    files.write_json(tmp_path / "run/label_set.json", label_set._asdict())
     path = write(tmp_path / "test", make_record((4, 5), 7))
     done = run_command(
         *("flowseg.evaluate", "--run_dir", tmp_path / "run", "--records", path),

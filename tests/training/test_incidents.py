@@ -10,13 +10,13 @@ import pytest
 
 from flowseg.data import records
 from flowseg.data.batches import Draw, _drawn, batch_names
-from flowseg.training import callbacks, incidents
+from flowseg.training import callbacks, incidents, optimizer
 
 
 def small(**how):
     """A compiled network of one layer, by the guarded optimizer."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="only")])
-    model.compile(incidents.GuardedAdamW(0.1, **how), "mse")
+    model.compile(optimizer.GuardedAdamW(0.1, **how), "mse")
     return model
 
 
@@ -58,14 +58,14 @@ def test_it_is_adamw_with_a_schedule_exceptions_and_sums_of_gradients(accumulate
     rng = np.random.default_rng(0)
     x, y = np.float32(rng.normal(size=(32, 3))), np.float32(rng.normal(size=(32, 2)))
     weights = []
-    for optimizer in (incidents.GuardedAdamW, keras.optimizers.AdamW):
+    for kind in (optimizer.GuardedAdamW, keras.optimizers.AdamW):
         keras.utils.set_random_seed(1)
         model = keras.Sequential([keras.Input((3,)), *(keras.layers.Dense(n) for n in (8, 2))])
         schedule = keras.optimizers.schedules.CosineDecay(
             0.0, 20, alpha=0.01, warmup_target=0.05, warmup_steps=3
         )
         how = {"weight_decay": 0.1, "clipnorm": 0.1, "gradient_accumulation_steps": accumulate}
-        made = optimizer(schedule, **how)
+        made = kind(schedule, **how)
         made.exclude_from_weight_decay(var_names=["bias"])
         model.compile(made, "mse")
         before = model.get_weights()
@@ -80,7 +80,7 @@ def test_what_no_loss_reaches_stays():
     inputs = keras.Input((2,))
     outputs = {name: keras.layers.Dense(1, name=name)(inputs) for name in ("used", "idle")}
     model = keras.Model(inputs, outputs)
-    model.compile(incidents.GuardedAdamW(0.1), {"used": "mse"})
+    model.compile(optimizer.GuardedAdamW(0.1), {"used": "mse"})
     before = [w.numpy() for w in model.get_layer("idle").weights]
     used = model.get_layer("used").get_weights()[0]
     model.fit(X, {"used": Y + 1, "idle": Y}, verbose=0)

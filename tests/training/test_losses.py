@@ -5,14 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowseg.training.losses import (
-    ConfidenceLoss,
-    FlowLoss,
-    SegLoss,
-    end_point_error,
-    is_outlier,
-    masked_mean,
-)
+from flowseg.scoring.flow_errors import end_point_error, is_outlier
+from flowseg.training.losses import ConfidenceLoss, FlowLoss, SegLoss, masked_mean
 
 
 def seg_loss(labels, logits):

@@ -9,9 +9,8 @@ import pytest
 
 from data_prep import camvid, folder, kitti, middlebury
 from experiments.studies import baselines
-from flowseg import evaluate
 from flowseg.data.labels import CAMVID, CITYSCAPES
-from flowseg.scoring import frame_scores
+from flowseg.scoring import evaluation, frame_scores
 from tests.conftest import run_command
 from tests.experiments.studies.test_compare_sets import write_pair
 
@@ -92,7 +91,7 @@ def test_no_motion_scores_as_evaluate_scores_it(kitti_records):
     def rest(frame):
         return None, np.zeros((*frame["seg"].shape, 2))
 
-    counts, seen = evaluate.count(files, CITYSCAPES, rest)
+    counts, seen = evaluation.count(files, CITYSCAPES, rest)
     _, pooled, sources = baselines.score_flow(files, CITYSCAPES)
     assert pooled["zero"].pop("seconds_per_pair") >= 0
     assert pooled["zero"] == pytest.approx(frame_scores.scores(counts))

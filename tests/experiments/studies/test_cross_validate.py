@@ -7,7 +7,7 @@ import pytest
 
 from experiments.studies import cross_validate
 from experiments.studies.cross_validate import cut
-from flowseg import runs
+from flowseg import files, runs
 from flowseg.data import decoding, records
 from flowseg.data.labels import CITYSCAPES
 from tests.commands.test_evaluate import tiny_model
@@ -39,7 +39,7 @@ def fold_answers(monkeypatch):
         calls.append((recipe, folder, more_flags))
         runs.save_model(tiny_model(len(calls) - 1), folder / "run/model.keras")
         runs.save_model(tiny_model(18), folder / "run/best.keras")
-        runs.write_json(folder / "run/label_set.json", CITYSCAPES._asdict())
+        files.write_json(folder / "run/label_set.json", CITYSCAPES._asdict())
 
     monkeypatch.setattr(cross_validate, "_train", train)
     return calls

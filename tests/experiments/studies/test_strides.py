@@ -7,7 +7,7 @@ import pytest
 from experiments.studies import strides
 from flowseg import runs
 from flowseg.data import records
-from flowseg.evaluate import evaluate
+from flowseg.scoring.evaluation import evaluate
 from tests.conftest import run_command
 
 

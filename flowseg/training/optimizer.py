@@ -1,0 +1,103 @@
+"""The optimizer: AdamW with warm-up and a cosine, clipping, and no step on what is no number."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable("flowseg")
+class GuardedAdamW(keras.optimizers.AdamW):
+    """AdamW for which gradients that are no numbers count as zero, all of a step together.
+
+    `skipped` counts such steps. So one bad batch cannot spoil the weights, on any backend.
+
+    Under a strategy of TensorFlow's gradients are summed over the devices first, so that all skip
+    together, and what is clipped is the gradient of the whole batch. (Keras would clip each
+    device's and sum then.)
+
+    What does not depend on the variable, as the rate, is worked out once a step. (Keras does so for
+    each variable anew.)
+    """
+
+    def build(self, variables):
+        """Make the variables."""
+        if not self.built:
+            self.skipped = self.add_variable(
+                (), name="skipped", dtype="int32", aggregation="only_first_replica"
+            )
+        super().build(variables)
+
+    def apply(self, grads, trainable_variables=None):
+        """One step; what has no gradient, by no loss reaching it, stays."""
+        if not self.built:
+            self.build(trainable_variables)
+        if trainable_variables is None:  # On JAX, where all have one.
+            trainable_variables = self._trainable_variables
+        pairs = zip(grads, trainable_variables, strict=True)
+        pairs = [(gradient, variable) for gradient, variable in pairs if gradient is not None]
+        if keras.backend.backend() == "tensorflow":
+            pairs = super()._all_reduce_sum_gradients(pairs)
+        grads, variables = zip(*pairs, strict=True)
+        finite = keras.ops.all(
+            keras.ops.stack([keras.ops.all(keras.ops.isfinite(gradient)) for gradient in grads])
+        )
+        self.skipped.assign_add(keras.ops.cast(~finite, "int32"))
+        return super().apply([keras.ops.where(finite, g, 0) for g in grads], list(variables))
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars  # `apply` did.
+
+    def _clip_by_norm(self, values, axes=None):
+        norm = keras.ops.sqrt(keras.ops.sum(keras.ops.square(values)))
+        return values * self.clipnorm / keras.ops.maximum(norm, self.clipnorm)
+
+    def _apply_weight_decay(self, trainable_variables):
+        pass  # `update_step` does.
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        step = keras.ops.cast(self.iterations + 1, "float32")
+        corrected = learning_rate * keras.ops.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        rates = (corrected, learning_rate)
+        super()._backend_update_step(grads, trainable_variables, rates)
+
+    def update_step(self, gradient, variable, rates):
+        """Move a variable and its moments.
+
+        Args:
+            gradient: of its shape.
+            variable: one that the optimizer was built for.
+            rates: of the step, with the moments' bias in it and without.
+        """
+        corrected, rate = rates
+        index = self._get_variable_index(variable)
+        first, second = self._momentums[index], self._velocities[index]
+        if self.weight_decay and self._use_weight_decay(variable):
+            self.assign_sub(variable, variable * self.weight_decay * rate)
+        self.assign_add(first, (gradient - first) * (1 - self.beta_1))
+        self.assign_add(second, (keras.ops.square(gradient) - second) * (1 - self.beta_2))
+        self.assign_sub(variable, first * corrected / (keras.ops.sqrt(second) + self.epsilon))
+
+
+def make_optimizer(args, since=0):
+    """AdamW with warm-up and a cosine, from a step on.
+
+    What is left to the end of the training is scheduled like one by itself, at a rate as much lower
+    as there are fewer steps.
+    """
+    left = args.steps - since
+    rate = args.learning_rate * (left / args.steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if args.warmup_steps else rate,
+        max(1, left - args.warmup_steps),
+        alpha=0.01,
+        warmup_target=rate if args.warmup_steps else None,
+        warmup_steps=args.warmup_steps,
+    )
+    # Clipped variable by variable: all together, one task's large gradient would slow the other.
+    optimizer = GuardedAdamW(
+        schedule,
+        weight_decay=args.weight_decay,
+        clipnorm=args.clip_norm or None,
+        gradient_accumulation_steps=args.accumulate if args.accumulate > 1 else None,
+    )
+    # Decay would pull norms to zero and biases for nothing.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness", "damping"])
+    return optimizer
