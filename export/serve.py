@@ -231,8 +231,15 @@ def main():
     begun = time.monotonic()
     try:
         start(
-            *(args.model, args.host, args.port, args.replicas, args.max_batch, args.queue),
-            *(args.max_request_mb, int(args.max_megapixels * 1e6), args.ray_address),
+            args.model,
+            args.host,
+            args.port,
+            args.replicas,
+            args.max_batch,
+            args.queue,
+            args.max_request_mb,
+            int(args.max_megapixels * 1e6),
+            args.ray_address,
         )
         ended = threading.Event()
         # Not before, as Ray has a handler of its own, which prints a stack.

@@ -93,8 +93,13 @@ def train(args, run_dir, spread=distribution.ONE):
             objective.teach(training, args, state["phase"], seg_scores)
 
         board = tensorboard.TensorBoard(
-            *(run_dir, model, label_set, shown.take(args.pictures), seg_scores),
-            *(training_flags.to_dict(args), state),
+            run_dir,
+            model,
+            label_set,
+            shown.take(args.pictures),
+            seg_scores,
+            training_flags.to_dict(args),
+            state,
         )
         keeper = checkpoints.KeepState(
             run_dir / "checkpoints", state, args.keep_checkpoints, running
@@ -111,7 +116,8 @@ def train(args, run_dir, spread=distribution.ONE):
         watching = [
             incidents.Guard(run_dir, state, look_up, args.on_nonfinite, args.spike),
             *(telling if spread.host == 0 else []),
-            *(*deciding, keeper),
+            *deciding,
+            keeper,
         ]
         # TensorFlow forbids a clock when deterministic; feeding many devices, it reads ahead.
         clocked = not args.deterministic and spread.here == 1

@@ -69,9 +69,24 @@ def trained_run(kitti_records, tmp_path_factory):
 
     def make(folder):
         run_command(
-            *("tests.support.eager_train", "--flagfile", "experiments/kitti.flags", *sets),
-            *("--steps", 2, "--batch_size", 1, "--run_dir", folder, "--pictures", 1),
-            *("--height", 96, "--width", 160, "--backbone", "efficientnet_lite0"),
+            "tests.support.eager_train",
+            "--flagfile",
+            "experiments/kitti.flags",
+            *sets,
+            "--steps",
+            2,
+            "--batch_size",
+            1,
+            "--run_dir",
+            folder,
+            "--pictures",
+            1,
+            "--height",
+            96,
+            "--width",
+            160,
+            "--backbone",
+            "efficientnet_lite0",
         )
 
     return once(tmp_path_factory, "two steps", make)

@@ -243,7 +243,9 @@ def _tell_looked(dataset, own, labelled, told):
             means = ", ".join(
                 f"{name} {told[key]:.2f}"
                 for name, key in (
-                    *(("by the flow", "flow"), ("by none", "zero"), ("by (v, u)", "axes")),
+                    ("by the flow", "flow"),
+                    ("by none", "zero"),
+                    ("by (v, u)", "axes"),
                     ("by (-u, -v)", "signs"),
                 )
             )

@@ -83,7 +83,17 @@ def meet(world, origin, direction, normals=True):
     geom, distance = np.empty(count, np.int32), np.empty(count)
     normal = np.empty((count, 3)) if normals else None
     mujoco.mj_multiRay(
-        *(world.model, world.data, origin, direction.ravel(), None, 1, -1, geom, distance),
-        *(normal.ravel() if normals else None, count, 1e9),
+        world.model,
+        world.data,
+        origin,
+        direction.ravel(),
+        None,
+        1,
+        -1,
+        geom,
+        distance,
+        normal.ravel() if normals else None,
+        count,
+        1e9,
     )
     return geom, distance, normal

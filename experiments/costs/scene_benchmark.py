@@ -76,7 +76,11 @@ def main():
         os.sched_setaffinity(0, {cores()[-1]})
     with tempfile.TemporaryDirectory() as folder:
         job = farm.Job(
-            *(Path(folder), "street", values.seed, values.height, values.width),
+            Path(folder),
+            "street",
+            values.seed,
+            values.height,
+            values.width,
             effects=True,
             photos=None,
         )

@@ -107,8 +107,13 @@ def ways(args, label_set, batches, run_dir):
     state = {"step": 0, "incidents": {}, "best": None}
     timed_batches, waited = clocked(batches)
     board = tensorboard.TensorBoard(
-        *(run_dir, model, label_set, None, seg_scores),
-        *({**training_flags.to_dict(args), "steps_per_epoch": 10**9, "steps": 10**9}, state),
+        run_dir,
+        model,
+        label_set,
+        None,
+        seg_scores,
+        {**training_flags.to_dict(args), "steps_per_epoch": 10**9, "steps": 10**9},
+        state,
     )
     board.waited = waited
     guard = incidents.Guard(run_dir, state, None, "skip", args.spike)

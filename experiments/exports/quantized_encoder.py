@@ -82,7 +82,10 @@ def convert_pair(network, height, width):
         _write(
             network,
             lambda *pair: network(dict(zip(names, pair, strict=True)), training=False),
-            *(names, height, width, folder),
+            names,
+            height,
+            width,
+            folder,
         )
         data = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
     if len(data) < 4 * network.count_params() * 0.95:

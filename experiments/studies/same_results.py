@@ -33,23 +33,41 @@ def steps(records, folder):
     pretrained = ("--weights=pretrained",)
     images = (f"--image1={_PAIR[0]}", f"--image2={_PAIR[1]}")
     training = (
-        *("flowseg.train", "--deterministic", f"--run_dir={folder / 'run'}", "--pictures=0"),
-        *(f"--train_records={records}", f"--val_records={records}", "--batch_size=2"),
-        *("--backbone=efficientnet_lite0", "--height=64", "--width=96", "--warmup_steps=4"),
-        *("--steps=30", "--steps_per_epoch=15", "--save_every=5", "--seg_loss=balanced"),
-        *("--photometric=0.1", "--consistency=0.1"),
+        "flowseg.train",
+        "--deterministic",
+        f"--run_dir={folder / 'run'}",
+        "--pictures=0",
+        f"--train_records={records}",
+        f"--val_records={records}",
+        "--batch_size=2",
+        "--backbone=efficientnet_lite0",
+        "--height=64",
+        "--width=96",
+        "--warmup_steps=4",
+        "--steps=30",
+        "--steps_per_epoch=15",
+        "--save_every=5",
+        "--seg_loss=balanced",
+        "--photometric=0.1",
+        "--consistency=0.1",
     )
     exported = {
         f"tflite_{kind}": (
-            *("export.tflite", *pretrained, *_SIZE, f"--output={folder / kind}.tflite"),
-            *(f"--quantize={kind}", f"--calibration={records if kind == 'int8' else ''}"),
+            "export.tflite",
+            *pretrained,
+            *_SIZE,
+            f"--output={folder / kind}.tflite",
+            f"--quantize={kind}",
+            f"--calibration={records if kind == 'int8' else ''}",
         )
         for kind in ("none", "int8")
     }
     return {
         "train": training,
         "evaluate": (
-            *("flowseg.evaluate", *pretrained, f"--records={records}"),
+            "flowseg.evaluate",
+            *pretrained,
+            f"--records={records}",
             f"--metrics_json={folder / 'scores.json'}",
         ),
         "predict": ("flowseg.predict", *pretrained, *images, f"--output={folder / 'answer'}"),

@@ -119,8 +119,13 @@ def flow_sums(flow, known, scale):
     x, y = columns - _PRINCIPAL[0] * width, rows - _PRINCIPAL[1] * height
     band = rows * 3 // height
     totals = [
-        *(speed.size, speed.sum(dtype=float), abs(u).sum(dtype=float), abs(v).sum(dtype=float)),
-        *((speed > FAST).sum(), (speed > 0).sum(), (u * x + v * y > 0).sum()),
+        speed.size,
+        speed.sum(dtype=float),
+        abs(u).sum(dtype=float),
+        abs(v).sum(dtype=float),
+        (speed > FAST).sum(),
+        (speed > 0).sum(),
+        (u * x + v * y > 0).sum(),
         *np.bincount(band, minlength=3),
         *np.bincount(band, weights=speed, minlength=3),
     ]

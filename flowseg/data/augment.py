@@ -222,9 +222,14 @@ def make_second_frame(image, seed):
     from_x, from_y = centre_x + shift_x, centre_y + shift_y
     transform = tf.stack(
         [
-            *(back_cos, back_sin, centre_x - back_cos * from_x - back_sin * from_y),
-            *(-back_sin, back_cos, centre_y + back_sin * from_x - back_cos * from_y),
-            *(0.0, 0.0),
+            back_cos,
+            back_sin,
+            centre_x - back_cos * from_x - back_sin * from_y,
+            -back_sin,
+            back_cos,
+            centre_y + back_sin * from_x - back_cos * from_y,
+            0.0,
+            0.0,
         ]
     )
     moved = tf.raw_ops.ImageProjectiveTransformV3(

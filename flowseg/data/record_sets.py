@@ -78,7 +78,10 @@ def draws(args, sets, pair):
 
     def draw(learn):
         return Draw(
-            *(sets.train, args.batch_size, args.steps_per_epoch, args.seed),
+            sets.train,
+            args.batch_size,
+            args.steps_per_epoch,
+            args.seed,
             weights=sets.weights[learn],
             truth_up_to=limits,
             without_truth="all" if pair else "stills" if args.made_flow else "none",

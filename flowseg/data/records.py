@@ -80,8 +80,10 @@ def check_fields(values, where):
     if values["height"] <= 0 or values["width"] <= 0 or not values["image1"]:
         raise ValueError(f"{where}: a record needs image1, height and width")
     for name, companion in (
-        *(("image1", "image1_format"), ("image2", "image2_format")),
-        *(("flow", "flow_format"), ("labels", "label_set")),
+        ("image1", "image1_format"),
+        ("image2", "image2_format"),
+        ("flow", "flow_format"),
+        ("labels", "label_set"),
     ):
         if bool(values[name]) != bool(values[companion]):
             raise ValueError(f"{where}: {name} and {companion} must be given together")

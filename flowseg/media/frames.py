@@ -25,13 +25,43 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 VIDEO_CODECS = {".mp4": "mp4v", ".webm": "VP80"}
 # Still pictures that OpenCV's wheels read as they were meant (of PAM they swap the colours).
 IMAGE_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jp2", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".dib"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".ras", ".sr"),
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jp2",
+    ".webp",
+    ".avif",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".dib",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".ras",
+    ".sr",
 )
 # Videos by name, for whoever must know one without opening it; `open_frames` tries any other file.
 VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
-    *(".wmv", ".asf", ".flv", ".ogv", ".3gp", ".gif"),
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".avi",
+    ".mkv",
+    ".webm",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".mts",
+    ".m2ts",
+    ".wmv",
+    ".asf",
+    ".flv",
+    ".ogv",
+    ".3gp",
+    ".gif",
 )
 
 

@@ -14,8 +14,11 @@ BACKBONES = ("resnet50", "efficientnet_lite0")
 STRIDES = (2, 4, 8, 16, 32)
 # The last activation at each stride (keras.applications' names).
 _RESNET50_LAYERS = (
-    *("conv1_relu", "conv2_block3_out"),
-    *("conv3_block4_out", "conv4_block6_out", "conv5_block3_out"),
+    "conv1_relu",
+    "conv2_block3_out",
+    "conv3_block4_out",
+    "conv4_block6_out",
+    "conv5_block3_out",
 )
 # "Caffe" preprocessing of the ImageNet weights: BGR, channel means subtracted.
 _BGR_MEAN = (103.939, 116.779, 123.68)

@@ -86,7 +86,12 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
         features1, features2 = (inputs[frame][f"stride{stride}"] for frame in inputs)
         seg = _seg_in(seg, features1, stride)
         flow, hidden = _flow_step(
-            *(flow, hidden, features1, features2, refiners[stride], stride),
+            flow,
+            hidden,
+            features1,
+            features2,
+            refiners[stride],
+            stride,
             seg if exchange in ("seg_to_flow", "both") else None,
         )
         seg = _seg_out(seg, hidden if exchange in ("flow_to_seg", "both") else None, stride)

@@ -1,7 +1,7 @@
 """Answers as files: written by commands, and read where any method's are scored.
 
-In the layouts of `predict` and of KITTI's servers; see `evaluate --predictions`. Flow is KITTI's 16-bit PNG or Middlebury's `.flo`; what is unknown in
-it is filled as KITTI's kit fills it.
+In the layouts of `predict` and of KITTI's servers; see `evaluate --predictions`. Flow is KITTI's
+16-bit PNG or Middlebury's `.flo`; what is unknown in it is filled as KITTI's kit fills it.
 """
 
 from pathlib import Path

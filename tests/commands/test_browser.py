@@ -237,8 +237,16 @@ def tensorboard(trained_run):
 def test_tensorboard_scalars(tensorboard, tab):
     tab.goto(f"{tensorboard}/#scalars")
     for tag in (
-        *("seg/miou", "flow/aepe", "seg_loss", "flow_loss", "loss", "learning_rate", "alpha"),
-        *("beta", "speed/examples_per_second", "speed/input_wait"),
+        "seg/miou",
+        "flow/aepe",
+        "seg_loss",
+        "flow_loss",
+        "loss",
+        "learning_rate",
+        "alpha",
+        "beta",
+        "speed/examples_per_second",
+        "speed/input_wait",
     ):
         # One by one: the page shows but a dozen at once.
         tab.locator("tf-tag-filterer input").fill(f"^{tag}$")
@@ -270,8 +278,15 @@ def test_tensorboard_graph_and_hyperparameters(tensorboard, tab):
 def test_report_shows_all_its_pictures_by_itself(trained_run, kitti_records, tab, tmp_path):
     report = tmp_path / "report.html"
     run_command(
-        *("flowseg.evaluate", "--run_dir", trained_run, "--report", report),
-        *("--records", kitti_records / "val-*", "--metrics_json", tmp_path / "scores.json"),
+        "flowseg.evaluate",
+        "--run_dir",
+        trained_run,
+        "--report",
+        report,
+        "--records",
+        kitti_records / "val-*",
+        "--metrics_json",
+        tmp_path / "scores.json",
     )
     tab.goto(report.as_uri())
     sizes = tab.evaluate(

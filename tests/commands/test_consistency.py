@@ -72,8 +72,13 @@ def test_one_frame_has_no_consistency():
 
 def test_the_command(run_dir, tmp_path, sample_clip):  # noqa: F811
     done = run_command(
-        *("flowseg.consistency", "--run_dir", run_dir, "--input", sample_clip),
-        *("--metrics_json", tmp_path / "m.json"),
+        "flowseg.consistency",
+        "--run_dir",
+        run_dir,
+        "--input",
+        sample_clip,
+        "--metrics_json",
+        tmp_path / "m.json",
     )
     # One class everywhere is as steady as can be.
     scores = json.loads((tmp_path / "m.json").read_text())

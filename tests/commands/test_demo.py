@@ -49,7 +49,10 @@ def test_pair_gives_picture_words_and_files(pair, tmp_path):
     assert picture.dtype == np.uint8 and picture.shape[2] == 3 and run.scales == [0.75]
     assert words == "road 100%; median motion 3.35 px"
     assert [path.rsplit("/", 1)[1] for path in written] == [
-        *("flow.png", "flow_color.png", "seg.png", "seg_color.png")
+        "flow.png",
+        "flow_color.png",
+        "seg.png",
+        "seg_color.png",
     ]
     flow = read_flow(written[0])
     assert (flow == [3.0, -1.5, 1.0]).all()

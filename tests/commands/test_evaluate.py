@@ -233,7 +233,9 @@ def test_made_up_kitti(kitti_records):
     city = {name for name in scores if "category" in name or "iiou" in name}
     assert {"seg/category_miou", "seg/iiou", "seg/category_iiou"} < city
     assert set(scores) == city | classes | drawn | FLOW_NAMES | {
-        *("seg/miou", "seg/pixel_accuracy", "seg/boundary_f"),
+        "seg/miou",
+        "seg/pixel_accuracy",
+        "seg/boundary_f",
         *(f"{name}_noc" for name in FLOW_NAMES),
         *(f"flow/{kind}_{region}" for kind in ("aepe", "fl") for region in regions),
     }

@@ -42,7 +42,10 @@ def test_answers_are_written_and_read_back(tmp_path):
     line = predict(run, FRAME, FRAME + 1, tmp_path / "new" / "out", scale=0.5)
     out = tmp_path / "new" / "out"
     assert sorted(file.name for file in out.iterdir()) == [
-        *("flow.png", "flow_color.png", "seg.png", "seg_color.png")
+        "flow.png",
+        "flow_color.png",
+        "seg.png",
+        "seg_color.png",
     ]
     ids = read_ids(out / "seg.png")
     assert ids.dtype == np.uint8 and ids.ndim == 2 and (ids == SEG).all()
@@ -79,7 +82,8 @@ def test_frames_of_two_sizes_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"a\.png is 4x3 px but .*b\.png is 3x3 px"):
         read_pair(tmp_path / "a.png", tmp_path / "b.png")
     assert [image.shape for image in read_pair(tmp_path / "a.png", tmp_path / "a.png")] == [
-        *((3, 4, 3), (3, 4, 3))
+        (3, 4, 3),
+        (3, 4, 3),
     ]
 
 
@@ -130,8 +134,16 @@ def test_confidence(trained_run, kitti_folder, tmp_path):
     frames = kitti_folder / "data_scene_flow/training/image_2"
     pair = frames / "000001_10.png", frames / "000001_11.png"
     told = conftest.run_command(
-        *("flowseg.predict", "--run_dir", trained_run, "--output", tmp_path, "--confidence"),
-        *("--image1", pair[0], "--image2", pair[1]),
+        "flowseg.predict",
+        "--run_dir",
+        trained_run,
+        "--output",
+        tmp_path,
+        "--confidence",
+        "--image1",
+        pair[0],
+        "--image2",
+        pair[1],
     ).stdout
     sure = load_run(trained_run).predict_confidence(*read_pair(*pair))
     assert sure.shape == (90, 168) and 0 < sure.min() < sure.max() < 1

@@ -46,8 +46,16 @@ def parse(*argv):
 def test_run_folder_holds_what_the_contract_names(trained_run):
     files = {path.name for path in trained_run.iterdir()}
     assert files == {
-        *("flags.txt", "label_set.json", "model.keras", "best.keras", "checkpoints", ".lock"),
-        *("metrics.json", "history.csv", "tensorboard", *runs.SAMPLE.values()),
+        "flags.txt",
+        "label_set.json",
+        "model.keras",
+        "best.keras",
+        "checkpoints",
+        ".lock",
+        "metrics.json",
+        "history.csv",
+        "tensorboard",
+        *runs.SAMPLE.values(),
     }
     text = (trained_run / "flags.txt").read_text().splitlines()
     assert "--steps=2" in text and "--height=96" in text and f"--run_dir={trained_run}" in text

@@ -72,7 +72,9 @@ def test_its_own_split_is_kept(converted, folder, tmp_path, capsys):
     index = camvid.convert([folder], tmp_path / "out")
     assert index["records"] == {"train": 9, "val": 4} and set(index["truth"]) == {"train", "val"}
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
-        *("split", "train", "val")
+        "split",
+        "train",
+        "val",
     ]
 
 

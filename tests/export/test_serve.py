@@ -168,15 +168,7 @@ def test_load_is_all_answered(server, served):
     ).stdout
     assert "not answered: none" in told and "| server | 20 |" in told
     told = run_command(
-        *(
-            "experiments.exports.serve_load",
-            "--model",
-            served,
-            "--server",
-            url,
-            *small,
-            "--pictures",
-        )
+        "experiments.exports.serve_load", "--model", served, "--server", url, *small, "--pictures"
     ).stdout
     assert "not answered: none" in told and "| the network alone | 20 |" in told
 

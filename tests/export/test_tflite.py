@@ -67,11 +67,26 @@ def folder(trained_run, run, kitti_records, tmp_path_factory):
         about = lite_file.read(output).about
         files.write(folder / f"{quantize}.tflite", lite_file.with_about(content, about))
     done = run_command(
-        *("export.tflite", "--run_dir", trained_run, "--output", folder / "int8.tflite"),
-        *("--height", HEIGHT, "--width", WIDTH, "--quantize", "int8"),
-        *("--calibration", kitti_records / "val-*", "--records", kitti_records / "train-*"),
+        "export.tflite",
+        "--run_dir",
+        trained_run,
+        "--output",
+        folder / "int8.tflite",
+        "--height",
+        HEIGHT,
+        "--width",
+        WIDTH,
+        "--quantize",
+        "int8",
+        "--calibration",
+        kitti_records / "val-*",
+        "--records",
+        kitti_records / "train-*",
         # Of random weights int8 loses much.
-        *("--max_miou_drop", 50, "--max_aepe_rise", 50),
+        "--max_miou_drop",
+        50,
+        "--max_aepe_rise",
+        50,
     )
     assert f"TFLite {HEIGHT}x{WIDTH} int8" in done.stdout and "4 frames" in done.stdout
     assert done.stderr == ""

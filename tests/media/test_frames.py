@@ -62,7 +62,12 @@ def test_read_image_names_an_absent_file(tmp_path):
 def test_natural_order():
     names = ["image_10.png", "image_2.png", "Image_1.png", "image_02.png", "a.png", "2.png"]
     assert sorted(names, key=natural_key) == [
-        *("2.png", "a.png", "Image_1.png", "image_02.png", "image_2.png", "image_10.png")
+        "2.png",
+        "a.png",
+        "Image_1.png",
+        "image_02.png",
+        "image_2.png",
+        "image_10.png",
     ]
     kitti = ["000002_10.png", "000002_11.png", "000003_10.png", "000010_10.png"]
     assert sorted(reversed(kitti), key=natural_key) == kitti

@@ -117,7 +117,14 @@ def test_unknown_exchange():
 def test_training_form_shares_every_layer(network):
     training = training_model(network)
     assert set(training.output) == {
-        *("seg", "flow", "flow_4", "flow_8", "flow_16", "sure_2", "sure_8", "sure_16")
+        "seg",
+        "flow",
+        "flow_4",
+        "flow_8",
+        "flow_16",
+        "sure_2",
+        "sure_8",
+        "sure_16",
     }
     assert {id(w) for w in training.weights} == {id(w) for w in network.weights}
     pair = frames(40, 72)

@@ -84,14 +84,15 @@ def test_what_float16_cannot_hold_is_refused(written, tmp_path):
 
 
 def test_a_run_is_packed(trained_run, tmp_path):
-    done = run_command(
-        *("export.packed", "--run_dir", trained_run, "--output", tmp_path / "packed")
-    )
+    done = run_command("export.packed", "--run_dir", trained_run, "--output", tmp_path / "packed")
     assert "efficientnet_lite0" in done.stdout and "of labels equal" in done.stdout
     names = {path.name for path in (tmp_path / "packed").iterdir()}
     assert names == {
-        *("weights.npz", "network.json", "label_set.json"),
-        *("sample_image1.png", "sample_image2.png"),
+        "weights.npz",
+        "network.json",
+        "label_set.json",
+        "sample_image1.png",
+        "sample_image2.png",
     }
     own, again = runs.load_run(trained_run), runs.load_run(tmp_path / "packed")
     assert again.label_set == own.label_set
@@ -147,8 +148,15 @@ def test_the_pretrained_network_is_as_good_on_real_roads_as_its_card_says(sample
 def test_first_command_of_a_stranger(module, tmp_path):
     output = tmp_path / ("answers" if module == "flowseg.predict" else "figure.png")
     done = run_command(
-        *(module, "--weights", "pretrained", "--output", output),
-        *("--image1", demo.PAIR[0], "--image2", demo.PAIR[1]),
+        module,
+        "--weights",
+        "pretrained",
+        "--output",
+        output,
+        "--image1",
+        demo.PAIR[0],
+        "--image2",
+        demo.PAIR[1],
     )
     assert str(output) in done.stdout
     written = cv2.imread(str(output / "seg.png" if output.is_dir() else output))
@@ -158,8 +166,15 @@ def test_first_command_of_a_stranger(module, tmp_path):
 @pytest.mark.long
 def test_export_takes_the_pretrained_network(tmp_path):
     run_command(
-        *("export.tflite", "--weights", "pretrained", "--output", tmp_path / "roads.tflite"),
-        *("--height", 64, "--width", 96),
+        "export.tflite",
+        "--weights",
+        "pretrained",
+        "--output",
+        tmp_path / "roads.tflite",
+        "--height",
+        64,
+        "--width",
+        96,
     )
     assert (tmp_path / "roads.tflite").stat().st_size > 1e7
 

@@ -212,7 +212,8 @@ def test_a_frame_shown_twice_has_no_flow_to_draw(monkeypatch):
     frame["flow"] = np.full((*size, 3), (8, 0, 1), np.float32)
     report.panels.draw_answers(frame | {"has_image2": True}, *answers_given, CITYSCAPES)
     assert [title for title, _ in titles if title.startswith("Flow")] == [
-        *("Flow, true (full colour 8 px)", "Flow, predicted"),
+        "Flow, true (full colour 8 px)",
+        "Flow, predicted",
         "Flow errors (blue under 3 px, yellow to red over)",
     ]
     # Without labels the classes come later, so that true and predicted flow stand side by side.
@@ -221,8 +222,12 @@ def test_a_frame_shown_twice_has_no_flow_to_draw(monkeypatch):
     report.panels.draw_answers(frame | {"has_image2": True}, *answers_given, CITYSCAPES)
     told = [title.split(" (")[0] for title, _ in titles]
     assert told == [
-        *("Image", "Next image", "Flow, true", "Flow, predicted"),
-        *("Segmentation, predicted", "Flow errors"),
+        "Image",
+        "Next image",
+        "Flow, true",
+        "Flow, predicted",
+        "Segmentation, predicted",
+        "Flow errors",
     ]
 
 
@@ -246,8 +251,15 @@ def test_the_command(run_dir, kitti_records, tmp_path):  # noqa: F811
     """A run's answers, and the same as another method's: written, scored again, compared."""
     shared = ("flowseg.evaluate", "--records", f"{kitti_records}/*.tfrecord")
     run_command(
-        *(*shared, "--run_dir", run_dir, "--metrics_json", tmp_path / "a.json"),
-        *("--submission", tmp_path / "sent", "--report", tmp_path / "a.html"),
+        *shared,
+        "--run_dir",
+        run_dir,
+        "--metrics_json",
+        tmp_path / "a.json",
+        "--submission",
+        tmp_path / "sent",
+        "--report",
+        tmp_path / "a.html",
     )
     told = Page((tmp_path / "a.html").read_text()).text
     assert "scored with\n--weights=best\n--input_scale=1\n--score_as=cityscapes\n" in told
@@ -255,9 +267,17 @@ def test_the_command(run_dir, kitti_records, tmp_path):  # noqa: F811
     assert len(list((tmp_path / "sent/flow").iterdir())) == 4
     assert len(list((tmp_path / "sent/semantic").iterdir())) == 5
     done = run_command(
-        *(*shared, "--predictions", tmp_path / "sent", "--seg_ids", "label"),
-        *("--metrics_json", tmp_path / "b.json", "--report", tmp_path / "b.html"),
-        *("--compare", tmp_path / "a.json"),
+        *shared,
+        "--predictions",
+        tmp_path / "sent",
+        "--seg_ids",
+        "label",
+        "--metrics_json",
+        tmp_path / "b.json",
+        "--report",
+        tmp_path / "b.html",
+        "--compare",
+        tmp_path / "a.json",
     )
     assert "foreground of flow (fg, bg) by object map (4 frames)" in done.stdout
     first, second = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))

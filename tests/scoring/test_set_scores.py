@@ -44,9 +44,17 @@ def test_each_set_and_each_frame_of_the_command(two_sets, run_dir, tmp_path):  #
         for folder in two_sets
     }
     done = run_command(
-        *("flowseg.evaluate", "--run_dir", run_dir, "--metrics_json", tmp_path / "m.json"),
-        *("--records", ",".join(f"{folder}/*.tfrecord" for folder in two_sets)),
-        *("--frames_csv", tmp_path / "out/frames.csv", "--report", tmp_path / "r.html"),
+        "flowseg.evaluate",
+        "--run_dir",
+        run_dir,
+        "--metrics_json",
+        tmp_path / "m.json",
+        "--records",
+        ",".join(f"{folder}/*.tfrecord" for folder in two_sets),
+        "--frames_csv",
+        tmp_path / "out/frames.csv",
+        "--report",
+        tmp_path / "r.html",
     )
     told = json.loads((tmp_path / "m.json").read_text())
     for name, (scores, _) in alone.items():

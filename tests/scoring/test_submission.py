@@ -43,7 +43,7 @@ def test_from_the_testing_folder_to_a_submission(kind, request, run_dir, tmp_pat
         source = request.getfixturevalue("samples") / "kitti"
     testing = without_truth(source, tmp_path / "kitti")
     done = run_command(
-        *("data_prep.kitti", "--source", testing, "--output", tmp_path / "records", "--testing")
+        "data_prep.kitti", "--source", testing, "--output", tmp_path / "records", "--testing"
     )
     images = source / "data_scene_flow/training/image_2"
     pairs = sorted(path.name for path in images.glob("*_10.png"))
@@ -51,9 +51,17 @@ def test_from_the_testing_folder_to_a_submission(kind, request, run_dir, tmp_pat
     row = [line.split() for line in done.stdout.splitlines() if line.split()[0] == "test"]
     assert row[0][:5] == ["test", str(len(stills)), str(len(pairs)), "0", "0"]
     done = run_command(
-        *("flowseg.evaluate", "--run_dir", run_dir, "--records", tmp_path / "records/test-*"),
-        *("--submission", tmp_path / "sent", "--metrics_json", tmp_path / "scores.json"),
-        *("--report", tmp_path / "report.html"),
+        "flowseg.evaluate",
+        "--run_dir",
+        run_dir,
+        "--records",
+        tmp_path / "records/test-*",
+        "--submission",
+        tmp_path / "sent",
+        "--metrics_json",
+        tmp_path / "scores.json",
+        "--report",
+        tmp_path / "report.html",
     )
     assert "nothing to score: these frames have no truth" in done.stdout
     assert f"{len(stills)} frames, 0 with labels, 0 with flow truth" in done.stdout
@@ -74,8 +82,13 @@ def test_from_the_testing_folder_to_a_submission(kind, request, run_dir, tmp_pat
     # The same frames with their truth get the same answers, byte by byte.
     kitti.convert([source], tmp_path / "known", val_fraction=0)
     run_command(
-        *("flowseg.evaluate", "--run_dir", run_dir, "--records", tmp_path / "known/train-*"),
-        *("--submission", tmp_path / "again"),
+        "flowseg.evaluate",
+        "--run_dir",
+        run_dir,
+        "--records",
+        tmp_path / "known/train-*",
+        "--submission",
+        tmp_path / "again",
     )
     again = files_of(tmp_path / "again")
     assert {name: path.read_bytes() for name, path in again.items()} == {
@@ -115,7 +128,7 @@ def test_answers_to_frames_without_truth_cannot_be_scored(tmp_path):
     seg, flow = np.zeros((4, 5), np.uint8), np.zeros((4, 5, 2), np.float32)
     prediction_files.write_submission(tmp_path / "sent", "000007_10", seg, flow, CITYSCAPES)
     failed = run_command(
-        *("flowseg.evaluate", "--records", path, "--predictions", tmp_path / "sent"), ok=False
+        "flowseg.evaluate", "--records", path, "--predictions", tmp_path / "sent", ok=False
     )
     assert "sent: holds seg or flow, but no frame has such truth to score by" in failed.stderr
 
@@ -144,8 +157,13 @@ def test_classes_that_the_server_does_not_know_are_not_sent(label_set, tmp_path)
     files.write_json(tmp_path / "run/label_set.json", label_set._asdict())
     path = write(tmp_path / "test", make_record((4, 5), 7))
     done = run_command(
-        *("flowseg.evaluate", "--run_dir", tmp_path / "run", "--records", path),
-        *("--submission", tmp_path / "sent"),
+        "flowseg.evaluate",
+        "--run_dir",
+        tmp_path / "run",
+        "--records",
+        path,
+        "--submission",
+        tmp_path / "sent",
     )
     sent = files_of(tmp_path / "sent")
     warned = "sent/semantic is not written: label set own has classes without one of Cityscapes'"

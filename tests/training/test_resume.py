@@ -26,8 +26,14 @@ def command(kitti_records):
     """A training of six steps, saved after every second; without a graph, which takes a minute."""
     flags = {**kill_test._FLAGS, "--steps": 6, "--steps_per_epoch": 4, "--batch_size": 1}
     return [
-        *(sys.executable, "-m", "tests.support.eager_train", "--deterministic"),
-        *("--train_records", kitti_records / "train-*", "--val_records", kitti_records / "val-*"),
+        sys.executable,
+        "-m",
+        "tests.support.eager_train",
+        "--deterministic",
+        "--train_records",
+        kitti_records / "train-*",
+        "--val_records",
+        kitti_records / "val-*",
         *(f"{name}={value}" for name, value in flags.items()),
     ]
 

@@ -102,7 +102,11 @@ def test_table_compares_with_the_first_variant_seed_by_seed():
     }
     lines = schedules.table(found).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [
-        *("| fixed", "| a", "| ... more than fixed", "| b", "| ... more than fixed")
+        "| fixed",
+        "| a",
+        "| ... more than fixed",
+        "| b",
+        "| ... more than fixed",
     ]
     assert lines[4].startswith("| ... more than fixed | +1.00 ± 0.00 |  | -0.50 ± 0.00")
     assert lines[6].startswith("| ... more than fixed | -1.00 ± 1.41 |  | +0.00 ± 1.41")

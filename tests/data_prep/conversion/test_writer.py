@@ -182,7 +182,10 @@ def test_another_conversion_is_not_overwritten_unasked(kitti_folder, tmp_path):
     assert content(tmp_path) == before
     kitti.convert([kitti_folder], tmp_path, val_fraction=0, overwrite=True)
     assert visible(tmp_path) == [
-        *("index.json", "notes.txt", "train-00000-of-00001.tfrecord", "train-old.tfrecord")
+        "index.json",
+        "notes.txt",
+        "train-00000-of-00001.tfrecord",
+        "train-old.tfrecord",
     ]
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -246,7 +249,7 @@ def test_ctrl_c(many, tmp_path):
     command = [sys.executable, "-m", "data_prep.kitti", f"--source={many}", f"--output={tmp_path}"]
     run = subprocess.Popen(
         [*command, "--workers=2", "--records_per_shard=1"],
-        *(None, None, None, None, subprocess.PIPE),
+        None, None, None, None, subprocess.PIPE,
         cwd=ROOT, text=True, start_new_session=True,
     )  # fmt: skip
     while not visible(tmp_path) and run.poll() is None:

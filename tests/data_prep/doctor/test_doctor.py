@@ -214,8 +214,13 @@ def test_only_a_sample_is_looked_at_closely(clean, tmp_path):
 def test_the_command(clean, tmp_path):
     files = sets.write_set(tmp_path, wrong_flow(clean))
     line = run_command(
-        *("data_prep.doctor", "--records", f"{tmp_path}/*.tfrecord"),
-        *("--json", tmp_path / "doctor.json", "--output", tmp_path / "page"),
+        "data_prep.doctor",
+        "--records",
+        f"{tmp_path}/*.tfrecord",
+        "--json",
+        tmp_path / "doctor.json",
+        "--output",
+        tmp_path / "page",
         ok=False,
     )
     assert line.stderr == "error: 1 fault in these records: flow-axes\n"

@@ -139,22 +139,22 @@ PNG = {"format": lambda frame: "png"}
         (next_of("flow", "valid"), "error", "flow-shifted", TRAIN, "flow is another record's"),
         (
             everywhere(lambda k, frame: {**frame, "image2": frame["image1"]}),
-            *("error", "flow-zero", ALL, "stand still"),
+            "error", "flow-zero", ALL, "stand still",
         ),
         (in_train(2, flow=lambda f: -f["flow"]), "warning", "flow-signs", ["002"], "1 of 5"),
         (
             in_train(1, valid=lambda f: f["valid"] & False),
-            *("warning", "flow-unknown", ["001"], "known nowhere"),
+            "warning", "flow-unknown", ["001"], "known nowhere",
         ),
         (add("train", 0, **PNG), "note", "same-within-split", ["000", "again"], "1 record"),
         (add("val", 0, **PNG), "warning", "same-across-splits", ["000", "again"], "train, val"),
         (
             add("train", 1, image1=saved_again, image2=lambda f: None, flow=lambda f: None),
-            *("note", "near-within-split", ["001", "again"], "nearly"),
+            "note", "near-within-split", ["001", "again"], "nearly",
         ),
         (
             add("val", 1, image1=saved_again, image2=lambda f: None, flow=lambda f: None),
-            *("warning", "near-across-splits", ["001", "again"], "nearly"),
+            "warning", "near-across-splits", ["001", "again"], "nearly",
         ),
         (in_train(3, labels=with_id(77)), "error", "unknown-ids", ["003"], r"\(77\)"),
         (in_train(3, labels=filled(0)), "warning", "all-void", ["003"], "1 frame of 5"),
@@ -162,15 +162,15 @@ PNG = {"format": lambda frame: "png"}
         (in_train(3, labels=filled(sets.ROAD)), "warning", "one-class", ["003"], "single class"),
         (
             in_train(3, labels=lambda f: f["labels"][:-4]),
-            *("error", "bad-size", ["003"], "labels is 92x144, the record says 96x144"),
+            "error", "bad-size", ["003"], "labels is 92x144, the record says 96x144",
         ),
         (
             in_train(3, image2=lambda f: f["image2"][:, 4:]),
-            *("error", "bad-size", ["003"], "image2 is 96x140"),
+            "error", "bad-size", ["003"], "image2 is 96x140",
         ),
         (
             in_train(2, spoilt=lambda f: "flow"),
-            *("error", "bad-file", ["002"], "flow: truncated PNG"),
+            "error", "bad-file", ["002"], "flow: truncated PNG",
         ),
         (everywhere(shifted_labels), "warning", "labels-shifted", ALL, r"\(6, 0\) px"),
         (everywhere(mirrored_labels), "warning", "labels-elsewhere", None, "mirrored"),

@@ -68,11 +68,11 @@ def test_bodies_and_limbs_move_as_asked():
             poses.append((np.add(body.position, way), turns(0, 0, body.yaw + time * body.yaw_rate)))
         joint = turns(0, limb.angle + limb.speed * time, 0)
         for label, (where, turn), parent, part in (
-            *((26, poses[0], (np.zeros(3), np.eye(3)), first.parts[0]),),
-            *((25, poses[0], (limb.position, joint), limb.parts[0]),),
-            *((24, poses[0], (limb.position, joint), limb.parts[1]),),
-            *((27, poses[1], (np.zeros(3), np.eye(3)), second.parts[0]),),
-            *((28, poses[1], (np.zeros(3), np.eye(3)), second.parts[1]),),
+            (26, poses[0], (np.zeros(3), np.eye(3)), first.parts[0]),
+            (25, poses[0], (limb.position, joint), limb.parts[0]),
+            (24, poses[0], (limb.position, joint), limb.parts[1]),
+            (27, poses[1], (np.zeros(3), np.eye(3)), second.parts[0]),
+            (28, poses[1], (np.zeros(3), np.eye(3)), second.parts[1]),
         ):
             position, rotation = find(world, label)
             local = np.add(parent[0], parent[1] @ part.position)

@@ -77,8 +77,13 @@ def test_flops_are_those_by_hand(tiny):
 def lite0_macs(height, width, stages=7):
     """Multiply-adds of EfficientNet-Lite0 without its head, from the paper's table of stages."""
     table = (
-        *((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)),
-        *((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
+        (1, 3, 1, 1, 16),
+        (2, 3, 2, 6, 24),
+        (2, 5, 2, 6, 40),
+        (3, 3, 2, 6, 80),
+        (3, 5, 1, 6, 112),
+        (4, 5, 2, 6, 192),
+        (1, 3, 1, 6, 320),
     )
     pixels, before = height * width // 4, 32
     macs = pixels * before * 27

@@ -36,8 +36,12 @@ def test_a_row_of_nothing_is_an_error():
 def test_command(kitti_records, tmp_path):
     records = ("--records", kitti_records / "val-*", "--frames", 1)
     done = run_command(
-        *("experiments.costs.frames_cost", "--weights", "pretrained", *records),
-        *("--json", tmp_path / "cost.json"),
+        "experiments.costs.frames_cost",
+        "--weights",
+        "pretrained",
+        *records,
+        "--json",
+        tmp_path / "cost.json",
     )
     assert "1 frames in" in done.stdout and (tmp_path / "cost.json").is_file()
     both = ("--input", ROOT / "experiments/pictures")

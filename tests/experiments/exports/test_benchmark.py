@@ -18,8 +18,15 @@ OURS = [name for name in table.ROWS if name not in table.PEERS]
 def measured(trained_run, kitti_records, tmp_path_factory):
     """(text, JSON) of our own rows."""
     return _measure(
-        *("--run_dir", trained_run, "--calibration", kitti_records / "train-*", "--profile"),
-        *("--rows", ",".join(OURS), "--rounds", 2),
+        "--run_dir",
+        trained_run,
+        "--calibration",
+        kitti_records / "train-*",
+        "--profile",
+        "--rows",
+        ",".join(OURS),
+        "--rounds",
+        2,
         output=tmp_path_factory.mktemp("out") / "benchmark.json",
     )
 
@@ -171,9 +178,19 @@ def test_a_row_that_fails_says_why(tmp_path):
 def test_beside_the_peers(tmp_path):
     output = tmp_path / "benchmark.json"
     done = run_command(
-        *("experiments.exports.benchmark", "--backbone", "efficientnet_lite0", "--threads", 2),
-        *("--rows", "none,deeplab_raft,lraspp_dis", "--sizes", "128x160", "--rounds", 2),
-        *("--output", output),
+        "experiments.exports.benchmark",
+        "--backbone",
+        "efficientnet_lite0",
+        "--threads",
+        2,
+        "--rows",
+        "none,deeplab_raft,lraspp_dis",
+        "--sizes",
+        "128x160",
+        "--rounds",
+        2,
+        "--output",
+        output,
     )
     told = {key.removeprefix("128x160/2/"): x for key, x in json.loads(output.read_text()).items()}
     for peer, title in table.PEERS.items():

@@ -101,14 +101,13 @@ def test_no_motion_scores_as_evaluate_scores_it(kitti_records):
 
 def test_command(files, tmp_path):
     done = run_command(
-        *(
-            "experiments.studies.baselines",
-            "--records",
-            files[0],
-            "--metrics_json",
-            tmp_path / "m.json",
-        ),
-        *("--preset", "fast"),
+        "experiments.studies.baselines",
+        "--records",
+        files[0],
+        "--metrics_json",
+        tmp_path / "m.json",
+        "--preset",
+        "fast",
     )
     lines = done.stdout.splitlines()
     assert lines[0].startswith("| pair | flow | AEPE (px) | Fl-all (%) |")
@@ -126,7 +125,10 @@ def test_command(files, tmp_path):
 
 def test_without_flow_noc_there_are_no_such_scores(tmp_path):
     write_pair(
-        *(tmp_path, 0, moved((1, 0), 0), np.full((96, 160, 2), (1, 0), np.float32)),
+        tmp_path,
+        0,
+        moved((1, 0), 0),
+        np.full((96, 160, 2), (1, 0), np.float32),
         known=np.ones((96, 160), bool),
     )
     files = convert(tmp_path, tmp_path / "records")

@@ -221,14 +221,17 @@ def test_textures_compare_at_the_narrowest_frame(tmp_path):
 def test_command(kitti_folder, tmp_path):
     labels = kitti_folder / "data_semantics"
     done = run_command(
-        *(
-            "experiments.studies.compare_sets",
-            "--set",
-            f"made={kitti_folder}",
-            "--set",
-            f"seg={labels}",
-        ),
-        *("--json", tmp_path / "n.json", "--picture", tmp_path / "p.png", "--limit", 2),
+        "experiments.studies.compare_sets",
+        "--set",
+        f"made={kitti_folder}",
+        "--set",
+        f"seg={labels}",
+        "--json",
+        tmp_path / "n.json",
+        "--picture",
+        tmp_path / "p.png",
+        "--limit",
+        2,
     )
     lines = done.stdout.splitlines()
     assert lines[0] == "|  | unit | made | seg |"

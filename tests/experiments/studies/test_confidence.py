@@ -67,13 +67,11 @@ def test_command(trained_run, kitti_records):
     assert "AUSE" in done.stdout and "| 100 % |" in done.stdout
     folder = kitti_records.parent
     error = run_command(
-        *(
-            "experiments.studies.confidence",
-            "--run_dir",
-            trained_run,
-            "--records",
-            folder / "none-*",
-        ),
+        "experiments.studies.confidence",
+        "--run_dir",
+        trained_run,
+        "--records",
+        folder / "none-*",
         ok=False,
     ).stderr
     assert "none-*" in error
