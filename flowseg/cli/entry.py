@@ -11,6 +11,7 @@ import traceback
 from absl import app, flags, logging
 
 from flowseg import console  # noqa: F401  (quiets TensorFlow's start)
+from flowseg.errors import ArgumentError
 
 _HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
 # Whose flags --help shows; absl and other libraries define dozens of their own.
@@ -73,6 +74,8 @@ def message(error):
     """What an expected error says to a person."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, ArgumentError):
+        return error.with_flags()
     # Only a TensorFlow error has `message`, which begins with the name of the graph's function.
     text = re.sub(r"\{\{[^}]*\}\} ?", "", getattr(error, "message", None) or str(error))
     return text or type(error).__name__

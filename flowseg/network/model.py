@@ -1,5 +1,7 @@
 """FlowSeg itself: encoder and decoder composed, with padding inside; and its training form."""
 
+from typing import NamedTuple
+
 import keras
 from keras import ops
 
@@ -25,6 +27,18 @@ def build_flowseg(num_classes, exchange="both", backbone="resnet50", backbone_we
     shapes = {name: tensor.shape for name, tensor in encoder.output.items()}
     decoder = build_decoder(shapes, num_classes, exchange)
     return compose(encoder, decoder, ("seg", "flow"), "flowseg")
+
+
+class Parts(NamedTuple):
+    """The two models that a network is composed of."""
+
+    encoder: keras.Model
+    decoder: keras.Model
+
+
+def parts(network: keras.Model) -> Parts:
+    """Encoder and decoder of a network made by `compose`, or loaded from its file."""
+    return Parts(network.get_layer("encoder"), network.get_layer("decoder"))
 
 
 def set_learning(model, learn, freeze):

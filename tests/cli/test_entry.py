@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from flowseg.cli import entry
+from flowseg.errors import ArgumentError
 from tests.conftest import ROOT
 
 SCRIPT = """
@@ -36,6 +38,15 @@ def run(body, *args, **env):
 def test_errors_are_one_line(body, line):
     done = run(body)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+
+
+def test_an_error_of_an_argument_names_its_flag():
+    """The library speaks of arguments; words that only begin like one stay."""
+    text = "save=3 must divide save_every=10, which saves"
+    error = ArgumentError(text, "save", "save_every")
+    assert str(error) == text
+    assert entry.message(error) == "--save=3 must divide --save_every=10, which saves"
+    assert entry.message(ArgumentError("a file")) == "a file"
 
 
 def test_bugs_and_debugging_show_the_traceback():
