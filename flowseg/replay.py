@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowseg.training import checkpoints, objective
+from flowseg.training.tasks import JOINT
 
 _SHOWN = 8
 
@@ -42,8 +43,8 @@ def read_batch(path):
 
 def look(training, inputs, targets):
     """Lines about a batch's losses, truth and gradients under a compiled training's weights."""
-    unlabelled = [key for key in objective.UNLABELLED if key in training.output]
-    inputs, targets = objective.every_target(inputs, targets, unlabelled)
+    outputs = {name: JOINT.outputs[name] for name in training.output}
+    inputs, targets = objective.target_map(outputs)(inputs, targets)
     with tf.GradientTape() as tape:
         answers = training(inputs, training=True)
         loss = training.compute_loss(inputs, targets, answers)

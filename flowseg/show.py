@@ -17,39 +17,37 @@ from flowseg.cli import entry
 # isort: split
 import keras
 
-from flowseg.cli import flags as training_flags
-from flowseg.data import decoding, record_sets, records
+from flowseg.cli import flags as shared_flags
+from flowseg.data import decoding, records
 from flowseg.data.batches import training_batches
 from flowseg.data.labels import load_label_set
 from flowseg.media import drawing
 from flowseg.media.panels import draw_example
-from flowseg.training import objective
+from flowseg.training import feeding
 
 
-def examples(args):
-    """Yield (name, image1, image2, flow, seg) in NumPy, as the flags ask for."""
-    label_set = load_label_set(args.label_set)
-    if args.records:
-        files = records.match_files(*args.records)
-        decoding.check_records(files, label_set)
-        with records.named_errors(files):
-            for frame in decoding.evaluation_data(files, label_set).as_numpy_iterator():
-                keys = ("image1", "image2", "flow", "seg")
-                yield frame["frame_id"].decode(), *(frame[key] for key in keys)
-        return
-    if not args.train_records:
-        raise ValueError("give --records, or a recipe by --flagfile")
+def frames_of(files, label_set):
+    """Yield (name, image1, image2, flow, seg) in NumPy: the frames of record shards as they are."""
+    decoding.check_records(files, label_set)
+    with records.named_errors(files):
+        for frame in decoding.evaluation_data(files, label_set).as_numpy_iterator():
+            keys = ("image1", "image2", "flow", "seg")
+            yield frame["frame_id"].decode(), *(frame[key] for key in keys)
+
+
+def training_examples(config, label_set):
+    """Yield the same of a training's examples, augmentation and all, without end."""
     # As `train` does, so that these are the examples that it will see.
-    keras.utils.set_random_seed(args.seed + 1)
-    sets = record_sets.find(args, label_set)
-    draw = record_sets.draws(args, sets, bool(objective.unlabelled(args)))
+    keras.utils.set_random_seed(config.seed + 1)
+    sets = feeding.find_sets(config, label_set)
+    draw = next(iter(feeding.draws_by_phase(config, sets).values()))
     batches = training_batches(
-        draw(next(iter(sets.weights)))._replace(batch_size=1),
+        draw._replace(batch_size=1),
         label_set,
-        height=args.height,
-        width=args.width,
-        strength=training_flags.augmentation(args),
-        made_flow=args.made_flow,
+        height=config.height,
+        width=config.width,
+        strength=config.augmentation,
+        made_flow=config.made_flow,
     )
     with records.named_errors(sets.files()):
         for i, (inputs, targets) in enumerate(batches.as_numpy_iterator()):
@@ -59,8 +57,8 @@ def examples(args):
 
 def define_flags():
     """The flags of this command."""
-    training_flags.define_training_flags(train_records_required=False)
-    flags.adopt_module_key_flags(training_flags)
+    shared_flags.define_training_flags(train_records_required=False)
+    flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_list("records", None, "Draw these shards' frames as they are: GLOB[,GLOB].")
     flags.DEFINE_integer("show", 8, "How many examples to draw.", 1)
     flags.DEFINE_string("output", None, "Folder for the pictures.", required=True)
@@ -72,8 +70,14 @@ def main():
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     label_set = load_label_set(args.label_set)
+    if args.records:
+        examples = frames_of(records.match_files(*args.records), label_set)
+    elif args.train_records:
+        examples = training_examples(shared_flags.training_config(args), label_set)
+    else:
+        raise ValueError("give --records, or a recipe by --flagfile")
     drawn = 0
-    for name, *example in examples(args):
+    for name, *example in examples:
         drawing.write_png(output / f"{name}.png", draw_example(*example, label_set))
         drawn += 1
         if drawn == args.show:

@@ -19,7 +19,10 @@ from flowseg.cli import entry
 
 # isort: split
 from flowseg import ray_cluster, train
-from flowseg.cli import flags as training_flags
+from flowseg.cli import flags as shared_flags
+from flowseg.training import checkpoints
+from flowseg.training.config import flag_lines
+from flowseg.training.progress import Progress
 
 
 def work(config):
@@ -55,7 +58,8 @@ def main():
         _fit(args)
     finally:
         ray.shutdown()
-    train.tell(Path(args.run_dir))
+    kept, _ = checkpoints.newest(Path(args.run_dir) / "checkpoints")
+    train.tell(Path(args.run_dir), Progress.from_dict(kept))
 
 
 def _fit(args):
@@ -64,7 +68,8 @@ def _fit(args):
     from ray.train.v2.jax import JaxConfig, JaxTrainer
 
     platform = "cuda" if args.gpus else "cpu"
-    lines = [*training_flags.to_text(args).splitlines(), "--devices=all"]
+    config = shared_flags.training_config(args)
+    lines = [*flag_lines(config), f"--run_dir={args.run_dir}", "--devices=all"]
     with tempfile.TemporaryDirectory() as folder:
         trainer = JaxTrainer(
             work,

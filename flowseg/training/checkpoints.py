@@ -18,47 +18,53 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
 
-from flowseg import files  # noqa: F401  (what is loaded is of them)
+from flowseg import files
 from flowseg.console import warn
-from flowseg.network import model  # noqa: F401  (what is loaded is of them)
-from flowseg.scoring import streaming  # noqa: F401  (what is loaded is of them)
-from flowseg.training import (
-    incidents,  # noqa: F401  (what is loaded is of them)
-    losses,  # noqa: F401  (what is loaded is of them)
-)
+from flowseg.errors import ArgumentError
+
+# What a checkpoint's network is loaded with: layers, scores, losses and the optimizer register
+# themselves.
+from flowseg.network import model  # noqa: F401
+from flowseg.scoring import streaming  # noqa: F401
+from flowseg.training import losses, optimizer, unsupervised_losses  # noqa: F401
+from flowseg.training.config import TrainingConfig
+from flowseg.training.progress import Progress
 
 _NETWORK, _METRICS, _STATE = "training.keras", "metrics.npz", "state.json"
 
 
-def save(folder, training, state, keep):
+def save(folder: Path, training: keras.Model, progress: Progress, keep: int) -> None:
     """Write the state of a compiled training.
 
     Args:
         folder: that of the checkpoints (pathlib.Path).
         training: the compiled `keras.Model`.
-        state: JSON values by name; with `step`.
+        progress: of it.
         keep: how many checkpoints are left, with this one.
 
     Raises:
         OSError: naming the file: it cannot be written; those before stay.
     """
-    with files.whole(folder / f"step-{state['step']:08d}") as temporary:
+    with files.whole(folder / f"step-{progress.step:08d}") as temporary:
         temporary.mkdir()
         training.save(temporary / _NETWORK)
         np.savez(temporary / _METRICS, *[np.asarray(v) for v in _running(training)])
         sums = {name: _sum(temporary / name) for name in (_NETWORK, _METRICS)}
-        files.write(temporary / _STATE, json.dumps({**state, "sha256": sums}, indent=2) + "\n")
+        files.write(
+            temporary / _STATE, json.dumps({**progress.as_dict(), "sha256": sums}, indent=2) + "\n"
+        )
     # With what kills left half written.
     for old in [*_all(folder)[:-keep], *folder.glob(".partial-step-*")]:
         shutil.rmtree(old)
 
 
-def newest(folder):
-    """(state, its folder) of the newest sound checkpoint; (None, None) where there is none at all.
+def newest(folder: Path) -> tuple[dict | None, Path | None]:
+    """(state.json, folder) of the newest sound checkpoint; (None, None) where there is none at all.
 
     Raises:
         ValueError: there are some, and all are damaged.
@@ -74,19 +80,20 @@ def newest(folder):
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             warn(f"{path}: damaged ({error}); looking at the checkpoint before")
     if found:
-        raise ValueError(
+        raise ArgumentError(
             f"{folder}: all checkpoints are damaged; remove them to begin anew, with this run's "
-            "model.keras as --init_from"
+            "model.keras as init_from",
+            "init_from",
         )
     return None, None
 
 
-def network(path):
+def network(path: Path) -> keras.Model:
     """The compiled training network of a checkpoint's folder."""
     return keras.saving.load_model(path / _NETWORK)
 
 
-def load(training, path):
+def load(training: keras.Model, path: Path) -> list[np.ndarray]:
     """Give a compiled training the weights and the optimizer's state of a checkpoint.
 
     Returns:
@@ -104,36 +111,38 @@ def load(training, path):
             return [running[name] for name in running.files]
     except Exception as error:  # zipfile, h5py and Keras each raise their own.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
+        raise ArgumentError(
             f"{path}: cannot be resumed from: of another network ({reason}); begin in another "
-            "--run_dir, with this run's model.keras as --init_from"
+            "run_dir, with this run's model.keras as init_from",
+            "run_dir",
+            "init_from",
         ) from error
 
 
-def stretches(step, args):
+def stretches(step: int, config: TrainingConfig) -> list[dict]:
     """How `fit` goes on from a step: what is left of an epoch of Keras's, whole ones, the last.
 
-    Keras's epoch is what lies between two checkpoints, --save_every steps; what --steps_per_epoch
-    says is a whole number of them, after which there is validation.
+    Keras's epoch is what lies between two checkpoints; `steps_per_epoch` is a whole number of them,
+    after which there is validation.
 
     Returns:
         Keywords of `fit`, one dict a call.
     """
-    every = args.save_every or args.steps_per_epoch
-    rest = min(-step % every, args.steps - step)
-    whole, last = divmod(args.steps - step - rest, every)
+    steps, interval = config.steps, config.checkpoint_interval
+    rest = min(-step % interval, steps - step)
+    whole, last = divmod(steps - step - rest, interval)
     found = []
-    for steps, count in ((rest, 1), (every, whole), (last, 1)):
-        if not steps or not count:
+    for length, count in ((rest, 1), (interval, whole), (last, 1)):
+        if not length or not count:
             continue
-        first = step // every
-        step += steps * count
+        first = step // interval
+        step += length * count
         ends = range(first + 1, first + count + 1)
-        validated = [n for n in ends if n * every % args.steps_per_epoch == 0]
-        if step == args.steps and ends[-1] not in validated:
+        validated = [n for n in ends if n * interval % config.steps_per_epoch == 0]
+        if step == steps and ends[-1] not in validated:
             validated.append(ends[-1])
         found.append({
-            "steps_per_epoch": steps,
+            "steps_per_epoch": length,
             "initial_epoch": first,
             "epochs": first + count,
             "validation_freq": validated,
@@ -149,14 +158,14 @@ class KeepState(keras.callbacks.Callback):
 
     Args:
         folder: of the checkpoints.
-        state: of the training, JSON values.
+        progress: of the training.
         keep: how many checkpoints.
         running: the running scores to go on with, in the middle of one of Keras's epochs; or None.
     """
 
-    def __init__(self, folder, state, keep, running=None):
+    def __init__(self, folder, progress, keep, running=None):
         super().__init__()
-        self.folder, self.state, self.keep = folder, state, keep
+        self.folder, self.progress, self.keep = folder, progress, keep
         self.running, self.asked = running, False
         self.since = time.monotonic()
 
@@ -203,7 +212,7 @@ class KeepState(keras.callbacks.Callback):
                 self.model.jax_state_sync()
             self._save()
             raise KeyboardInterrupt(
-                f"step {self.state['step']} is kept; the same command goes on from there"
+                f"step {self.progress.step} is kept; the same command goes on from there"
             )
 
     def on_epoch_end(self, epoch, logs=None):
@@ -212,8 +221,8 @@ class KeepState(keras.callbacks.Callback):
 
     def _save(self):
         now = time.monotonic()
-        self.state["seconds"], self.since = self.state["seconds"] + now - self.since, now
-        save(self.folder, self.model, self.state, self.keep)
+        self.progress.seconds, self.since = self.progress.seconds + now - self.since, now
+        save(self.folder, self.model, self.progress, self.keep)
 
 
 def lock(run_dir):

@@ -16,6 +16,9 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from flowseg.errors import ArgumentError
+from flowseg.network.model import parts
+
 
 class Spread(NamedTuple):
     """What a training is spread over.
@@ -62,36 +65,52 @@ class Spread(NamedTuple):
 ONE = Spread()
 
 
-def find(args, batch_size):
-    """The `Spread` that flags ask for; joins the hosts. To be called before JAX computes.
+def find(
+    batch_size: int,
+    *,
+    devices: str = "one",
+    hosts: int = 1,
+    host: int = 0,
+    coordinator: str | None = None,
+) -> Spread:
+    """The `Spread` that is asked for; joins the hosts. To be called before JAX computes.
 
     Args:
-        args: holds the flags of `define_flags`.
         batch_size: of a step, over all devices.
+        devices: "one", or "all" that are found.
+        hosts: how many machines train together, on JAX.
+        host: which of them this is, from 0.
+        coordinator: where they meet: HOST:PORT of host 0.
 
     Raises:
-        ValueError: flags that do not fit each other, the backend or the devices.
+        ArgumentError: values that do not fit each other, the backend or the devices.
     """
     jax = _jax() if keras.backend.backend() == "jax" else None
-    if args.hosts > 1:
+    if hosts > 1:
         if jax is None:
-            raise ValueError("--hosts: many hosts train on JAX alone: set KERAS_BACKEND=jax")
-        if args.host >= args.hosts or not args.coordinator:
-            raise ValueError(
-                f"--hosts={args.hosts} wants --host 0 to {args.hosts - 1} and --coordinator"
+            raise ArgumentError(
+                "hosts: many hosts train on JAX alone: set KERAS_BACKEND=jax", "hosts"
             )
-        jax.distributed.initialize(args.coordinator, args.hosts, args.host)
+        if host >= hosts or not coordinator:
+            raise ArgumentError(
+                f"hosts={hosts} wants host 0 to {hosts - 1} and coordinator",
+                "hosts",
+                "host",
+                "coordinator",
+            )
+        jax.distributed.initialize(coordinator, hosts, host)
     joined = jax is not None and jax.process_count() > 1
     if joined:
         _meet()
-    if args.devices == "one" and not joined:
+    if devices == "one" and not joined:
         return ONE
     spread = _mirrored() if jax is None else _data_parallel(jax)
     if spread.count == 1:
         return ONE
     if batch_size % spread.count:
-        raise ValueError(
-            f"--batch_size={batch_size} cannot be shared by {spread.count} devices evenly"
+        raise ArgumentError(
+            f"batch_size={batch_size} cannot be shared by {spread.count} devices evenly",
+            "batch_size",
         )
     return spread
 
@@ -124,10 +143,10 @@ def _data_parallel(jax):
     return Spread(shared.scope, jax.local_device_count(), jax.process_count(), jax.process_index())
 
 
-def synchronise_norms(network):
+def synchronise_norms(network: keras.Model) -> None:
     """Have batch norms take the statistics of the whole batch, as they do on one device."""
     if keras.backend.backend() == "tensorflow":  # On JAX they do.
-        for part in ("encoder", "decoder"):
-            for layer in network.get_layer(part).layers:
+        for part in parts(network):
+            for layer in part.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.synchronized = True

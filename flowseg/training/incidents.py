@@ -13,6 +13,7 @@ import numpy as np
 
 from flowseg import files
 from flowseg.console import warn
+from flowseg.errors import ArgumentError
 
 # Losses before a step that its own is held to, and how many there must be.
 _WINDOW, _LEAST = 64, 16
@@ -27,15 +28,15 @@ class Guard(keras.callbacks.Callback):
 
     Args:
         run_dir: the run folder (pathlib.Path).
-        state: of the training; its `step` counts the steps, its `incidents` what happened.
+        progress: of the training; its `step` counts the steps, its `incidents` what happened.
         batch: function of a step, counted from 0 -> (names of its frames, inputs, targets).
         on_nonfinite: "stop" the training at a step that is no number, or "skip" it.
         spike: times the median of the losses before that a loss is told at; 0: never.
     """
 
-    def __init__(self, run_dir, state, batch, on_nonfinite, spike):
+    def __init__(self, run_dir, progress, batch, on_nonfinite, spike):
         super().__init__()
-        self.folder, self.state, self.batch = run_dir / "incidents", state, batch
+        self.folder, self.progress, self.batch = run_dir / "incidents", progress, batch
         self.on_nonfinite, self.spike = on_nonfinite, spike
         self.losses, self.bad = deque(maxlen=_WINDOW), 0
 
@@ -54,7 +55,7 @@ class Guard(keras.callbacks.Callback):
         Raises:
             ValueError: it is no number, and that is to stop the training.
         """
-        self.state["step"] += 1
+        self.progress.step += 1
         mean = float(logs["loss"])
         loss = mean * (self.count + 1) - self.mean * self.count
         if not np.isfinite(mean) or self._was_skipped():
@@ -79,7 +80,7 @@ class Guard(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Tell of steps whose gradients alone were no numbers, which JAX tells only here."""
         if self._count_skipped():
-            warn(f"until step {self.state['step']}: gradients that are no numbers; skipped")
+            warn(f"until step {self.progress.step}: gradients that are no numbers; skipped")
 
     def _nonfinite(self):
         self.bad += 1
@@ -91,10 +92,12 @@ class Guard(keras.callbacks.Callback):
         spoilt = [path for path in spoilt if path not in metrics]
         if self.on_nonfinite == "stop" or spoilt or self.bad >= _MOST:
             why = f"; spoilt: {', '.join(spoilt[:3])}" if spoilt else ""
-            raise ValueError(
+            raise ArgumentError(
                 f"{told}: the loss or a gradient is no number{why}. What was kept before stays: "
-                "the same command goes on from there; try a smaller --learning_rate, or "
-                "--on_nonfinite skip"
+                "the same command goes on from there; try a smaller learning_rate, or "
+                "on_nonfinite skip",
+                "learning_rate",
+                "on_nonfinite",
             )
         warn(f"{told}: the loss or a gradient is no number; skipped")
         # The means would be no numbers until Keras's epoch ends.
@@ -103,8 +106,7 @@ class Guard(keras.callbacks.Callback):
 
     def _note(self, kind):
         """Write an incident down; the beginning of a line about it."""
-        step = self.state["step"]
-        incidents = self.state["incidents"]
+        step, incidents = self.progress.step, self.progress.incidents
         incidents[kind] = incidents.get(kind, 0) + 1
         if incidents[kind] > _KEPT:
             return f"step {step}"

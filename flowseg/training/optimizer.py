@@ -2,6 +2,8 @@
 
 import keras
 
+from flowseg.training.config import TrainingConfig
+
 
 @keras.saving.register_keras_serializable("flowseg")
 class GuardedAdamW(keras.optimizers.AdamW):
@@ -76,27 +78,27 @@ class GuardedAdamW(keras.optimizers.AdamW):
         self.assign_sub(variable, first * corrected / (keras.ops.sqrt(second) + self.epsilon))
 
 
-def make_optimizer(args, since=0):
+def make_optimizer(config: TrainingConfig, since: int = 0) -> GuardedAdamW:
     """AdamW with warm-up and a cosine, from a step on.
 
     What is left to the end of the training is scheduled like one by itself, at a rate as much lower
     as there are fewer steps.
     """
-    left = args.steps - since
-    rate = args.learning_rate * (left / args.steps)
+    left = config.steps - since
+    rate = config.learning_rate * (left / config.steps)
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if args.warmup_steps else rate,
-        max(1, left - args.warmup_steps),
+        0.0 if config.warmup_steps else rate,
+        max(1, left - config.warmup_steps),
         alpha=0.01,
-        warmup_target=rate if args.warmup_steps else None,
-        warmup_steps=args.warmup_steps,
+        warmup_target=rate if config.warmup_steps else None,
+        warmup_steps=config.warmup_steps,
     )
     # Clipped variable by variable: all together, one task's large gradient would slow the other.
     optimizer = GuardedAdamW(
         schedule,
-        weight_decay=args.weight_decay,
-        clipnorm=args.clip_norm or None,
-        gradient_accumulation_steps=args.accumulate if args.accumulate > 1 else None,
+        weight_decay=config.weight_decay,
+        clipnorm=config.clip_norm or None,
+        gradient_accumulation_steps=config.accumulate if config.accumulate > 1 else None,
     )
     # Decay would pull norms to zero and biases for nothing.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness", "damping"])

@@ -3,67 +3,86 @@
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from flowseg import runs
-from flowseg.cli import flags as training_flags
 from flowseg.console import warn
+from flowseg.data.labels import LabelSet
+from flowseg.errors import ArgumentError
 from flowseg.network import packed_weights
 from flowseg.network.decoder import SEG_HEAD
-from flowseg.network.model import build_flowseg
-from flowseg.training import callbacks, checkpoints, distribution
+from flowseg.network.model import build_flowseg, parts
+from flowseg.training import checkpoints, distribution, progress
+from flowseg.training.config import TrainingConfig, flag_lines
+from flowseg.training.progress import Phase, Progress
 
-# Flags that a run may be resumed with another value of: they change no step that was made.
-_MAY_CHANGE = ("run_dir", "steps", "val_records", "best_metric", "pictures", "init_from")
-_MAY_CHANGE += ("backbone_weights", "save_every", "keep_checkpoints", "patience", "on_nonfinite")
-_MAY_CHANGE += ("spike",)
+# Settings that a run may be resumed with another value of: they change no step that was made.
+_MAY_CHANGE = (
+    "run_dir",
+    "steps",
+    "val_records",
+    "best_metric",
+    "pictures",
+    "init_from",
+    "backbone_weights",
+    "save_every",
+    "keep_checkpoints",
+    "patience",
+    "on_nonfinite",
+    "spike",
+)
 
 
-def build_models(args, label_set, spread=distribution.ONE):
-    """The public network, with the start weights that the flags ask for, and the one to train.
+def build_networks(
+    config: TrainingConfig, label_set: LabelSet, spread: distribution.Spread = distribution.ONE
+) -> tuple[keras.Model, keras.Model]:
+    """The public network, with the start weights that are asked for, and the one to train.
 
-    They are one model, or, with --precision bfloat16 or on many devices, the second has weights
+    They are one model, or, with precision bfloat16 or on many devices, the second has weights
     of its own, in float32: what is saved for use never depends on what it was trained with.
     """
-    model = _build(args, label_set)
-    if args.precision == "float32" and spread.count == 1:
-        return model, model
+    network = _build(config, label_set)
+    if config.precision == "float32" and spread.count == 1:
+        return network, network
     before = keras.config.dtype_policy()
-    if args.precision == "bfloat16":
+    if config.precision == "bfloat16":
         keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         with spread.scope():
-            trained = _build(args, label_set)
+            trained = _build(config, label_set)
     finally:
         keras.config.set_dtype_policy(before)
     if spread.count > 1:
         distribution.synchronise_norms(trained)
-    return model, trained
+    return network, trained
 
 
-def _build(args, label_set):
+def _build(config, label_set):
     # Not 0: under a global seed of 0 TensorFlow's Dataset.shuffle takes no seed that is a tensor.
-    keras.utils.set_random_seed(args.seed + 1)
+    keras.utils.set_random_seed(config.seed + 1)
     classes = len(label_set.names)
-    model = build_flowseg(classes, args.exchange, args.backbone, args.backbone_weights)
-    if args.init_from:
-        source, known = _start_weights(args.init_from)
+    network = build_flowseg(classes, config.exchange, config.backbone, config.backbone_weights)
+    if config.init_from:
+        source, known = _start_weights(config.init_from)
         # A file without its run's classes is taken for the same classes if there are as many.
-        copy_weights(source, model, same_classes=known in (None, label_set))
-    return model
+        copy_weights(source, network, same_classes=known in (None, label_set))
+    return network
 
 
-def _start_weights(weights):
-    """The network that --init_from names, and its classes (None: not known)."""
-    path = packed_weights.BOX if weights == "pretrained" else Path(weights)
+def _start_weights(init_from):
+    """The network that `init_from` names, and its classes (None: not known)."""
+    path = packed_weights.BOX if init_from == "pretrained" else Path(init_from)
     if not path.exists():
-        raise ValueError(f"--init_from {path}: neither pretrained, a .keras file, nor a run folder")
+        raise ArgumentError(
+            f"init_from {path}: neither pretrained, a .keras file, nor a run folder", "init_from"
+        )
     if path.is_dir():
         run = runs.load_run(path)
         return run.model, run.label_set
     return runs.load_model(path), None
 
 
-def copy_weights(source, target, same_classes=True):
+def copy_weights(source: keras.Model, target: keras.Model, same_classes: bool = True) -> None:
     """Copy every layer's weights by name; what does not fit is left new, with a warning.
 
     Args:
@@ -75,18 +94,20 @@ def copy_weights(source, target, same_classes=True):
         ValueError: the encoders differ: another network.
     """
     new = []
-    for part in ("encoder", "decoder"):
-        donors = {layer.name: layer for layer in source.get_layer(part).layers}
+    for donor_part, part in zip(parts(source), parts(target), strict=True):
+        donors = {layer.name: layer for layer in donor_part.layers}
         if not same_classes:
             donors.pop(SEG_HEAD, None)
-        for layer in target.get_layer(part).layers:
+        for layer in part.layers:
             shapes = [w.shape for w in layer.weights]
             donor = donors.get(layer.name)
             if donor is not None and [w.shape for w in donor.weights] == shapes:
                 layer.set_weights(donor.get_weights())
-            elif part == "encoder":
-                raise ValueError(
-                    f"--init_from: its encoder differs from this one at {layer.name} (--backbone?)"
+            elif part.name == "encoder":
+                raise ArgumentError(
+                    f"init_from: its encoder differs from this one at {layer.name} (backbone?)",
+                    "init_from",
+                    "backbone",
                 )
             elif shapes:
                 new.append(layer.name)
@@ -94,46 +115,71 @@ def copy_weights(source, target, same_classes=True):
         warn(f"these layers do not fit the given weights and start anew: {', '.join(new)}")
 
 
-def read_state(run_dir, args, label_set):
-    """Where a run stands, if it may go on with these flags.
+def read_progress(
+    run_dir: Path, config: TrainingConfig, label_set: LabelSet
+) -> tuple[Progress, Path | None]:
+    """Where a run stands, if it may go on with this configuration.
 
     Returns:
-        What was kept (`step` to go on from; `best` score, None before the first; `tasks`, see
-        `callbacks.Patience`; `phase`, see `callbacks.Alternate`; `incidents`, see
-        `incidents.Guard`), and the `folder` it lies in, None for a run that begins.
+        Its progress, and the folder of the checkpoint to go on from, None for a run that begins.
 
     Raises:
-        ValueError: a damaged run folder, or one of other flags or classes.
+        ValueError: a damaged run folder, or one of another configuration, classes or version.
     """
-    begun = {"step": 0, "best": None, "tasks": {}, "incidents": {}, "seconds": 0.0}
-    begun |= {"best_metric": args.best_metric, "folder": None}
-    begun["phase"] = callbacks.begin_phase("seg" if args.alternate else args.learn, 0)
+    begun = Progress(
+        Phase("seg" if config.alternate else config.learn), best_metric=config.best_metric
+    )
     kept, folder = checkpoints.newest(run_dir / "checkpoints")
     if kept is None:
         if (run_dir / "checkpoints" / "latest.json").is_file():
-            raise ValueError(
-                f"{run_dir}: of an older FlowSeg, whose checkpoints cannot be gone on from; begin "
-                "in another --run_dir, with this run as --init_from"
-            )
-        return begun
+            raise _of_earlier_version(run_dir)
+        return begun, None
+    if kept.get("format") != progress.FORMAT:
+        raise _of_earlier_version(run_dir)
     if runs.load_run_labels(run_dir) != label_set:
-        raise ValueError(f"{run_dir}: trained on other classes: give another --run_dir")
+        raise ArgumentError(f"{run_dir}: trained on other classes: give another run_dir", "run_dir")
     before = set((run_dir / "flags.txt").read_text().splitlines())
-    now = set(training_flags.to_text(args).splitlines())
-    changed = sorted(now ^ before)
+    now = set(flag_lines(config))
+    changed = sorted(line for line in now ^ before if _flag_name(line) != "run_dir")
     grave = [line for line in changed if _flag_name(line) not in _MAY_CHANGE]
     if grave:
-        raise ValueError(
+        raise ArgumentError(
             f"{run_dir}: was trained with other flags ({', '.join(grave)}): give another "
-            "--run_dir, or the same flags to resume"
+            "run_dir, or the same flags to resume",
+            "run_dir",
         )
-    if told := [line for line in sorted(now - before) if _flag_name(line) != "run_dir"]:
+    if told := sorted(now - before):
         print(f"{run_dir}: goes on with {', '.join(told)}")
-    # A best by another score counts no more.
-    best = kept["best"] if kept["best_metric"] == args.best_metric else None
-    names = ("step", "tasks", "phase", "incidents", "seconds")
-    going_on = {key: kept[key] for key in names}
-    return begun | going_on | {"best": best, "folder": folder}
+    found = Progress.from_dict(kept)
+    if found.best_metric != config.best_metric:
+        # A best by another score counts no more.
+        found.best, found.best_metric = None, config.best_metric
+    return found, folder
+
+
+def load_checkpoint(
+    training: keras.Model, folder: Path, progress: Progress, config: TrainingConfig
+) -> list[np.ndarray] | None:
+    """Give a compiled training what a checkpoint kept of it.
+
+    Returns:
+        The running scores to go on with, where it stopped in the middle of one of Keras's epochs.
+    """
+    running = checkpoints.load(training, folder)
+    return running if progress.step % config.checkpoint_interval else None
+
+
+def _of_earlier_version(run_dir):
+    return ArgumentError(
+        f"{run_dir}: of an earlier FlowSeg, which cannot be gone on from: its weights is init_from "
+        "now, and after training its scale is input_scale; begin in another run_dir, with this run "
+        "as init_from",
+        "weights",
+        "init_from",
+        "scale",
+        "input_scale",
+        "run_dir",
+    )
 
 
 def _flag_name(line):

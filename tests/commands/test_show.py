@@ -1,29 +1,27 @@
 """What is drawn of a recipe is what its training sees; of records, their frames as they are."""
 
-from types import SimpleNamespace
-
 import cv2
 import keras
 import numpy as np
 
-from flowseg import show, train
-from flowseg.data import record_sets
+from flowseg import show
 from flowseg.data.labels import CITYSCAPES
-from flowseg.training import objective
-from tests.commands.test_train import parse
+from flowseg.training import feeding
+from flowseg.training.progress import Phase, Progress
+from flowseg.training.tasks import JOINT
 from tests.conftest import run_command
+from tests.support.trainings import parsed
 
 
 def test_examples_are_those_of_the_training(kitti_records):
     shares = ("--label_fraction=0.5", "--height=64", "--width=96", "--batch_size=1", "--seed=3")
-    asked = parse("--flagfile=experiments/kitti.flags", *shares).flag_values_dict()
-    asked |= {"train_records": [str(kitti_records / "train-*")], "val_records": []}
-    args = SimpleNamespace(**{**asked, "records": None})
-    drawn = show.examples(args)
-    sets = record_sets.find(args, CITYSCAPES)
-    state = {"phase": {"learn": "both"}}
-    keras.utils.set_random_seed(args.seed + 1)  # As `resume.build_models`.
-    batches = train._batch_source(sets, CITYSCAPES, args, state)[0](0).as_numpy_iterator()
+    records = (f"--train_records={kitti_records / 'train-*'}", "--val_records=")
+    config = parsed("--flagfile=experiments/kitti.flags", *shares, *records)
+    drawn = show.training_examples(config, CITYSCAPES)
+    sets = feeding.find_sets(config, CITYSCAPES)
+    keras.utils.set_random_seed(config.seed + 1)  # As `resume.build_networks`.
+    source = feeding.BatchSource(config, sets, CITYSCAPES, Progress(Phase("both")))
+    batches = source.batches(0).as_numpy_iterator()
     truths = set()
     for _ in range(6):
         inputs, targets = next(batches)
@@ -33,7 +31,7 @@ def test_examples_are_those_of_the_training(kitti_records):
             np.testing.assert_array_equal(mine, its[0])
         truths.add((ours[3] != 255).any() or bool(ours[2][..., 2].any()))
     # Of frames without truth there are none, unless they teach without.
-    assert truths == {True} and not objective.unlabelled(args)
+    assert truths == {True} and not JOINT.needs_pair(config)
 
 
 def test_command(kitti_records, tmp_path):

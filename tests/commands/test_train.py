@@ -3,44 +3,27 @@
 import csv
 import errno
 import json
+import math
 import shutil
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from absl.flags import FLAGS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from flowseg import runs, train
-from flowseg.cli import flags as training_flags
+from flowseg.cli import flags as shared_flags
 from flowseg.data import record_sets, records
 from flowseg.data.batches import Draw, training_batches
 from flowseg.data.labels import CITYSCAPES
+from flowseg.errors import ArgumentError
 from flowseg.network.model import build_flowseg
-from flowseg.training import callbacks, checkpoints, objective, resume, tensorboard
+from flowseg.training import callbacks, checkpoints, loop, objective, resume
+from flowseg.training.config import TrainingConfig
+from flowseg.training.progress import Phase, Progress
 from tests.conftest import ROOT, run_command
-
-
-def flags(**changes):
-    """What `define_training_flags` gives, small."""
-    defaults = dict(label_set="cityscapes", weights=None, backbone_weights="none", exchange="both")
-    defaults |= dict(backbone="resnet50", freeze="none", precision="float32", learn="both")
-    defaults |= dict(steps=20, steps_per_epoch=10, batch_size=2, height=64, width=96, seed=0)
-    defaults |= dict(alpha=1.0, beta=1.0, flow_loss="log", learning_rate=1e-3, warmup_steps=2)
-    defaults |= dict(alternate=0, accumulate=1, seg_loss="mean", photometric=0, consistency=0)
-    defaults |= dict(weight_decay=1e-4, clip_norm=0.1, train_records=[], val_records=[])
-    return SimpleNamespace(**defaults | changes)
-
-
-def parse(*argv):
-    """The training flags of a command line."""
-    if "train_records" not in FLAGS:
-        training_flags.define_training_flags(train_records_required=False)
-    for flag in FLAGS.get_key_flags_for_module(training_flags):
-        flag.unparse()
-    FLAGS(["train", *map(str, argv)])
-    return FLAGS
+from tests.support.trainings import by_output, compiled, small
 
 
 def test_run_folder_holds_what_the_contract_names(trained_run):
@@ -127,10 +110,8 @@ def test_warm_start_copies_all_but_a_head_of_other_classes(trained_run, capsys):
 def test_learns_both_tasks_and_alpha_and_beta_weigh_them(kitti_records):
     files = [records.match_files(str(kitti_records / "train-*"))]
     batches = training_batches(Draw(files, 2, 9), CITYSCAPES, height=64, width=96)
-    batch = next(batches.map(objective.every_target).as_numpy_iterator())
-    args = flags(alpha=2.0, beta=0.5, steps=40)
-    model = resume.build_models(args, CITYSCAPES)[1]
-    training = objective.compile_model(model, args, CITYSCAPES)
+    batch = next(batches.map(by_output).as_numpy_iterator())
+    training = compiled(small(alpha=2.0, beta=0.5, steps=40), CITYSCAPES)
     logs = [training.train_on_batch(*batch, return_dict=True) for _ in range(40)]
     first, last = logs[0], logs[-1]
     # alpha * seg + beta * (flow + flow_4 / 2 + flow_8 / 2 + flow_16 / 4
@@ -149,9 +130,9 @@ def test_learns_both_tasks_and_alpha_and_beta_weigh_them(kitti_records):
 def test_bfloat16_trains_and_saves_float32(kitti_records):
     files = [records.match_files(str(kitti_records / "train-*"))]
     batches = training_batches(Draw(files, 2, 1), CITYSCAPES, height=64, width=96)
-    inputs, targets = next(batches.map(objective.every_target).as_numpy_iterator())
-    args = flags(precision="bfloat16", backbone="efficientnet_lite0", learning_rate=1e-3)
-    network, trained = resume.build_models(args, CITYSCAPES)
+    inputs, targets = next(batches.map(by_output).as_numpy_iterator())
+    config = small(precision="bfloat16", backbone="efficientnet_lite0", learning_rate=1e-3)
+    network, trained = resume.build_networks(config, CITYSCAPES)
     decoder = trained.get_layer("decoder")
     assert decoder.get_layer("flow_fine_conv1").compute_dtype == "bfloat16"
     assert {w.dtype for w in trained.weights} == {w.dtype for w in network.weights} == {"float32"}
@@ -159,10 +140,10 @@ def test_bfloat16_trains_and_saves_float32(kitti_records):
     for ours, theirs in zip(network.get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert keras.config.dtype_policy().name == "float32"
-    training = objective.compile_model(trained, args, CITYSCAPES)
+    training = compiled(config, CITYSCAPES, trained)
     # No graph for one step.
     training.run_eagerly = True
-    exact = objective.compile_model(network, args, CITYSCAPES)
+    exact = compiled(config, CITYSCAPES, network)
     exact.run_eagerly = True
     expected = exact.test_on_batch(inputs, targets, return_dict=True)
     logs = training.test_on_batch(inputs, targets, return_dict=True)
@@ -180,12 +161,13 @@ def test_bfloat16_trains_and_saves_float32(kitti_records):
     assert all(layer.compute_dtype == "float32" for layer in network.get_layer("decoder").layers)
 
 
-@pytest.mark.parametrize("texts", [["1"], ["1", "x"], ["0", "0"], ["1", "-1"], ["inf", "1"]])
-def test_record_set_weights_that_make_no_sense(texts):
-    assert record_sets._weights(["3", "1"], [["a"], ["b"]]) == [3.0, 1.0]
-    assert record_sets._weights(None, [["a"], ["b"]]) == [1.0, 1.0]
-    with pytest.raises(ValueError, match=f"--train_weights={','.join(texts)}: one number a record"):
-        record_sets._weights(texts, [["a"], ["b"]])
+@pytest.mark.parametrize("weights", [(1.0,), (0.0, 0.0), (1.0, -1.0), (math.inf, 1.0)])
+def test_record_set_weights_that_make_no_sense(weights):
+    assert record_sets.draw_weights([["a"], ["b"]], (3.0, 1.0)) == [3.0, 1.0]
+    assert record_sets.draw_weights([["a"], ["b"]]) == [1.0, 1.0]
+    listed = ",".join(f"{weight:g}" for weight in weights)
+    with pytest.raises(ArgumentError, match=f"^train_weights={listed}: one number a record"):
+        record_sets.draw_weights([["a"], ["b"]], weights)
 
 
 def test_best_is_kept_by_the_metric_and_its_direction(tmp_path, monkeypatch):
@@ -196,7 +178,7 @@ def test_best_is_kept_by_the_metric_and_its_direction(tmp_path, monkeypatch):
         ("flow/aepe", (5, 7, 3, 4), 2),
     ):
         saved.clear()
-        checkpoint = callbacks.KeepBest(tmp_path, None, metric, {"best": None, "step": 1})
+        checkpoint = callbacks.KeepBest(tmp_path, None, metric, Progress(Phase("both"), step=1))
         for epoch, value in enumerate(values):
             checkpoint.on_epoch_end(epoch, {f"val_{metric}": value, "loss": 1.0})
         assert saved.count("best.keras") == kept and saved.count("model.keras") == len(values)
@@ -205,12 +187,15 @@ def test_best_is_kept_by_the_metric_and_its_direction(tmp_path, monkeypatch):
 def test_without_validation_frames_it_trains_and_says_so(tmp_path, capsys):
     index = {"files": {}, "records": {"train": 2, "val": 0}}
     (tmp_path / "index.json").write_text(json.dumps(index))
-    assert record_sets._validation_files([str(tmp_path / "val-*")]) == []
+    train = tmp_path / "train-x"
+    train.touch()
+    globs = ([str(train)], [str(tmp_path / "val-*")])
+    assert record_sets.find(*globs) == ([[str(train)]], [])
     assert "no frame is for validation" in capsys.readouterr().err
     index["records"]["val"] = 1
     (tmp_path / "index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r"val-\*: no record files match"):
-        record_sets._validation_files([str(tmp_path / "val-*")])
+        record_sets.find(*globs)
 
 
 def test_every_recipe_names_flags_that_there_are():
@@ -231,7 +216,7 @@ def test_run_dir_is_named_after_the_flagfile(monkeypatch):
     monkeypatch.setattr("sys.argv", ["t", "--steps", "2"])
     with pytest.raises(ValueError, match="--run_dir"):
         train.default_run_dir()
-    assert training_flags.flagfile_name(["t"]) is None
+    assert shared_flags.flagfile_name(["t"]) is None
 
 
 def test_bad_command_lines_end_in_one_line(tmp_path, kitti_records):
@@ -266,12 +251,10 @@ def test_damage_met_in_mid_training_is_named(split, kitti_records, tmp_path, mon
 
     # The records' way through training, without the time that a network takes.
     network = SimpleNamespace(fit=fit)
-    monkeypatch.setattr(resume, "build_models", lambda *_: (None, None))
-    monkeypatch.setattr(objective, "compile_model", lambda *_: network)
-    monkeypatch.setattr(tensorboard, "TensorBoard", lambda *_: SimpleNamespace(close=None))
+    monkeypatch.setattr(resume, "build_networks", lambda *_: (None, None))
+    monkeypatch.setattr(objective, "compile_training", lambda *_: network)
+    monkeypatch.setattr(callbacks, "TensorBoard", lambda *_: None)
     shards = {"train": sound, "val": sound, split: shard}
-    args = parse(
-        *(f"--{name}_records={path}" for name, path in shards.items()), "--nodeterministic"
-    )
+    config = TrainingConfig(**{f"{name}_records": (str(path),) for name, path in shards.items()})
     with pytest.raises(ValueError, match=rf"{shard.name}, record \d+: damaged"):
-        train.train(args, tmp_path / "run")
+        loop.train(config, tmp_path / "run")

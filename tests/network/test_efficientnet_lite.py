@@ -5,7 +5,6 @@ import os
 import pickle
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import keras
@@ -17,8 +16,10 @@ from flowseg.data.labels import CAMVID
 from flowseg.network import backbones, efficientnet_lite
 from flowseg.network.efficientnet_lite import read_torch_file
 from flowseg.network.model import build_flowseg
-from flowseg.training import checkpoints, objective, resume
+from flowseg.training import checkpoints
+from flowseg.training.config import TrainingConfig
 from tests.conftest import run_command
+from tests.support.trainings import by_output, compiled
 
 ANSWERS = Path(__file__).parents[1] / "reference" / "lite0_answers.npz"
 WIDTHS = {"stride4": 24, "stride8": 40, "stride16": 112, "stride32": 320}
@@ -191,20 +192,25 @@ def test_files_that_are_no_weights(tmp_path, monkeypatch):
 
 def one_step(freeze, exchange="both", alpha=1.0, beta=1.0, learn="both"):
     """A small network, more or less frozen, after one step: (compiled, weights before)."""
-    args = SimpleNamespace(steps=10, warmup_steps=0, learning_rate=1e-2, weight_decay=1e-4)
-    args.clip_norm, args.flow_loss, args.alpha, args.beta = 0.1, "log", alpha, beta
-    args.seed, args.exchange, args.init_from, args.freeze = 0, exchange, None, freeze
-    args.precision, args.learn, args.alternate, args.accumulate = "float32", learn, 0, 1
-    args.seg_loss, args.photometric, args.consistency = "mean", 0, 0
-    args.backbone, args.backbone_weights = "efficientnet_lite0", "none"
-    training = objective.compile_model(resume.build_models(args, CAMVID)[1], args, CAMVID)
+    config = TrainingConfig(
+        steps=10,
+        warmup_steps=0,
+        learning_rate=1e-2,
+        alpha=alpha,
+        beta=beta,
+        exchange=exchange,
+        freeze=freeze,
+        learn=learn,
+        backbone="efficientnet_lite0",
+    )
+    training = compiled(config, CAMVID)
     training.run_eagerly = True  # one step is not worth tracing
     before = {w.path: keras.ops.convert_to_numpy(w) for w in training.weights}
     rng = np.random.default_rng(0)
     image = rng.uniform(0, 255, (2, 32, 64, 3)).astype("float32")
     truth = {"flow": np.ones((2, 32, 64, 3), "float32"), "seg": rng.integers(0, 11, (2, 32, 64))}
     pair = {"image1": image, "image2": image[::-1]}
-    training.train_on_batch(*objective.every_target(pair, truth))
+    training.train_on_batch(*by_output(pair, truth))
     return training, before
 
 

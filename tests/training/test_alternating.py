@@ -13,8 +13,10 @@ from data_prep import kitti
 from experiments.costs import kill_test
 from flowseg.data import record_sets, records
 from flowseg.training import callbacks
+from flowseg.training.progress import Phase, Progress
 from tests.conftest import run_command
 from tests.support.kitti_writer import write_kitti
+from tests.support.trainings import small
 from tests.training.test_resume import (
     command,  # noqa: F401
     run,  # noqa: F401
@@ -55,13 +57,13 @@ def test_in_each_phase_only_sets_with_truth_for_it_are_drawn_from(alternating, s
     rows = csv.DictReader((alternating[1] / "history.csv").open())
     # Of a batch without truth the loss is 0.
     assert [float(row["loss"]) > 0 for row in rows] == [True] * 5
-    labels, flow = map(records.match_files, single_truths.split(","))
+    sets = list(map(records.match_files, single_truths.split(",")))
     for learn, expected in (("seg", [2, 0]), ("flow", [0, 3]), ("both", [2, 3])):
-        assert record_sets._weights_for(learn, [2, 3], [labels, flow], False) == expected
+        assert record_sets.draw_weights(sets, (2, 3), learn, made_flow=False) == expected
     # A still's made second frame teaches flow, too.
-    assert record_sets._weights_for("flow", [2, 3], [labels, flow], True) == [2, 3]
+    assert record_sets.draw_weights(sets, (2, 3), "flow") == [2, 3]
     with pytest.raises(ValueError, match="no set that is drawn from has truth for seg"):
-        record_sets._weights_for("seg", [0, 1], [labels, flow], False)
+        record_sets.draw_weights(sets, (0, 1), "seg", made_flow=False)
 
 
 def moved(before, after):
@@ -103,26 +105,26 @@ def test_a_phase_begins_with_a_new_optimizer_and_a_lower_rate(alternating):
 
 
 def test_a_stream_has_converged_when_its_own_score_gets_no_better():
-    args = SimpleNamespace(alternate=2, steps_per_epoch=10, steps=200)
-    state = {"step": 0, "phase": callbacks.begin_phase("seg", 0)}
+    config = small(alternate=2, steps_per_epoch=10, steps=200)
+    progress = Progress(Phase("seg"))
     switched = []
-    alternate = callbacks.Alternate(args, state, lambda: switched.append(state["step"]))
+    alternate = callbacks.Alternate(config, progress, lambda: switched.append(progress.step))
     alternate.set_model(SimpleNamespace(stop_training=False))
 
     def epochs(name, scores):
         for score in scores:
             for step in (5, 10):  # A checkpoint is no validation.
-                state["step"] += 5
+                progress.step += 5
                 alternate.on_epoch_end(0, {f"val_{name}": score} if step == 10 else {})
 
     epochs("seg/miou", [20, 30, 29, 31, 31])
-    assert state["phase"] == {"learn": "seg", "since": 0, "best": 31, "waits": 1}
+    assert progress.phase == Phase("seg", since=0, best=31, waits=1)
     epochs("seg/miou", [30])
     assert switched == [60] and alternate.model.stop_training
-    assert state["phase"] == callbacks.begin_phase("flow", 60)
+    assert progress.phase == Phase("flow", 60)
     # Lower is better; the other stream's score, and what is no number, do not count.
     epochs("flow/aepe", [3, 2, 4, np.nan])
-    assert switched == [60, 100] and state["phase"]["learn"] == "seg"
+    assert switched == [60, 100] and progress.phase.learn == "seg"
     epochs("flow/aepe", [1, 0.5])
     assert switched == [60, 100, 120]
     # Not at the very end.

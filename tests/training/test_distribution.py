@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from flowseg import runs
+from flowseg.errors import ArgumentError
 from flowseg.network.model import build_flowseg
 from flowseg.training import distribution
-from tests.commands.test_train import flags
 from tests.conftest import ROOT, run_command
 from tests.data.test_batches import batches_of, same
 
@@ -32,23 +32,22 @@ tf.config.set_logical_device_configuration(
 TOY = """
 import json
 import sys
-from types import SimpleNamespace
 from flowseg.cli import entry
 import keras
 import numpy as np
 import tensorflow as tf
-from flowseg.training import distribution, incidents
+from flowseg.training import distribution, optimizer
 from flowseg.training.losses import FlowLoss
 
 def fit(kind="one", host=0, hosts=1, coordinator=None):
-    args = SimpleNamespace(devices=kind, host=host, hosts=hosts, coordinator=coordinator)
-    spread = distribution.find(args, 4)
+    spread = distribution.find(
+        4, devices=kind, host=host, hosts=hosts, coordinator=coordinator)
     keras.utils.set_random_seed(1)
     with spread.scope():
         image = keras.Input((4, 6, 3))
         flow = keras.layers.Conv2D(2, 1)(image)
         model = keras.Model(image, flow)
-        model.compile(incidents.GuardedAdamW(0.1, clipnorm=0.1), FlowLoss("epe"))
+        model.compile(optimizer.GuardedAdamW(0.1, clipnorm=0.1), FlowLoss("epe"))
     rng = np.random.default_rng(0)
     losses = []
     for step in range(3):
@@ -279,13 +278,11 @@ def test_two_hosts_train_one_run_that_tensorflow_takes(alone, start, kitti_recor
 
 
 def test_what_cannot_be_spread():
-    def args(**asked):
-        return flags(**{"devices": "one", "hosts": 1, "host": 0, "coordinator": None, **asked})
-
-    with pytest.raises(ValueError, match="set KERAS_BACKEND=jax"):
-        distribution.find(args(hosts=2), 2)
+    with pytest.raises(ArgumentError, match="^hosts: .*set KERAS_BACKEND=jax"):
+        distribution.find(2, hosts=2)
     # One device is all there is here.
-    assert distribution.find(args(devices="all"), 3) == distribution.ONE
-    uneven = TOY.replace("(args, 4)", "(args, 3)")
+    assert distribution.find(3, devices="all") == distribution.ONE
+    uneven = TOY.replace("        4, devices", "        3, devices")
+    assert uneven != TOY
     told = run(TWO + uneven, json.dumps([{"kind": "all"}]), "-", ok=False).told
-    assert "--batch_size=3 cannot be shared by 2 devices evenly" in told
+    assert "batch_size=3 cannot be shared by 2 devices evenly" in told

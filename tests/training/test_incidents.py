@@ -11,6 +11,7 @@ import pytest
 from flowseg.data import records
 from flowseg.data.batches import Draw, _drawn, batch_names
 from flowseg.training import callbacks, incidents, optimizer
+from flowseg.training.progress import Phase, Progress
 
 
 def small(**how):
@@ -90,13 +91,13 @@ def test_what_no_loss_reaches_stays():
 
 
 def watched(tmp_path, losses, on_nonfinite="stop", spike=0.0):
-    """(state, guard) after steps of these losses; a mean, as Keras tells it."""
-    state = {"step": 0, "incidents": {}}
+    """(progress, guard) after steps of these losses; a mean, as Keras tells it."""
+    progress = Progress(Phase("both"))
 
     def batch(step):
         return [f"set/{step}"], {"image1": np.full(3, step)}, {"seg": np.zeros(2)}
 
-    guard = incidents.Guard(tmp_path, state, batch, on_nonfinite, spike)
+    guard = incidents.Guard(tmp_path, progress, batch, on_nonfinite, spike)
     model = small()
     model.train_on_batch(X, Y)
     guard.set_model(model)
@@ -108,11 +109,11 @@ def watched(tmp_path, losses, on_nonfinite="stop", spike=0.0):
         guard.on_train_batch_end(len(told) - 1, {"loss": np.mean(told)})
         if not math.isfinite(loss):
             told = []
-    return state, guard
+    return progress, guard
 
 
 def test_a_loss_that_is_no_number_stops_and_names_its_frames(tmp_path):
-    with pytest.raises(ValueError, match=r"step 3, of set/2 \(.*step-00000003.npz\).*--on_nonfin"):
+    with pytest.raises(ValueError, match=r"step 3, of set/2 \(.*step-00000003.npz\).*on_nonfin"):
         watched(tmp_path, [1, 2, np.nan])
     told = json.loads((tmp_path / "incidents/step-00000003.json").read_text())
     assert told == {"step": 3, "kind": "nonfinite", "frames": ["set/2"]}
@@ -121,8 +122,8 @@ def test_a_loss_that_is_no_number_stops_and_names_its_frames(tmp_path):
 
 
 def test_or_is_skipped_and_counted_until_it_is_too_much(tmp_path, capsys):
-    state, _ = watched(tmp_path, [1, np.nan, 1, 1, np.inf], "skip")
-    assert state == {"step": 5, "incidents": {"nonfinite": 2}}
+    progress, _ = watched(tmp_path, [1, np.nan, 1, 1, np.inf], "skip")
+    assert (progress.step, progress.incidents) == (5, {"nonfinite": 2})
     assert capsys.readouterr().err.count("is no number; skipped") == 2
     with pytest.raises(ValueError, match="is no number"):
         watched(tmp_path, [1] + [np.nan] * 10, "skip")
@@ -136,16 +137,16 @@ def test_spoilt_weights_are_told_even_where_steps_are_skipped(tmp_path):
 
 
 def test_a_spike_is_told(tmp_path, capsys):
-    state, _ = watched(tmp_path, [1, 1.5] * 10 + [30, 1], spike=10.0)
-    assert state["incidents"] == {"spike": 1}
+    progress, _ = watched(tmp_path, [1, 1.5] * 10 + [30, 1], spike=10.0)
+    assert progress.incidents == {"spike": 1}
     assert "step 21, of set/20" in capsys.readouterr().err
     # The first of many are kept.
-    state, _ = watched(tmp_path / "many", [1] * 20 + [30, 0.1] * 25, spike=2.0)
-    assert state["incidents"] == {"spike": 25}
+    progress, _ = watched(tmp_path / "many", [1] * 20 + [30, 0.1] * 25, spike=2.0)
+    assert progress.incidents == {"spike": 25}
     assert len(list((tmp_path / "many/incidents").glob("*.npz"))) == 20
     # Not before there is a usual loss, and not at all if not asked for.
-    assert watched(tmp_path, [1, 30], spike=10.0)[0]["incidents"] == {}
-    assert watched(tmp_path, [1] * 20 + [30])[0]["incidents"] == {}
+    assert watched(tmp_path, [1, 30], spike=10.0)[0].incidents == {}
+    assert watched(tmp_path, [1] * 20 + [30])[0].incidents == {}
 
 
 def test_names_are_those_of_the_batch(kitti_records):
@@ -165,8 +166,8 @@ def test_names_are_those_of_the_batch(kitti_records):
 
 
 def test_patience_waits_for_each_task():
-    state = {"tasks": {}}
-    patience = callbacks.Patience(2, state)
+    progress = Progress(Phase("both"))
+    patience = callbacks.Patience(2, progress)
     patience.set_model(SimpleNamespace(stop_training=False))
 
     def validate(miou, aepe):
@@ -176,9 +177,9 @@ def test_patience_waits_for_each_task():
     assert not validate(10, 5)
     assert not validate(9, 6) and not validate(9, 4)  # Flow got better.
     assert not validate(8, 4.5)
-    assert state["tasks"] == {"seg/miou": [10, 3], "flow/aepe": [4, 1]}
+    assert progress.patience == {"seg/miou": [10, 3], "flow/aepe": [4, 1]}
     patience.on_epoch_end(0, {"loss": 1})  # No validation here.
     assert not patience.model.stop_training
     assert validate(9, 4)
-    assert callbacks.is_spent(state["tasks"], 2) and not callbacks.is_spent(state["tasks"], 3)
-    assert not callbacks.is_spent(state["tasks"], 0) and not callbacks.is_spent({}, 1)
+    assert callbacks.is_spent(progress.patience, 2) and not callbacks.is_spent(progress.patience, 3)
+    assert not callbacks.is_spent(progress.patience, 0) and not callbacks.is_spent({}, 1)

@@ -13,7 +13,6 @@ from tests.conftest import ROOT
 # Run by a Python of its own for each backend: Keras fixes its backend when it is imported.
 STEP = """
 import json, sys
-from types import SimpleNamespace
 from flowseg.cli import entry
 import keras
 import numpy as np
@@ -22,13 +21,14 @@ from flowseg.data.augment import Augmentation
 from flowseg.data.labels import CITYSCAPES
 from flowseg.runs import load_model
 from flowseg.training import objective
+from flowseg.training.config import TrainingConfig
+from flowseg.training.tasks import JOINT
 
 model, out, without_truth, *files = sys.argv[1:]
-args = SimpleNamespace(steps=10, warmup_steps=0, learning_rate=1e-3, weight_decay=1e-4,
-                       clip_norm=0.1, flow_loss="log", alpha=1.0, beta=1.0, learn="both",
-                       freeze="none", alternate=0, accumulate=1, seg_loss="balanced",
-                       photometric=float(without_truth), consistency=float(without_truth))
-training = objective.compile_model(load_model(model), args, CITYSCAPES)
+config = TrainingConfig(steps=10, warmup_steps=0, learning_rate=1e-3, seg_loss="balanced",
+                        photometric=float(without_truth), consistency=float(without_truth))
+metrics = JOINT.metrics(CITYSCAPES)
+training = objective.compile_training(load_model(model), config, metrics)
 # A graph for one step is worth it on JAX alone, where it is what is tested.
 training.run_eagerly = keras.backend.backend() == "tensorflow"
 draw = Draw([files], batch_size=2, steps_per_epoch=1)
@@ -36,8 +36,7 @@ batches = training_batches(draw, CITYSCAPES, height=64, width=96,
                            strength=Augmentation(colour=1.0), pair=True)
 inputs, targets = next(batches.as_numpy_iterator())
 before = training.get_weights()
-def held_to(inputs, targets):
-    return objective.every_target(inputs, targets, tuple(objective.unlabelled(args)))
+held_to = objective.target_map(JOINT.asked(config))
 logs = training.fit(batches.map(held_to), steps_per_epoch=1, verbose=0).history
 moved = sum(not np.array_equal(a, b) for a, b in zip(before, training.get_weights()))
 told = {"backend": keras.backend.backend(), "moved": moved}

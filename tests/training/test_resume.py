@@ -15,10 +15,12 @@ import pytest
 
 from experiments.costs import kill_test
 from flowseg.data.labels import CITYSCAPES
-from flowseg.training import checkpoints, objective, resume
-from tests.commands.test_train import flags, parse
+from flowseg.errors import ArgumentError
+from flowseg.training import checkpoints, resume
+from flowseg.training.progress import Phase, Progress
 from tests.conftest import ROOT, run_command
 from tests.support import forked
+from tests.support.trainings import compiled, parsed, small
 
 
 @pytest.fixture(scope="module")
@@ -115,23 +117,24 @@ def test_finished_other_flags_and_two_at_once(command, whole, tmp_path):
 
 
 def test_resume_takes_up_weights_and_optimizer(whole):
-    args = parse("--flagfile", whole / "flags.txt", "--steps", 9)
-    state = resume.read_state(whole, args, CITYSCAPES)
-    assert state["step"] == 6 and state["best"] > 0 and state["tasks"]["flow/aepe"][0] > 0
-    training = objective.compile_model(resume.build_models(args, CITYSCAPES)[1], args, CITYSCAPES)
-    running = checkpoints.load(training, state["folder"])
-    saved = keras.saving.load_model(state["folder"] / "training.keras")
+    config = parsed("--flagfile", whole / "flags.txt", "--steps", 9)
+    progress, folder = resume.read_progress(whole, config, CITYSCAPES)
+    assert progress.step == 6 and progress.best > 0 and progress.patience["flow/aepe"][0] > 0
+    assert progress.best_scores == json.loads((whole / "metrics.json").read_text())
+    training = compiled(config, CITYSCAPES)
+    running = checkpoints.load(training, folder)
+    saved = keras.saving.load_model(folder / "training.keras")
     assert int(training.optimizer.iterations) == 6 and len(running) > 5
     for ours, theirs in zip(training.variables, saved.variables, strict=False):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     for ours, theirs in zip(training.optimizer.variables, saved.optimizer.variables, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     # The best so far by another score counts no more.
-    args = parse("--flagfile", whole / "flags.txt", "--best_metric", "seg/miou")
-    assert resume.read_state(whole, args, CITYSCAPES)["best"] is None
+    config = parsed("--flagfile", whole / "flags.txt", "--best_metric", "seg/miou")
+    assert resume.read_progress(whole, config, CITYSCAPES)[0].best is None
     others = CITYSCAPES._replace(names=CITYSCAPES.names[::-1])
     with pytest.raises(ValueError, match="trained on other classes"):
-        resume.read_state(whole, args, others)
+        resume.read_progress(whole, config, others)
 
 
 def test_history_and_board_go_on_at_their_steps(whole):
@@ -154,9 +157,11 @@ def test_history_and_board_go_on_at_their_steps(whole):
     ],
 )
 def test_stretches(step, every, expected):
-    args = flags(steps=10, steps_per_epoch=every * (2 if every == 4 else 1), save_every=every)
+    per_epoch = every * (2 if every == 4 else 1)
+    config = small(steps=10, steps_per_epoch=per_epoch, save_every=every)
+    stretches = checkpoints.stretches(step, config)
     keys = ("steps_per_epoch", "initial_epoch", "epochs", "validation_freq")
-    found = [tuple(stretch[key] for key in keys) for stretch in checkpoints.stretches(step, args)]
+    found = [tuple(stretch[key] for key in keys) for stretch in stretches]
     assert found == expected
 
 
@@ -173,15 +178,22 @@ def test_a_full_disk_keeps_the_checkpoint_before(whole, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        checkpoints.save(folder, Full(), {"step": 99}, 1)
+        checkpoints.save(folder, Full(), Progress(Phase("both"), step=99), 1)
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
-def test_run_folders_of_before(tmp_path):
+def test_run_folders_of_an_earlier_version_are_not_resumed(tmp_path, kitti_records):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/latest.json").write_text(json.dumps({"step": 3}))
-    with pytest.raises(ValueError, match="of an older FlowSeg"):
-        resume.read_state(tmp_path, flags(best_metric="loss"), CITYSCAPES)
+    with pytest.raises(ArgumentError, match="of an earlier FlowSeg.*with this run as init_from"):
+        resume.read_progress(tmp_path, small(), CITYSCAPES)
+    # The one line names the flags that have other names now.
+    folder = shutil.copytree(ROOT / "tests/reference/earlier_run", tmp_path / "run")
+    asked = ("--train_records", kitti_records / "train-*", "--run_dir", folder)
+    told = run_command("flowseg.train", *asked, ok=False).stderr
+    assert f"{folder}: of an earlier FlowSeg" in told
+    for name in ("--weights is --init_from now", "--scale is --input_scale", "--run_dir"):
+        assert name in told
 
 
 def test_a_state_of_another_network(tmp_path):

@@ -10,16 +10,18 @@ import tensorflow as tf
 
 from experiments.studies import schedules
 from flowseg.data.labels import CAMVID
-from flowseg.training import checkpoints, objective, resume
-from tests.commands.test_train import flags
+from flowseg.training import checkpoints, objective
+from flowseg.training.progress import Phase, Progress
+from flowseg.training.tasks import JOINT
+from tests.support.trainings import by_output, compiled, small
 
 
 def training(**changes):
     """A small network, compiled, with a frozen encoder."""
-    args = flags(backbone="efficientnet_lite0", freeze="encoder", warmup_steps=0, **changes)
-    compiled = objective.compile_model(resume.build_models(args, CAMVID)[1], args, CAMVID)
-    compiled.run_eagerly = True  # A few steps are not worth tracing.
-    return compiled
+    config = small(backbone="efficientnet_lite0", freeze="encoder", warmup_steps=0, **changes)
+    network = compiled(config, CAMVID)
+    network.run_eagerly = True  # A few steps are not worth tracing.
+    return network
 
 
 def batch(seed):
@@ -27,7 +29,7 @@ def batch(seed):
     rng = np.random.default_rng(seed)
     pair = {f"image{i}": np.float32(rng.uniform(0, 255, (1, 32, 64, 3))) for i in (1, 2)}
     truth = {"flow": np.ones((1, 32, 64, 3), "float32"), "seg": rng.integers(0, 11, (1, 32, 64))}
-    return objective.every_target(pair, truth)
+    return by_output(pair, truth)
 
 
 def learnt(network):
@@ -43,7 +45,7 @@ def test_weights_change_by_the_mean_gradient_of_so_many_batches_and_it_resumes_b
     start = learnt(network)
     network.train_on_batch(*batch(0))
     assert same(learnt(network), start)
-    checkpoints.save(tmp_path, network, {"step": 1}, 1)
+    checkpoints.save(tmp_path, network, Progress(Phase("both"), step=1), 1)
     network.train_on_batch(*batch(1))
     assert not same(learnt(network), start)
     resumed = training(accumulate=2)
@@ -65,18 +67,16 @@ def test_weights_change_by_the_mean_gradient_of_so_many_batches_and_it_resumes_b
 
 def test_summed_batches_have_one_common_mean():
     """What Keras makes of the weights is the loss of all examples as one batch."""
-    network = training(accumulate=2)
+    network, outputs = training(accumulate=2), JOINT.asked(small())
     inputs, targets = (dict(part) for part in batch(0))
     few, many = (dict(targets), batch(1)[1])
     few["seg"] = np.where(np.arange(64) < 8, targets["seg"], 255)
-    few = objective.every_target(
-        inputs, {**few, "flow": targets["flow"] * (np.arange(32) < 2)[:, None, None]}
-    )
+    few = by_output(inputs, {**few, "flow": targets["flow"] * (np.arange(32) < 2)[:, None, None]})
     pair = [few, (batch(1)[0], many)]
     source = tf.data.Dataset.from_generator(
         lambda: iter(pair), output_signature=tf.nest.map_structure(tf.type_spec_from_value, pair[0])
     )
-    weighed = list(objective.over_accumulated(source, 2, network.output))
+    weighed = list(objective.over_accumulated(source, 2, outputs))
     assert len(weighed) == 2
 
     def loss(x, y, weights=None):
@@ -90,7 +90,7 @@ def test_summed_batches_have_one_common_mean():
     # Without any truth there is no loss, and no division by zero.
     none = {key: np.full_like(y, 255 if key == "seg" else 0) for key, y in many.items()}
     empty = tf.data.Dataset.from_tensors((inputs, none)).repeat(2)
-    for part in objective.over_accumulated(empty, 2, network.output):
+    for part in objective.over_accumulated(empty, 2, outputs):
         assert loss(*part) == pytest.approx(0, abs=1e-6)
 
 

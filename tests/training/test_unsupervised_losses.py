@@ -4,6 +4,7 @@ Each loss is held to a case worked out by hand; whether they help: experiments/R
 """
 
 import json
+import math
 
 import keras
 import numpy as np
@@ -14,12 +15,13 @@ from keras import ops
 from flowseg.data import record_sets, records
 from flowseg.data.batches import Draw, _drawn
 from flowseg.data.labels import CITYSCAPES
+from flowseg.errors import ArgumentError
 from flowseg.network import model
 from flowseg.training import unsupervised_losses
-from tests.commands.test_train import flags
 from tests.conftest import run_command
 from tests.data.test_batches import batches_of
 from tests.support.kitti_writer import write_kitti
+from tests.support.trainings import parsed
 
 
 def texture(height, width, seed=0):
@@ -178,8 +180,7 @@ def test_shares_of_truth_are_exact_by_seed_and_the_same_everywhere(tmp_path):
     files = records.match_files(tmp_path / "r/train-*")
 
     def with_truth(share, seed, without_truth="all", **how):
-        args = flags(label_fraction=[str(share)], seed=seed)
-        limits = record_sets.truth_up_to(args, [files])
+        limits = record_sets.truth_up_to([files], (share,), seed)
         draw = Draw([files], 1, 9, seed, None, limits, without_truth)
         drawn = _drawn(draw, 0).take(9)
         names = [records.parse_example(r)["frame_id"].numpy().decode() for _, r, _ in drawn]
@@ -206,11 +207,11 @@ def test_shares_of_truth_are_exact_by_seed_and_the_same_everywhere(tmp_path):
     assert len(used) == 9 and not any(used.values())
     with pytest.raises(ValueError, match="0.01 of the 9 frames of .* is less than half a frame"):
         with_truth(0.01, 0)
-    for texts in (["x"], ["0.5", "0.5"], ["1.5"], ["-1"], ["nan"]):
-        with pytest.raises(
-            ValueError, match="--label_fraction=.*: one number, or one a record set"
-        ):
-            record_sets.truth_up_to(flags(label_fraction=texts), [files])
+    for shares in ((0.5, 0.5), (1.5,), (-1.0,), (math.nan,)):
+        with pytest.raises(ArgumentError, match="^label_fraction=.*: one number, or one a record"):
+            record_sets.truth_up_to([files], shares, seed=0)
+    with pytest.raises(ArgumentError, match="^label_fraction=x: not a list of numbers"):
+        parsed("--label_fraction=x")
 
 
 def test_a_pair_is_as_it_was_before_colours_and_blots_and_fits_the_flow(kitti_records):

@@ -13,9 +13,9 @@ from experiments.costs import train_memory, train_speed
 from flowseg.data import records
 from flowseg.data.batches import Draw, training_batches
 from flowseg.data.labels import CITYSCAPES
-from flowseg.training import objective
-from tests.commands.test_train import parse
+from flowseg.training.config import TrainingConfig
 from tests.conftest import ROOT, run_command
+from tests.support.trainings import by_output
 
 # In a small process: what it forks begins with its size.
 PEAKS = """
@@ -54,25 +54,23 @@ def test_a_training_that_fails_is_told():
 
 def test_ways_of_training_tell_when_each_step_ended(kitti_records, tmp_path):
     files = records.match_files(str(kitti_records / "train-*"))
-    args = parse(
-        "--train_records", files[0], "--backbone=efficientnet_lite0", "--steps_per_epoch=9"
-    )
+    config = TrainingConfig(backbone="efficientnet_lite0", steps_per_epoch=9)
     draw = Draw([files], batch_size=2, steps_per_epoch=9)
     batches = training_batches(draw, CITYSCAPES, height=32, width=64)
-    batches = batches.map(objective.every_target)
+    batches = batches.map(by_output)
     tf.config.run_functions_eagerly(True)  # A few steps are not worth tracing.
     try:
-        ways, watching = train_speed.ways(args, CITYSCAPES, batches, tmp_path)
+        ways, watching = train_speed.ways(config, CITYSCAPES, batches, tmp_path)
         assert list(ways) == ["one batch", "hand-written", "fit", "+ scores", "+ watching"]
         for name in ("hand-written", "+ watching"):
             run, source = ways[name]
             before = time.perf_counter()
             ends = run(source, 2)
             assert before < ends[0] < ends[1] < time.perf_counter(), name
-        before, counted = time.perf_counter(), watching[0].state["step"]
+        before, counted = time.perf_counter(), watching[0].progress.step
         own = train_speed.alone(watching, batches, steps=3)
         assert all(own) and sum(own) < time.perf_counter() - before
-        assert watching[0].state["step"] == counted + 4
+        assert watching[0].progress.step == counted + 4
     finally:
         tf.config.run_functions_eagerly(False)
 

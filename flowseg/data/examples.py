@@ -1,0 +1,68 @@
+"""One training example: a decoded frame, augmented into what the network is fed.
+
+The frame may come from a record or from memory, so a network can be trained on frames that were
+never written anywhere, as the first frame of a video.
+"""
+
+import tensorflow as tf
+
+from flowseg.data import augment
+from flowseg.data.labels import IGNORE_LABEL
+
+
+def training_example(
+    frame: dict,
+    seed,
+    *,
+    height: int,
+    width: int,
+    strength: augment.Augmentation | None = None,
+    has_truth=True,
+    made_flow: bool = True,
+    pair: bool = False,
+) -> tuple[dict, dict]:
+    """The inputs and targets of one frame, without a batch's axis. In graph or eager mode.
+
+    Args:
+        frame: dict of `image1` (H, W, 3), RGB 0..255, and what is known of the rest: `image2`
+            (H, W, 3), default: a made one (see `augment.make_second_frame`), whose flow is exact;
+            `flow` (H, W, 3) (u, v, valid) in pixels; `seg` (H, W) train ids, 255 = ignore; and
+            `has_image2`, a scalar bool that says whether `image2` counts.
+        seed: (2,) integers: the same seed, the same example.
+        height: rows of the crop.
+        width: its columns.
+        strength: default: the defaults of `augment.Augmentation`.
+        has_truth: scalar bool: whether labels and flow of the frame are used as targets.
+        made_flow: whether the exact flow of a made second frame is a target, or masked.
+        pair: whether there is a target `pair` (height, width, 7): both frames as they were before
+            their colours were changed, and 1 where the flow's truth is known.
+
+    Returns:
+        ({"image1", "image2"}, {"seg", "flow"} and where asked "pair"), see `data.decoding`.
+    """
+    image1 = tf.convert_to_tensor(frame["image1"])
+    shape = tf.shape(image1)[:2]
+    known_flow = frame.get("flow", tf.zeros(tf.concat([shape, [3]], 0)))
+    seg = frame.get("seg", tf.fill(shape, IGNORE_LABEL))
+    image2 = frame.get("image2", image1)
+    has_image2 = tf.convert_to_tensor(frame.get("has_image2", "image2" in frame))
+    seeds = tf.unstack(tf.random.split(tf.cast(seed, tf.int64), 2))
+    image2, flow = tf.cond(
+        has_image2,
+        lambda: (image2, known_flow),
+        lambda: augment.make_second_frame(image1, seeds[0]),
+    )
+    teaches_flow = tf.where(has_image2, has_truth, made_flow)
+    example = {
+        "image1": image1,
+        "image2": image2,
+        "flow": tf.where(teaches_flow, flow, 0.0),
+        "seg": tf.where(has_truth, seg, IGNORE_LABEL),
+    }
+    strength = strength or augment.Augmentation()
+    targets = augment.augment(example, seeds[1], height, width, strength)
+    inputs = {key: targets.pop(key) for key in ("image1", "image2")}
+    plain = [targets.pop(key) for key in ("plain1", "plain2")]
+    if pair:
+        targets["pair"] = tf.concat([*plain, targets["flow"][..., 2:]], -1)
+    return inputs, targets

@@ -1,0 +1,44 @@
+"""Small trainings: their configuration, from keywords or a command line, and compiled networks."""
+
+import keras
+from absl.flags import FLAGS
+
+from flowseg.cli import flags as shared_flags
+from flowseg.training import objective, resume
+from flowseg.training.config import TrainingConfig
+from flowseg.training.tasks import JOINT
+
+
+def small(**changes):
+    """A configuration of few steps on small crops."""
+    defaults = {
+        "steps": 20,
+        "steps_per_epoch": 10,
+        "batch_size": 2,
+        "height": 64,
+        "width": 96,
+        "learning_rate": 1e-3,
+        "warmup_steps": 2,
+    }
+    return TrainingConfig(**defaults | changes)
+
+
+def parsed(*argv):
+    """The configuration of a command line."""
+    if "train_records" not in FLAGS:
+        shared_flags.define_training_flags(train_records_required=False)
+    for flag in FLAGS.get_key_flags_for_module(shared_flags):
+        flag.unparse()
+    FLAGS(["train", *map(str, argv)])
+    return shared_flags.training_config(FLAGS)
+
+
+def by_output(inputs, targets, config=None):
+    """A batch with the targets of each output."""
+    return objective.target_map(JOINT.asked(config or TrainingConfig()))(inputs, targets)
+
+
+def compiled(config, label_set, network=None) -> keras.Model:
+    """The network in training, as `loop.train` compiles it."""
+    network = network or resume.build_networks(config, label_set)[1]
+    return objective.compile_training(network, config, JOINT.metrics(label_set))
