@@ -15,7 +15,7 @@ from data_prep.scenes import store
 from flowseg.cli import entry
 
 
-def define_flags():
+def define_flags() -> None:
     """Define the flags of the command."""
     least, most = store.SIZES
     flags.DEFINE_enum("world", None, store.WORLDS, "What is made.")
@@ -29,7 +29,7 @@ def define_flags():
     flags.DEFINE_integer("workers", None, "Processes; default: one a CPU core.", lower_bound=1)
 
 
-def main():
+def main() -> None:
     """The command.
 
     Raises:

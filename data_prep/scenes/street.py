@@ -4,6 +4,8 @@ Pair k is a street of its own, laid out by chance (see `layout`). MuJoCo moves e
 tenth of a second between the frames, and finds what every ray meets.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from data_prep.scenes import layout, light, rays, sensor, things, truth
@@ -17,7 +19,7 @@ _BIG = (things.BUILDING, things.WALL, things.VEGETATION)
 SKY_LABEL = 23  # Cityscapes id
 
 
-def make_pair(index, seed, height, width, effects=True):
+def make_pair(index: int, seed: int, height: int, width: int, effects: bool = True) -> Pair:
     """Pair `index` of the streets of `seed`; it depends on these and the size alone.
 
     Args:
@@ -63,7 +65,7 @@ def make_pair(index, seed, height, width, effects=True):
     )
 
 
-def film(index, seed, height, width, count):
+def film(index: int, seed: int, height: int, width: int, count: int) -> Iterator[np.ndarray]:
     """Yield `count` frames, ten a second, of the street and the motion of pair `index` of `seed`.
 
     A plain camera, no noise, other textures. Nobody steers, so that after a few seconds who walks

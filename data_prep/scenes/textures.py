@@ -186,7 +186,7 @@ for _name, _list in _MAKERS.items():
 
 
 @functools.cache
-def atlas():
+def atlas() -> np.ndarray:
     """(H, W, 3) uint8: every texture beside the next, its smaller copies below it."""
     makers = [make for makers in _MAKERS.values() for make in makers]
     picture = np.zeros((_TOP[-1], _STRIDE * len(makers), 3), np.uint8)
@@ -201,7 +201,7 @@ def atlas():
     return picture
 
 
-def sample(tile, u, v, texels):
+def sample(tile: np.ndarray, u: np.ndarray, v: np.ndarray, texels: np.ndarray) -> np.ndarray:
     """Look up textures, filtered to the size of a pixel (trilinear).
 
     Args:
