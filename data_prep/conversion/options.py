@@ -24,7 +24,11 @@ def define_flags(source_help: str, official_split: bool = False) -> None:
     decides = "the order of records"
     if not official_split:
         flags.DEFINE_float(
-            "val_fraction", 0.1, "Share of the frames for val; 0: all in train.", 0.0, 1.0
+            "val_fraction",
+            0.1,
+            "Share of the frames for val; 0: all in train.",
+            lower_bound=0.0,
+            upper_bound=1.0,
         )
         decides = f"which frames are val, and {decides}"
     flags.DEFINE_integer("seed", 0, f"Decides {decides}.")

@@ -98,7 +98,10 @@ def map_in_processes(
         for i in range(processes):
             own_cores.put(usable[(first + i) % len(usable)])
     pool = ProcessPoolExecutor(
-        processes, context, _start_worker, (pickle.dumps(function), own_cores)
+        max_workers=processes,
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(pickle.dumps(function), own_cores),
     )
     waiting = deque()
     try:

@@ -29,7 +29,7 @@ def define_flags() -> None:
     flags.DEFINE_string("label_set", "cityscapes", "Classes: a built-in name, or a JSON file.")
     flags.DEFINE_string("output", None, "Folder for a page of pictures; default: none.")
     flags.DEFINE_string("json", None, "File for the numbers and findings; default: none.")
-    flags.DEFINE_integer("limit", 200, "Frames of each data set to look at closely.", 1)
+    flags.DEFINE_integer("limit", 200, "Frames of each data set to look at closely.", lower_bound=1)
     flags.DEFINE_integer("workers", None, "Processes; default: one a CPU core.", lower_bound=1)
 
 
@@ -47,7 +47,7 @@ def main() -> None:
 
     label_set = load_label_set(values.label_set)
     paths = records.match_files(*values.records)
-    diagnosis = examine(paths, label_set, values.limit, values.workers)
+    diagnosis = examine(paths, label_set, limit=values.limit, processes=values.workers)
     found = {level: [f for f in diagnosis.findings if f.level == level] for level in LEVELS}
     print(text(diagnosis.facts, diagnosis.numbers, label_set))
     if diagnosis.looked:

@@ -53,8 +53,8 @@ def make_pair(
     chosen = rng.choice(len(photos), min(4, len(photos)), replace=False)
     pictures = [read_photo(rng, photos[i], height, width) for i in chosen]
     layers = draw_layers(rng, height, width, pictures, effects)
-    first, flow, top = render(layers, height, width, 0)
-    second, arrived, _ = render(layers, height, width, 1)
+    first, flow, top = render(layers, height, width, frame=0)
+    second, arrived, _ = render(layers, height, width, frame=1)
     # The sensor meters the first frame: this leaves the photographs as bright as they are.
     own = sensor.Sensor(gamma=GAMMA, exposure=(first[::4, ::4].mean(-1) ** (1 / GAMMA)).mean())
     # A curve close to the photographs' own keeps their contrast, which is a camera's already.

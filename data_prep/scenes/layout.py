@@ -268,7 +268,7 @@ def _close_end(rng, road, static):
             )
             _put(road, [part], s, d, static)
         else:
-            block = things.building(rng, 14, 8, rng.uniform(4, 12), near=False)
+            block = things.building(rng, length=14, depth=8, tall=rng.uniform(4, 12), near=False)
             _put(road, block, s, d, static, -np.pi / 2)
 
 

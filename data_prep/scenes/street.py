@@ -43,7 +43,9 @@ def make_pair(index: int, seed: int, height: int, width: int, effects: bool = Tr
     camera2 = _camera(world, lens)
     light2, hits2 = light.photograph(world, camera2, height, width, weather, road)
     place = truth.follow(hits1, before, after, camera2)
-    sight = truth.in_sight(world, camera2, hits1, place, hits2, height, width)
+    sight = truth.in_sight(
+        world, camera2, hits1, place=place, seen=hits2, height=height, width=width
+    )
     pixels = np.mgrid[:height, :width][::-1].reshape(2, -1)
     flow = np.stack(place[:2]) - pixels
     valid = (place[2] > 0.05) & (np.abs(flow).max(0) < _LARGEST)
@@ -118,7 +120,7 @@ def _draw_lens(rng, height, width, effects):
     bend = rng.choice([0.0, rng.uniform(-0.03, 0.01)])
     if not effects:
         return kitti_lens(height, width)
-    return kitti_lens(height, width, zoom, tuple(shift), bend)
+    return kitti_lens(height, width, zoom=zoom, shift=tuple(shift), bend=bend)
 
 
 def _camera(world, lens):

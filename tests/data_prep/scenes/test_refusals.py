@@ -169,7 +169,9 @@ def find_workers(pid):
 
 
 def test_a_pair_without_flow_is_told(layer_world, tmp_path, monkeypatch):
-    job = farm.Job(tmp_path, "layers", 7, 64, 96, True, find_photos_of(layer_world))
+    job = farm.Job(
+        tmp_path, world="layers", seed=7, **SIZE, effects=True, photos=find_photos_of(layer_world)
+    )
     pair = farm._make_pair(job, 5)
     blind = pair._replace(visible=np.zeros_like(pair.visible))
     monkeypatch.setattr(layers, "make_pair", lambda *_, **__: blind)
