@@ -1,4 +1,4 @@
-"""What the modules of `data_prep` may import: flags end at the commands, commands are no library."""
+"""What `data_prep` may import: flags end at the commands, and commands are not libraries."""
 
 import ast
 
