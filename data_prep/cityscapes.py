@@ -12,17 +12,20 @@ stills: Cityscapes has no flow, and its videos are not read. The instance maps a
 (iIoU); a frame without one has none.
 """
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from data_prep.conversion import options, split, writer
 from data_prep.conversion.frames import Frame
 from flowseg.cli import entry
+from flowseg.errors import ArgumentError
 
 SPLITS = ("train", "val", "test")
 _IMAGE, _LABELS, _INSTANCES = "_leftImg8bit", "_gtFine_labelIds", "_gtFine_instanceIds"
 
 
-def find_frames(sources):
+def find_frames(sources: Iterable[str | Path]) -> dict[str, list[Frame]]:
     """The frames of Cityscapes folders; nothing is opened yet.
 
     Args:
@@ -38,7 +41,7 @@ def find_frames(sources):
     splits = {"train": [], "val": []}
     for source in map(Path, sources):
         if not source.is_dir():
-            raise ValueError(f"{source}: no such folder (--source)")
+            raise ArgumentError("no such folder (source)", "source", path=source)
         for name in SPLITS:
             images, truth = source / "leftImg8bit" / name, source / "gtFine" / name
             if name != "test" or images.is_dir():
@@ -55,9 +58,10 @@ def _find_frames(images, truth):
     for folder, ending in needed.items():
         paths = list(folder.glob(f"*/*{ending}.png"))
         if not paths:
-            raise ValueError(
-                f"{folder}: no */*{ending}.png here: --source is the folder that holds leftImg8bit "
-                "and gtFine"
+            raise ArgumentError(
+                f"no */*{ending}.png here: source is the folder that holds leftImg8bit and gtFine",
+                "source",
+                path=folder,
             )
         found |= {(path.parent.name, path.stem.removesuffix(ending)) for path in paths}
     for city, frame_id in sorted(found):
@@ -75,7 +79,9 @@ def _find_frames(images, truth):
         )
 
 
-def convert(sources, output, seed=0, **how):
+def convert(
+    sources: Sequence[str | Path], output: str | Path, seed: int = 0, **how: Any
+) -> dict[str, Any]:
     """Convert Cityscapes folders to records below `output`; see `writer.write`.
 
     Raises:
@@ -91,7 +97,7 @@ def convert(sources, output, seed=0, **how):
     )
 
 
-def main():
+def main() -> None:
     """The command."""
     options.convert_from_flags(convert)
 

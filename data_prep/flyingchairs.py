@@ -12,11 +12,14 @@ in order: 1 is train, 2 is val), decides the split if it lies in CHAIRS, in the 
 or in the parent of either. Without it the names and --seed decide.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from data_prep.conversion import options, split, writer
 from data_prep.conversion.frames import Frame
 from flowseg.cli import entry
+from flowseg.errors import ArgumentError
 
 # How the files of a pair end: the owners' way, and that of FlowNet2's examples.
 ENDINGS = (
@@ -26,7 +29,7 @@ ENDINGS = (
 SPLIT_FILE = "FlyingChairs_train_val.txt"
 
 
-def find_frames(source):
+def find_frames(source: str | Path) -> tuple[list[Frame], Path | None]:
     """The pairs of one FlyingChairs folder, and its official split; no pair is opened yet.
 
     Args:
@@ -41,7 +44,7 @@ def find_frames(source):
     """
     source = Path(source)
     if not source.is_dir():
-        raise ValueError(f"{source}: no such folder (--source)")
+        raise ArgumentError("no such folder (source)", "source", path=source)
     for folder in (source, source / "data", source / "FlyingChairs_release" / "data"):
         if frames := _find_pairs(folder):
             above = (folder, folder.parent, source, source.resolve().parent)
@@ -69,7 +72,7 @@ def _find_pairs(folder):
     return sorted(frames)
 
 
-def split_officially(frames, file):
+def split_officially(frames: Sequence[Frame], file: Path) -> dict[str, list[Frame]]:
     """{"train": [...], "val": [...]} as the official split file says.
 
     Args:
@@ -83,9 +86,11 @@ def split_officially(frames, file):
     if set(codes) - {"1", "2"}:
         raise ValueError(f"{file}: not a split file: each line is 1 (train) or 2 (val)")
     if len(codes) != len(frames):
-        raise ValueError(
-            f"{file}: {len(codes)} lines for {len(frames)} pairs: complete the data set, or move "
-            "this file away to let the names and --seed decide the split"
+        raise ArgumentError(
+            f"{len(codes)} lines for {len(frames)} pairs: complete the data set, or move this file "
+            "away to let the names and seed decide the split",
+            "seed",
+            path=file,
         )
     return {
         name: [frame for frame, found in zip(frames, codes, strict=True) if found == code]
@@ -93,7 +98,13 @@ def split_officially(frames, file):
     }
 
 
-def convert(sources, output, val_fraction=0.1, seed=0, **how):
+def convert(
+    sources: Sequence[str | Path],
+    output: str | Path,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    **how: Any,
+) -> dict[str, Any]:
     """Convert FlyingChairs folders to records below `output`; see `writer.write`.
 
     Raises:
@@ -108,7 +119,7 @@ def convert(sources, output, val_fraction=0.1, seed=0, **how):
             found = split_officially(frames, file)
         else:
             print(f"{source}: without {SPLIT_FILE}, names and --seed decide the split")
-            found = split.by_hash(frames, val_fraction, seed)
+            found = options.split_by_hash(frames, val_fraction, seed)
         deciders.append(SPLIT_FILE if file else val_fraction)
         for name, part in found.items():
             splits[name] += part
@@ -122,7 +133,7 @@ def convert(sources, output, val_fraction=0.1, seed=0, **how):
     )
 
 
-def main():
+def main() -> None:
     """The command."""
     options.convert_from_flags(convert)
 

@@ -18,14 +18,17 @@ names begin with a dot are the system's; any other file that does not belong her
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
-from data_prep.conversion import options, split, writer
+from data_prep.conversion import options, writer
 from data_prep.conversion.frames import Frame, find_next
 from flowseg.cli import entry
 from flowseg.data import labels
+from flowseg.errors import ArgumentError
 
 SUFFIXES = {
     "images": (".png", ".jpg", ".jpeg", ".ppm"),
@@ -34,7 +37,12 @@ SUFFIXES = {
 }
 
 
-def find_frames(source, step=1, numbering="", known_ids=()):
+def find_frames(
+    source: str | Path,
+    step: int = 1,
+    numbering: str | None = "",
+    known_ids: tuple[int, ...] = (),
+) -> list[Frame]:
     """The frames with truth of one folder, told on the screen; nothing is opened yet.
 
     Args:
@@ -54,7 +62,9 @@ def find_frames(source, step=1, numbering="", known_ids=()):
     """
     source = Path(source)
     if not (source / "images").is_dir():
-        raise ValueError(f"{source / 'images'}: no such folder (--source is the folder above it)")
+        raise ArgumentError(
+            "no such folder (source is the folder above it)", "source", path=source / "images"
+        )
     found = {kind: _scan(source / kind, suffixes) for kind, suffixes in SUFFIXES.items()}
     images, masks, flow = found.values()
     for truth in (masks, flow):
@@ -63,10 +73,12 @@ def find_frames(source, step=1, numbering="", known_ids=()):
     if not with_truth:
         raise ValueError(f"{source}: no truth here, neither masks/*.png nor flow/*.flo or *.png")
     if masks and not numbering:
-        raise ValueError(f"{source / 'masks'}: name the classes of these masks by --label_set")
+        raise ArgumentError(
+            "name the classes of these masks by label_set", "label_set", path=source / "masks"
+        )
     following = find_next(images.values(), [step] if step else [])
     alone = [name for name in flow if images[name] not in following]
-    _refuse(flow, alone, f"has no second frame in {source / 'images'} (--next={step})")
+    _refuse(flow, alone, f"has no second frame in {source / 'images'} (next={step})")
     frames = []
     for name in sorted(with_truth):
         files = {"image1": images[name], "image2": following.get(images[name])}
@@ -80,11 +92,9 @@ def find_frames(source, step=1, numbering="", known_ids=()):
                 group=name.rpartition("/")[0],
             )
         )
-    seconds = {frame.files.get("image2") for frame in frames}
-    unused = [path for name, path in images.items() if name not in with_truth]
-    left_out = [path for path in unused if path not in seconds]
     print(f"{source}: {len(images)} images, {len(masks)} masks, {len(flow)} flow files")
-    if left_out:
+    used = {path for frame in frames for path in frame.files.values()}
+    if left_out := [path for path in images.values() if path not in used]:
         print(f"left out: {len(left_out)} images without mask and flow, the first: {left_out[0]}")
     return frames
 
@@ -117,14 +127,18 @@ def _raise(error):
 
 
 def _refuse(files, names, reason):
-    """Raise ValueError with `reason`, naming the first of these files, if there is any."""
+    """Raise ArgumentError with `reason`, naming the first of these files, if there is any."""
     names = sorted(names)
     if names:
         more = f" (and so for {len(names) - 1} more)" if names[1:] else ""
-        raise ValueError(f"{files[names[0]]}: {reason}{more}: add it, or take this file away")
+        raise ArgumentError(
+            f"{reason}{more}: add it, or take this file away", "next", path=files[names[0]]
+        )
 
 
-def choose_ids(label_set, numbering=None, void_ids=()):
+def choose_ids(
+    label_set: str, numbering: str | None = None, void_ids: Sequence[int] = ()
+) -> tuple[str, tuple[int, ...]]:
     """What the ids of a folder's masks mean.
 
     Args:
@@ -142,7 +156,9 @@ def choose_ids(label_set, numbering=None, void_ids=()):
     numbering = numbering or next(iter(label_set.ids))
     if numbering not in label_set.ids:
         known = ", ".join(label_set.ids)
-        raise ValueError(f"--numbering={numbering}: label set {label_set.name} has {known}")
+        raise ArgumentError(
+            f"numbering={numbering}: label set {label_set.name} has {known}", "numbering"
+        )
     names = {
         i: name
         for ids, name in zip(label_set.ids[numbering], label_set.names, strict=True)
@@ -150,25 +166,27 @@ def choose_ids(label_set, numbering=None, void_ids=()):
     }
     for i in void_ids:
         if not 0 <= i <= 255:
-            raise ValueError(f"--void_ids={i}: ids are in 0..255")
+            raise ArgumentError(f"void_ids={i}: ids are in 0..255", "void_ids")
         if i in names:
-            raise ValueError(f"--void_ids={i}: is {names[i]} in label set {label_set.name}")
+            raise ArgumentError(
+                f"void_ids={i}: is {names[i]} in label set {label_set.name}", "void_ids"
+            )
     owners = labels.KNOWN_IDS.get(numbering, (labels.IGNORE_LABEL,))
     return numbering, tuple(sorted({*owners, *names, *void_ids}))
 
 
 def convert(
-    sources,
-    output,
-    val_fraction=0.1,
-    seed=0,
-    next=1,  # as the flag is called
-    label_set=None,
-    numbering=None,
-    void_ids=(),
-    dataset=None,
-    **how,
-):
+    sources: Sequence[str | Path],
+    output: str | Path,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    next: int = 1,  # as the flag is called
+    label_set: str | None = None,
+    numbering: str | None = None,
+    void_ids: Sequence[int | str] = (),
+    dataset: str | None = None,
+    **how: Any,
+) -> dict[str, Any]:
     """Convert folders of a user's own to records below `output`; see `writer.write`.
 
     Raises:
@@ -177,18 +195,18 @@ def convert(
     try:
         void_ids = sorted(map(int, void_ids))
     except ValueError as error:
-        raise ValueError(f"--void_ids={','.join(void_ids)}: not a list of numbers") from error
+        given = ",".join(void_ids)
+        raise ArgumentError(f"void_ids={given}: not a list of numbers", "void_ids") from error
     known_ids = ()
     if label_set:
         numbering, known_ids = choose_ids(label_set, numbering, void_ids)
-    frames = [
-        frame
-        for source in sources
-        for frame in find_frames(source, next, label_set and numbering, known_ids)
-    ]
+    numbering_of_masks = numbering if label_set else None
+    frames = []
+    for source in sources:
+        frames += find_frames(source, step=next, numbering=numbering_of_masks, known_ids=known_ids)
     return writer.write(
         dataset or Path(sources[0]).resolve().name,
-        split.by_hash(frames, val_fraction, seed),
+        options.split_by_hash(frames, val_fraction, seed),
         output,
         sources=sources,
         settings={
@@ -202,7 +220,7 @@ def convert(
     )
 
 
-def define_flags():
+def define_flags() -> None:
     """Define the flags that only this reader has."""
     flags.DEFINE_integer(
         "next", 1, "How much higher a second frame's number is; 0: stills.", lower_bound=0
@@ -213,7 +231,7 @@ def define_flags():
     flags.DEFINE_string("dataset", None, "Name in the records; default: the folder's.")
 
 
-def main():
+def main() -> None:
     """The command."""
     options.convert_from_flags(convert, "next", "label_set", "numbering", "void_ids", "dataset")
 

@@ -11,18 +11,21 @@ With --testing the frames are those of `testing/` instead, whose truth KITTI kee
 take. They have the ids of training frames, so they need an --output of their own.
 """
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from data_prep.conversion import options, split, writer
 from data_prep.conversion.frames import Frame
 from flowseg.cli import entry
+from flowseg.errors import ArgumentError
 
 SETS = ("data_scene_flow", "data_semantics")
 
 
-def find_frames(sources, testing=False):
+def find_frames(sources: Iterable[str | Path], testing: bool = False) -> list[Frame]:
     """The frames of official KITTI folders, by frame id; nothing is opened yet.
 
     Args:
@@ -54,7 +57,7 @@ def find_frames(sources, testing=False):
 def _find_sets(source, testing):
     """The `training` or `testing` folders below one --source."""
     if not source.is_dir():
-        raise ValueError(f"{source}: no such folder (--source)")
+        raise ArgumentError("no such folder (source)", "source", path=source)
     sets = [source / name for name in SETS if (source / name).is_dir()] or [source]
     if testing:
         found = [folder / "testing" for folder in sets]
@@ -65,10 +68,11 @@ def _find_sets(source, testing):
     for folder in sets:
         training = folder / "training"
         if not ((training / "flow_occ").is_dir() or (training / "semantic").is_dir()):
-            raise ValueError(
-                f"{folder}: no KITTI set here: training/flow_occ (data_scene_flow) or "
-                "training/semantic (data_semantics) is missing "
-                "(for the frames of testing/: --testing)"
+            raise ArgumentError(
+                "no KITTI set here: training/flow_occ (data_scene_flow) or training/semantic "
+                "(data_semantics) is missing (for the frames of testing/: testing)",
+                "testing",
+                path=folder,
             )
         if not any(training.glob("*/*_10.png")):
             raise ValueError(f"{folder}: no frames in it (training/image_2/*_10.png)")
@@ -99,7 +103,14 @@ def _find_files(folder):
                 yield frame_id, field, folder / place / name
 
 
-def convert(sources, output, val_fraction=0.1, seed=0, testing=False, **how):
+def convert(
+    sources: Sequence[str | Path],
+    output: str | Path,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    testing: bool = False,
+    **how: Any,
+) -> dict[str, Any]:
     """Convert KITTI folders to records below `output`; see `data_prep.conversion.writer.write`.
 
     Raises:
@@ -109,13 +120,13 @@ def convert(sources, output, val_fraction=0.1, seed=0, testing=False, **how):
     if testing:
         splits, settings = split.as_told({"test": frames}, seed), {"testing": True}
     else:
-        splits = split.by_hash(frames, val_fraction, seed)
+        splits = options.split_by_hash(frames, val_fraction, seed)
         settings = {"val_fraction": val_fraction}
     settings["seed"] = seed
     return writer.write("kitti", splits, output, sources=sources, settings=settings, **how)
 
 
-def main():
+def main() -> None:
     """The command."""
     options.convert_from_flags(convert, "testing")
 

@@ -11,16 +11,19 @@ Values over 1e9 in a flow file mean unknown. The owners give truth for 8 of thei
 without truth is left out, and told. One that has truth but lacks a frame is an error.
 """
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from data_prep.conversion import options, split, writer
+from data_prep.conversion import options, writer
 from data_prep.conversion.frames import Frame
 from flowseg.cli import entry
+from flowseg.errors import ArgumentError
 
 IMAGES, TRUTH = "other-data", "other-gt-flow"
 
 
-def find_frames(sources):
+def find_frames(sources: Iterable[str | Path]) -> tuple[list[Frame], list[Path]]:
     """The pairs with truth of Middlebury folders; nothing is opened yet.
 
     Args:
@@ -36,12 +39,14 @@ def find_frames(sources):
     frames, without_truth = [], []
     for source in map(Path, sources):
         if not source.is_dir():
-            raise ValueError(f"{source}: no such folder (--source)")
+            raise ArgumentError("no such folder (source)", "source", path=source)
         truth = {path.parent.name: path for path in sorted(source.glob(f"{TRUTH}/*/flow10.flo"))}
         if not truth:
-            raise ValueError(
-                f"{source}: no Middlebury truth here ({TRUTH}/SEQUENCE/flow10.flo): --source is "
-                f"the folder that holds {IMAGES} and {TRUTH}"
+            raise ArgumentError(
+                f"no Middlebury truth here ({TRUTH}/SEQUENCE/flow10.flo): source is the folder "
+                f"that holds {IMAGES} and {TRUTH}",
+                "source",
+                path=source,
             )
         for name, flow in truth.items():
             folder = source / IMAGES / name
@@ -52,7 +57,13 @@ def find_frames(sources):
     return frames, without_truth
 
 
-def convert(sources, output, val_fraction=0.1, seed=0, **how):
+def convert(
+    sources: Sequence[str | Path],
+    output: str | Path,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    **how: Any,
+) -> dict[str, Any]:
     """Convert Middlebury folders to records below `output`; see `writer.write`.
 
     Raises:
@@ -63,7 +74,7 @@ def convert(sources, output, val_fraction=0.1, seed=0, **how):
         print(f"{folder}: left out, it has no {TRUTH}/{folder.name}/flow10.flo")
     return writer.write(
         "middlebury",
-        split.by_hash(frames, val_fraction, seed),
+        options.split_by_hash(frames, val_fraction, seed),
         output,
         sources=sources,
         settings={"val_fraction": val_fraction, "seed": seed},
@@ -71,7 +82,7 @@ def convert(sources, output, val_fraction=0.1, seed=0, **how):
     )
 
 
-def main():
+def main() -> None:
     """The command."""
     options.convert_from_flags(convert)
 

@@ -1,6 +1,7 @@
 """Errors that name an argument, which commands have as a flag."""
 
 import re
+from pathlib import Path
 
 
 class ArgumentError(ValueError):
@@ -12,13 +13,22 @@ class ArgumentError(ValueError):
     Args:
         message: with the names in it.
         *arguments: the names.
+        path: file or folder that the message is about, put before it. No part of it is an argument.
     """
 
-    def __init__(self, message: str, *arguments: str):
-        super().__init__(message)
+    def __init__(self, message: str, *arguments: str, path: Path | str | None = None):
         self.arguments = arguments
+        self.prefix = "" if path is None else f"{path}: "
+        super().__init__(self.prefix + message)
 
     def with_flags(self) -> str:
-        """The message as a command says it."""
-        names = "|".join(map(re.escape, self.arguments))
-        return re.sub(rf"(?<![\w-])({names})(?!\w)", r"--\1", str(self)) if names else str(self)
+        """The message as a command says it.
+
+        A name that is part of a path (`next/0.png`) or a value (`photos=photos`) is no argument.
+        """
+        message = str(self).removeprefix(self.prefix)
+        if self.arguments:
+            names = "|".join(map(re.escape, self.arguments))
+            pattern = rf"(?<![\w/.=-])({names})(?![\w/]|\.\w)"
+            message = re.sub(pattern, r"--\1", message)
+        return self.prefix + message

@@ -4,8 +4,9 @@ Imports no TensorFlow, so that the worker processes start in a moment and stay s
 """
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -41,7 +42,7 @@ class Frame(NamedTuple):
     instances_format: str = "kitti"
 
 
-def find_next(paths, steps):
+def find_next(paths: Iterable[Path], steps: Sequence[int]) -> dict[Path, Path]:
     """The next frame of each frame that has one.
 
     It lies in the same folder and has the same name but for the last number in it, which is higher
@@ -78,7 +79,7 @@ def find_next(paths, steps):
 _BITS = {"objects": 8, "instances": 16}
 
 
-def read_frame(frame):
+def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read, decode and check every file of a frame.
 
     Returns:
@@ -125,7 +126,7 @@ def read_frame(frame):
     return fields, facts
 
 
-def image_format(data, name):
+def image_format(data: bytes, name: str | Path) -> str:
     """ "png", "jpeg" or "ppm", by the first bytes of an image file.
 
     Raises:
@@ -144,7 +145,7 @@ def _read(path):
     return path.read_bytes()
 
 
-def decode_image(data, name):
+def decode_image(data: bytes, name: str | Path) -> np.ndarray:
     """Bytes of a PNG, JPEG or binary PPM -> (H, W, 3) uint8, blue first, as OpenCV has it.
 
     Raises:
@@ -182,7 +183,7 @@ def _decode_flow(data, name):
     return flow, "flo" if is_flo else "kitti"
 
 
-def decode_ids(data, name):
+def decode_ids(data: bytes, name: str | Path) -> np.ndarray:
     """Bytes of a PNG of ids -> (H, W), 8 or 16 bits.
 
     Raises:

@@ -1,13 +1,18 @@
-"""The flags that every reader of a data set has."""
+"""The flags that every reader of a data set has, and what it says of them."""
 
 import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags
 
+from data_prep.conversion import split
+from data_prep.conversion.frames import Frame
 from data_prep.conversion.writer import RECORDS_PER_SHARD
+from flowseg import console
 
 
-def define_flags(source_help, official_split=False):
+def define_flags(source_help: str, official_split: bool = False) -> None:
     """Define the flags.
 
     Args:
@@ -19,7 +24,11 @@ def define_flags(source_help, official_split=False):
     decides = "the order of records"
     if not official_split:
         flags.DEFINE_float(
-            "val_fraction", 0.1, "Share of the frames for val; 0: all in train.", 0.0, 1.0
+            "val_fraction",
+            0.1,
+            "Share of the frames for val; 0: all in train.",
+            lower_bound=0.0,
+            upper_bound=1.0,
         )
         decides = f"which frames are val, and {decides}"
     flags.DEFINE_integer("seed", 0, f"Decides {decides}.")
@@ -37,7 +46,28 @@ def define_flags(source_help, official_split=False):
     flags.DEFINE_bool("overwrite", False, "Replace another conversion's shards in --output.")
 
 
-def convert_from_flags(convert, *own):
+def split_by_hash(
+    frames: Sequence[Frame], val_fraction: float, seed: int
+) -> dict[str, list[Frame]]:
+    """`split.by_hash`, with a warning where a split is wanted but no frame falls into it.
+
+    Raises:
+        ValueError: `val_fraction` outside 0..1.
+    """
+    splits = split.by_hash(frames, val_fraction, seed)
+    groups = {frame.group for frame in frames if frame.group}
+    told = f" (the frames of each of {len(groups)} subfolders stay together)" if groups else ""
+    if val_fraction > 0 and not splits["val"]:
+        mend = "choose another --seed, or --val_fraction=0 to want none"
+        console.warn(f"no frame falls into val{told}: {mend}")
+    if val_fraction < 1 and not splits["train"]:
+        console.warn(
+            f"no frame falls into train{told}: choose another --seed or a smaller --val_fraction"
+        )
+    return splits
+
+
+def convert_from_flags(convert: Callable[..., Any], *own: str) -> None:
     """Call `convert(sources, output, ...)` with the values of the flags.
 
     Args:
@@ -52,8 +82,8 @@ def convert_from_flags(convert, *own):
         raise ValueError("--source is not given: the folder of the data set (see --help)")
     if not values.output:
         raise ValueError("--output is not given: the folder to write records to (see --help)")
-    split = ["val_fraction"] if "val_fraction" in values else []
-    names = (*split, "seed", "records_per_shard", "on_error", "overwrite", "ray_address", *own)
+    fraction = ["val_fraction"] if "val_fraction" in values else []
+    names = (*fraction, "seed", "records_per_shard", "on_error", "overwrite", "ray_address", *own)
     # Ray's workers stand in other folders.
     sources = [os.path.abspath(s) for s in values.source] if values.ray_address else values.source
     convert(

@@ -2,11 +2,16 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.conversion.frames import Frame
 
 TRUTH = ("image2", "flow", "flow_noc", "labels", "instances", "objects")
 
 
-def add_facts(entry, frame, facts):
+def add_facts(entry: dict[str, Any], frame: Frame, facts: dict[str, Any]) -> None:
     """Count one record into its shard's journal entry, in place; `facts` as `read_frame` gives."""
     entry["records"] += 1
     entry["truth"].update(facts["truth"])
@@ -22,7 +27,9 @@ def _add(total, counts):
         total[key] = total.get(key, 0) + count
 
 
-def make_index(plan, shards, roots):
+def make_index(
+    plan: dict[str, Any], shards: dict[str, dict], roots: Sequence[Path]
+) -> dict[str, Any]:
     """The content of `index.json`.
 
     Args:
@@ -68,7 +75,7 @@ def make_index(plan, shards, roots):
     }
 
 
-def summary(index):
+def summary(index: dict[str, Any]) -> str:
     """The table printed at the end, and the frames that were left out."""
     rows = [("split", "records", "pairs", "flow", "labels", "shards", "MB")]
     for split in index["records"]:
@@ -84,7 +91,7 @@ def summary(index):
     return "\n".join(lines)
 
 
-def difference(old, new):
+def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     """In words, how the plan of an output folder differs from the one now asked for."""
     if not old:
         return "without its journal"
@@ -95,5 +102,5 @@ def difference(old, new):
     for key, value in new["settings"].items():
         if before.get(key) != value:
             was = json.dumps(before.get(key))
-            return f"with --{key}={was} instead of {json.dumps(value)}"
+            return f"with {key}={was} instead of {json.dumps(value)}"
     return "of other sources" if old.get("sources") != new["sources"] else "of other frames"

@@ -1,10 +1,13 @@
 """Which frames are for training and which for validation, and the order of their records."""
 
 import hashlib
-import sys
+from collections.abc import Iterable
+
+from data_prep.conversion.frames import Frame
+from flowseg.errors import ArgumentError
 
 
-def by_hash(frames, val_fraction, seed):
+def by_hash(frames: Iterable[Frame], val_fraction: float, seed: int) -> dict[str, list[Frame]]:
     """{"train": [...], "val": [...]}, each in an order mixed by `seed`.
 
     A frame's split depends on its group (its id, where it has none) and the seed alone, so that
@@ -14,27 +17,20 @@ def by_hash(frames, val_fraction, seed):
         ValueError: `val_fraction` outside 0..1.
     """
     if not 0 <= val_fraction <= 1:
-        raise ValueError(f"--val_fraction={val_fraction}: must be between 0 and 1")
+        raise ArgumentError(f"val_fraction={val_fraction}: must be between 0 and 1", "val_fraction")
     splits = {"train": [], "val": []}
     for frame in _mix(frames, seed):
         in_val = _share(f"split {seed} {frame.group or frame.frame_id}") < val_fraction
         splits["val" if in_val else "train"].append(frame)
-    groups = {frame.group for frame in frames if frame.group}
-    told = f" (the frames of each of {len(groups)} subfolders stay together)" if groups else ""
-    if val_fraction > 0 and not splits["val"]:
-        mend = "choose another --seed, or --val_fraction=0 to want none"
-        _warn(f"no frame falls into val{told}: {mend}")
-    if val_fraction < 1 and not splits["train"]:
-        _warn(f"no frame falls into train{told}: choose another --seed or a smaller --val_fraction")
     return splits
 
 
-def as_told(splits, seed):
+def as_told(splits: dict[str, list[Frame]], seed: int) -> dict[str, list[Frame]]:
     """The splits that a data set's owner made (split name -> frames), each mixed by `seed`."""
     return {name: _mix(frames, seed) for name, frames in splits.items()}
 
 
-def check_ids(splits):
+def check_ids(splits: dict[str, list[Frame]]) -> None:
     """Raise ValueError, naming both files, where two frames have one id, in one split or in two.
 
     Args:
@@ -58,7 +54,3 @@ def _mix(frames, seed):
 def _share(text):
     """`text` -> a number in 0..1, the same on every machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
-
-
-def _warn(message):
-    print(f"warning: {message}", file=sys.stderr)

@@ -10,8 +10,12 @@ import pickle
 import signal
 import threading
 from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from flowseg.errors import ArgumentError
 
 # Below this many frames, starting processes takes longer than the work.
 _FEW_FRAMES = 16
@@ -19,7 +23,13 @@ _FEW_FRAMES = 16
 _work = None  # what this worker process was started for
 
 
-def read_frames(frames, processes=None, ray_address=None):
+class OutOfMemory(ArgumentError, OSError):
+    """There is too little memory for so many worker processes."""
+
+
+def read_frames(
+    frames: Sequence, processes: int | None = None, ray_address: str | None = None
+) -> Iterator[tuple[dict, dict] | Exception]:
     """Yield, in order, what `read_frame` returns of every frame, or the exception it raised.
 
     Args:
@@ -55,14 +65,16 @@ def _attempt(frame):
         return ValueError(f"{frame.files['image1']}: OpenCV cannot read this frame: {error.err}")
 
 
-def cores():
+def cores() -> list[int]:
     """The CPU cores that this process may use, as far as the system tells."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
-def map_in_processes(function, items, processes, pin=False):
+def map_in_processes(
+    function: Callable[[Any], Any], items: Iterable, processes: int, pin: bool = False
+) -> Generator:
     """Yield `function(item)` of every item, in order; only few items are under way at a time.
 
     Close the generator to end the processes early; what they have begun is finished first.
@@ -86,7 +98,10 @@ def map_in_processes(function, items, processes, pin=False):
         for i in range(processes):
             own_cores.put(usable[(first + i) % len(usable)])
     pool = ProcessPoolExecutor(
-        processes, context, _start_worker, (pickle.dumps(function), own_cores)
+        max_workers=processes,
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(pickle.dumps(function), own_cores),
     )
     waiting = deque()
     try:
@@ -97,12 +112,13 @@ def map_in_processes(function, items, processes, pin=False):
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
-        raise OSError("a worker process died (out of memory?): use fewer --workers") from error
+        reason = "a worker process died (out of memory?): use fewer workers"
+        raise OutOfMemory(reason, "workers") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def map_on_ray(function, items, address):
+def map_on_ray(function: Callable[[Any], Any], items: Iterable, address: str) -> Generator:
     """Yield `function(item)` of every item, in order, by the machines of a Ray cluster.
 
     They have the packages that FlowSeg wants, and see files under the same names; the code is sent

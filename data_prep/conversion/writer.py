@@ -7,17 +7,21 @@ so that a second run makes only what is missing. `index.json` is written last.
 
 import contextlib
 import errno
-import hashlib
+import functools
 import json
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from data_prep.conversion import report, workers
+from data_prep.conversion import digests, report, workers
+from data_prep.conversion.frames import Frame
 from data_prep.conversion.split import check_ids
+from flowseg.errors import ArgumentError
 
 RECORDS_PER_SHARD = 32
 JOURNAL = ".plan.json"
@@ -26,17 +30,17 @@ _OURS = re.compile(r"(train|val|test)-\d{5}-of-\d{5}\.tfrecord|index\.json|\.pla
 
 
 def write(
-    dataset,
-    splits,
-    output,
-    sources,
-    settings,
-    records_per_shard=RECORDS_PER_SHARD,
-    processes=None,
-    on_error="stop",
-    overwrite=False,
-    ray_address=None,
-):
+    dataset: str,
+    splits: dict[str, list[Frame]],
+    output: str | Path,
+    sources: Sequence[str | Path],
+    settings: dict[str, Any],
+    records_per_shard: int = RECORDS_PER_SHARD,
+    processes: int | None = None,
+    on_error: str = "stop",
+    overwrite: bool = False,
+    ray_address: str | None = None,
+) -> dict[str, Any]:
     """Write the frames of all splits as shards with `index.json`, and print a summary.
 
     Args:
@@ -45,7 +49,7 @@ def write(
             order of the records; see `data_prep.conversion.split`.
         output: folder; made if need be.
         sources: folders that the frames come from; stored paths are relative to them.
-        settings: the flags that decide the content, name -> JSON value.
+        settings: the reader's arguments that decide the content, name -> JSON value.
         records_per_shard: how many records a shard holds at most.
         processes: how many check frames side by side; default: one a CPU core.
         on_error: "stop" at a bad frame, or "skip" it and list it.
@@ -60,23 +64,16 @@ def write(
             conversion.
         OSError: reading or writing failed.
     """
-    # Not at the top: the worker processes import this room, and TensorFlow costs each 4 s.
-    from flowseg.data import records
-
     check_ids(splits)
     output, roots = Path(output), [Path(source) for source in sources]
     if output.exists() and not output.is_dir():
-        raise ValueError(f"{output}: is a file; --output must be a folder")
+        raise ArgumentError("is a file; output must be a folder", "output", path=output)
     output.mkdir(parents=True, exist_ok=True)
-    plan = {
-        "schema": records.SCHEMA_VERSION,
-        "dataset": dataset,
-        "settings": {**settings, "records_per_shard": records_per_shard},
-        "sources": _digest([str(root.resolve()) for root in roots]),
-        "frames": _digest([frame.frame_id for frames in splits.values() for frame in frames]),
-    }
+    plan = _make_plan(
+        dataset, splits, roots, settings={**settings, "records_per_shard": records_per_shard}
+    )
     shards = _plan_shards(splits, records_per_shard)
-    inputs = {name: _digest_inputs(frames, roots) for name, frames in shards.items()}
+    inputs = {name: digests.of_inputs(frames, roots) for name, frames in shards.items()}
     with _tidy(output):
         _claim(output, plan, overwrite)
         done = _find_done(output, inputs, strict=on_error == "stop")
@@ -85,23 +82,27 @@ def write(
             return _read_json(output / INDEX)
         if done:
             print(f"{output}: resuming, {len(done)} of {len(shards)} shards are already finished")
-        todo = {name: frames for name, frames in shards.items() if name not in done}
-        results = workers.read_frames(sum(todo.values(), []), processes, ray_address)
-        total, left = (sum(map(len, part.values())) for part in (shards, todo))
-        bar = tqdm(total=total, initial=total - left, unit="frame", disable=None)
-        with bar, contextlib.closing(results):
-            for name, frames in todo.items():
-                taken = _take(frames, results, bar, on_error)
-                done[name] = {"inputs": inputs[name]}
-                done[name] |= _write_shard(output / name, dataset, taken, roots)
-                _write_json(output / JOURNAL, {"plan": plan, "shards": done})
-        index = report.make_index(plan, {name: done[name] for name in shards}, roots)
-        if not index["files"]:
-            reason = index["left_out"][0]["reason"]
-            raise ValueError(f"{output}: nothing written, every frame is bad; the first: {reason}")
-        _write_json(output / INDEX, index)
+        read = functools.partial(workers.read_frames, processes=processes, ray_address=ray_address)
+        _write_rest(output, plan, shards, inputs, roots, done, read=read, on_error=on_error)
+        index = _write_index(output, plan, {name: done[name] for name in shards}, roots)
     print(report.summary(index))
     return index
+
+
+def _make_plan(dataset, splits, roots, settings):
+    """What a conversion was asked for: two with equal plans write the same shards."""
+    # Not at the top: the worker processes import this room, and TensorFlow costs each 4 s.
+    from flowseg.data import records
+
+    return {
+        "schema": records.SCHEMA_VERSION,
+        "dataset": dataset,
+        "settings": settings,
+        "sources": digests.of_value([str(root.resolve()) for root in roots]),
+        "frames": digests.of_value(
+            [frame.frame_id for frames in splits.values() for frame in frames]
+        ),
+    }
 
 
 def _plan_shards(splits, records_per_shard):
@@ -129,9 +130,13 @@ def _claim(output, plan, overwrite):
         return
     shown = [path.name for path in ours if path.name != JOURNAL]
     if shown and not overwrite:
-        raise ValueError(
-            f"{output}: holds another conversion, {report.difference(old, plan)} ({shown[0]}): "
-            "give another --output, or --overwrite to replace it"
+        raise ArgumentError(
+            f"holds another conversion, {report.difference(old, plan)} ({shown[0]}): "
+            "give another output, or overwrite to replace it",
+            "output",
+            "overwrite",
+            *plan["settings"],
+            path=output,
         )
     for path in ours:
         path.unlink()
@@ -151,9 +156,26 @@ def _find_done(output, inputs, strict):
     done = {}
     for name, entry in _read_json(output / JOURNAL)["shards"].items():
         same = entry["inputs"] == inputs.get(name) and not (strict and entry["left_out"])
-        if same and (not entry["records"] or _digest_file(output / name) == entry["sha256"]):
+        if same and (not entry["records"] or digests.of_file(output / name) == entry["sha256"]):
             done[name] = entry
     return done
+
+
+def _write_rest(output, plan, shards, inputs, roots, done, read, on_error):
+    """Write the shards that are not in `done`; each goes there and into the journal.
+
+    `read`: list of frames -> generator of what `workers.read_frames` gives of each.
+    """
+    todo = {name: frames for name, frames in shards.items() if name not in done}
+    results = read(sum(todo.values(), []))
+    total, left = (sum(map(len, part.values())) for part in (shards, todo))
+    bar = tqdm(total=total, initial=total - left, unit="frame", disable=None)
+    with bar, contextlib.closing(results):
+        for name, frames in todo.items():
+            taken = _take(frames, results, bar, on_error)
+            written = _write_shard(output / name, plan["dataset"], taken, roots)
+            done[name] = {"inputs": inputs[name], **written}
+            _write_json(output / JOURNAL, {"plan": plan, "shards": done})
 
 
 def _take(frames, results, bar, on_error):
@@ -178,14 +200,14 @@ def _write_shard(path, dataset, results, roots):
     with tf.io.TFRecordWriter(str(unfinished)) as shard:
         for frame, result in results:
             if isinstance(result, Exception):
-                reason = relative(str(result), roots)
+                reason = digests.relative(str(result), roots)
                 entry["left_out"].append({"frame_id": frame.frame_id, "reason": reason})
                 continue
             fields, facts = result
             shard.write(records.make_example(dataset=dataset, **fields))
             report.add_facts(entry, frame, facts)
     if entry["records"]:
-        entry |= {"bytes": unfinished.stat().st_size, "sha256": _digest_file(unfinished)}
+        entry |= {"bytes": unfinished.stat().st_size, "sha256": digests.of_file(unfinished)}
     # From here until the new index the folder is of two minds, and must not look finished.
     path.with_name(INDEX).unlink(missing_ok=True)
     if entry["records"]:
@@ -194,6 +216,20 @@ def _write_shard(path, dataset, results, roots):
         unfinished.unlink()
         path.unlink(missing_ok=True)
     return entry
+
+
+def _write_index(output, plan, shards, roots):
+    """Write `index.json` of the shards' journal entries, and return it.
+
+    Raises:
+        ValueError: there is not one record.
+    """
+    index = report.make_index(plan, shards, roots)
+    if not index["files"]:
+        reason = index["left_out"][0]["reason"]
+        raise ValueError(f"{output}: nothing written, every frame is bad; the first: {reason}")
+    _write_json(output / INDEX, index)
+    return index
 
 
 @contextlib.contextmanager
@@ -213,41 +249,6 @@ def _tidy(output):
     finally:
         for path in output.glob(f".*.partial-{os.getpid()}"):
             path.unlink()
-
-
-def relative(text, roots):
-    """`text` with the source folders taken off the paths in it: the same on every machine."""
-    for root in roots:
-        text = text.replace(f"{root}{os.sep}", "")
-    return text
-
-
-def _digest_inputs(frames, roots):
-    """Changes when a file of these frames does, by its size and time of change."""
-
-    def describe(path):
-        stat = path.stat() if path.is_file() else None
-        return [relative(str(path), roots), stat and stat.st_size, stat and stat.st_mtime_ns]
-
-    return _digest(
-        [
-            [frame.frame_id, frame.label_set, *frame.known_ids]
-            + [[field, describe(path)] for field, path in frame.files.items()]
-            + [[field, *map(describe, paths)] for field, paths in frame.copies.items()]
-            for frame in frames
-        ]
-    )
-
-
-def _digest(value):
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def _digest_file(path):
-    if not path.is_file():
-        return ""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_json(path):

@@ -11,10 +11,11 @@ error. --output is a page of pictures with every finding beside the frames it na
 """
 
 import json
+from typing import Any
 
 from absl import flags
 
-from data_prep.doctor.examine import examine
+from data_prep.doctor.examine import Diagnosis, examine
 from data_prep.doctor.findings import LEVELS, count
 from data_prep.doctor.survey import text
 from flowseg import files
@@ -22,17 +23,17 @@ from flowseg.cli import entry
 from flowseg.data.labels import load_label_set
 
 
-def define_flags():
+def define_flags() -> None:
     """The flags of this command."""
     flags.DEFINE_list("records", None, "Shards to look at: GLOB[,GLOB].")
     flags.DEFINE_string("label_set", "cityscapes", "Classes: a built-in name, or a JSON file.")
     flags.DEFINE_string("output", None, "Folder for a page of pictures; default: none.")
     flags.DEFINE_string("json", None, "File for the numbers and findings; default: none.")
-    flags.DEFINE_integer("limit", 200, "Frames of each data set to look at closely.", 1)
+    flags.DEFINE_integer("limit", 200, "Frames of each data set to look at closely.", lower_bound=1)
     flags.DEFINE_integer("workers", None, "Processes; default: one a CPU core.", lower_bound=1)
 
 
-def main():
+def main() -> None:
     """The command.
 
     Raises:
@@ -46,7 +47,7 @@ def main():
 
     label_set = load_label_set(values.label_set)
     paths = records.match_files(*values.records)
-    diagnosis = examine(paths, label_set, values.limit, values.workers)
+    diagnosis = examine(paths, label_set, limit=values.limit, processes=values.workers)
     found = {level: [f for f in diagnosis.findings if f.level == level] for level in LEVELS}
     print(text(diagnosis.facts, diagnosis.numbers, label_set))
     if diagnosis.looked:
@@ -68,7 +69,7 @@ def main():
         raise ValueError(f"{count(len(found['error']), 'fault')} in these records: {names}")
 
 
-def report(diagnosis):
+def report(diagnosis: Diagnosis) -> dict[str, Any]:
     """What --json writes: the numbers, how many findings of each level, and the findings."""
     levels = {f"{k}s": sum(f.level == k for f in diagnosis.findings) for k in LEVELS}
     findings = [

@@ -1,10 +1,13 @@
 """Are the labels what they should be: ids, void, classes, and whether they lie on the pictures."""
 
+from collections.abc import Iterable, Sequence
+
 import cv2
 import numpy as np
 
+from data_prep.doctor.facts import Facts
 from data_prep.doctor.findings import Finding, count
-from flowseg.data.labels import IGNORE_LABEL, KNOWN_IDS, train_id_table
+from flowseg.data.labels import IGNORE_LABEL, KNOWN_IDS, LabelSet, train_id_table
 
 # A frame with more void than this is told. KITTI's frames have 13 % at most, CamVid's 32 %.
 VOID = 0.6
@@ -19,13 +22,13 @@ _FEW_SHIFTED, _FEW = 3, 5
 _BORDERS = 4000
 
 
-def tables(label_set, facts):
+def tables(label_set: LabelSet, facts: Iterable[Facts]) -> dict[str, np.ndarray]:
     """{numbering: (256,) uint8, owner id -> train id} of the numberings that the set maps."""
     numberings = {frame.numbering for frame in facts} & set(label_set.ids)
     return {numbering: train_id_table(label_set, numbering) for numbering in sorted(numberings)}
 
 
-def class_counts(frame, label_set, table):
+def class_counts(frame: Facts, label_set: LabelSet, table: np.ndarray) -> np.ndarray:
     """(classes + 1,) pixels of each class of one frame, void last.
 
     Args:
@@ -37,7 +40,7 @@ def class_counts(frame, label_set, table):
     return np.bincount(train_ids, weights=frame.ids, minlength=len(label_set.names) + 1)
 
 
-def check(facts, label_set):
+def check(facts: Iterable[Facts], label_set: LabelSet) -> list[Finding]:
     """Findings of single frames' labels and of the classes of the splits.
 
     Args:
@@ -170,7 +173,7 @@ def _names(label_set, train_ids):
     return ", ".join(label_set.names[i] for i in train_ids)
 
 
-def border_fit(image, train_ids):
+def border_fit(image: np.ndarray, train_ids: np.ndarray) -> np.ndarray | None:
     """How strong the picture's edges are at the labels' borders, for every shift of the labels.
 
     Args:
@@ -200,7 +203,9 @@ def border_fit(image, train_ids):
     return fit / max(float(edge.mean()), 1e-6)
 
 
-def check_borders(dataset, fits, frames):
+def check_borders(
+    dataset: str, fits: Sequence[np.ndarray | None], frames: Sequence[Facts]
+) -> list[Finding]:
     """A finding where the labels of one set do not lie on its pictures.
 
     Args:

@@ -1,7 +1,10 @@
 """Frames that are there twice: equal or nearly equal pictures, in one split or in two."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
+from data_prep.doctor.facts import Facts
 from data_prep.doctor.findings import Finding, count
 
 # Bits in which the marks of near duplicates may differ: pictures saved again (JPEG of quality 40,
@@ -15,7 +18,7 @@ NEAR = 0.15
 _ROWS = 256  # of the table of mark distances that are compared at a time
 
 
-def check(facts):
+def check(facts: Sequence[Facts]) -> list[Finding]:
     """Findings of frames that are there twice.
 
     Args:
@@ -41,7 +44,7 @@ def _by_pixels(facts):
     return list(groups.values())
 
 
-def near_groups(frames):
+def near_groups(frames: Iterable[Facts]) -> list[list[Facts]]:
     """Groups of frames whose image1 look alike but for noise, compression or size.
 
     Args:
@@ -73,7 +76,7 @@ def near_groups(frames):
     return [group for group in groups.values() if len(group) > 1]
 
 
-def thumb_distance(first, second):
+def thumb_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Largest mean difference of two (N, N) thumbnails within any 5x5 of their px."""
     difference = np.abs(first.astype(np.float32) - second)
     sums = np.pad(difference.cumsum(0).cumsum(1), ((1, 0), (1, 0)))

@@ -3,17 +3,19 @@
 import contextlib
 import functools
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from data_prep.conversion import workers
 from data_prep.doctor import classes, duplicates, flow, survey, warp
-from data_prep.doctor.facts import note
+from data_prep.doctor.facts import Facts, note
 from data_prep.doctor.findings import Finding, by_weight, count
 from data_prep.doctor.read import count_records, decode, read_records, read_some
+from flowseg.data.labels import LabelSet
 
 # Below this many bytes of records, starting processes takes longer than the work.
 _FEW_BYTES = 30e6
@@ -31,13 +33,15 @@ class Diagnosis(NamedTuple):
         looked: lines that tell what was looked at closely, and what it gave.
     """
 
-    facts: list
-    numbers: dict
-    findings: list
-    looked: list
+    facts: list[Facts]
+    numbers: dict[str, float]
+    findings: list[Finding]
+    looked: list[str]
 
 
-def examine(files, label_set, limit=200, processes=None):
+def examine(
+    files: Sequence[str], label_set: LabelSet, limit: int = 200, processes: int | None = None
+) -> Diagnosis:
     """Look at record shards.
 
     Args:
@@ -169,13 +173,13 @@ def _check_files(facts):
     return findings
 
 
-def evenly(frames, limit):
+def evenly(frames: Sequence, limit: int) -> list:
     """At most `limit` of them, evenly spread."""
     places = np.linspace(0, len(frames) - 1, min(limit, len(frames)))
     return [frames[round(place)] for place in places]
 
 
-def fields_of(frames):
+def fields_of(frames: Iterable[Facts]) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yield (shard, index, fields) of Facts, shard by shard."""
     wanted = {}
     for frame in frames:

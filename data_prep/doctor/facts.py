@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -52,19 +52,19 @@ class Facts(NamedTuple):
     mark: int = 0
     thumb: np.ndarray | None = None
 
-    def name(self):
+    def name(self) -> str:
         """The record as a person looks for it."""
         place = "/".join(Path(self.shard).parts[-2:])
         return f"{self.frame_id or 'without an id'} ({place}, record {self.index})"
 
 
-def split_of(shard):
+def split_of(shard: str | Path) -> str:
     """train, val or test, by how the name of a shard begins; else other."""
     start = Path(shard).name.split("-")[0]
     return start if start in ("train", "val", "test") else "other"
 
 
-def note(item):
+def note(item: tuple[str, int, dict[str, Any]]) -> Facts:
     """:class:`Facts` of (shard, index, fields); see `read.read_records`."""
     shard, index, fields = item
     frame, problems = decode(fields)
@@ -102,13 +102,13 @@ def _digest(image):
     return hashlib.blake2b(image.tobytes(), digest_size=16, key=shape).hexdigest()
 
 
-def difference_hash(luma):
+def difference_hash(luma: np.ndarray) -> int:
     """64 bits of (H, W) luma: whether each cell of 8 x 9 is brighter than its left neighbour."""
     small = cv2.resize(luma, (9, 8), interpolation=cv2.INTER_AREA)
     return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes())
 
 
-def thumbnail(luma):
+def thumbnail(luma: np.ndarray) -> np.ndarray | None:
     """(THUMB, THUMB) float16: the small detail of (H, W) luma in units of its own contrast.
 
     Brightness and contrast drop out. None where there is next to no detail to compare.

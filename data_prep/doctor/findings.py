@@ -1,6 +1,6 @@
 """What the doctor tells: findings, and how frames are named in them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 LEVELS = ("error", "warning", "note")
@@ -24,7 +24,7 @@ class Finding(NamedTuple):
     text: str
     frames: Sequence = ()
 
-    def line(self):
+    def line(self) -> str:
         """One line of text, with the first frames by name."""
         return f"{self.text}{_tell(self.frames)}"
 
@@ -37,11 +37,11 @@ def _tell(frames):
     return f": {names}" + (f" and {more} more" if more > 0 else "")
 
 
-def by_weight(findings):
+def by_weight(findings: Iterable[Finding]) -> list[Finding]:
     """The findings, worst first; those of one level stay in their order."""
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
-def count(number, noun):
+def count(number: int, noun: str) -> str:
     """ "1 frame", "2 frames"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,8 +1,11 @@
 """The flow of a whole set: the votes of its pairs, what is wrong, and the mend."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 from data_prep.doctor import warp
+from data_prep.doctor.facts import Facts
 from data_prep.doctor.findings import Finding, count
 
 # From this share of the pairs that can tell, a fault is the set's and an error; below, a warning
@@ -33,12 +36,16 @@ _FAULTS = {
 }
 
 
-def bad_pairs(probes):
+def bad_pairs(probes: Iterable[tuple[Facts, warp.Probe]]) -> list[tuple[Facts, warp.Probe]]:
     """Those (Facts, Probe) whose flow was looked at and does not fit."""
     return [pair for pair in probes if pair[1].verdict not in ("fits", "still", "few")]
 
 
-def check(dataset, probes, partners):
+def check(
+    dataset: str,
+    probes: Sequence[tuple[Facts, warp.Probe]],
+    partners: dict[int, tuple[str, Facts, float] | None],
+) -> list[Finding]:
     """Findings of the flow of one set.
 
     Args:
@@ -159,7 +166,9 @@ def _cannot_tell(dataset, probes):
     return [Finding("note", "flow-untold", text)]
 
 
-def find_partner(frame, others):
+def find_partner(
+    frame: dict[str, np.ndarray], others: Iterable[tuple[Facts, dict[str, np.ndarray]]]
+) -> tuple[str, Facts, float] | None:
     """Which other record's second frame, or flow, goes with a pair that its own does not explain.
 
     Args:

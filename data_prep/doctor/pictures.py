@@ -2,19 +2,20 @@
 
 import html
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from data_prep.doctor import survey, warp
-from data_prep.doctor.examine import evenly, fields_of
-from data_prep.doctor.facts import SPEED_BINS
+from data_prep.doctor.examine import Diagnosis, evenly, fields_of
+from data_prep.doctor.facts import SPEED_BINS, Facts
 from data_prep.doctor.findings import count
 from data_prep.doctor.read import decode
 from flowseg import files
 from flowseg.data.flow_io import flow_to_color
-from flowseg.data.labels import train_id_table
+from flowseg.data.labels import LabelSet, train_id_table
 from flowseg.media import drawing
 from flowseg.scoring import html_page
 
@@ -28,7 +29,7 @@ _DARK, _LIGHT = "#181a1f", "#e2e4e8"
 _COLOURS = ("#8ab4f8", "#ffb74d", "#81c784", "#e57373", "#ba68c8", "#4dd0e1")
 
 
-def write_page(folder, diagnosis, label_set):
+def write_page(folder: str | Path, diagnosis: Diagnosis, label_set: LabelSet) -> Path:
     """Write index.html and its pictures; what an earlier page left in the folder goes.
 
     Args:
@@ -56,7 +57,7 @@ def write_page(folder, diagnosis, label_set):
     if not diagnosis.findings:
         parts.append("<p>Nothing is wrong that the doctor looks for.</p>")
     for name, figure in (
-        ("classes", draw_classes(diagnosis.facts, diagnosis.numbers, label_set)),
+        ("classes", draw_classes(diagnosis.numbers, label_set)),
         ("speeds", draw_speeds(diagnosis.facts)),
     ):
         if figure is not None:
@@ -107,7 +108,7 @@ def _figures(frames, names):
     ]
 
 
-def draw_record(frame, numbering, label_set):
+def draw_record(frame: dict[str, np.ndarray], numbering: str, label_set: LabelSet) -> np.ndarray:
     """One record as a picture: image1 with labels, flow, and how unlike image2 is before and after.
 
     Args:
@@ -161,7 +162,7 @@ def _draw_difference(frame, other, size):
     return np.repeat(grey[..., None], 3, -1)
 
 
-def draw_classes(facts, numbers, label_set):
+def draw_classes(numbers: dict[str, float], label_set: LabelSet) -> np.ndarray | None:
     """Bars of the classes' shares, a colour a split; None without labels. RGB."""
     splits = [s for s in ("train", "val", "test", "other") if f"{s}/class/void" in numbers]
     if not splits:
@@ -179,7 +180,7 @@ def draw_classes(facts, numbers, label_set):
     return _rendered(figure, axes)
 
 
-def draw_speeds(facts):
+def draw_speeds(facts: Iterable[Facts]) -> np.ndarray | None:
     """Histograms of speed, a line a data set and split; None without flow. RGB."""
     moving = survey.groups(frame for frame in facts if frame.speeds is not None)
     if not moving:

@@ -5,7 +5,9 @@ Imports no TensorFlow by itself, as the worker processes import this room.
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +18,7 @@ from flowseg.data import flow_io
 _FILES = ("image1", "image2", "flow", "flow_noc", "labels", "instances", "objects")
 
 
-def read_records(path):
+def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     """Yield (index, fields) of every record of a shard, damaged ones included.
 
     `flowseg.data.records.read_shard` ends at the first damaged record. Here that record gives its
@@ -51,7 +53,7 @@ def read_records(path):
             first, shard = first + count + 1, readable
 
 
-def read_some(path, wanted):
+def read_some(path: str | Path, wanted: set[int]) -> Iterator[dict[str, Any]]:
     """Yield the fields of the records `wanted` of a shard (a set of indexes), in their order.
 
     The others are stepped over: for records that `read_records` has found sound.
@@ -70,7 +72,7 @@ def read_some(path, wanted):
                 file.seek(end)
 
 
-def count_records(path):
+def count_records(path: str | Path) -> int:
     """How many records a shard holds, by the lengths that stand in it."""
     with open(path, "rb") as file:
         count = 0
@@ -126,7 +128,7 @@ def _check_sum(data):
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def decode(fields):
+def decode(fields: dict[str, Any]) -> tuple[dict[str, np.ndarray], list[tuple[str, str]]]:
     """The files of one record as arrays; what cannot be decoded or used is left out and told.
 
     Args:

@@ -1,18 +1,20 @@
 """The numbers of a set: counts, classes and speeds, as one flat table and as text."""
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from data_prep.doctor import classes
-from data_prep.doctor.facts import SPEED_BINS
+from data_prep.doctor.facts import SPEED_BINS, Facts
 from data_prep.doctor.findings import count
+from flowseg.data.labels import LabelSet
 
 PERCENTILES = (50, 90, 99)
 FIELDS = {"pairs": "image2", "flow": "flow", "noc": "flow_noc", "labels": "labels"}
 
 
-def groups(facts):
+def groups(facts: Iterable[Facts]) -> dict[tuple[str, str], list[Facts]]:
     """{(data set, split): its Facts}, sorted."""
     found = {}
     for frame in sorted(facts, key=lambda frame: (frame.dataset, frame.split)):
@@ -20,7 +22,7 @@ def groups(facts):
     return found
 
 
-def measure(facts, label_set):
+def measure(facts: Sequence[Facts], label_set: LabelSet) -> dict[str, float]:
     """{name: number} of some records; what they cannot tell is left out.
 
     `class/NAME` is a share of the labelled pixels and `class/void` of all in frames with labels,
@@ -61,7 +63,7 @@ def _percent(part, whole):
     return float(100 * part / whole) if whole else 0.0
 
 
-def table(facts, label_set):
+def table(facts: Sequence[Facts], label_set: LabelSet) -> dict[str, float]:
     """{"all/records": number, "kitti/train/flow/mean": number, ...}: `measure` of all and parts."""
     parts = {"all": facts}
     for split in sorted({frame.split for frame in facts}):
@@ -74,7 +76,7 @@ def table(facts, label_set):
     return numbers | {f"size/{size}": number for size, number in sorted(sizes.items())}
 
 
-def text(facts, numbers, label_set):
+def text(facts: Iterable[Facts], numbers: dict[str, float], label_set: LabelSet) -> str:
     """The table for a person: records, classes by split, speeds by set."""
     rows = [["data set", "split", "records", *FIELDS]]
     flows = [["flow in px", "", "mean", *(f"{q} %" for q in PERCENTILES), "> 40 px", "known"]]

@@ -71,19 +71,19 @@ class Places(NamedTuple):
     norms: np.ndarray
 
 
-def luma(image):
+def luma(image: np.ndarray) -> np.ndarray:
     """(H, W) float32 of (H, W, 3) uint8 RGB."""
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
-def warp(image, flow):
+def warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """`image` (H, W, ...) sampled at p + flow(p), bilinear; its border goes on outside."""
     y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
     places = x + flow[..., 0], y + flow[..., 1]
     return cv2.remap(image, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def find_places(luma1, known):
+def find_places(luma1: np.ndarray, known: np.ndarray) -> Places:
     """:class:`Places` of (H, W) luma, among those where `known` (H, W) is true.
 
     The more textured half of a random sample: the same for the same frame.
@@ -115,7 +115,7 @@ def _patches(image, x, y):
     return patches, np.sqrt((patches * patches).sum(1))
 
 
-def mismatch(places, luma2, flow):
+def mismatch(places: Places, luma2: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """(N,) 0..1: how unlike the patches are after `flow` (N, 2); out of the frame: 1.
 
     1 - normalised cross-correlation, at most 1.
@@ -131,13 +131,13 @@ def mismatch(places, luma2, flow):
     return result
 
 
-def flow_at(flow, places):
+def flow_at(flow: np.ndarray, places: Places) -> tuple[np.ndarray, np.ndarray]:
     """(N, 2) of (H, W, 3) flow at the places, and (N,) bool: where it is known."""
     vectors = flow[places.y.astype(int), places.x.astype(int)]
     return vectors[:, :2], vectors[:, 2] > 0
 
 
-def probe(frame):
+def probe(frame: dict[str, np.ndarray]) -> Probe:
     """:class:`Probe` of a decoded record that has image1, image2 and flow.
 
     Args:

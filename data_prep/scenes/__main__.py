@@ -15,21 +15,23 @@ from data_prep.scenes import store
 from flowseg.cli import entry
 
 
-def define_flags():
+def define_flags() -> None:
     """Define the flags of the command."""
     least, most = store.SIZES
     flags.DEFINE_enum("world", None, store.WORLDS, "What is made.")
-    flags.DEFINE_integer("count", None, "Pairs the folder shall hold.", 1, store.MOST_PAIRS)
+    flags.DEFINE_integer(
+        "count", None, "Pairs the folder shall hold.", lower_bound=1, upper_bound=store.MOST_PAIRS
+    )
     flags.DEFINE_integer("seed", 0, "Other seeds give other pairs.", lower_bound=0)
-    flags.DEFINE_integer("height", 375, "Of the frames, px.", least, most)
-    flags.DEFINE_integer("width", 1242, "Of the frames, px.", least, most)
+    flags.DEFINE_integer("height", 375, "Of the frames, px.", lower_bound=least, upper_bound=most)
+    flags.DEFINE_integer("width", 1242, "Of the frames, px.", lower_bound=least, upper_bound=most)
     flags.DEFINE_string("output", None, "Folder for the pairs; made if need be.")
     flags.DEFINE_string("photos", None, "Folder of pictures that layers are cut from.")
     flags.DEFINE_bool("effects", True, "Blur, noise and the like of a real camera.")
     flags.DEFINE_integer("workers", None, "Processes; default: one a CPU core.", lower_bound=1)
 
 
-def main():
+def main() -> None:
     """The command.
 
     Raises:

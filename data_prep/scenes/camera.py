@@ -4,7 +4,7 @@ The lens follows the division model (Fitzgibbon, Simultaneous linear estimation 
 geometry and lens distortion, 2001), whose two directions are both closed formulas.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,13 @@ class Camera(NamedTuple):
     bend: float = 0.0  # the division model's parameter, in focal lengths; 0 is a pinhole
 
 
-def kitti_lens(height, width, zoom=1.0, shift=(0.0, 0.0), bend=0.0):
+def kitti_lens(
+    height: int,
+    width: int,
+    zoom: float = 1.0,
+    shift: tuple[float, float] = (0.0, 0.0),
+    bend: float = 0.0,
+) -> dict[str, Any]:
     """Focal length, centre and bend of KITTI's camera for pictures of another size.
 
     Scaled by the width, so that pixels stay square at any shape; the horizon keeps its share of
@@ -35,7 +41,7 @@ def kitti_lens(height, width, zoom=1.0, shift=(0.0, 0.0), bend=0.0):
     return {"focal": KITTI_FOCAL * scale * zoom, "centre": (x, y), "bend": bend}
 
 
-def rays(camera, x, y):
+def rays(camera: Camera, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(N, 3) float64 unit vectors in the world, of the pixels x, y (N,)."""
     x, y = ((p - c) / camera.focal for p, c in zip((x, y), camera.centre, strict=True))
     ahead = 1 + camera.bend * (x * x + y * y)
@@ -43,7 +49,7 @@ def rays(camera, x, y):
     return np.stack([x / length, y / length, ahead / length], -1) @ camera.axes
 
 
-def project(camera, points):
+def project(camera: Camera, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(N, 3) points in the world -> x, y, depth along the axis, each (N,) float64.
 
     Where the depth is not above 0 the point is behind the camera, and x, y mean nothing.
@@ -51,7 +57,9 @@ def project(camera, points):
     return project_directions(camera, points - camera.position)
 
 
-def project_directions(camera, directions):
+def project_directions(
+    camera: Camera, directions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `project`, of directions: points that are infinitely far."""
     x, y, depth = (directions @ axis for axis in camera.axes)
     safe = np.where(depth > 1e-6, depth, 1.0)

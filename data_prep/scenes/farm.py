@@ -6,12 +6,14 @@ import resource
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import cv2
 
 from flowseg import files
 from flowseg.data import flow_io
+from flowseg.errors import ArgumentError
 
 SETS = ("data_scene_flow", "data_semantics")
 # Where each file of a pair goes and how its name ends, in the order in which they are written.
@@ -34,16 +36,16 @@ class Job(NamedTuple):
     height: int
     width: int
     effects: bool
-    photos: tuple | None  # paths
+    photos: tuple[Path, ...] | None
 
 
-def places(world):
+def places(world: str) -> dict[str, tuple[str, str]]:
     """Field -> (folder below the output, end of the file name after the six digits)."""
     of_set = SETS if world == "street" else SETS[:1]
     return {field: place for field, place in _FILES.items() if place[0].startswith(of_set)}
 
 
-def load(world):
+def load(world: str) -> ModuleType:
     """The module of a world; each needs packages that the others do without.
 
     Raises:
@@ -52,12 +54,12 @@ def load(world):
     try:
         return importlib.import_module(f"data_prep.scenes.{world}")
     except ImportError as error:
-        raise ValueError(
-            f"--world={world} lacks a package ({error}): pip install -e '.[scenes]'"
+        raise ArgumentError(
+            f"world={world} lacks a package ({error}): pip install -e '.[scenes]'", "world"
         ) from error
 
 
-def make(job, index):
+def make(job: Job, index: int) -> tuple[int, int]:
     """Make pair `index` and write its files, each whole or not at all.
 
     Returns:
@@ -72,7 +74,9 @@ def make(job, index):
     visible = pair.valid & pair.visible
     if not visible.any():
         # No reader of data sets would take such a file.
-        raise ValueError(f"pair {index} of --seed={job.seed} shows no flow: take another --seed")
+        raise ArgumentError(
+            f"pair {index} of seed={job.seed} shows no flow: take another seed", "seed"
+        )
     data = {
         "image1": _encode(pair.image1),
         "image2": _encode(pair.image2),
@@ -95,14 +99,15 @@ def make(job, index):
 
 
 def _make_pair(job, index):
-    photos = () if job.photos is None else (job.photos,)
-    size = (job.height, job.width)
+    world = load(job.world)
+    photos = {} if job.photos is None else {"photos": job.photos}
+    size = {"height": job.height, "width": job.width}
     try:
-        return load(job.world).make_pair(index, job.seed, *size, *photos, effects=job.effects)
+        return world.make_pair(index, job.seed, **size, **photos, effects=job.effects)
     except ValueError as error:
         raise ValueError(f"pair {index}: {error}") from error
     except Exception as error:
-        error.add_note(f"(while making pair {index} of --seed={job.seed})")
+        error.add_note(f"(while making pair {index} of seed={job.seed})")
         raise
 
 

@@ -5,7 +5,7 @@ photograph, a shape and a motion, all formulas of the first frame's places. Both
 evaluated at exact places, so that flow and occlusion are exact below the pixel.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +14,7 @@ import numpy as np
 
 from data_prep.scenes import sensor
 from data_prep.scenes.pair import Pair
-from flowseg.media.frames import read_image
-
-PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm")
-_GAMMA = 2.2  # of the photographs
+from data_prep.scenes.photos import GAMMA, read_photo
 
 
 class Layer(NamedTuple):
@@ -32,34 +29,19 @@ class Layer(NamedTuple):
     gains: np.ndarray  # (2, 3): of red, green, blue in either frame
     matrix: np.ndarray  # (2, 3)
     waves: np.ndarray  # (N, 5): k (x, y) in rad/px, phase, a (u, v) in px
-    distance: Callable  # (x, y) -> px to the edge, about; 0 and up: the layer is there
+    # (x, y) -> px to the edge, about; 0 and up: the layer is there
+    distance: Callable[[np.ndarray, np.ndarray], np.ndarray]
     box: np.ndarray  # (2, 2): (left, top), (right, bottom)
 
 
-def find_photos(folder):
-    """The photographs in `folder`: a tuple of Paths, sorted.
-
-    Folders below it are not searched: data sets keep label maps and other PNGs beside photographs.
-
-    Raises:
-        ValueError: no such folder, or no photograph in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder of photographs")
-    found = [path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES]
-    photos = tuple(sorted(path for path in found if not path.name.startswith(".")))
-    if not photos:
-        raise ValueError(f"{folder}: no photographs right in it ({', '.join(PHOTO_SUFFIXES)})")
-    return photos
-
-
-def make_pair(index, seed, height, width, photos, effects=True):
+def make_pair(
+    index: int, seed: int, height: int, width: int, photos: Sequence[Path], effects: bool = True
+) -> Pair:
     """A :class:`Pair` without labels that depends on nothing but the arguments.
 
     Args:
         index, seed, height, width: which pair of which world, and its size in px.
-        photos: paths of photographs, in the order of `find_photos`.
+        photos: paths of photographs, in the order of `photos.find_photos`.
         effects: a camera's noise, blur and exposure, and light that changes; or none of it.
 
     Raises:
@@ -69,14 +51,14 @@ def make_pair(index, seed, height, width, photos, effects=True):
         raise ValueError("the world of layers needs photographs")
     rng = np.random.default_rng([seed, height, width, index])
     chosen = rng.choice(len(photos), min(4, len(photos)), replace=False)
-    pictures = [_read_photo(rng, photos[i], height, width) for i in chosen]
+    pictures = [read_photo(rng, photos[i], height, width) for i in chosen]
     layers = draw_layers(rng, height, width, pictures, effects)
-    first, flow, top = render(layers, height, width, 0)
-    second, arrived, _ = render(layers, height, width, 1)
+    first, flow, top = render(layers, height, width, frame=0)
+    second, arrived, _ = render(layers, height, width, frame=1)
     # The sensor meters the first frame: this leaves the photographs as bright as they are.
-    own = sensor.Sensor(gamma=_GAMMA, exposure=(first[::4, ::4].mean(-1) ** (1 / _GAMMA)).mean())
+    own = sensor.Sensor(gamma=GAMMA, exposure=(first[::4, ::4].mean(-1) ** (1 / GAMMA)).mean())
     # A curve close to the photographs' own keeps their contrast, which is a camera's already.
-    camera = sensor.draw(rng, width)._replace(gamma=_GAMMA * rng.uniform(0.85, 1.1))
+    camera = sensor.draw(rng, width)._replace(gamma=GAMMA * rng.uniform(0.85, 1.1))
     motions = np.float32(flow), np.float32(arrived)
     how = (camera, rng, motions) if effects else (own, None)
     images = sensor.expose((first, second), *how)
@@ -84,23 +66,12 @@ def make_pair(index, seed, height, width, photos, effects=True):
     return Pair(*images, motions[0], valid, valid & find_visible(layers, flow, top), None)
 
 
-def _read_photo(rng, path, height, width):
-    """(h, w, 3) float32 linear light, at most one and a half times as large as the frames."""
-    photo = read_image(path)
-    if photo.max() < 32:
-        raise ValueError(f"{path}: nearly black: no photograph (a label map?)")
-    shrink = min(photo.shape[0] / height, photo.shape[1] / width) / 1.5
-    if shrink > 1:
-        photo = cv2.resize(photo, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
-    return (np.linspace(0, 1, 256, dtype=np.float32) ** _GAMMA)[photo[:, :: rng.choice([1, -1])]]
-
-
-def move(layer, x, y):
+def move(layer: Layer, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Where the layer's places x, y of frame 1 are in frame 2: (2, ...) float64, in px."""
     return _at(layer.matrix, x, y) + _sway(layer, x, y)
 
 
-def move_back(layer, x, y):
+def move_back(layer: Layer, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The places of frame 1 that `move` takes to x, y within 1e-6 px: (2, ...) float64."""
     inverse, sway = cv2.invertAffineTransform(layer.matrix), np.zeros((2, *x.shape))
     # What `move` would miss by shrinks to less than a third every time.
@@ -123,7 +94,7 @@ def _sway(layer, x, y):
     return sway
 
 
-def render(layers, height, width, frame):
+def render(layers: Sequence[Layer], height: int, width: int, frame: int) -> tuple[np.ndarray, ...]:
     """Paint frame 0 or 1, the lowest layer first.
 
     Returns:
@@ -156,7 +127,7 @@ def render(layers, height, width, frame):
     return light, motion, top
 
 
-def find_visible(layers, flow, top):
+def find_visible(layers: Sequence[Layer], flow: np.ndarray, top: np.ndarray) -> np.ndarray:
     """(H, W) bool: inside frame 2, and under no upper layer; `flow`, `top`: of frame 1."""
     height, width = top.shape
     y, x = np.mgrid[:height, :width]
@@ -176,7 +147,13 @@ def _box_after(layer):
     return np.array([np.min(ends, 1) - room, np.max(ends, 1) + room])
 
 
-def draw_layers(rng, height, width, pictures, effects=True):
+def draw_layers(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    pictures: Sequence[np.ndarray],
+    effects: bool = True,
+) -> list[Layer]:
     """The background, of the first picture, and 4 to 14 patches: a list of :class:`Layer`.
 
     `pictures` are (h, w, 3) float32 linear light; `effects`: the layers' light may change.

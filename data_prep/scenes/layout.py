@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.scenes import movers, things
-from data_prep.scenes.light import draw_weather
+from data_prep.scenes.light import Weather, draw_weather
 from data_prep.scenes.world import ROAD, Body, Drive, Look, Part
 
 SIDEWALK = 8  # Cityscapes id
@@ -24,13 +24,13 @@ class Road(NamedTuple):
     edge_lines: bool
     crossing: float  # where a zebra crossing lies; inf: nowhere
 
-    def at(self, s, d):
+    def at(self, s: float, d: float) -> tuple[float, float, float]:
         """Position x, y and heading of s, d."""
         angle = s * self.curve
         radius = 1 / self.curve - d
         return radius * np.sin(angle), 1 / self.curve - radius * np.cos(angle), angle
 
-    def paint(self, points, pixel, slant):
+    def paint(self, points: np.ndarray, pixel: np.ndarray, slant: np.ndarray) -> np.ndarray:
         """(N,) float32 share of white paint at points (N, 3) of the plane.
 
         Args:
@@ -68,7 +68,7 @@ class Road(NamedTuple):
         return (0.85 * paint).astype(np.float32)
 
 
-def draw_street(rng):
+def draw_street(rng: np.random.Generator) -> tuple[Road, list[Part], list[Body], Drive, Weather]:
     """A street laid out by chance: its :class:`Road`, what stands and moves there, and the weather.
 
     Returns:
@@ -268,7 +268,7 @@ def _close_end(rng, road, static):
             )
             _put(road, [part], s, d, static)
         else:
-            block = things.building(rng, 14, 8, rng.uniform(4, 12), near=False)
+            block = things.building(rng, length=14, depth=8, tall=rng.uniform(4, 12), near=False)
             _put(road, block, s, d, static, -np.pi / 2)
 
 

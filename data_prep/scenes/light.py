@@ -5,12 +5,17 @@ an edge that shows (of a thing, a fold or a shadow) get two rays more, for smoot
 Textures are filtered when looked up, so a surface needs no more than one ray.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from data_prep.scenes import textures
-from data_prep.scenes.rays import SKY, cast, cast_all, chessboard, meet, neighbours
+from data_prep.scenes.camera import Camera
+from data_prep.scenes.rays import SKY, Hits, cast, cast_all, chessboard, meet, neighbours
+from data_prep.scenes.world import World
+
+if TYPE_CHECKING:
+    from data_prep.scenes.layout import Road  # it imports this module
 
 # Where in a pixel the further rays go, px from its centre; evenly about it.
 _MORE = ((0.33, -0.17), (-0.33, 0.17))
@@ -31,7 +36,7 @@ class Weather(NamedTuple):
     visibility: float  # metres at which haze takes 63 %
 
 
-def draw_weather(rng):
+def draw_weather(rng: np.random.Generator) -> Weather:
     """Sun or cloud, noon or evening, clear or hazy."""
     sunny = rng.random() < 0.6
     height, around = rng.uniform(0.3, 1.15), rng.uniform(0, 2 * np.pi)
@@ -56,7 +61,9 @@ def draw_weather(rng):
     )
 
 
-def photograph(world, camera, height, width, weather, road):
+def photograph(
+    world: World, camera: Camera, height: int, width: int, weather: Weather, road: "Road"
+) -> tuple[np.ndarray, Hits]:
     """One frame.
 
     Returns:

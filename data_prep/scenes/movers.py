@@ -22,7 +22,7 @@ def _car_colour(rng):
     ]
 
 
-def car(rng, near=True):
+def car(rng: np.random.Generator, near: bool = True) -> list[Part]:
     """Parts of a parked or moving car, 3.6 to 5 m long; a far one has fewer."""
     length, width = rng.uniform(3.6, 4.8), rng.uniform(0.82, 0.93)
     tall = rng.uniform(1.38, 1.75)
@@ -61,7 +61,7 @@ def car(rng, near=True):
     return parts
 
 
-def lorry(rng):
+def lorry(rng: np.random.Generator) -> list[Part]:
     """Parts of a lorry, a van or a bus, with its label on every part."""
     kind = rng.choice(["van", "box", "bus"], p=[0.45, 0.4, 0.15])
     label = {"van": CAR, "box": TRUCK, "bus": BUS}[kind]
@@ -96,7 +96,9 @@ def _skin(rng):
     return Look("grain", tuple(np.array([0.5, 0.33, 0.25]) * rng.uniform(0.25, 1.1)))
 
 
-def person(rng, x, y, yaw, speed, near=True):
+def person(
+    rng: np.random.Generator, x: float, y: float, yaw: float, speed: float, near: bool = True
+) -> Body:
     """A body that walks, its arms and legs swinging; far away they are still."""
     tall = rng.uniform(1.5, 1.92)
     coat, trousers = (Look("cloth", bright(rng), (0.6, 0.5)) for _ in range(2))
@@ -145,7 +147,7 @@ def person(rng, x, y, yaw, speed, near=True):
     return Body(place, yaw, speed, turn, parts + still)
 
 
-def cyclist(rng, x, y, yaw, speed):
+def cyclist(rng: np.random.Generator, x: float, y: float, yaw: float, speed: float) -> Body:
     """A body: a bicycle with its rider."""
     coat, trousers = (Look("cloth", bright(rng), (0.6, 0.5)) for _ in range(2))
     frame = Look("grain", bright(rng))

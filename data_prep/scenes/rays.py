@@ -5,7 +5,8 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 
-from data_prep.scenes.camera import rays
+from data_prep.scenes.camera import Camera, rays
+from data_prep.scenes.world import World
 
 SKY = -1
 
@@ -20,7 +21,7 @@ class Hits(NamedTuple):
     point: np.ndarray  # (N, 3) float64
 
 
-def cast(world, camera, x, y):
+def cast(world: World, camera: Camera, x: np.ndarray, y: np.ndarray) -> Hits:
     """The :class:`Hits` of the pixels x, y (N,) at the world's present moment."""
     direction = rays(camera, x, y)
     return _hits(camera, direction, *meet(world, camera.position, direction))
@@ -31,7 +32,9 @@ def _hits(camera, direction, geom, distance, normal):
     return Hits(direction, geom, far, normal, camera.position + far[:, None] * direction)
 
 
-def cast_all(world, camera, x, y, height, width):
+def cast_all(
+    world: World, camera: Camera, x: np.ndarray, y: np.ndarray, height: int, width: int
+) -> Hits:
     """`cast` of all pixels of a frame, at two thirds of the rays.
 
     Every second pixel is cast, as on a chessboard. One whose neighbours all lie on one flat face,
@@ -58,13 +61,13 @@ def cast_all(world, camera, x, y, height, width):
     return _hits(camera, direction, geom, distance, normal)
 
 
-def chessboard(height, width):
+def chessboard(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """The indices of the black and of the white pixels."""
     white = (np.indices((height, width)).sum(0) % 2).ravel()
     return np.flatnonzero(white == 0), np.flatnonzero(white)
 
 
-def neighbours(pixels, height, width):
+def neighbours(pixels: np.ndarray, height: int, width: int) -> list[np.ndarray]:
     """The indices right, left, below and above of `pixels`.
 
     Above the first row and below the last it is the opposite one; past a row's end the next row's.
@@ -77,7 +80,9 @@ def neighbours(pixels, height, width):
     return found
 
 
-def meet(world, origin, direction, normals=True):
+def meet(
+    world: World, origin: np.ndarray, direction: np.ndarray, normals: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Geom (N,), -1 for none, distance (N,) and normal (N, 3) or None, of rays from one point."""
     count = len(direction)
     geom, distance = np.empty(count, np.int32), np.empty(count)

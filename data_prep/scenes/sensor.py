@@ -1,5 +1,6 @@
 """From light to bytes: exposure, lens blur, motion blur, vignette, noise, gamma, 8 bits."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -23,7 +24,7 @@ class Sensor(NamedTuple):
     read_noise: float = 0.0  # standard deviation in the dark
 
 
-def draw(rng, width):
+def draw(rng: np.random.Generator, width: int) -> Sensor:
     """A :class:`Sensor` of a real camera; `width` of the frames, as blur scales with it."""
     small = width / 1242
     return Sensor(
@@ -40,7 +41,12 @@ def draw(rng, width):
     )
 
 
-def expose(lights, sensor, rng=None, motions=(None, None)):
+def expose(
+    lights: Sequence[np.ndarray],
+    sensor: Sensor,
+    rng: np.random.Generator | None = None,
+    motions: Sequence[np.ndarray | None] = (None, None),
+) -> tuple[np.ndarray, np.ndarray]:
     """Light that falls on the sensor -> the pictures.
 
     Args:

@@ -20,7 +20,9 @@ from tqdm import tqdm
 
 from data_prep.conversion import workers
 from data_prep.scenes import farm
+from data_prep.scenes.photos import find_photos
 from flowseg import files
+from flowseg.errors import ArgumentError
 
 WORLDS = ("street", "layers")
 SIZES = (32, 8192)  # px, least and most
@@ -30,8 +32,16 @@ VERSION = 1  # raise it when a world comes to draw other pairs from the same see
 
 
 def write_pairs(
-    output, world, count, seed=0, height=375, width=1242, photos=None, effects=True, processes=None
-):
+    output: str | Path,
+    world: str,
+    count: int,
+    seed: int = 0,
+    height: int = 375,
+    width: int = 1242,
+    photos: str | Path | None = None,
+    effects: bool = True,
+    processes: int | None = None,
+) -> None:
     """Make pairs 0..count-1 in `output`, but for those that stand there, and print a summary.
 
     Args:
@@ -51,8 +61,16 @@ def write_pairs(
     """
     output = Path(output)
     _check(output, world, photos, height, width)
-    found = farm.load(world).find_photos(photos) if photos else None
-    job = farm.Job(output, world, seed, height, width, effects, found)
+    found = find_photos(photos) if photos else None
+    job = farm.Job(
+        output=output,
+        world=world,
+        seed=seed,
+        height=height,
+        width=width,
+        effects=effects,
+        photos=found,
+    )
     output.mkdir(parents=True, exist_ok=True)
     with _locked(output):
         _claim(output, _plan(job, photos))
@@ -69,19 +87,25 @@ def write_pairs(
 def _check(output, world, photos, height, width):
     """Refuse what cannot be, before anything is touched."""
     if world == "layers" and not photos:
-        raise ValueError("--photos is not given: --world=layers is cut from a folder of pictures")
+        raise ArgumentError(
+            "photos is not given: world=layers is cut from a folder of pictures", "photos", "world"
+        )
     if world == "street" and height > 2 * width:
-        raise ValueError(f"--height={height}: a street's frames are at most twice as tall as wide")
+        raise ArgumentError(
+            f"height={height}: a street's frames are at most twice as tall as wide", "height"
+        )
     if world != "layers" and photos:
-        raise ValueError(f"--photos={photos}: only --world=layers takes it")
+        raise ArgumentError(f"photos={photos}: only world=layers takes it", "photos", "world")
     farm.load(world)
     if output.exists() and not output.is_dir():
-        raise ValueError(f"{output}: is a file; --output must be a folder")
+        raise ArgumentError("is a file; output must be a folder", "output", path=output)
     foreign = [name for name in (*farm.SETS, "training") if (output / name).exists()]
     if foreign and not (output / PLAN).exists():
-        raise ValueError(
-            f"{output}: holds a {foreign[0]} that was not made here (no {PLAN} beside it): "
-            "give another --output"
+        raise ArgumentError(
+            f"holds a {foreign[0]} that was not made here (no {PLAN} beside it): "
+            "give another output",
+            "output",
+            path=output,
         )
 
 
@@ -92,8 +116,10 @@ def _locked(output):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(
-                f"{output}: another run is writing there: wait for it, or give another --output"
+            raise ArgumentError(
+                "another run is writing there: wait for it, or give another output",
+                "output",
+                path=output,
             ) from error
         except OSError:
             pass  # a network drive that has no locks
@@ -123,22 +149,27 @@ def _claim(output, plan):
     try:
         old = dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: damaged: give another --output") from error
+        raise ArgumentError("damaged: give another output", "output", path=path) from error
     if other := [key for key in plan if old.get(key) != plan[key]]:
-        was, asked = (", ".join(_as_flag(key, p.get(key)) for key in other) for p in (old, plan))
-        raise ValueError(
-            f"{output}: holds pairs made with {was}, not {asked}: give another --output"
+        was, asked = (", ".join(_named(key, p.get(key)) for key in other) for p in (old, plan))
+        raise ArgumentError(
+            f"holds pairs made with {was}, not {asked}: give another output",
+            "output",
+            "noeffects",
+            *(key for key in other if key != "version"),
+            path=output,
         )
 
 
-def _as_flag(key, value):
+def _named(key, value):
+    """An entry of the plan as an argument; a command's flag for no effects is its own word."""
     if key == "effects":
-        return "--effects" if value else "--noeffects"
+        return "effects" if value else "noeffects"
     if key == "photos":
         # The digest too: another folder may have as many.
         told = value and f"{value['count']} ({value['sha256_of_names_and_sizes']:.6})"
-        return f"--photos of {told}" if told else "no --photos"
-    return f"version {value} of this command" if key == "version" else f"--{key}={value}"
+        return f"photos of {told}" if told else "no photos"
+    return f"version {value} of this command" if key == "version" else f"{key}={value}"
 
 
 def _find_done(job, count):
@@ -171,7 +202,8 @@ def _make_all(job, todo, count, processes):
                 size, peak = size + bytes_written, max(peak, peak_of_worker)
                 bar.update()
     except MemoryError as error:
-        raise OSError("out of memory: use fewer --workers; finished pairs are kept") from error
+        reason = "out of memory: use fewer workers; finished pairs are kept"
+        raise workers.OutOfMemory(reason, "workers") from error
     except OSError as error:
         if error.errno is None:
             raise

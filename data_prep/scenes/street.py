@@ -4,6 +4,8 @@ Pair k is a street of its own, laid out by chance (see `layout`). MuJoCo moves e
 tenth of a second between the frames, and finds what every ray meets.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from data_prep.scenes import layout, light, rays, sensor, things, truth
@@ -17,7 +19,7 @@ _BIG = (things.BUILDING, things.WALL, things.VEGETATION)
 SKY_LABEL = 23  # Cityscapes id
 
 
-def make_pair(index, seed, height, width, effects=True):
+def make_pair(index: int, seed: int, height: int, width: int, effects: bool = True) -> Pair:
     """Pair `index` of the streets of `seed`; it depends on these and the size alone.
 
     Args:
@@ -41,7 +43,9 @@ def make_pair(index, seed, height, width, effects=True):
     camera2 = _camera(world, lens)
     light2, hits2 = light.photograph(world, camera2, height, width, weather, road)
     place = truth.follow(hits1, before, after, camera2)
-    sight = truth.in_sight(world, camera2, hits1, place, hits2, height, width)
+    sight = truth.in_sight(
+        world, camera2, hits1, place=place, seen=hits2, height=height, width=width
+    )
     pixels = np.mgrid[:height, :width][::-1].reshape(2, -1)
     flow = np.stack(place[:2]) - pixels
     valid = (place[2] > 0.05) & (np.abs(flow).max(0) < _LARGEST)
@@ -63,7 +67,7 @@ def make_pair(index, seed, height, width, effects=True):
     )
 
 
-def film(index, seed, height, width, count):
+def film(index: int, seed: int, height: int, width: int, count: int) -> Iterator[np.ndarray]:
     """Yield `count` frames, ten a second, of the street and the motion of pair `index` of `seed`.
 
     A plain camera, no noise, other textures. Nobody steers, so that after a few seconds who walks
@@ -116,7 +120,7 @@ def _draw_lens(rng, height, width, effects):
     bend = rng.choice([0.0, rng.uniform(-0.03, 0.01)])
     if not effects:
         return kitti_lens(height, width)
-    return kitti_lens(height, width, zoom, tuple(shift), bend)
+    return kitti_lens(height, width, zoom=zoom, shift=tuple(shift), bend=bend)
 
 
 def _camera(world, lens):

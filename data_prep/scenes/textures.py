@@ -94,7 +94,11 @@ def _bars(rng, count, share):
 
 def _facade(rng):
     """Plaster or brick with windows: frame, panes that mirror the sky or hide a curtain, sill."""
-    wall = _slabs(rng, 64, 24, 1, 0.1, 0.5) if rng.random() < 0.3 else _grey(np.ones((SIZE, SIZE)))
+    wall = (
+        _slabs(rng, rows=64, columns=24, joint=1, spread=0.1, shift=0.5)
+        if rng.random() < 0.3
+        else _grey(np.ones((SIZE, SIZE)))
+    )
     image = wall * np.exp(0.16 * _noise(rng, 1.1) + 0.1 * _noise(rng, 0.5))[..., None]
     rows, columns = (int(n) for n in rng.integers(2, 4, 2))
     width, height = rng.uniform(0.3, 0.65), rng.uniform(0.4, 0.65)
@@ -161,17 +165,32 @@ _MAKERS = {
     "stain": [_stain] * 2,
     "rough": [functools.partial(_stain, amount=0.36, falloff=0.85)] * 2,
     "asphalt": [_asphalt] * 2,
-    "paving": [lambda rng: _slabs(rng, 8, 8, 2, 0.2), lambda rng: _slabs(rng, 16, 8, 2, 0.22, 0.5)],
+    "paving": [
+        lambda rng: _slabs(rng, rows=8, columns=8, joint=2, spread=0.2),
+        lambda rng: _slabs(rng, rows=16, columns=8, joint=2, spread=0.22, shift=0.5),
+    ],
     "gravel": [lambda rng: _grey(np.exp(0.35 * _noise(rng, 0.5) + 0.3 * _noise(rng, 1.2)))],
     "grass": [_grass] * 2,
     "leaves": [_leaves, functools.partial(_leaves, size=5.0), functools.partial(_leaves, size=9.0)],
     "bark": [_bark],
-    "brick": [lambda rng: _slabs(rng, 32, 12, 1, 0.25, 0.5), lambda rng: _slabs(rng, 9, 6, 3, 0.3)],
-    "bars": [lambda rng: _bars(rng, 16, 0.45), lambda rng: _bars(rng, 10, 0.85)],
+    "brick": [
+        lambda rng: _slabs(rng, rows=32, columns=12, joint=1, spread=0.25, shift=0.5),
+        lambda rng: _slabs(rng, rows=9, columns=6, joint=3, spread=0.3),
+    ],
+    "bars": [
+        lambda rng: _bars(rng, count=16, share=0.45),
+        lambda rng: _bars(rng, count=10, share=0.85),
+    ],
     "facade": [_facade] * 8,
-    "shapes": [lambda rng: _shapes(rng, 60, 8, 60), lambda rng: _shapes(rng, 150, 3, 25)],
-    "sign": [lambda rng: _shapes(rng, 14, 10, 60), lambda rng: _shapes(rng, 40, 4, 20)],
-    "roof": [lambda rng: _slabs(rng, 24, 16, 2, 0.25, 0.5)],
+    "shapes": [
+        lambda rng: _shapes(rng, count=60, smallest=8, largest=60),
+        lambda rng: _shapes(rng, count=150, smallest=3, largest=25),
+    ],
+    "sign": [
+        lambda rng: _shapes(rng, count=14, smallest=10, largest=60),
+        lambda rng: _shapes(rng, count=40, smallest=4, largest=20),
+    ],
+    "roof": [lambda rng: _slabs(rng, rows=24, columns=16, joint=2, spread=0.25, shift=0.5)],
     "cloth": [_cloth] * 4,
     "clouds": [_clouds] * 3,
     "paint": [_paint] * 2,
@@ -186,7 +205,7 @@ for _name, _list in _MAKERS.items():
 
 
 @functools.cache
-def atlas():
+def atlas() -> np.ndarray:
     """(H, W, 3) uint8: every texture beside the next, its smaller copies below it."""
     makers = [make for makers in _MAKERS.values() for make in makers]
     picture = np.zeros((_TOP[-1], _STRIDE * len(makers), 3), np.uint8)
@@ -201,7 +220,7 @@ def atlas():
     return picture
 
 
-def sample(tile, u, v, texels):
+def sample(tile: np.ndarray, u: np.ndarray, v: np.ndarray, texels: np.ndarray) -> np.ndarray:
     """Look up textures, filtered to the size of a pixel (trilinear).
 
     Args:

@@ -3,6 +3,8 @@
 Each function draws one thing by `rng` and returns its parts.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from data_prep.scenes.world import Look, Part
@@ -11,10 +13,12 @@ BUILDING, WALL, FENCE, POLE, LIGHT, SIGN = 11, 12, 13, 17, 19, 20
 VEGETATION, TERRAIN = 21, 22
 
 _METAL = Look("stain", (0.25, 0.25, 0.26), (0.8, 2.0))
+Colour = tuple[float, float, float]
+Extent = tuple[float, float]  # from, to
 DARK = Look("grain", (0.04, 0.04, 0.045))
 
 
-def place(parts, x, y, yaw):
+def place(parts: Iterable[Part], x: float, y: float, yaw: float) -> list[Part]:
     """The parts turned by `yaw` and moved to x, y."""
     c, s = np.cos(yaw), np.sin(yaw)
     return [
@@ -30,7 +34,7 @@ def place(parts, x, y, yaw):
     ]
 
 
-def box(x, y, z, label, look):
+def box(x: Extent, y: Extent, z: Extent, label: int, look: Look) -> Part:
     """A box by its extents, each (from, to)."""
     extents = (x, y, z)
     half = tuple((high - low) / 2 for low, high in extents)
@@ -38,26 +42,26 @@ def box(x, y, z, label, look):
     return Part("box", half, middle, look, label)
 
 
-def grey(rng, low, high, tint=0.08):
+def grey(rng: np.random.Generator, low: float, high: float, tint: float = 0.08) -> Colour:
     """A greyish colour between two brightnesses."""
     tone = np.exp(rng.uniform(np.log(low), np.log(high)))
     return tuple(np.clip(tone * (1 + tint * rng.standard_normal(3)), 0.01, 0.95))
 
 
-def warm(rng, low, high):
+def warm(rng: np.random.Generator, low: float, high: float) -> Colour:
     """The colours of plaster and brick: from white over cream and ochre to red."""
     tone, red = np.exp(rng.uniform(np.log(low), np.log(high))), rng.beta(1.2, 1.5)
     return tuple(np.clip(tone * np.array([1 + 0.25 * red, 1 - 0.2 * red, 1 - 0.6 * red]), 0, 0.9))
 
 
-def bright(rng):
+def bright(rng: np.random.Generator) -> Colour:
     """Any colour, as on clothes and signs."""
     if rng.random() < 0.5:
         return grey(rng, 0.02, 0.5)
     return tuple(np.clip(rng.dirichlet((0.6, 0.6, 0.6)) * rng.uniform(0.2, 0.9), 0.02, 0.8))
 
 
-def tree(rng, far=False):
+def tree(rng: np.random.Generator, far: bool = False) -> list[Part]:
     """A trunk and a crown of overlapping balls of leaves; a far one has fewer."""
     tall = rng.uniform(4, 13)
     trunk = 0.03 * tall * rng.uniform(0.6, 1.2)
@@ -80,7 +84,7 @@ def tree(rng, far=False):
     return parts
 
 
-def leaves(rng):
+def leaves(rng: np.random.Generator) -> Look:
     """The look of one kind of leaf."""
     green = np.array([0.06, 0.095, 0.022]) * np.exp(rng.normal(-0.15, 0.4))
     green *= 1 + rng.uniform(-0.15, 0.35) * np.array([1.0, 0.2, 0.1])
@@ -88,7 +92,7 @@ def leaves(rng):
     return Look("leaves", tuple(green), (size, size))
 
 
-def bush(rng):
+def bush(rng: np.random.Generator) -> list[Part]:
     """A few low balls of leaves."""
     look, size = leaves(rng), rng.uniform(0.5, 1.5)
     parts = []
@@ -99,7 +103,9 @@ def bush(rng):
     return parts
 
 
-def building(rng, length, depth, tall, near=True):
+def building(
+    rng: np.random.Generator, length: float, depth: float, tall: float, near: bool = True
+) -> list[Part]:
     """A block, its front on y = 0 and its body behind (y > 0); its roof, and near what juts out."""
     period = rng.uniform(3.5, 7.5)
     walls = Look("facade", warm(rng, 0.18, 0.65), (period, period * rng.uniform(0.9, 1.2)))
@@ -133,7 +139,7 @@ def building(rng, length, depth, tall, near=True):
     return parts
 
 
-def barrier(rng, length):
+def barrier(rng: np.random.Generator, length: float) -> list[Part]:
     """A wall, a fence or a hedge along x."""
     kind = rng.choice(["wall", "fence", "hedge"], p=[0.25, 0.4, 0.35])
     tall, half = rng.uniform(0.7, 2.0), length / 2
@@ -146,7 +152,7 @@ def barrier(rng, length):
     return [box((-half, half), (-0.03, 0.03), (0.02, tall), FENCE, look)]
 
 
-def rail(rng, length):
+def rail(rng: np.random.Generator, length: float) -> list[Part]:
     """A low barrier of a country road: posts and a band."""
     look = Look("stain", grey(rng, 0.2, 0.45), (2.0, 0.6))
     parts = [box((-length / 2, length / 2), (-0.05, 0.05), (0.45, 0.78), FENCE, look)]
@@ -155,7 +161,7 @@ def rail(rng, length):
     return parts
 
 
-def pole(rng):
+def pole(rng: np.random.Generator) -> list[Part]:
     """A lamp, a post with signs, a traffic light or a bare pole; the road is at y < 0."""
     kind = rng.choice(["lamp", "sign", "lights", "bare"], p=[0.27, 0.3, 0.3, 0.13])
     tall = {"lamp": rng.uniform(4, 9), "sign": rng.uniform(2.3, 3.4)}.get(kind, rng.uniform(2.8, 8))

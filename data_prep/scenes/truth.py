@@ -2,18 +2,20 @@
 
 import numpy as np
 
-from data_prep.scenes.camera import project, project_directions
-from data_prep.scenes.rays import SKY, meet
+from data_prep.scenes.camera import Camera, project, project_directions
+from data_prep.scenes.rays import SKY, Hits, meet
+from data_prep.scenes.world import World
 
+Poses = tuple[np.ndarray, np.ndarray]  # what `poses` gives
 _ROUNDING = 1e-6  # px
 
 
-def poses(world):
+def poses(world: World) -> Poses:
     """The rotations (G, 3, 3) and positions (G, 3) of all geoms now, as copies."""
     return world.data.geom_xmat.reshape(-1, 3, 3).copy(), world.data.geom_xpos.copy()
 
 
-def move(hits, before, after):
+def move(hits: Hits, before: Poses, after: Poses) -> tuple[np.ndarray, np.ndarray]:
     """(N, 3) where the points that `hits` met are when the geoms have gone on to pose `after`.
 
     Also (N, 3) the normals there. The sky's points stay.
@@ -29,7 +31,7 @@ def move(hits, before, after):
     return moved, normal
 
 
-def follow(hits, before, after, camera):
+def follow(hits: Hits, before: Poses, after: Poses, camera: Camera) -> tuple[np.ndarray, ...]:
     """Where each of `hits` is in the picture of `camera`, once the geoms have moved to `after`.
 
     Returns:
@@ -46,7 +48,15 @@ def follow(hits, before, after, camera):
     return x, y, depth, point, normal
 
 
-def in_sight(world, camera, hits, place, seen, height, width):
+def in_sight(
+    world: World,
+    camera: Camera,
+    hits: Hits,
+    place: tuple[np.ndarray, ...],
+    seen: Hits,
+    height: int,
+    width: int,
+) -> np.ndarray:
     """(N,) bool: is what `hits` met in the first frame visible in the second?
 
     Where all four pixels about its new place see the same geom, it is. Anywhere else a ray to the

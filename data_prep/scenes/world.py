@@ -5,6 +5,7 @@ that carries the camera. MuJoCo moves them (rigid bodies, hinges, the car's spri
 each ray hits; what a part looks like stands in tables here, by MuJoCo's number of the geom.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import mujoco
@@ -35,7 +36,7 @@ class Part(NamedTuple):
     """A convex piece, in the frame of its body, or of the world."""
 
     kind: str  # MuJoCo's geom type: plane, box, sphere, ellipsoid, cylinder, capsule
-    size: tuple  # MuJoCo's: half lengths, or radius and half height
+    size: tuple[float, ...]  # MuJoCo's: half lengths, or radius and half height
     position: tuple[float, float, float]
     look: Look
     label: int  # Cityscapes id
@@ -49,7 +50,7 @@ class Limb(NamedTuple):
     position: tuple[float, float, float]
     speed: float  # radians a second
     angle: float  # radians at the first frame
-    parts: list
+    parts: list[Part]
 
 
 class Body(NamedTuple):
@@ -59,8 +60,8 @@ class Body(NamedTuple):
     yaw: float
     speed: float  # metres a second along its own x
     yaw_rate: float
-    parts: list
-    limbs: tuple = ()
+    parts: list[Part]
+    limbs: Sequence[Limb] = ()
 
 
 class Drive(NamedTuple):
@@ -73,7 +74,7 @@ class Drive(NamedTuple):
     acceleration: float
     height: float  # of the camera
     aim: tuple[float, float, float]  # roll, pitch, yaw of the camera in the car, radians
-    sway: tuple  # height, pitch, roll of the body on its springs, and their rates
+    sway: tuple[float, ...]  # height, pitch, roll of the body on its springs, and their rates
 
 
 class World(NamedTuple):
@@ -95,7 +96,9 @@ class World(NamedTuple):
     surface: np.ndarray  # parts that join without an edge share a number
 
 
-def build(static, bodies, drive, rng):
+def build(
+    static: Sequence[Part], bodies: Sequence[Body], drive: Drive, rng: np.random.Generator
+) -> World:
     """Compile a world.
 
     Args:
@@ -187,7 +190,7 @@ def _start(model, data, drive, speeds):
     mujoco.mj_kinematics(model, data)
 
 
-def advance(world):
+def advance(world: World) -> None:
     """Move the world on to the next frame."""
     for _ in range(round(INTERVAL / _STEP)):
         mujoco.mj_step(world.model, world.data)

@@ -1,6 +1,7 @@
 """How a command ends: exit codes, and one line instead of a traceback."""
 
 import errno
+import pickle
 import subprocess
 import sys
 
@@ -47,6 +48,20 @@ def test_an_error_of_an_argument_names_its_flag():
     assert str(error) == text
     assert entry.message(error) == "--save=3 must divide --save_every=10, which saves"
     assert entry.message(ArgumentError("a file")) == "a file"
+
+
+def test_paths_and_values_are_not_taken_for_arguments():
+    error = ArgumentError("is a file; output must be a folder", "output", path="output")
+    assert str(error) == "output: is a file; output must be a folder"
+    assert entry.message(error) == "output: is a file; --output must be a folder"
+    error = ArgumentError("photos=photos: not in photos/a or a/photos or photos.txt.", "photos")
+    assert entry.message(error) == f"--{error}"
+
+
+def test_an_error_of_an_argument_comes_whole_from_a_worker_process():
+    error = ArgumentError("is a file; output must be a folder", "output", path="output")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), entry.message(copy)) == (str(error), entry.message(error))
 
 
 def test_bugs_and_debugging_show_the_traceback():

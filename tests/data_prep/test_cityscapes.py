@@ -92,7 +92,7 @@ def test_what_must_not_be_missing(folder, tmp_path):
         assert not (tmp_path / "refused/index.json").exists()
 
     refused("nowhere: no such folder", tmp_path / "nowhere")
-    refused(r"leftImg8bit/train: no \*/\*_leftImg8bit.png here: --source", folder / "gtFine")
+    refused(r"leftImg8bit/train: no \*/\*_leftImg8bit.png here: source", folder / "gtFine")
     image = next((folder / "leftImg8bit/val/aachen").glob("*_000001_*"))
     image.rename(tmp_path / "image")
     refused("aachen_000001_000019_leftImg8bit.png: missing")

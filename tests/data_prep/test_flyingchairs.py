@@ -93,7 +93,7 @@ def test_the_official_split(folder, tmp_path, source, place, capsys):
     assert f"{SPLIT_FILE} decides the split, --val_fraction does not" in printed
     # Without it, the same output is not silently gone on with.
     (folder / place / SPLIT_FILE).unlink()
-    with pytest.raises(ValueError, match=f"--val_fraction=.{SPLIT_FILE}. instead of 0.9"):
+    with pytest.raises(ValueError, match=f"with val_fraction=.{SPLIT_FILE}. instead of 0.9"):
         flyingchairs.convert([(folder / source).resolve()], tmp_path / "out", val_fraction=0.9)
     printed = capsys.readouterr().out
     assert f"without {SPLIT_FILE}, names and --seed decide" in printed

@@ -170,7 +170,7 @@ def test_runs_that_follow(folder, tmp_path, classes, capsys):
     for how in ({"void_ids": [5]}, {"numbering": "cityscapes"}, {"next": 2}):
         other = write_own(tmp_path / "other/own")
         shutil.rmtree(other / "flow")
-        match = f"another conversion, with --{next(iter(how))}="
+        match = f"another conversion, with {next(iter(how))}="
         with pytest.raises(ValueError, match=match):
             convert(other, tmp_path / "out", classes, records_per_shard=3, **how)
     # Masks that were sound are looked at again when the classes have changed.

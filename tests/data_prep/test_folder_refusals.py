@@ -50,14 +50,14 @@ def test_ids_outside_the_set(tmp_path, classes, label_set, how, bad):
 @pytest.mark.parametrize(
     ("how", "match"),
     [
-        ({"classes": None}, "own/masks: name the classes of these masks by --label_set"),
+        ({"classes": None}, "own/masks: name the classes of these masks by label_set"),
         ({"classes": "nothing"}, "nothing: neither a built-in label set"),
-        ({"numbering": "kitti"}, "--numbering=kitti: label set classes has farm, cityscapes"),
-        ({"void_ids": ["3"]}, "--void_ids=3: is crop in label set classes"),
-        ({"void_ids": ["256"]}, r"--void_ids=256: ids are in 0\.\.255"),
-        ({"void_ids": ["1", "x"]}, "--void_ids=1,x: not a list of numbers"),
-        ({"next": 0}, r"flow/000003_10.flo: has no second .*--next=0. .and so for 4 more"),
-        ({"next": 3}, r"flow/000003_10.flo: has no second .*images .--next=3"),
+        ({"numbering": "kitti"}, "^numbering=kitti: label set classes has farm, cityscapes"),
+        ({"void_ids": ["3"]}, "^void_ids=3: is crop in label set classes"),
+        ({"void_ids": ["256"]}, r"^void_ids=256: ids are in 0\.\.255"),
+        ({"void_ids": ["1", "x"]}, "^void_ids=1,x: not a list of numbers"),
+        ({"next": 0}, r"flow/000003_10.flo: has no second .*images .next=0. .and so for 4 more"),
+        ({"next": 3}, r"flow/000003_10.flo: has no second .*images .next=3"),
     ],
 )
 def test_flags_that_do_not_fit(folder, tmp_path, classes, how, match):

@@ -1,6 +1,6 @@
 """Folders of made scenes, as the tests of their command ask for them and look into them."""
 
-from data_prep.scenes import layers
+from data_prep.scenes.photos import find_photos
 
 FLOW = "data_scene_flow/training"
 LABELS = "data_semantics/training"
@@ -24,4 +24,4 @@ def pictures(folder):
 
 
 def find_photos_of(world):
-    return layers.find_photos(world["photos"]) if world["photos"] else None
+    return find_photos(world["photos"]) if world["photos"] else None

@@ -17,6 +17,7 @@ import tensorflow as tf
 from data_prep import kitti
 from data_prep.conversion import frames, workers
 from data_prep.conversion import split as split_frames
+from flowseg.cli import entry
 from tests.conftest import ROOT
 from tests.support.kitti_writer import write_kitti
 
@@ -168,10 +169,12 @@ def test_another_conversion_is_not_overwritten_unasked(kitti_folder, tmp_path):
     (tmp_path / "train-old.tfrecord").write_text("mine too")
     kitti.convert([kitti_folder], tmp_path, **SMALL)
     before = content(tmp_path)
-    with pytest.raises(
-        ValueError, match="another conversion, with --seed=0 instead of 1.*--overwrite"
-    ):
+    with pytest.raises(ValueError, match="with seed=0 instead of 1.*, or overwrite") as caught:
         kitti.convert([kitti_folder], tmp_path, seed=1, **SMALL)
+    assert entry.message(caught.value) == (
+        f"{tmp_path}: holds another conversion, with --seed=0 instead of 1 (index.json): "
+        "give another --output, or --overwrite to replace it"
+    )
     with pytest.raises(ValueError, match="another conversion, of other sources"):
         kitti.convert([kitti_folder / "data_scene_flow"], tmp_path, **SMALL)
     # The same names elsewhere are other frames all the same.
@@ -216,7 +219,7 @@ def test_split_depends_on_id_and_seed_alone():
     assert 74 <= len(all_of_them["val"]) <= 126
     assert all_of_them["val"] != sorted(all_of_them["val"])
     assert set(split(ids, seed=1)["val"]) != set(all_of_them["val"])
-    with pytest.raises(ValueError, match="val_fraction"):
+    with pytest.raises(ValueError, match=r"^val_fraction=1\.5: must be between 0 and 1"):
         split_frames.by_hash([], 1.5, 0)
 
 
@@ -263,8 +266,9 @@ def test_ctrl_c(many, tmp_path):
 
 def test_a_worker_that_dies_is_told(monkeypatch):
     monkeypatch.setattr(workers, "_attempt", os._exit)
-    with pytest.raises(OSError, match="worker process died.*fewer --workers"):
+    with pytest.raises(OSError, match="worker process died.*fewer workers$") as caught:
         list(workers.read_frames([9] * 20, processes=2))
+    assert entry.message(caught.value).endswith("use fewer --workers")
 
 
 def test_image_formats():

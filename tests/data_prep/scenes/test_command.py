@@ -57,7 +57,9 @@ def test_layout(made, world):
 
 def test_files_hold_what_the_world_gives(made, world):
     output, _ = made
-    job = farm.Job(output, world["world"], 0, 64, 96, True, find_photos_of(world))
+    job = farm.Job(
+        output, world=world["world"], seed=0, **SIZE, effects=True, photos=find_photos_of(world)
+    )
     pair = farm._make_pair(job, 3)
     for name, picture in (("000003_10", pair.image1), ("000003_11", pair.image2)):
         assert np.array_equal(cv2.imread(f"{output}/{FLOW}/image_2/{name}.png"), picture[..., ::-1])

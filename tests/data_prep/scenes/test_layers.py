@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data_prep.scenes import layers
+from data_prep.scenes.photos import find_photos
 from tests.conftest import ROOT
 
 SIZE = (96, 240)
@@ -25,7 +26,7 @@ def write_photos(folder):
             cv2.rectangle(photo, (x, y), (x + 25, y + 12), rng.normal(0, 90, 3).tolist(), -1)
         path = str(folder / f"{i}.{suffix}")
         assert cv2.imwrite(path, np.uint8(np.clip(photo + 120, 0, 255)))
-    return layers.find_photos(folder)
+    return find_photos(folder)
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +136,12 @@ def test_the_flow_takes_image1_to_image2(photos):
 
 
 def test_the_flow_takes_image1_to_image2_with_real_photographs(samples):
-    check_photometry(layers.find_photos(samples / "camvid" / "train"))
+    check_photometry(find_photos(samples / "camvid" / "train"))
 
 
 def test_a_label_map_is_no_photograph(samples):
     with pytest.raises(ValueError, match=r"trainannot.*label map"):
-        layers.make_pair(0, 0, *SIZE, layers.find_photos(samples / "camvid" / "trainannot"))
+        layers.make_pair(0, 0, *SIZE, find_photos(samples / "camvid" / "trainannot"))
 
 
 def make_layer(light, matrix, box=None, waves=()):
@@ -283,23 +284,6 @@ def test_flows_are_as_large_as_on_the_road(height, width):
     assert 15 < speeds.mean() < 28 and 10 < np.median(speeds) < 22
     assert 80 < np.percentile(speeds, 99) < 180
     assert 0.03 < (speeds.mean(1) < 1.5).mean() < 0.3
-
-
-def test_find_photos_takes_the_folder_itself(tmp_path):
-    for name in ("b.JPG", "a.png", "c.ppm", "d.jpeg", ".hidden.png", "notes.txt", "sub/e.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    names = [path.name for path in layers.find_photos(str(tmp_path))]
-    assert names == ["a.png", "b.JPG", "c.ppm", "d.jpeg"]
-
-
-def test_find_photos_says_what_is_missing(tmp_path):
-    with pytest.raises(ValueError, match="nowhere: no such folder"):
-        layers.find_photos(tmp_path / "nowhere")
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "a.png").touch()
-    with pytest.raises(ValueError, match=r"no photographs right in it \(.png, .jpg"):
-        layers.find_photos(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "gone", "labels"])

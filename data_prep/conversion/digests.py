@@ -1,0 +1,47 @@
+"""SHA-256 digests: of what a shard is made from, and of what it holds."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.conversion.frames import Frame
+
+
+def relative(text: str, roots: Iterable[Path]) -> str:
+    """`text` with the source folders taken off the paths in it: the same on every machine."""
+    for root in roots:
+        text = text.replace(f"{root}{os.sep}", "")
+    return text
+
+
+def of_inputs(frames: Iterable[Frame], roots: Sequence[Path]) -> str:
+    """Changes when a file of these frames does, by its size and time of change."""
+
+    def describe(path):
+        stat = path.stat() if path.is_file() else None
+        return [relative(str(path), roots), stat and stat.st_size, stat and stat.st_mtime_ns]
+
+    return of_value(
+        [
+            [frame.frame_id, frame.label_set, *frame.known_ids]
+            + [[field, describe(path)] for field, path in frame.files.items()]
+            + [[field, *map(describe, paths)] for field, paths in frame.copies.items()]
+            for frame in frames
+        ]
+    )
+
+
+def of_value(value: Any) -> str:
+    """Of a JSON value."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def of_file(path: Path) -> str:
+    """Of the content of a file; empty where there is none."""
+    if not path.is_file():
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
