@@ -23,6 +23,7 @@ from flowseg.cli import flags as training_flags
 from flowseg.data import records
 from flowseg.data.batches import Draw, training_batches
 from flowseg.data.labels import load_label_set
+from flowseg.network.model import parts
 from flowseg.training import objective, resume
 
 
@@ -63,7 +64,7 @@ def benchmark(args):
     model, _ = resume.build_models(args, label_set)
     joint = objective.compile_model(model, args, label_set)
     inputs, targets = objective.every_target(inputs, targets)
-    bare = encoder_step(model.get_layer("encoder"))
+    bare = encoder_step(parts(model).encoder)
     both = tf.concat([inputs["image1"], inputs["image2"]], 0)
     steps = {
         "joint training step": lambda: joint.train_on_batch(inputs, targets),
