@@ -22,6 +22,7 @@ import keras
 import tensorflow as tf
 
 from flowseg.network.backbones import STRIDES
+from flowseg.network.model import parts
 
 _FRAMES = ("frame1", "frame2")
 
@@ -87,7 +88,7 @@ def signatures(model, metadata):
         return [tf.TensorSpec((None, None, None, 3), dtype, name=name) for name in names]
 
     features = [
-        tf.TensorSpec(model.get_layer("encoder").output[name].shape, name=f"{frame}_{name}")
+        tf.TensorSpec(parts(model).encoder.output[name].shape, name=f"{frame}_{name}")
         for frame in _FRAMES
         for name in names
     ]
@@ -108,7 +109,8 @@ def signatures(model, metadata):
 
 def _halves(model):
     """Encoder, with the padding, and decoder as functions that all signatures share."""
-    encoder, decoder, pad = (model.get_layer(name) for name in ("encoder", "decoder", "pad"))
+    encoder, decoder = parts(model)
+    pad = model.get_layer("pad")
     # Without what only training asks for.
     decoder = keras.Model(decoder.input, {key: decoder.output[key] for key in ("seg", "flow")})
 

@@ -37,6 +37,7 @@ from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
 from flowseg.network.backbones import STRIDES
 from flowseg.network.layers import CropLike, PadToMultiple
+from flowseg.network.model import parts
 
 # Bytes that a weight takes at least.
 FORMATS = {"none": 4, "float16": 2, "dynamic": 1, "int8": 1}
@@ -52,7 +53,7 @@ _UNITS = {"image1, image2": IMAGES, "seg": LABELS, "flow": FLOW}
 
 def write_signatures(model, folder, height, width):
     """Write a network of fixed size as a SavedModel with the signatures of the module docstring."""
-    encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+    encoder, decoder = parts(model)
     pad, crop = PadToMultiple(STRIDES[-1]), CropLike()
     frame = np.zeros((1, height, width, 1), np.float32)
     shapes = encoder.compute_output_shape(pad.compute_output_shape((1, height, width, 3)))

@@ -29,7 +29,7 @@ from flowseg import files, runs
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
 from flowseg.network.backbones import BACKBONES, STRIDES
-from flowseg.network.model import build_flowseg
+from flowseg.network.model import build_flowseg, parts
 
 # Key of the results, what the table calls it, its format.
 _ROWS = (
@@ -89,7 +89,7 @@ def cost(model, calibration, judging):
         (results, files): results by the keys of the table; bytes of TFLite files by `ms/` keys.
     """
     size = calibration.shape[1:3]
-    encoder = model.get_layer("encoder")
+    encoder, decoder = parts(model)
     files = {
         "ms/whole": quantized.convert_pair(model, *size),
         "ms/encoder": quantized.convert(encoder, *size),
@@ -99,7 +99,7 @@ def cost(model, calibration, judging):
     floats = set(quantized.floats_left(found["ms/encoder_int8"]))
     results = {
         "params/encoder": encoder.count_params() / 1e6,
-        "params/decoder": model.get_layer("decoder").count_params() / 1e6,
+        "params/decoder": decoder.count_params() / 1e6,
         "params/whole": model.count_params() / 1e6,
         "gflops/encoder": quantized.flops(found["ms/encoder"]) / 1e9,
         "gflops/whole": quantized.flops(found["ms/whole"]) / 1e9,

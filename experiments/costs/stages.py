@@ -24,7 +24,7 @@ from flowseg import runs
 from flowseg.data.labels import CITYSCAPES
 from flowseg.network.backbones import BACKBONES, STRIDES
 from flowseg.network.decoder import FLOW_STRIDES
-from flowseg.network.model import build_flowseg
+from flowseg.network.model import build_flowseg, parts
 
 _FLOW_ENDS = {16: "flow_16_fill", 8: "flow_8_fill", 4: "flow_4_move_0"}
 
@@ -51,7 +51,7 @@ def cuts(model):
 
     The first is the encoder, on both frames.
     """
-    encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+    encoder, decoder = parts(model)
     images = {key: keras.Input((None, None, 3), name=key) for key in ("image1", "image2")}
     both = encoder(keras.ops.concatenate(list(images.values()), axis=0))
     halves = {key: keras.ops.split(value, 2, axis=0) for key, value in both.items()}

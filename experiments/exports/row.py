@@ -30,9 +30,10 @@ def open_keras(path, threads):
 
     from export import parity
     from flowseg import runs
+    from flowseg.network.model import parts
 
     model = runs.load_model(path)
-    encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+    encoder, decoder = parts(model)
     answers = keras.Model(decoder.input, {key: decoder.output[key] for key in ("seg", "flow")})
 
     def decode(features1, features2):

@@ -33,7 +33,7 @@ from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
 from flowseg.network.backbones import BACKBONES, STRIDES
 from flowseg.network.decoder import FLOW_STRIDES
-from flowseg.network.model import build_flowseg, compose
+from flowseg.network.model import build_flowseg, compose, parts
 from flowseg.scoring import evaluation
 
 VARIANTS = {
@@ -99,7 +99,7 @@ def task_networks(backbone, variants):
     """
     classes, image = len(CITYSCAPES.names), keras.Input((None, None, 3), name="image1")
     model = build_flowseg(classes, "none", backbone)
-    encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+    encoder, decoder = parts(model)
     alone = keras.Model({"frame1": decoder.input["frame1"]}, {"seg": decoder.output["seg"]})
     return {
         "encoder": encoder,
@@ -119,7 +119,8 @@ def _flow_network(encoder, decoder):
     names = [f"stride{stride}" for stride in (*FLOW_STRIDES, 2)]
     inputs = {frame: {k: decoder.input[frame][k] for k in names} for frame in decoder.input}
     moves = keras.Model(inputs, {"flow": decoder.output["flow"]}, name="decoder")
-    features = keras.Model(encoder.input, {key: encoder.output[key] for key in names})
+    outputs = {key: encoder.output[key] for key in names}
+    features = keras.Model(encoder.input, outputs, name="encoder")
     return compose(features, moves, ("flow",), "flow_only")
 
 

@@ -20,7 +20,7 @@ from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
 from flowseg.network.decoder import FLOW_STRIDES
 from flowseg.network.flow_layers import UpsampleFlow
-from flowseg.network.model import compose
+from flowseg.network.model import compose, parts
 from flowseg.scoring import frame_scores
 
 _SHOWN = {
@@ -47,10 +47,10 @@ def score(model, label_set, files):
     Raises:
         ValueError: no pair has flow truth; a damaged shard.
     """
-    decoder = model.get_layer("decoder")
+    encoder, decoder = parts(model)
     found = taps(decoder)
     part = keras.Model(decoder.input, found)
-    network = compose(model.get_layer("encoder"), part, tuple(found), "strides")
+    network = compose(encoder, part, tuple(found), "strides")
     counts = {title: {} for title in found}
     with records.named_errors(files):
         frames = decoding.evaluation_data(files, label_set).as_numpy_iterator()

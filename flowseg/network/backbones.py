@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 from keras import layers, ops
 
+from flowseg.errors import ArgumentError
 from flowseg.network import efficientnet_lite
 
 BACKBONES = ("resnet50", "efficientnet_lite0")
@@ -27,7 +28,7 @@ _BGR_MEAN = (103.939, 116.779, 123.68)
 _MOMENTUM = 0.95
 
 
-def build_encoder(backbone="resnet50", weights="none"):
+def build_encoder(backbone: str = "resnet50", weights: str = "none") -> keras.Model:
     """The encoder: an image in, features at `STRIDES` out.
 
     Args:
@@ -82,18 +83,21 @@ def _load_imagenet(network, backbone):
     try:
         donor = keras.applications.ResNet50(include_top=False, weights="imagenet")
     except Exception as error:  # urllib, ssl and Keras each raise their own.
-        raise ValueError(
+        raise ArgumentError(
             f"the ImageNet weights of ResNet50 could not be downloaded ({error}). Download "
             "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 (keras-applications "
-            "releases) where there is a network and give its path as --backbone_weights, or "
-            "train from random weights with --backbone_weights none"
+            "releases) where there is a network and give its path as backbone_weights, or "
+            "train from random weights with backbone_weights none",
+            "backbone_weights",
         ) from error
     network.set_weights(donor.get_weights())
 
 
 def _load_file(network, backbone, path):
     if not Path(path).is_file():
-        raise ValueError(f"--backbone_weights {path}: neither none, imagenet, nor a file")
+        raise ArgumentError(
+            f"backbone_weights {path}: neither none, imagenet, nor a file", "backbone_weights"
+        )
     try:
         network.load_weights(path)
     except Exception as error:

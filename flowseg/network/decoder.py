@@ -15,6 +15,9 @@ by ablation".)
 
 A third answer stays inside: from the flow stream's last features, the logit of the flow's being
 right.
+
+Every layer is made by `_seg_layer` or `_flow_layer`, which note the stream that it belongs to; see
+`stream_layers`.
 """
 
 import keras
@@ -32,8 +35,9 @@ from flowseg.network.flow_layers import (
     UpsampleFlow,
     Warp,
 )
-from flowseg.network.layers import HandOver, Upsample
+from flowseg.network.layers import HandOver, Shape, Upsample
 
+STREAMS = ("seg", "flow")
 EXCHANGES = ("none", "seg_to_flow", "flow_to_seg", "both")
 FLOW_STRIDES = (16, 8, 4)
 # The one layer whose channels are classes.
@@ -50,7 +54,9 @@ _MATCHED, _WINDOW, _FINEST = 12, 9, (24, 16)
 _SEG_WIDTH = {32: 128, 16: 128, 8: 96, 4: 64}
 
 
-def build_decoder(feature_shapes, num_classes, exchange="both"):
+def build_decoder(
+    feature_shapes: dict[str, Shape], num_classes: int, exchange: str = "both"
+) -> keras.Model:
     """The decoder as a Keras model.
 
     Args:
@@ -98,58 +104,89 @@ def build_decoder(feature_shapes, num_classes, exchange="both"):
         if stride != FLOW_STRIDES[-1]:
             sure = refiners[stride]["sure"](hidden)
             outputs[f"sure_{stride}"] = _told(flow, sure, stride)
-            flow = FillFlow(_REACHES, name=f"flow_{stride}_fill")(flow, sure)
-        outputs[f"flow_{stride}"] = UpsampleFlow(stride, name=f"flow_{stride}")(flow)
-    logits = layers.Conv2D(num_classes, 1, name=SEG_HEAD)(seg)
-    outputs["seg"] = Upsample(stride, dtype="float32", name="seg")(logits)
+            fill = _flow_layer(FillFlow(_REACHES, name=f"flow_{stride}_fill"))
+            flow = fill(flow, sure)
+        up = _flow_layer(UpsampleFlow(stride, name=f"flow_{stride}"))
+        outputs[f"flow_{stride}"] = up(flow)
+    outputs["seg"] = _seg_answer(seg, num_classes, stride)
     flow, hidden = _fine_step(flow, hidden, *(inputs[frame]["stride2"] for frame in inputs))
-    width = hidden.shape[-1]
-    mix = layers.Conv2D(width, 3, padding="same", activation="relu", name="mix_1")(hidden)
-    mix = layers.Conv2D(2 * 2 * 9, 1, name="mix_2")(mix)
-    outputs["flow"] = ConvexUpsample(2, name="flow")(flow, mix)
-    sure = layers.Conv2D(1, 3, padding="same", name="flow_2_sure")(hidden)
-    sure = Upsample(2, dtype="float32", name="sure_2_up")(sure)
-    outputs["sure_2"] = layers.Concatenate(dtype="float32", name="sure_2")([outputs["flow"], sure])
+    outputs["flow"], outputs["sure_2"] = _flow_answers(flow, hidden)
     return keras.Model(inputs, outputs, name="decoder")
 
 
-def of_stream(layer_name, stream):
-    """Whether a layer or output of the decoder is one of "seg", or of "flow".
+def stream_layers(decoder: keras.Model, stream: str) -> list[layers.Layer]:
+    """The layers of one stream of a decoder, in the decoder's order.
 
-    What hands features over is of the stream that gets them.
+    A layer that hands features over is of the stream that gets them. The decoder's inputs are of
+    neither.
+
+    Args:
+        decoder: of `build_decoder`, not loaded from a file: files do not hold the streams.
+        stream: one of `STREAMS`.
+
+    Raises:
+        ValueError: an unknown stream; a layer whose stream is not known.
     """
-    of_seg = layer_name.startswith(("seg", "flow_to_seg")) and not layer_name.startswith("seg_to")
-    return of_seg == (stream == "seg")
+    if stream not in STREAMS:
+        raise ValueError(f"stream {stream!r}: not one of {', '.join(STREAMS)}")
+    found = [layer for layer in decoder.layers if not isinstance(layer, layers.InputLayer)]
+    unknown = [layer.name for layer in found if not hasattr(layer, "stream")]
+    if unknown:
+        raise ValueError(
+            f"the stream of {len(unknown)} of the decoder's layers is not known ({unknown[0]}, "
+            "...): a network loaded from a .keras file does not hold it; build the network anew "
+            "and copy the weights"
+        )
+    return [layer for layer in found if layer.stream == stream]
 
 
-def _conv_bn(x, width, kernel, name):
-    x = layers.Conv2D(width, kernel, padding="same", use_bias=False, name=f"{name}_conv")(x)
-    x = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(x)
-    return layers.ReLU(name=f"{name}_relu")(x)
+def _seg_layer(layer: layers.Layer) -> layers.Layer:
+    """Notes that a new layer belongs to the segmentation stream."""
+    layer.stream = "seg"
+    return layer
+
+
+def _flow_layer(layer: layers.Layer) -> layers.Layer:
+    """Notes that a new layer belongs to the flow stream."""
+    layer.stream = "flow"
+    return layer
+
+
+def _seg_conv(x, width, kernel, name):
+    """Convolution, batch norm and ReLU."""
+    conv = layers.Conv2D(width, kernel, padding="same", use_bias=False, name=f"{name}_conv")
+    x = _seg_layer(conv)(x)
+    x = _seg_layer(layers.BatchNormalization(momentum=0.95, name=f"{name}_bn"))(x)
+    return _seg_layer(layers.ReLU(name=f"{name}_relu"))(x)
 
 
 def _seg_top(features):
     """Stride 32, with what the whole image holds added everywhere (ParseNet; DeepLabV3)."""
     width = _SEG_WIDTH[32]
-    top = _conv_bn(features, width, 1, "seg_32")
-    whole = layers.GlobalAveragePooling2D(keepdims=True, name="seg_whole")(top)
-    whole = layers.Conv2D(width, 1, activation="relu", name="seg_whole_conv")(whole)
-    return layers.Add(name="seg_32_whole")([top, whole])
+    top = _seg_conv(features, width, 1, "seg_32")
+    pool = _seg_layer(layers.GlobalAveragePooling2D(keepdims=True, name="seg_whole"))
+    conv = _seg_layer(layers.Conv2D(width, 1, activation="relu", name="seg_whole_conv"))
+    return _seg_layer(layers.Add(name="seg_32_whole"))([top, conv(pool(top))])
 
 
 def _seg_in(seg, features, stride):
-    side = _conv_bn(features, _SEG_WIDTH[stride], 1, f"seg_{stride}_side")
-    up = Upsample(2, name=f"seg_{stride}_up")(seg)
-    both = layers.Concatenate(name=f"seg_{stride}_join")([up, side])
-    return _conv_bn(both, _SEG_WIDTH[stride], 3, f"seg_{stride}_in")
+    side = _seg_conv(features, _SEG_WIDTH[stride], 1, f"seg_{stride}_side")
+    up = _seg_layer(Upsample(2, name=f"seg_{stride}_up"))(seg)
+    both = _seg_layer(layers.Concatenate(name=f"seg_{stride}_join"))([up, side])
+    return _seg_conv(both, _SEG_WIDTH[stride], 3, f"seg_{stride}_in")
 
 
 def _seg_out(seg, motion, stride):
     if motion is not None:
-        seg = layers.Add(name=f"seg_{stride}_add")(
-            [seg, HandOver(_SEG_WIDTH[stride], name=f"flow_to_seg_{stride}")(motion)]
-        )
-    return _conv_bn(seg, _SEG_WIDTH[stride], 3, f"seg_{stride}_out")
+        hand_over = _seg_layer(HandOver(_SEG_WIDTH[stride], name=f"flow_to_seg_{stride}"))
+        seg = _seg_layer(layers.Add(name=f"seg_{stride}_add"))([seg, hand_over(motion)])
+    return _seg_conv(seg, _SEG_WIDTH[stride], 3, f"seg_{stride}_out")
+
+
+def _seg_answer(seg, num_classes, stride):
+    """Segmentation features of the last stride -> logits at full resolution."""
+    logits = _seg_layer(layers.Conv2D(num_classes, 1, name=SEG_HEAD))(seg)
+    return _seg_layer(Upsample(stride, dtype="float32", name="seg"))(logits)
 
 
 def _flow_refiner(radius, widths, name):
@@ -158,8 +195,7 @@ def _flow_refiner(radius, widths, name):
     def conv(width, what, **kwargs):
         return layers.Conv2D(width, 3, padding="same", name=f"{name}_{what}", **kwargs)
 
-    return {
-        "widths": widths,
+    made = {
         "cost": CostVolume(radius, name=f"{name}_cost"),
         "match": SoftArgmax(radius, dtype="float32", name=f"{name}_match"),
         "conv1": conv(widths[0], "conv1"),
@@ -169,67 +205,91 @@ def _flow_refiner(radius, widths, name):
         "residual": conv(2, "residual", kernel_initializer="zeros"),
         "sure": conv(1, "sure"),
     }
+    return {"widths": widths, **{what: _flow_layer(layer) for what, layer in made.items()}}
 
 
 def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
     """Flow and hidden state of the coarser stride (None at the top) -> those of this stride."""
     widths = refine["widths"]
-    side = layers.Conv2D(widths[2], 1, name=f"flow_{stride}_side")
+    side = _flow_layer(layers.Conv2D(widths[2], 1, name=f"flow_{stride}_side"))
     context, other = side(features1), side(features2)
-    units = UnitFeatures(name=f"flow_{stride}_units")
+    units = _flow_layer(UnitFeatures(name=f"flow_{stride}_units"))
     target, source = units(context), units(other)
     if flow is None:
-        flow = StartFlow(name="flow_start")(context)
-        hidden = layers.Conv2D(widths[2], 1, activation="relu", name="flow_hidden_start")(context)
+        flow, hidden = _flow_start(context)
     else:
-        flow = UpsampleFlow(2, name=f"flow_{stride}_up")(flow)
-        if hidden.shape[-1] != widths[2]:
-            narrow = layers.Conv2D(widths[2], 1, activation="relu", name=f"flow_{stride}_hidden")
-            hidden = narrow(hidden)
-        hidden = Upsample(2, name=f"flow_{stride}_hidden_up")(hidden)
-    handed = None if seg is None else HandOver(widths[0], name=f"seg_to_flow_{stride}")(seg)
+        flow, hidden = _flow_up(flow, hidden, widths[2], stride)
+    handed = None
+    if seg is not None:
+        handed = _flow_layer(HandOver(widths[0], name=f"seg_to_flow_{stride}"))(seg)
     for step in range(_STEPS[stride]):
-        warped = Warp(name=f"flow_{stride}_warp_{step}")(source, flow)
+        warped = _flow_layer(Warp(name=f"flow_{stride}_warp_{step}"))(source, flow)
         cost = refine["cost"](target, warped)
         match = refine["match"](cost)
-        joined = layers.Concatenate(name=f"flow_{stride}_join_{step}")(
-            [cost, match, flow, hidden, context]
-        )
-        x = refine["conv1"](joined)
+        join = _flow_layer(layers.Concatenate(name=f"flow_{stride}_join_{step}"))
+        x = refine["conv1"](join([cost, match, flow, hidden, context]))
         if handed is not None:
-            x = layers.Add(name=f"flow_{stride}_add_{step}")([x, handed])
-        x = layers.ReLU(name=f"flow_{stride}_relu_{step}")(x)
+            x = _flow_layer(layers.Add(name=f"flow_{stride}_add_{step}"))([x, handed])
+        x = _flow_layer(layers.ReLU(name=f"flow_{stride}_relu_{step}"))(x)
         hidden = refine["conv3"](refine["conv2"](x))
-        flow = MoveFlow(name=f"flow_{stride}_move_{step}")(
-            flow, match, refine["gate"](hidden), refine["residual"](hidden)
-        )
+        move = _flow_layer(MoveFlow(name=f"flow_{stride}_move_{step}"))
+        flow = move(flow, match, refine["gate"](hidden), refine["residual"](hidden))
     return flow, hidden
+
+
+def _flow_start(context):
+    """Zero flow and the first hidden state."""
+    flow = _flow_layer(StartFlow(name="flow_start"))(context)
+    conv = layers.Conv2D(context.shape[-1], 1, activation="relu", name="flow_hidden_start")
+    return flow, _flow_layer(conv)(context)
+
+
+def _flow_up(flow, hidden, width, stride):
+    """Flow and hidden state of the coarser stride at the pixels of this one."""
+    flow = _flow_layer(UpsampleFlow(2, name=f"flow_{stride}_up"))(flow)
+    if hidden.shape[-1] != width:
+        narrow = layers.Conv2D(width, 1, activation="relu", name=f"flow_{stride}_hidden")
+        hidden = _flow_layer(narrow)(hidden)
+    return flow, _flow_layer(Upsample(2, name=f"flow_{stride}_hidden_up"))(hidden)
 
 
 def _fine_step(flow, hidden, features1, features2):
     """Flow and hidden state of stride 4 -> those of stride 2, for the last fractions of a pixel."""
 
     def conv(x, width, what, **kwargs):
-        return layers.Conv2D(width, 3, padding="same", name=f"flow_2_{what}", **kwargs)(x)
+        layer = layers.Conv2D(width, 3, padding="same", name=f"flow_2_{what}", **kwargs)
+        return _flow_layer(layer)(x)
 
-    flow = UpsampleFlow(2, name="flow_2_up")(flow)
-    hidden = layers.Conv2D(_FINEST[-1], 1, activation="relu", name="flow_2_hidden")(hidden)
-    hidden = Upsample(2, name="flow_2_hidden_up")(hidden)
-    side, units = layers.Conv2D(_MATCHED, 1, name="flow_2_side"), UnitFeatures(name="flow_2_units")
+    flow, hidden = _flow_up(flow, hidden, _FINEST[-1], 2)
+    side = _flow_layer(layers.Conv2D(_MATCHED, 1, name="flow_2_side"))
+    units = _flow_layer(UnitFeatures(name="flow_2_units"))
     target, source = (units(side(features)) for features in (features1, features2))
-    warped = Warp(name="flow_2_warp")(source, flow)
-    change = layers.Subtract(name="flow_2_change")([warped, target])
-    match = LucasKanade(_WINDOW, name="flow_2_match")(target, warped)
-    joined = layers.Concatenate(name="flow_2_join")([match, flow, hidden, target, change])
+    warped = _flow_layer(Warp(name="flow_2_warp"))(source, flow)
+    change = _flow_layer(layers.Subtract(name="flow_2_change"))([warped, target])
+    match = _flow_layer(LucasKanade(_WINDOW, name="flow_2_match"))(target, warped)
+    join = _flow_layer(layers.Concatenate(name="flow_2_join"))
+    joined = join([match, flow, hidden, target, change])
     hidden = conv(joined, _FINEST[0], "conv1", activation="relu")
     hidden = conv(hidden, _FINEST[1], "conv2", activation="relu")
     gate = conv(hidden, 1, "gate", activation="sigmoid", bias_initializer="ones")
     residual = conv(hidden, 2, "residual", kernel_initializer="zeros")
-    return MoveFlow(name="flow_2_move")(flow, match, gate, residual), hidden
+    return _flow_layer(MoveFlow(name="flow_2_move"))(flow, match, gate, residual), hidden
+
+
+def _flow_answers(flow, hidden):
+    """Flow and hidden state of stride 2 -> flow at full resolution; and it beside its logit."""
+    mix = layers.Conv2D(hidden.shape[-1], 3, padding="same", activation="relu", name="mix_1")
+    mixed = _flow_layer(mix)(hidden)
+    mixed = _flow_layer(layers.Conv2D(2 * 2 * 9, 1, name="mix_2"))(mixed)
+    flow = _flow_layer(ConvexUpsample(2, name="flow"))(flow, mixed)
+    sure = _flow_layer(layers.Conv2D(1, 3, padding="same", name="flow_2_sure"))(hidden)
+    sure = _flow_layer(Upsample(2, dtype="float32", name="sure_2_up"))(sure)
+    return flow, _flow_layer(layers.Concatenate(dtype="float32", name="sure_2"))([flow, sure])
 
 
 def _told(flow, sure, stride):
     """Coarse flow and the logit of its being right, side by side at full resolution."""
-    flow = UpsampleFlow(stride, name=f"sure_{stride}_flow")(flow)
-    sure = Upsample(stride, dtype="float32", name=f"sure_{stride}_up")(sure)
-    return layers.Concatenate(dtype="float32", name=f"sure_{stride}")([flow, sure])
+    flow = _flow_layer(UpsampleFlow(stride, name=f"sure_{stride}_flow"))(flow)
+    sure = _flow_layer(Upsample(stride, dtype="float32", name=f"sure_{stride}_up"))(sure)
+    join = layers.Concatenate(dtype="float32", name=f"sure_{stride}")
+    return _flow_layer(join)([flow, sure])

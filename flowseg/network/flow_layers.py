@@ -5,21 +5,24 @@ heights and widths that are known only at run time. Layers that carry flow do no
 mixed-precision policy touch it (`autocast=False`): a pixel coordinate needs all of float32.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import keras
 from keras import initializers, layers, ops
 
-from flowseg.network.flow_ops import backward_warp, cost_volume, upsample, upsample_flow
-from flowseg.network.layers import Upsample, scaled_shape
+from flowseg.network.flow_ops import Tensor, backward_warp, cost_volume, upsample, upsample_flow
+from flowseg.network.layers import Shape, Upsample, scaled_shape
 
 
 @keras.saving.register_keras_serializable("flowseg")
 class UpsampleFlow(Upsample):
     """(B, H, W, 2) -> (B, factor H, factor W, 2), bilinear, vectors scaled with the size."""
 
-    def __init__(self, factor, **kwargs):
+    def __init__(self, factor: int, **kwargs: Any):
         super().__init__(factor, autocast=False, **kwargs)
 
-    def call(self, flow):
+    def call(self, flow: Tensor) -> Tensor:
         return upsample(flow, self.factor) * self.factor
 
 
@@ -27,13 +30,13 @@ class UpsampleFlow(Upsample):
 class ConvexUpsample(Upsample):
     """Flow and the logits of its mix -> fine flow; see `flow_ops.upsample_flow`."""
 
-    def __init__(self, factor, **kwargs):
+    def __init__(self, factor: int, **kwargs: Any):
         super().__init__(factor, autocast=False, **kwargs)
 
-    def call(self, flow, weights):
+    def call(self, flow: Tensor, weights: Tensor) -> Tensor:
         return upsample_flow(flow, ops.cast(weights, "float32"), self.factor)
 
-    def compute_output_shape(self, flow_shape, weights_shape):
+    def compute_output_shape(self, flow_shape: Shape, weights_shape: Shape) -> Shape:
         return scaled_shape(flow_shape, self.factor)
 
 
@@ -44,7 +47,7 @@ class UnitFeatures(layers.Layer):
     So the correlation of two pixels is the cosine between them, whatever exposure or layer.
     """
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         x = ops.cast(x, "float32")
         mean, variance = ops.moments(x, axes=(1, 2), keepdims=True)
         x = (x - mean) * ops.rsqrt(variance + 1e-5)
@@ -55,13 +58,13 @@ class UnitFeatures(layers.Layer):
 class Warp(layers.Layer):
     """Features of the second frame seen from the first; no gradient reaches the flow (RAFT)."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
 
-    def call(self, features, flow):
+    def call(self, features: Tensor, flow: Tensor) -> Tensor:
         return backward_warp(features, ops.stop_gradient(flow))
 
-    def compute_output_shape(self, features_shape, flow_shape):
+    def compute_output_shape(self, features_shape: Shape, flow_shape: Shape) -> Shape:
         return features_shape
 
 
@@ -69,18 +72,18 @@ class Warp(layers.Layer):
 class CostVolume(layers.Layer):
     """Cosines of each pixel with its (2r+1)^2 neighbours in the (warped) second frame."""
 
-    def __init__(self, radius, **kwargs):
+    def __init__(self, radius: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.radius = radius
 
-    def call(self, features1, features2):
+    def call(self, features1: Tensor, features2: Tensor) -> Tensor:
         # `cost_volume` is a mean over channels; unit vectors' cosine is the sum.
         return cost_volume(features1, features2, self.radius) * features1.shape[-1]
 
-    def compute_output_shape(self, features1_shape, features2_shape):
+    def compute_output_shape(self, features1_shape: Shape, features2_shape: Shape) -> Shape:
         return (*features1_shape[:-1], (2 * self.radius + 1) ** 2)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "radius": self.radius}
 
 
@@ -93,16 +96,16 @@ class SoftArgmax(layers.Layer):
     the mean of a plain softmax falls short of the best. The sharpness is learned.
     """
 
-    def __init__(self, radius, **kwargs):
+    def __init__(self, radius: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.radius = radius
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.log_sharpness = self.add_weight(
             name="log_sharpness", shape=(), initializer=initializers.Constant(0.7)
         )
 
-    def call(self, cost):
+    def call(self, cost: Tensor) -> Tensor:
         window = ops.average_pool(cost, 5, 1, "same", data_format="channels_last")
         window -= ops.mean(window, axis=-1, keepdims=True)
         spread = ops.sqrt(ops.mean(ops.square(window), axis=-1, keepdims=True) + 1e-4)
@@ -113,10 +116,10 @@ class SoftArgmax(layers.Layer):
         ]
         return ops.matmul(share, ops.convert_to_tensor(shifts, dtype="float32"))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], 2)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "radius": self.radius}
 
 
@@ -130,17 +133,17 @@ class LucasKanade(layers.Layer):
     Where the second's features are 0, the warp left the picture: those pixels do not count.
     """
 
-    def __init__(self, window, limit=1.5, **kwargs):
+    def __init__(self, window: int, limit: float = 1.5, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
         self.window = window
         self.limit = limit
 
-    def build(self, features1_shape, features2_shape):
+    def build(self, features1_shape: Shape, features2_shape: Shape) -> None:
         self.log_damping = self.add_weight(
             name="log_damping", shape=(), initializer=initializers.Constant(-4.0)
         )
 
-    def call(self, features1, features2):
+    def call(self, features1: Tensor, features2: Tensor) -> Tensor:
         features1, features2 = (ops.cast(x, "float32") for x in (features1, features2))
         inside = ops.sum(ops.square(features2), axis=-1, keepdims=True) > 1e-6
         change = ops.where(inside, features2 - features1, 0.0)
@@ -157,10 +160,10 @@ class LucasKanade(layers.Layer):
         step = ops.concatenate([xy * yt - yy * xt, xy * xt - xx * yt], axis=-1) / determinant
         return ops.clip(step, -self.limit, self.limit)
 
-    def compute_output_shape(self, features1_shape, features2_shape):
+    def compute_output_shape(self, features1_shape: Shape, features2_shape: Shape) -> Shape:
         return (*features1_shape[:-1], 2)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "window": self.window, "limit": self.limit}
 
 
@@ -168,13 +171,15 @@ class LucasKanade(layers.Layer):
 class MoveFlow(layers.Layer):
     """flow + gate * match + residual, in float32 whatever the policy."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
 
-    def call(self, flow, match, gate, residual):
+    def call(self, flow: Tensor, match: Tensor, gate: Tensor, residual: Tensor) -> Tensor:
         return flow + match * ops.cast(gate, "float32") + ops.cast(residual, "float32")
 
-    def compute_output_shape(self, flow_shape, match_shape, gate_shape, residual_shape):
+    def compute_output_shape(
+        self, flow_shape: Shape, match_shape: Shape, gate_shape: Shape, residual_shape: Shape
+    ) -> Shape:
         return flow_shape
 
 
@@ -188,17 +193,17 @@ class FillFlow(layers.Layer):
     sharpness and offset are learned; the logit itself is taught by its own loss alone.
     """
 
-    def __init__(self, reaches, **kwargs):
+    def __init__(self, reaches: Iterable[int], **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
         self.reaches = tuple(reaches)
 
-    def build(self, flow_shape, logit_shape):
+    def build(self, flow_shape: Shape, logit_shape: Shape) -> None:
         self.sharpness = self.add_weight(
             name="sharpness", shape=(), initializer=initializers.Constant(2.0)
         )
         self.offset = self.add_weight(name="offset_bias", shape=(), initializer="zeros")
 
-    def call(self, flow, logit):
+    def call(self, flow: Tensor, logit: Tensor) -> Tensor:
         logit = ops.stop_gradient(ops.cast(logit, "float32"))
         trust = ops.sigmoid(logit * self.sharpness + self.offset)
         # Where nothing at all is trusted, the plain mean.
@@ -212,10 +217,10 @@ class FillFlow(layers.Layer):
         around = total[..., :2] / total[..., 2:]
         return trust * flow + (1 - trust) * around
 
-    def compute_output_shape(self, flow_shape, logit_shape):
+    def compute_output_shape(self, flow_shape: Shape, logit_shape: Shape) -> Shape:
         return flow_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "reaches": self.reaches}
 
 
@@ -223,13 +228,13 @@ class FillFlow(layers.Layer):
 class StartFlow(layers.Layer):
     """Zero flow of the size of the features given."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
 
-    def call(self, features):
+    def call(self, features: Tensor) -> Tensor:
         return ops.cast(ops.zeros_like(features[..., :2]), "float32")
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], 2)
 
 

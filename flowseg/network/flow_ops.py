@@ -4,18 +4,22 @@ Flow is (B, H, W, 2), (u, v) = (x right, y down), in pixels of its own resolutio
 image2. Heights and widths may be unknown when the graph is built.
 """
 
+import keras
 import numpy as np
 from keras import ops
 
+# Symbolic, or the backend's own.
+Tensor = keras.KerasTensor
 
-def pixel_grid(height, width):
+
+def pixel_grid(height: int | Tensor, width: int | Tensor) -> Tensor:
     """(1, height, width, 2) float32: the (x, y) of every pixel."""
     x = ops.broadcast_to(ops.arange(width, dtype="float32")[None, :], (height, width))
     y = ops.broadcast_to(ops.arange(height, dtype="float32")[:, None], (height, width))
     return ops.stack([x, y], axis=-1)[None]
 
 
-def backward_warp(image, flow):
+def backward_warp(image: Tensor, flow: Tensor) -> Tensor:
     """`image` sampled at p + flow(p), bilinear, 0 outside: image2 warped by flow looks like image1.
 
     A sample between the border and one pixel beyond fades to 0 (every missing neighbour counts
@@ -54,7 +58,7 @@ def backward_warp(image, flow):
     return upper + (lower - upper) * down
 
 
-def cost_volume(features1, features2, radius):
+def cost_volume(features1: Tensor, features2: Tensor, radius: int) -> Tensor:
     """Correlation of each pixel with its neighbourhood in the second frame.
 
     Entry (2r+1) * (dy + r) + (dx + r) at p is mean over channels of features1(p) *
@@ -83,7 +87,7 @@ def cost_volume(features1, features2, radius):
     )
 
 
-def upsample(x, factor):
+def upsample(x: Tensor, factor: int) -> Tensor:
     """Bilinear upsampling by a whole factor, pixel centres aligned as `ops.image.resize` has them.
 
     Keras 3.15's `ops.image.resize` asks `size <= 0` and so fails in a graph whose sizes are known
@@ -116,7 +120,7 @@ def upsample(x, factor):
     return x
 
 
-def resize_flow(flow, height, width):
+def resize_flow(flow: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
     """Dense flow at another resolution: bilinear, its vectors scaled with it.
 
     Args:
@@ -134,7 +138,7 @@ def resize_flow(flow, height, width):
     return resized * ops.cast(ops.stack([scale_x, scale_y]), flow.dtype)
 
 
-def upsample_flow(flow, weights, factor):
+def upsample_flow(flow: Tensor, weights: Tensor, factor: int) -> Tensor:
     """Learned upsampling: each fine vector is a convex mix of its 3x3 coarse neighbours.
 
     (RAFT, Teed and Deng 2020.) Neighbours beyond the border repeat the border. The softmax of the
@@ -165,7 +169,7 @@ def upsample_flow(flow, weights, factor):
     return ops.reshape(fine, (batch, height * factor, width * factor, 2))
 
 
-def _mixing(factor):
+def _mixing(factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Kernels of `upsample_flow`, of zeros and ones.
 
     Returns:

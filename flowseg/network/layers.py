@@ -3,27 +3,32 @@
 All take heights and widths that are known only at run time. See `flow_layers` for flow's own.
 """
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
-from flowseg.network.flow_ops import upsample
+from flowseg.network.flow_ops import Tensor, upsample
+
+# (B, H, W, C); None where a size is known only at run time.
+Shape = tuple[int | None, ...]
 
 
 @keras.saving.register_keras_serializable("flowseg")
 class Upsample(layers.Layer):
     """(B, H, W, C) -> (B, factor H, factor W, C), bilinear, sizes known only at run time."""
 
-    def __init__(self, factor, **kwargs):
+    def __init__(self, factor: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.factor = factor
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         return upsample(x, self.factor)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return scaled_shape(input_shape, self.factor)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "factor": self.factor}
 
 
@@ -35,10 +40,16 @@ class HandOver(layers.Conv2D):
     stream, whose features are taught by its own task alone.
     """
 
-    def __init__(self, filters, kernel_size=1, kernel_initializer="zeros", **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 1,
+        kernel_initializer: str = "zeros",
+        **kwargs: Any,
+    ):
         super().__init__(filters, kernel_size, kernel_initializer=kernel_initializer, **kwargs)
 
-    def call(self, features):
+    def call(self, features: Tensor) -> Tensor:
         return super().call(ops.stop_gradient(features))
 
 
@@ -50,11 +61,11 @@ class PadToMultiple(layers.Layer):
     most before a car.
     """
 
-    def __init__(self, multiple, **kwargs):
+    def __init__(self, multiple: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.multiple = multiple
 
-    def call(self, image):
+    def call(self, image: Tensor) -> Tensor:
         for axis in (1, 2):
             size = ops.shape(image)[axis]
             padded = (size + self.multiple - 1) // self.multiple * self.multiple
@@ -64,12 +75,12 @@ class PadToMultiple(layers.Layer):
             image = ops.take(image, ops.clip(index, 0, size - 1), axis=axis)
         return image
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, channels = input_shape
         sizes = (n and -(-n // self.multiple) * self.multiple for n in (height, width))
         return (batch, *sizes, channels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "multiple": self.multiple}
 
 
@@ -77,10 +88,10 @@ class PadToMultiple(layers.Layer):
 class CropLike(layers.Layer):
     """The middle of `x`, of the size of `image`: takes back what `PadToMultiple` added."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
 
-    def call(self, x, image):
+    def call(self, x: Tensor, image: Tensor) -> Tensor:
         known = tuple(image.shape[1:3])
         if None not in known and known == tuple(x.shape[1:3]):
             return x  # A slice of everything is not free: its gradient copies everything.
@@ -88,11 +99,11 @@ class CropLike(layers.Layer):
         top, left = ((a - b) // 2 for a, b in zip(ops.shape(x)[1:3], (height, width), strict=True))
         return x[:, top : top + height, left : left + width]
 
-    def compute_output_shape(self, x_shape, image_shape):
+    def compute_output_shape(self, x_shape: Shape, image_shape: Shape) -> Shape:
         return (x_shape[0], *image_shape[1:3], x_shape[3])
 
 
-def scaled_shape(shape, factor):
+def scaled_shape(shape: Shape, factor: int) -> Shape:
     """(B, H, W, C) with height and width times `factor`; None stays None."""
     batch, height, width, channels = shape
     grow = (None if n is None else n * factor for n in (height, width))

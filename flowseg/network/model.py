@@ -1,16 +1,22 @@
 """FlowSeg itself: encoder and decoder composed, with padding inside; and its training form."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
 from keras import ops
 
 from flowseg.network.backbones import STRIDES, build_encoder
-from flowseg.network.decoder import build_decoder, of_stream
+from flowseg.network.decoder import build_decoder, stream_layers
 from flowseg.network.layers import CropLike, PadToMultiple
 
 
-def build_flowseg(num_classes, exchange="both", backbone="resnet50", backbone_weights="none"):
+def build_flowseg(
+    num_classes: int,
+    exchange: str = "both",
+    backbone: str = "resnet50",
+    backbone_weights: str = "none",
+) -> keras.Model:
     """The joint network.
 
     Args:
@@ -41,25 +47,30 @@ def parts(network: keras.Model) -> Parts:
     return Parts(network.get_layer("encoder"), network.get_layer("decoder"))
 
 
-def set_learning(model, learn, freeze):
+def set_learning(model: keras.Model, learn: str, freeze: str) -> None:
     """What of a network learns; the rest keeps its weights and batch statistics.
 
     Args:
-        model: of `build_flowseg` or `training_model`.
+        model: of `build_flowseg` or `training_model`; loaded from a file only if `learn` is
+            "both", as files do not hold which layers are of which stream.
         learn: the decoder's stream, "seg", "flow" or "both".
         freeze: of the encoder, "none", "encoder", or "norms", its batch norms: pretrained
             statistics rest on a million images; those of a small batch of mixed sets wander.
+
+    Raises:
+        ValueError: an unknown stream, or one of a network loaded from a file. Nothing is changed.
     """
-    for layer in model.get_layer("decoder").layers:
-        layer.trainable = learn == "both" or of_stream(layer.name, learn)
-    encoder = model.get_layer("encoder")
+    encoder, decoder = parts(model)
+    learning = decoder.layers if learn == "both" else stream_layers(decoder, learn)
+    for layer in decoder.layers:
+        layer.trainable = layer in learning
     encoder.trainable = freeze != "encoder"
     for layer in encoder.layers:
         if freeze == "norms" and isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
 
 
-def training_model(model, unlabelled=()):
+def training_model(model: keras.Model, unlabelled: Sequence[str] = ()) -> keras.Model:
     """`model` with all that its decoder gives as outputs; all layers shared.
 
     See `decoder.build_decoder`.
@@ -69,12 +80,12 @@ def training_model(model, unlabelled=()):
         unlabelled: further outputs, for what needs no truth: "photometric", "consistency", as the
             losses in `unlabelled` want them. The decoder then sees each pair both ways.
     """
-    encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+    encoder, decoder = parts(model)
     outputs = tuple(decoder.output)
     return compose(encoder, decoder, outputs, "flowseg_training", unlabelled)
 
 
-def confident_model(model):
+def confident_model(model: keras.Model) -> keras.Model:
     """`model` with a third output, `confidence`: (B, H, W), 0..1; all layers shared.
 
     It is the probability that the flow is right by KITTI's rule (within 3 px or 5 %); low where
@@ -83,16 +94,23 @@ def confident_model(model):
     Raises:
         ValueError: a network of before there was confidence.
     """
-    if "sure_2" not in model.get_layer("decoder").output:
+    encoder, decoder = parts(model)
+    if "sure_2" not in decoder.output:
         raise ValueError("this network was made before flow had a confidence: train it anew")
     keys = ("seg", "flow", "sure_2")
-    whole = compose(model.get_layer("encoder"), model.get_layer("decoder"), keys, "whole")
+    whole = compose(encoder, decoder, keys, "whole")
     answers = {key: whole.output[key] for key in ("seg", "flow")}
     answers["confidence"] = ops.sigmoid(whole.output["sure_2"][..., 2])
     return keras.Model(whole.input, answers, name="flowseg_confident")
 
 
-def compose(encoder, decoder, outputs, name, unlabelled=()):
+def compose(
+    encoder: keras.Model,
+    decoder: keras.Model,
+    outputs: Sequence[str],
+    name: str,
+    unlabelled: Sequence[str] = (),
+) -> keras.Model:
     """A network of two frames: `encoder` sees each once, `decoder` both, padding is inside.
 
     Args:

@@ -18,13 +18,13 @@ import keras
 import numpy as np
 
 from flowseg import files
-from flowseg.network.model import build_flowseg
+from flowseg.network.model import build_flowseg, parts
 
 BOX = Path(__file__).parents[1] / "weights"
 _WEIGHTS, _NETWORK = "weights.npz", "network.json"
 
 
-def write_network(folder, model, backbone, exchange):
+def write_network(folder: str | Path, model: keras.Model, backbone: str, exchange: str) -> int:
     """Write a network's weights and description; returns the bytes of the weights file.
 
     Args:
@@ -51,12 +51,12 @@ def write_network(folder, model, backbone, exchange):
     return len(data)
 
 
-def is_packed(folder):
+def is_packed(folder: str | Path) -> bool:
     """Whether a folder holds a packed network."""
     return (Path(folder) / _NETWORK).is_file()
 
 
-def read_network(folder, classes):
+def read_network(folder: str | Path, classes: int) -> keras.Model:
     """The network that `write_network` wrote.
 
     Args:
@@ -87,10 +87,10 @@ def read_network(folder, classes):
 
 def _variables(model):
     """Yields ("part/layer/weight", variable)."""
-    for part in ("encoder", "decoder"):
-        for layer in model.get_layer(part).layers:
+    for name, part in parts(model)._asdict().items():
+        for layer in part.layers:
             for variable in layer.weights:
-                yield f"{part}/{layer.name}/{variable.path.rpartition('/')[2]}", variable
+                yield f"{name}/{layer.name}/{variable.path.rpartition('/')[2]}", variable
 
 
 def _shapes(weights):

@@ -1,5 +1,6 @@
 """The network: shapes, invariants, saving; on small inputs and random weights."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -8,10 +9,21 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from flowseg import runs
 from flowseg.network import backbones
-from flowseg.network.decoder import EXCHANGES, build_decoder
+from flowseg.network.decoder import EXCHANGES, build_decoder, stream_layers
 from flowseg.network.layers import CropLike, PadToMultiple
-from flowseg.network.model import build_flowseg, confident_model, training_model
+from flowseg.network.model import (
+    build_flowseg,
+    compose,
+    confident_model,
+    parts,
+    set_learning,
+    training_model,
+)
+
+# A tiny run that an earlier version wrote, and what it answered.
+EARLIER_RUN = Path(__file__).parents[1] / "reference" / "earlier_run"
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +156,7 @@ def test_confident_form_adds_the_probability_of_the_trained_logit(network):
     np.testing.assert_array_equal(told["flow"], ops.convert_to_numpy(network(pair)["flow"]))
     logit = ops.convert_to_numpy(training_model(network)(pair)["sure_2"])[..., 2]
     np.testing.assert_allclose(told["confidence"], 1 / (1 + np.exp(-logit)), atol=1e-5)
-    encoder, decoder = network.get_layer("encoder"), network.get_layer("decoder")
+    encoder, decoder = parts(network)
     answers = {key: decoder.output[key] for key in ("seg", "flow")}
     older = SimpleNamespace(
         get_layer={"encoder": encoder, "decoder": keras.Model(decoder.input, answers)}.get
@@ -154,7 +166,7 @@ def test_confident_form_adds_the_probability_of_the_trained_logit(network):
 
 
 def test_encoder_sees_rgb_normalised_as_the_imagenet_weights_want(network):
-    encoder = network.get_layer("encoder")
+    encoder = parts(network).encoder
     stem = keras.Model(encoder.input, encoder.get_layer("normalize").output)
     colour = np.array([[[[200.0, 100.0, 50.0]]]], "float32").repeat(32, 1).repeat(32, 2)
     # Blue, green, red, less the ImageNet means.
@@ -175,8 +187,67 @@ def test_saved_model_loads_in_safe_mode_and_answers_alike(network, tmp_path):
     assert training_model(again).count_params() == network.count_params()
 
 
+def test_network_of_an_earlier_version_answers_as_it_did():
+    run = runs.load_run(EARLIER_RUN)
+    with np.load(EARLIER_RUN / "answers.npz") as stored:
+        expected = {key: stored[key] for key in ("seg", "flow")}
+        image = stored["image"].astype("float32")[None]
+    pair = {"image1": image, "image2": np.roll(image, 2, axis=2)}
+    answers = run.model.predict_on_batch(pair)
+    assert run.label_set.names == ("road", "car") and set(answers) == set(expected)
+    for key, answer in answers.items():
+        assert expected[key].std() > 0.05
+        np.testing.assert_allclose(answer[0], expected[key], rtol=0, atol=1e-4, err_msg=key)
+
+
+@pytest.fixture
+def small_network():
+    """A whole decoder behind an encoder of one convolution a stride."""
+    image = keras.Input((None, None, 3))
+    features, x = {}, image
+    for stride in backbones.STRIDES:
+        x = features[f"stride{stride}"] = keras.layers.Conv2D(4, 3, 2, "same")(x)
+    encoder = keras.Model(image, features, name="encoder")
+    decoder = build_decoder({key: tensor.shape for key, tensor in features.items()}, 3)
+    return compose(encoder, decoder, ("seg", "flow"), "small")
+
+
+@pytest.mark.parametrize("form", [lambda network: network, training_model])
+def test_just_the_stream_learns_that_is_asked_for(small_network, form):
+    encoder, decoder = parts(small_network)
+    names = {
+        stream: {layer.name for layer in stream_layers(decoder, stream) if layer.weights}
+        for stream in ("seg", "flow")
+    }
+    names["both"] = names["seg"] | names["flow"]
+    # Whatever was frozen before.
+    for learn in ("seg", "flow", "both", "flow", "seg"):
+        set_learning(form(small_network), learn, "none")
+        learning = {layer.name for layer in decoder.layers if layer.trainable_weights}
+        assert learning == names[learn]
+        assert encoder.trainable
+    set_learning(small_network, "seg", "encoder")
+    kept = {id(w) for layer in stream_layers(decoder, "seg") for w in layer.trainable_weights}
+    assert {id(w) for w in small_network.trainable_weights} == kept
+
+
+def test_loaded_networks_learn_both_streams_or_refuse():
+    network = runs.load_run(EARLIER_RUN).model
+    decoder = parts(network).decoder
+    set_learning(network, "both", "none")
+    before = [w.path for w in network.trainable_weights]
+    assert "seg_logits/kernel" in before and "mix_2/kernel" in before
+    for learn in ("seg", "flow"):
+        with pytest.raises(ValueError, match="loaded from a .keras file.*copy the weights"):
+            set_learning(network, learn, "encoder")
+    with pytest.raises(ValueError, match="stream 'motion': not one of seg, flow"):
+        stream_layers(decoder, "motion")
+    # What is refused changes nothing.
+    assert [w.path for w in network.trainable_weights] == before
+
+
 def test_backbone_weights_that_cannot_be_had(monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match="nowhere.h5: neither none, imagenet, nor a file"):
+    with pytest.raises(ValueError, match="^backbone_weights nowhere.h5: neither none, imagenet"):
         backbones.build_encoder("resnet50", "nowhere.h5")
     (tmp_path / "bad.weights.h5").write_bytes(b"no weights")
     with pytest.raises(ValueError, match="bad.weights.h5: not weights of resnet50"):
@@ -190,7 +261,7 @@ def test_backbone_weights_that_cannot_be_had(monkeypatch, tmp_path):
         return real(*args, weights=weights, **kwargs)
 
     monkeypatch.setattr(keras.applications, "ResNet50", offline)
-    with pytest.raises(ValueError, match="could not be downloaded.*--backbone_weights"):
+    with pytest.raises(ValueError, match="could not be downloaded.*as backbone_weights"):
         backbones.build_encoder("resnet50", "imagenet")
 
 

@@ -15,7 +15,7 @@ from flowseg import runs
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
 from flowseg.network import packed_weights
-from flowseg.network.model import build_flowseg
+from flowseg.network.model import build_flowseg, parts
 from flowseg.scoring import frame_scores
 from flowseg.scoring.evaluation import count, evaluate
 from flowseg.training import resume
@@ -30,7 +30,7 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed")
     model = build_flowseg(5, **NETWORK)
     # Statistics as a trained network has them: some far below what float16 resolves.
-    for layer in model.get_layer("decoder").layers:
+    for layer in parts(model).decoder.layers:
         if layer.name == "seg_4_in_bn":
             layer.moving_variance.assign(np.full(layer.moving_variance.shape, 1e-7))
     packed_weights.write_network(folder, model, **NETWORK)
@@ -74,7 +74,7 @@ def test_what_float16_cannot_hold_is_refused(written, tmp_path):
     model, _ = written
     with pytest.raises(ValueError, match="exchange none"):
         packed_weights.write_network(tmp_path, model, "efficientnet_lite0", "none")
-    kernel = model.get_layer("decoder").get_layer("seg_logits").kernel
+    kernel = parts(model).decoder.get_layer("seg_logits").kernel
     before = kernel.numpy()
     kernel.assign(before + 1e6)
     with pytest.raises(ValueError, match="seg_logits/kernel.*float16"):

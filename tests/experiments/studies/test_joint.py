@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.studies import joint
+from flowseg.network.model import parts
 from tests.conftest import run_command
 
 BACKBONE = "efficientnet_lite0"
@@ -28,7 +29,7 @@ def test_networks_of_one_task_answer_as_the_joint_one_and_hold_less():
     sizes = {name: network.count_params() for name, network in networks.items()}
     assert sizes["encoder"] < sizes["segmentation only"] < sizes["no exchange"]
     assert sizes["flow only"] < sizes["no exchange"]
-    names = {layer.name for layer in networks["flow only"].get_layer("decoder").layers}
+    names = {layer.name for layer in parts(networks["flow only"]).decoder.layers}
     assert not any(name.startswith("seg") for name in names)
 
 

@@ -7,6 +7,7 @@ import pytest
 from experiments.studies import strides
 from flowseg import runs
 from flowseg.data import records
+from flowseg.network.model import parts
 from flowseg.scoring.evaluation import evaluate
 from tests.conftest import run_command
 
@@ -25,7 +26,7 @@ def test_the_last_tap_is_the_answer_and_the_others_lead_to_it(trained_run, kitti
 
 def test_flow_taken_out_at_a_stride_is_in_pixels_of_the_image(trained_run):
     run = runs.load_run(trained_run)
-    decoder = run.model.get_layer("decoder")
+    decoder = parts(run.model).decoder
     before = decoder.get_layer("flow_4_move_0")
     # A decoder that is sure of 3 px right, 1 px up at stride 4: 12 and 4 px on the image.
     decoder.get_layer("flow_fine_gate").set_weights(
