@@ -41,7 +41,7 @@ from tqdm import tqdm
 
 from experiments.exports import operator_profile
 from experiments.exports.table import PEERS, ROWS, summary, table
-from export import parity, tflite
+from export import lite_convert, parity
 from export.check import sample_pair
 from flowseg import files, runs
 from flowseg.cli import flags as shared_flags
@@ -72,15 +72,15 @@ def write_forms(run, names, folder, height, width, calibration):
         run.model.save(forms["keras"][1])
     saved = folder / "saved_model"
     if set(names) - set(PEERS) - {"keras"}:
-        tflite.write_signatures(run.model, saved, height, width)
+        lite_convert.write_signatures(run.model, saved, height, width)
     if "saved_model" in names:
         forms["saved_model"] = "saved_model", saved
-    for name in (name for name in tflite.FORMATS if name in names):
+    for name in (name for name in lite_convert.FORMATS if name in names):
         pairs = ()
         if name == "int8":
             pairs = parity.frames_of(calibration, run.label_set, height, width)
         forms[name] = "tflite", folder / f"{name}.tflite"
-        forms[name][1].write_bytes(tflite.convert(str(saved), name, pairs))
+        forms[name][1].write_bytes(lite_convert.convert(str(saved), name, pairs))
     return {name: forms[name] for name in names}
 
 

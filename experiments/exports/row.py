@@ -46,7 +46,7 @@ def open_keras(path, threads):
 
 
 def open_saved_model(path, threads):
-    """A SavedModel of `export.tflite.write_signatures`."""
+    """A SavedModel of `export.lite_convert.write_signatures`."""
     tf = limit_tensorflow(threads)
     loaded = tf.saved_model.load(path)
 
@@ -69,7 +69,7 @@ def open_saved_model(path, threads):
 
 
 def open_tflite(path, threads):
-    """A TFLite file of `export.tflite.convert`; neither TensorFlow nor Keras is loaded."""
+    """A TFLite file of `export.lite_convert.convert`; neither TensorFlow nor Keras is loaded."""
     from export import lite_file
 
     opened = lite_file.LiteFile({}, lite_file.signatures(Path(path).read_bytes(), path, threads))
