@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from experiments.exports import quantized_encoder as quantized
+from experiments.exports import litert
 from flowseg import files, runs
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
@@ -91,34 +91,34 @@ def cost(model, calibration, judging):
     size = calibration.shape[1:3]
     encoder = model.get_layer("encoder")
     files = {
-        "ms/whole": quantized.convert_pair(model, *size),
-        "ms/encoder": quantized.convert(encoder, *size),
-        "ms/encoder_int8": quantized.convert(encoder, *size, calibration),
+        "ms/whole": litert.convert_pair(model, *size),
+        "ms/encoder": litert.convert(encoder, *size),
+        "ms/encoder_int8": litert.convert(encoder, *size, calibration),
     }
-    found = {key: quantized.operators(data) for key, data in files.items()}
-    floats = set(quantized.floats_left(found["ms/encoder_int8"]))
+    found = {key: litert.operators(data) for key, data in files.items()}
+    floats = set(litert.floats_left(found["ms/encoder_int8"]))
     results = {
         "params/encoder": encoder.count_params() / 1e6,
         "params/decoder": model.get_layer("decoder").count_params() / 1e6,
         "params/whole": model.count_params() / 1e6,
-        "gflops/encoder": quantized.flops(found["ms/encoder"]) / 1e9,
-        "gflops/whole": quantized.flops(found["ms/whole"]) / 1e9,
+        "gflops/encoder": litert.flops(found["ms/encoder"]) / 1e9,
+        "gflops/whole": litert.flops(found["ms/whole"]) / 1e9,
         "int8/megabytes": len(files["ms/encoder_int8"]) / 1e6,
         "int8/floats_left": " ".join(sorted(floats)) or "none",
-        "int8/norms_left": len(quantized.norms_left(found["ms/encoder_int8"])),
+        "int8/norms_left": len(litert.norms_left(found["ms/encoder_int8"])),
     }
-    expected = quantized.features(files["ms/encoder"], judging)
-    actual = quantized.features(files["ms/encoder_int8"], judging)
+    expected = litert.features(files["ms/encoder"], judging)
+    actual = litert.features(files["ms/encoder_int8"], judging)
     for stride in STRIDES:
         pair = expected[f"stride{stride}"], actual[f"stride{stride}"]
-        results[f"int8/sqnr_{stride}"] = quantized.sqnr(*pair)
-        results[f"int8/cosine_{stride}"] = quantized.cosine(*pair)
+        results[f"int8/sqnr_{stride}"] = litert.sqnr(*pair)
+        results[f"int8/cosine_{stride}"] = litert.cosine(*pair)
     return results, files
 
 
 def latencies(files, frame, threads, rounds):
     """Milliseconds of TFLite files, in turn within a round: key -> bytes to key -> one a round."""
-    ready = {key: quantized.interpreter(data, threads) for key, data in files.items()}
+    ready = {key: litert.interpreter(data, threads) for key, data in files.items()}
     for interpreter in ready.values():
         for given in interpreter.get_input_details():
             interpreter.set_tensor(given["index"], frame[None])

@@ -34,16 +34,16 @@ from flowseg.scoring import evaluation, report
 SCORING = {
     "waiting for frames": ("dataset_ops.py", "__next__"),
     "network": ("runs.py", "predict"),
-    "counting scores": ("evaluate.py", "count_frame"),
-    "  of it boundaries": ("scoring.py", "_boundaries"),
-    "  of it confusion": ("scoring.py", "_confusion"),
-    "  of it flow": ("scoring.py", "count_flow"),
+    "counting scores": ("evaluation.py", "count_frame"),
+    "  of it boundaries": ("frame_scores.py", "_boundaries"),
+    "  of it confusion": ("frame_scores.py", "_confusion"),
+    "  of it flow": ("frame_scores.py", "count_flow"),
     "the report's frames": ("report.py", "add"),
 }
 DRAWING = {
     "reading frames": ("frames_cost.py", "endless"),
     "network": ("runs.py", "predict_pair"),
-    "picture": ("visualize.py", "compose"),
+    "picture": ("video_panels.py", "compose"),
     "encoding": ("frames.py", "write"),
 }
 
@@ -135,6 +135,16 @@ def table(told, peaks, count):
     return "\n".join(lines + [f"peak memory at frame {n}: {mb:.0f} MB" for n, mb in peaks.items()])
 
 
+def define_flags():
+    """The flags of this command."""
+    shared_flags.define_run_flags()
+    flags.adopt_module_key_flags(shared_flags)
+    flags.DEFINE_list("records", None, "Records to score, over and over: GLOB[,GLOB].")
+    flags.DEFINE_string("input", None, "Video or folder of frames to draw, over and over.")
+    flags.DEFINE_integer("frames", None, "How many; default: 200 to score, 1000 to draw.", 1)
+    flags.DEFINE_string("json", None, "File for the figures; default: none.")
+
+
 def main():
     """Measure and tell."""
     args = flags.FLAGS
@@ -154,9 +164,5 @@ def main():
 
 
 if __name__ == "__main__":
-    shared_flags.define_run_flags()
-    flags.DEFINE_list("records", None, "Records to score, over and over: GLOB[,GLOB].")
-    flags.DEFINE_string("input", None, "Video or folder of frames to draw, over and over.")
-    flags.DEFINE_integer("frames", None, "How many; default: 200 to score, 1000 to draw.", 1)
-    flags.DEFINE_string("json", None, "File for the figures; default: none.")
+    define_flags()
     entry.run(main)

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.costs import backbones
-from experiments.exports import quantized_encoder as quantized
+from experiments.exports import litert
 from flowseg import runs
 from flowseg.data.labels import CITYSCAPES
 from flowseg.network.backbones import BACKBONES, STRIDES
@@ -68,13 +68,11 @@ def cuts(model):
 
 def measure(model, height, width, threads, rounds):
     """Title -> {"gflops", "ms"} of each stage, and of the "whole"."""
-    files = {
-        title: quantized.convert_pair(cut, height, width) for title, cut in cuts(model).items()
-    }
-    files["whole"] = quantized.convert_pair(model, height, width)
+    files = {title: litert.convert_pair(cut, height, width) for title, cut in cuts(model).items()}
+    files["whole"] = litert.convert_pair(model, height, width)
     frame = np.random.default_rng(0).uniform(0, 255, (height, width, 3)).astype(np.float32)
     times = backbones.latencies(files, frame, threads, rounds)
-    work = {title: quantized.flops(quantized.operators(data)) for title, data in files.items()}
+    work = {title: litert.flops(litert.operators(data)) for title, data in files.items()}
     found = {}
     before, done = [0.0] * rounds, 0
     for title in files:

@@ -40,13 +40,14 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from experiments.exports import operator_profile
-from experiments.exports.table import PEERS, ROWS, summary, table
+from experiments.exports.benchmark_table import PEERS, ROWS, summary, table
 from export import lite_convert, parity
 from export.check import sample_pair
 from flowseg import files, runs
 from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
 from flowseg.data.labels import CITYSCAPES
+from flowseg.errors import ArgumentError
 from flowseg.network import packed_weights
 from flowseg.network.backbones import BACKBONES, STRIDES
 from flowseg.network.model import build_flowseg
@@ -56,7 +57,7 @@ SMALLEST = 128
 
 
 def write_forms(run, names, folder, height, width, calibration):
-    """Write the network in the forms that rows ask for: name -> (kind of `export_row`, path).
+    """Write the network in the forms that rows ask for: name -> (kind, path), as `benchmark_row` takes them.
 
     Args:
         run: a `runs.Run`.
@@ -92,14 +93,22 @@ def size_of(path):
 
 @contextlib.contextmanager
 def row(title, kind, path, threads, frames):
-    """A started `export_row`: yields (ask, its first answer).
+    """A started `benchmark_row`: yields (ask, its first answer).
 
     ask() gives the answer to one turn, ask(more=False) the last one.
 
     Raises:
         ValueError: the row fails, with the last line that it said.
     """
-    command = [sys.executable, "-m", "experiments.exports.row", kind, path, threads, frames]
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.exports.benchmark_row",
+        kind,
+        path,
+        threads,
+        frames,
+    ]
     with (
         tempfile.TemporaryFile("w+") as said,
         subprocess.Popen(
@@ -182,7 +191,9 @@ def parse_sizes(texts):
         found = re.fullmatch(r"(\d+)x(\d+)", text)
         size = tuple(map(int, found.groups())) if found else (0, 0)
         if not all(size) or any(side % STRIDES[-1] for side in size):
-            raise ValueError(f"--sizes {text!r}: HEIGHTxWIDTH, multiples of {STRIDES[-1]}")
+            raise ArgumentError(
+                f"sizes {text!r}: HEIGHTxWIDTH, multiples of {STRIDES[-1]}", "sizes"
+            )
         sizes.append(size)
     return sizes
 

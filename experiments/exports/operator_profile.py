@@ -12,7 +12,7 @@ import re
 import statistics
 import time
 
-from experiments.exports import quantized_encoder as quantized
+from experiments.exports import litert
 from export import lite_file
 
 RUNS = 15
@@ -115,7 +115,7 @@ def _values(content, graph, frames):
 
 def _alone(content, values):
     """`milliseconds` of a file of one graph on these inputs."""
-    ready = quantized.interpreter(content)
+    ready = litert.interpreter(content)
     for entry, value in zip(ready.get_input_details(), values, strict=True):
         ready.set_tensor(entry["index"], value)
     return milliseconds(ready.invoke)

@@ -7,6 +7,8 @@ random: time does not depend on them.
 
 import cv2
 
+from flowseg.errors import ArgumentError
+
 
 def open_deeplab_raft(threads):
     """DeepLabV3-ResNet50 and RAFT-small, 12 iterations."""
@@ -46,8 +48,8 @@ def limit_torch(threads):
         import torch
         import torchvision
     except ImportError as error:
-        raise ValueError(
-            "the peers want PyTorch: pip install -e '.[peers]', or name other --rows"
+        raise ArgumentError(
+            "the peers want PyTorch: pip install -e '.[peers]', or name other rows", "rows"
         ) from error
     torch.set_num_threads(threads)
     return torch, torchvision

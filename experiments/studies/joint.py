@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.costs import backbones
-from experiments.exports import quantized_encoder as quantized
+from experiments.exports import litert
 from flowseg import files, runs
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
@@ -129,9 +129,9 @@ def costs(backbone, variants, height, width, threads, rounds):
     every = task_networks(backbone, variants)
     networks = {name: network for name, network in every.items() if name in wanted}
     data = {
-        name: quantized.convert(network, height, width)
+        name: litert.convert(network, height, width)
         if len(network.inputs) == 1
-        else quantized.convert_pair(network, height, width)
+        else litert.convert_pair(network, height, width)
         for name, network in networks.items()
     }
     frame = np.random.default_rng(0).uniform(0, 255, (height, width, 3)).astype(np.float32)
@@ -139,7 +139,7 @@ def costs(backbone, variants, height, width, threads, rounds):
     return {
         name: {
             "params": network.count_params() / 1e6,
-            "gflops": quantized.flops(quantized.operators(data[name])) / 1e9,
+            "gflops": litert.flops(litert.operators(data[name])) / 1e9,
             "ms": statistics.median(times[name]),
         }
         for name, network in networks.items()

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from experiments.exports.quantized_encoder import operators
+from experiments.exports.litert import operators
 from export import check, lite_convert, lite_file, parity, run_tflite, tflite
 from flowseg import files, runs
 from flowseg.data import decoding, records

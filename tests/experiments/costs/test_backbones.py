@@ -13,7 +13,7 @@ import keras
 from keras import layers, ops
 
 from experiments.costs import backbones
-from experiments.exports import quantized_encoder as quantized
+from experiments.exports import litert
 from flowseg.data import records
 from flowseg.media.frames import read_image
 from flowseg.network.backbones import build_encoder
@@ -34,7 +34,7 @@ def tiny():
     flat = ops.reshape(x, (-1, 96, 4))
     product = ops.matmul(flat, ops.transpose(flat, (0, 2, 1)))
     head = layers.Dense(5)(layers.GlobalAveragePooling2D()(x))
-    return quantized.convert(keras.Model(image, {"product": product, "head": head}), 16, 24)
+    return litert.convert(keras.Model(image, {"product": product, "head": head}), 16, 24)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def frames():
 
 @pytest.fixture(scope="module")
 def int8_file(encoder, frames):
-    return quantized.convert(encoder, *SIZE, frames[:3])
+    return litert.convert(encoder, *SIZE, frames[:3])
 
 
 def test_flops_are_those_by_hand(tiny):
@@ -71,7 +71,7 @@ def test_flops_are_those_by_hand(tiny):
         "product": pixels * pixels * 4,
         "dense": 4 * 5,
     }
-    assert quantized.flops(quantized.operators(tiny)) == 2 * sum(macs.values())
+    assert litert.flops(litert.operators(tiny)) == 2 * sum(macs.values())
 
 
 def lite0_macs(height, width, stages=7):
@@ -98,48 +98,48 @@ def lite0_macs(height, width, stages=7):
 
 
 def test_flops_of_an_encoder_grow_as_the_area(encoder, int8_file):
-    assert quantized.flops(quantized.operators(int8_file)) == 2 * lite0_macs(*SIZE)
+    assert litert.flops(litert.operators(int8_file)) == 2 * lite0_macs(*SIZE)
     # Down to stride 8 alone: a fifth of the time.
     part = keras.Model(encoder.input, {"stride8": encoder.output["stride8"]})
-    large = quantized.flops(quantized.operators(quantized.convert(part, 64, 160)))
+    large = litert.flops(litert.operators(litert.convert(part, 64, 160)))
     assert large == 2 * lite0_macs(*SIZE, stages=3) * 160 / 64
 
 
 def test_sqnr_and_cosine():
     expected = np.float32([[3, 4], [0, 0]])
-    assert quantized.sqnr(expected, expected * 1.1) == pytest.approx(20, abs=1e-4)
-    assert quantized.sqnr(expected, expected * 2) == pytest.approx(0)
-    assert quantized.sqnr(expected, expected) == np.inf
+    assert litert.sqnr(expected, expected * 1.1) == pytest.approx(20, abs=1e-4)
+    assert litert.sqnr(expected, expected * 2) == pytest.approx(0)
+    assert litert.sqnr(expected, expected) == np.inf
     # Large numbers must not drown the small difference.
-    assert quantized.sqnr(np.full(9, 1e4), np.full(9, 1e4 + 1)) == pytest.approx(80)
+    assert litert.sqnr(np.full(9, 1e4), np.full(9, 1e4 + 1)) == pytest.approx(80)
     expected = np.float32([[1, 0], [0, 2], [0, 3], [0, 0]])
     actual = np.float32([[1, 1], [0, 5], [0, 0], [4, 4]])
     # A turn by 45 degrees, none, a vector lost; a pixel without direction is left out.
-    assert quantized.cosine(expected, actual) == pytest.approx((0.5**0.5 + 1 + 0) / 3)
+    assert litert.cosine(expected, actual) == pytest.approx((0.5**0.5 + 1 + 0) / 3)
 
 
 def test_int8_encoder_is_int8_throughout(encoder, frames, int8_file):
-    found = quantized.operators(int8_file)
+    found = litert.operators(int8_file)
     names = [operator.name for operator in found]
     assert (names.count("CONV_2D"), names.count("DEPTHWISE_CONV_2D")) == (32, 16)
-    assert quantized.floats_left(found) == []
-    assert quantized.norms_left(found) == []
+    assert litert.floats_left(found) == []
+    assert litert.norms_left(found) == []
     # Beside a byte a weight: biases, scales and the graph.
     assert 0.95 < len(int8_file) / encoder.count_params() < 1.25
-    answers = quantized.features(int8_file, frames[3:])
+    answers = litert.features(int8_file, frames[3:])
     expected = encoder.predict_on_batch(frames[3:])
     assert {name: x.shape for name, x in answers.items()} == {
         name: x.shape for name, x in expected.items()
     }
     for name, x in expected.items():
-        assert 10 < quantized.sqnr(x, answers[name]) < 60, name
+        assert 10 < litert.sqnr(x, answers[name]) < 60, name
 
 
 def test_floats_and_norms_that_are_left_are_named(tiny):
-    found = quantized.operators(tiny)
-    assert {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"} < set(quantized.floats_left(found))
+    found = litert.operators(tiny)
+    assert {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"} < set(litert.floats_left(found))
     # The one behind the ReLU, of which a new norm leaves no more.
-    assert quantized.norms_left(found) == ["MUL"]
+    assert litert.norms_left(found) == ["MUL"]
 
 
 def test_a_file_without_its_weights_is_refused(monkeypatch):
@@ -147,10 +147,10 @@ def test_a_file_without_its_weights_is_refused(monkeypatch):
     model = keras.Model(image, {"x": layers.Conv2D(2, 1)(image)})
     # 3 x 2 weights of four bytes need more.
     empty = SimpleNamespace(convert=lambda: b"bytes without weights")
-    lite = quantized.tf.lite.TFLiteConverter
+    lite = litert.tf.lite.TFLiteConverter
     monkeypatch.setattr(lite, "from_saved_model", lambda folder: empty)
     with pytest.raises(ValueError, match="the weights are missing"):
-        quantized.convert(model, 8, 8)
+        litert.convert(model, 8, 8)
 
 
 def test_frames_of_records(kitti_folder, kitti_records):

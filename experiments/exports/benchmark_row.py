@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from flowseg.errors import ArgumentError
+
 # Timed runs of each kind in a turn; one more goes before, as the turns of others cool the caches.
 RUNS = 3
 
@@ -204,5 +206,7 @@ def main(kind, path, threads, frames):
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
+    except ArgumentError as problem:
+        sys.exit(problem.with_flags())
     except (ValueError, OSError) as problem:
         sys.exit(str(problem))

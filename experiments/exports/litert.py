@@ -1,9 +1,8 @@
-"""Is an encoder ready for int8 devices? Its files, what is in them, and how near int8 comes.
+"""Networks as TFLite files in LiteRT: what is in them, how fast they are, how near int8 comes.
 
 An encoder goes through a SavedModel (a bare concrete function can lose the weights) into a TFLite
 file of one frame of fixed size: float32, or int8 calibrated on real frames, with float32 at the
-edges alone. What a file holds is read from its operators, by LiteRT. The command is
-`experiments.costs.backbones`.
+edges alone. What a file holds is read from its operators, by LiteRT.
 """
 
 import tempfile
