@@ -26,12 +26,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from experiments.costs import backbones
 from experiments.exports import litert
 from flowseg import files, runs
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
-from flowseg.network.backbones import BACKBONES, STRIDES
+from flowseg.network.backbones import BACKBONES
 from flowseg.network.decoder import FLOW_STRIDES
 from flowseg.network.model import build_flowseg, compose
 from flowseg.scoring import evaluation
@@ -135,7 +134,7 @@ def costs(backbone, variants, height, width, threads, rounds):
         for name, network in networks.items()
     }
     frame = np.random.default_rng(0).uniform(0, 255, (height, width, 3)).astype(np.float32)
-    times = backbones.latencies(data, frame, threads, rounds)
+    times = litert.latencies(data, frame, threads, rounds)
     return {
         name: {
             "params": network.count_params() / 1e6,
@@ -215,8 +214,7 @@ def main():
     if unknown:
         raise ValueError(f"--variants: {sorted(unknown)}: not among {', '.join(VARIANTS)}")
     size = args.height, args.width
-    if any(side % STRIDES[-1] for side in size):
-        raise ValueError(f"--height and --width: {size} are not multiples of {STRIDES[-1]}")
+    litert.check_size(*size)
     # Files of the networks first: what is missing for them is told before hours of training.
     tf.config.set_visible_devices([], "GPU")
     spent = costs(args.backbone, args.variants, *size, args.threads, args.rounds)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.costs import backbones, stages
+from experiments.costs import stages
 from experiments.exports import litert
 from flowseg.network.model import build_flowseg
 
@@ -27,7 +27,7 @@ def test_stages_are_differences_within_a_round(monkeypatch):
     times = {"first": [10, 20], "second": [16, 32], "whole": [18, 36]}
     monkeypatch.setattr(stages, "cuts", lambda model: {"first": b"a", "second": b"b"})
     monkeypatch.setattr(litert, "convert_pair", lambda cut, height, width: cut)
-    monkeypatch.setattr(backbones, "latencies", lambda files, frame, threads, rounds: times)
+    monkeypatch.setattr(litert, "latencies", lambda files, frame, threads, rounds: times)
     monkeypatch.setattr(litert, "operators", lambda data: data)
     monkeypatch.setattr(litert, "flops", work.__getitem__)
     found = stages.measure(b"w", 32, 32, 1, 2)

@@ -6,7 +6,14 @@ import re
 import numpy as np
 import pytest
 
-from experiments.exports import benchmark, benchmark_row, benchmark_table, litert, operator_profile
+from experiments.exports import (
+    benchmark,
+    benchmark_row,
+    benchmark_table,
+    benchmark_turns,
+    litert,
+    operator_profile,
+)
 from flowseg import files
 from tests.conftest import run_command
 
@@ -43,10 +50,8 @@ def _check_rows(text, told, names):
     for name, line in zip(names, rows[1:], strict=True):
         place = f"64x96/2/{name}/"
         own = {key.removeprefix(place): x for key, x in told.items() if key.startswith(place)}
-        told_so = (
-            f"| {benchmark_table.ROWS[name]} | 2 | {own['pair']:.1f} | {own['pair_p90']:.1f} |"
-        )
-        assert line.startswith(told_so)
+        title = benchmark_table.ROWS[name]
+        assert line.startswith(f"| {title} | 2 | {own['pair']:.1f} | {own['pair_p90']:.1f} |")
         assert 0 < own["pair"] <= own["pair_p90"] and own["cpu"] > 0 and own["stream_ratio"] > 0
         # Each streamed frame is its two parts.
         assert own["stream"] >= max(own["encode"], own["decode"])
@@ -171,7 +176,7 @@ def test_a_row_that_fails_says_why(tmp_path):
     np.save(frames, np.zeros((2, 64, 96, 3), np.uint8))
     files.write(tmp_path / "x.tflite", b"no file")
     with pytest.raises(ValueError, match="TFLite float32: .*x.tflite: LiteRT cannot run it"):
-        with benchmark.row("TFLite float32", "tflite", tmp_path / "x.tflite", 1, frames):
+        with benchmark_turns.row("TFLite float32", "tflite", tmp_path / "x.tflite", 1, frames):
             pass
 
 
