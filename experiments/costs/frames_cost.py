@@ -17,6 +17,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -34,21 +35,21 @@ from flowseg.scoring import evaluation, report
 SCORING = {
     "waiting for frames": ("dataset_ops.py", "__next__"),
     "network": ("runs.py", "predict"),
-    "counting scores": ("evaluation.py", "count_frame"),
-    "  of it boundaries": ("frame_scores.py", "_boundaries"),
-    "  of it confusion": ("frame_scores.py", "_confusion"),
-    "  of it flow": ("frame_scores.py", "count_flow"),
+    "counting scores": ("evaluate.py", "count_frame"),
+    "  of it boundaries": ("scoring.py", "_boundaries"),
+    "  of it confusion": ("scoring.py", "_confusion"),
+    "  of it flow": ("scoring.py", "count_flow"),
     "the report's frames": ("report.py", "add"),
 }
 DRAWING = {
     "reading frames": ("frames_cost.py", "endless"),
     "network": ("runs.py", "predict_pair"),
-    "picture": ("video_panels.py", "compose"),
+    "picture": ("visualize.py", "compose"),
     "encoding": ("frames.py", "write"),
 }
 
 
-def profiled(work, rows):
+def profiled(work: Callable[[], object], rows: dict[str, tuple[str, str]]) -> dict[str, float]:
     """Seconds of `work()`: of the whole, and of the functions named in `rows`.
 
     Raises:
@@ -63,7 +64,7 @@ def profiled(work, rows):
     return told | {row: found[place] for row, place in rows.items()}
 
 
-def peak_memory():
+def peak_memory() -> float:
     """MB that this process has held at most so far."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
@@ -72,7 +73,7 @@ def peak_memory():
 class Watch:
     """Notes the peak memory after some numbers of frames."""
 
-    def __init__(self, marks):
+    def __init__(self, marks: Iterable[int]):
         self.marks, self.seen, self.peaks = set(marks), 0, {}
 
     def __call__(self, *_):
@@ -81,7 +82,9 @@ class Watch:
             self.peaks[self.seen] = peak_memory()
 
 
-def scoring_cost(run, shards, count, scale=1.0):
+def scoring_cost(
+    run: runs.Run, shards: Sequence[Path | str], count: int, scale: float = 1.0
+) -> tuple[dict[str, float], dict[int, float]]:
     """Score `count` frames; seconds by row, peak memory by frame.
 
     Raises:
@@ -104,7 +107,9 @@ def scoring_cost(run, shards, count, scale=1.0):
     return told, watch.peaks
 
 
-def drawing_cost(run, path, count, scale=1.0):
+def drawing_cost(
+    run: runs.Run, path: Path | str, count: int, scale: float = 1.0
+) -> tuple[dict[str, float], dict[int, float]]:
     """Draw a video of `count` frames; seconds by row, peak memory by frame."""
     watch = Watch((min(100, count), count))
 
