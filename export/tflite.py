@@ -93,19 +93,25 @@ def export(
         told = compare_answers(expected, opened.predict(*pair), output, quantize == "none")
         lines = [f"{len(content) / 1e6:.1f} MB, {told}"]
         if scored:
-            methods = {
-                "keras": parity.keras_answer(run.model),
-                "saved_model": parity.saved_model_answer(folder),
-                "file": opened.predict,
-                "stream": lambda *pair: opened.decode(*map(opened.encode, pair)),
-            }
-            found = parity.score(methods, scored, run.label_set, height, width)
+            methods, found = _score(run, folder, opened, scored)
             found |= {"file/bytes": len(content), **parity.latencies(content, *pair)}
             lines.append(parity.table(found, methods))
             parity.check(found, output, *bounds)
             files.write_json(output.with_suffix(".parity.json"), found)
     files.write(output, content)
     return "\n".join(lines)
+
+
+def _score(run, folder, opened, shards):
+    """The ways to answer that a file is compared by, and `parity.score` of them."""
+    methods = {
+        "keras": parity.keras_answer(run.model),
+        "saved_model": parity.saved_model_answer(folder),
+        "file": opened.predict,
+        "stream": lambda *pair: opened.decode(*map(opened.encode, pair)),
+    }
+    size = opened.about["height"], opened.about["width"]
+    return methods, parity.score(methods, shards, run.label_set, *size)
 
 
 def _check_arguments(height, width, quantize, calibration):
