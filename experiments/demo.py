@@ -12,6 +12,7 @@ which proves the way and not the network.
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -34,7 +35,7 @@ FILM = {"seed": 1, "index": 9, "count": 24}
 PAIR = tuple(f"experiments/pictures/kitti_pair_{number}.png" for number in (1, 2))
 
 
-def step(*arguments):
+def step(*arguments: object) -> None:
     """Run `python -m ARGUMENTS`, told on screen.
 
     Raises:
@@ -46,7 +47,7 @@ def step(*arguments):
         raise ValueError(f"the step python -m {arguments[0]} failed")
 
 
-def draw(run_dir, files, output, most=8):
+def draw(run_dir: Path, files: Sequence[Path | str], output: Path, most: int = 8) -> None:
     """Write one picture a frame: frames, truth, answers and errors side by side."""
     run = runs.load_run(run_dir)
     empty(output)
@@ -57,13 +58,13 @@ def draw(run_dir, files, output, most=8):
         print(f"drew {path}")
 
 
-def empty(folder):
+def empty(folder: Path) -> None:
     """Make the folder, without what an earlier run left there."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
 
-def film(folder):
+def film(folder: Path) -> None:
     """Write the frames of a drive."""
     empty(folder)
     street = farm.load("street")
@@ -71,13 +72,13 @@ def film(folder):
         drawing.write_png(folder / f"{number:04d}.png", frame)
 
 
-def index_of(folder):
+def index_of(folder: Path) -> str | None:
     """The text of a conversion's index.json; None where there is none."""
     path = folder / "index.json"
     return path.read_text() if path.is_file() else None
 
 
-def demo(output, source):
+def demo(output: str | None, source: str | None) -> None:
     """Run all steps into the folder `output`."""
     output = Path(output or ("demo/made" if source is None else "demo/yours"))
     recipe = "demo" if source is None else "kitti_sample"

@@ -1,5 +1,6 @@
 """What every export must pass: it replaces nothing unasked, and answers as Keras does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -7,6 +8,7 @@ import keras
 import numpy as np
 
 from flowseg.data.flow_io import decode_kitti_flow, encode_kitti_flow
+from flowseg.errors import ArgumentError
 from flowseg.media.frames import read_image
 from flowseg.runs import SAMPLE
 
@@ -16,7 +18,7 @@ MAX_FLOW_DIFFERENCE = 1e-3
 MIN_EQUAL_LABELS = 99.99
 
 
-def ready(output, overwrite):
+def ready(output: Path | str, overwrite: bool) -> None:
     """Whether an export may begin.
 
     Args:
@@ -27,12 +29,14 @@ def ready(output, overwrite):
         ValueError: it exists, or Keras runs on another backend than TensorFlow.
     """
     if Path(output).exists() and not overwrite:
-        raise ValueError(f"{output}: exists already; --overwrite replaces it")
+        raise ArgumentError(f"{output}: exists already; overwrite replaces it", "overwrite")
     if keras.backend.backend() != "tensorflow":
         raise ValueError("exports need KERAS_BACKEND=tensorflow; weights of any backend load there")
 
 
-def sample_pair(run_dir, height=None, width=None):
+def sample_pair(
+    run_dir: Path | str, height: int | None = None, width: int | None = None
+) -> dict[str, np.ndarray]:
     """The run's own sample pair as a batch of one, at its own size or the one asked for.
 
     Returns:
@@ -50,7 +54,9 @@ def sample_pair(run_dir, height=None, width=None):
     return pair
 
 
-def compare(expected, answers, name):
+def compare(
+    expected: dict[str, np.ndarray], answers: dict[str, np.ndarray], name: Path | str
+) -> str:
     """Hold an export's answers to Keras's.
 
     Args:
@@ -68,7 +74,12 @@ def compare(expected, answers, name):
     return compare_answers(*told, name)
 
 
-def compare_answers(expected, answers, name, strict=True):
+def compare_answers(
+    expected: Sequence[np.ndarray],
+    answers: Sequence[np.ndarray],
+    name: Path | str,
+    strict: bool = True,
+) -> str:
     """The same of answers that are train ids and flow.
 
     Args:
@@ -90,7 +101,11 @@ def compare_answers(expected, answers, name, strict=True):
     return told
 
 
-def compare_signatures(expected, answers, name):
+def compare_signatures(
+    expected: dict[str, np.ndarray],
+    answers: dict[str, dict[str, np.ndarray]],
+    name: Path | str,
+) -> str:
     """Hold what each signature of a SavedModel answers to one pair to Keras's answers.
 
     Args:

@@ -9,8 +9,11 @@ import contextlib
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from flowseg.console import no_stderr
 
@@ -28,17 +31,19 @@ class LiteFile(NamedTuple):
     """
 
     about: dict
-    signatures: dict
+    signatures: dict[str, Callable]
 
-    def predict(self, image1, image2):
+    def predict(self, image1: np.ndarray, image2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(H, W) uint8 train ids and (H, W, 2) float32 flow of two (H, W, 3) uint8 RGB frames."""
         return _answers(self.signatures["predict"](image1=image1[None], image2=image2[None]))
 
-    def encode(self, image):
+    def encode(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """The features of one frame, by name, for `decode`."""
         return self.signatures["encode"](image=image[None])
 
-    def decode(self, features1, features2):
+    def decode(
+        self, features1: dict[str, np.ndarray], features2: dict[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """What `predict` answers, of the features of two frames."""
         both = {"frame1": features1, "frame2": features2}
         named = {f"{frame}_{name}": x for frame, each in both.items() for name, x in each.items()}
@@ -49,7 +54,7 @@ def _answers(answers):
     return answers["seg"][0], answers["flow"][0]
 
 
-def open_file(data, name, threads=1):
+def open_file(data: bytes, name: Path | str, threads: int = 1) -> LiteFile:
     """The TFLite file of these bytes, opened by LiteRT.
 
     Args:
@@ -63,7 +68,7 @@ def open_file(data, name, threads=1):
     return LiteFile(_read_about(data, name), signatures(data, name, threads))
 
 
-def signatures(data, name, threads=1):
+def signatures(data: bytes, name: Path | str, threads: int = 1) -> dict[str, Callable]:
     """Those of a file, which need not tell of itself yet; see `LiteFile`.
 
     Raises:
@@ -105,7 +110,7 @@ def _read_about(data, name):
         ) from error
 
 
-def read(path, threads=1):
+def read(path: Path | str, threads: int = 1) -> LiteFile:
     """The file at `path`; see `open_file`.
 
     Raises:
@@ -115,7 +120,7 @@ def read(path, threads=1):
     return open_file(Path(path).read_bytes(), path, threads)
 
 
-def with_about(data, about):
+def with_about(data: bytes, about: dict) -> bytes:
     """The bytes of a TFLite file, with what it tells of itself behind them."""
     buffer = io.BytesIO()
     buffer.write(data)

@@ -1,6 +1,12 @@
 """What every exported form tells of itself: whose answers these are, and in which words."""
 
+from typing import TYPE_CHECKING
+
 from flowseg import __version__
+
+if TYPE_CHECKING:
+    # Not imported at run time: it brings Keras, which the server's own process does without.
+    from flowseg.runs import Run
 
 NAME = "flowseg"
 IMAGES = "RGB, 0..255"
@@ -9,7 +15,7 @@ LABELS = "train ids: positions in label_set's names and palette"
 FLOW = "(right, down) in pixels of image1, from image1 to image2"
 
 
-def about(run, units, **own):
+def about(run: "Run", units: dict[str, str], **own: object) -> dict:
     """Metadata of an exported run, as plain JSON values.
 
     Args:

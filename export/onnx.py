@@ -25,13 +25,20 @@ from export.check import compare, ready, sample_pair
 from export.metadata import FLOW, IMAGES, LOGITS, about
 from flowseg import console, files, runs
 from flowseg.cli import flags as shared_flags
+from flowseg.errors import ArgumentError
 
 # Known to runtimes since 2022.
 OPSET = 17
 _UNITS = {"image1, image2": IMAGES, "seg": LOGITS, "flow": FLOW}
 
 
-def export(run, output, height=None, width=None, overwrite=False):
+def export(
+    run: runs.Run,
+    output: Path | str,
+    height: int | None = None,
+    width: int | None = None,
+    overwrite: bool = False,
+) -> str:
     """Export a run, check it, and only then give the file its name.
 
     Args:
@@ -50,7 +57,9 @@ def export(run, output, height=None, width=None, overwrite=False):
     output = Path(output)
     ready(output, overwrite)
     if (height is None) != (width is None):
-        raise ValueError("--height and --width fix the size together, or neither does")
+        raise ArgumentError(
+            "height and width fix the size together, or neither does", "height", "width"
+        )
     try:
         import onnx
         import tf2onnx  # noqa: F401  (Keras's exporter wants it)
@@ -111,7 +120,7 @@ def main():
     # A GPU's own float formats would make Keras differ from the file by more than rounding.
     tf.config.set_visible_devices([], "GPU")
     run = runs.load_run(args.run_dir, args.weights)
-    told = export(run, args.output, args.height, args.width, args.overwrite)
+    told = export(run, args.output, height=args.height, width=args.width, overwrite=args.overwrite)
     size = f"{args.height}x{args.width}" if args.height else "of any size"
     print(f"{args.output}: ONNX {size}, {told}")
 

@@ -25,7 +25,7 @@ from flowseg.network import packed_weights
 _SAMPLE = {"height": 128, "width": 416, "seed": 1, "index": 9, "count": 2}
 
 
-def pack(run, folder):
+def pack(run: runs.Run, folder: Path) -> str:
     """Write `run` into `folder`, as `packed_weights.read_network` takes it.
 
     Returns:

@@ -6,6 +6,8 @@ answers brought back; scores are at the frame's own size, by `flowseg.evaluate`'
 """
 
 import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import cv2
 import keras
@@ -15,15 +17,19 @@ from tqdm import tqdm
 
 from export import lite_file
 from flowseg.data import decoding, records
+from flowseg.data.labels import LabelSet
+from flowseg.errors import ArgumentError
 from flowseg.scoring import frame_scores
 from flowseg.scoring.evaluation import count_frame
 
 # Frames that set int8's ranges, and runs that a latency is the median of.
 CALIBRATION_FRAMES, RUNS = 16, 11
 _SCORES = ("seg/miou", "seg/pixel_accuracy", "flow/aepe", "flow/fl_all")
+# Two (H, W, 3) uint8 RGB frames -> (H, W) train ids, (H, W, 2) flow.
+Answer = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def keras_answer(model):
+def keras_answer(model: keras.Model) -> Answer:
     """The Keras network as a way to answer."""
 
     def ask(image1, image2):
@@ -35,7 +41,7 @@ def keras_answer(model):
     return ask
 
 
-def saved_model_answer(folder):
+def saved_model_answer(folder: Path | str) -> Answer:
     """The signature `predict` of a SavedModel as a way to answer."""
     loaded = tf.saved_model.load(str(folder))
 
@@ -48,7 +54,9 @@ def saved_model_answer(folder):
     return ask
 
 
-def frames_of(shards, label_set, height, width):
+def frames_of(
+    shards: Sequence[Path | str], label_set: LabelSet, height: int, width: int
+) -> list[list[np.ndarray]]:
     """Pairs of uint8 frames of that size, `CALIBRATION_FRAMES` or fewer, from all over the shards.
 
     Raises:
@@ -73,7 +81,13 @@ def _resize(image, height, width, how):
     return cv2.resize(image, (width, height), interpolation=how)
 
 
-def score(methods, shards, label_set, height, width):
+def score(
+    methods: dict[str, Answer],
+    shards: Sequence[Path | str],
+    label_set: LabelSet,
+    height: int,
+    width: int,
+) -> dict[str, float]:
     """Scores of each way to answer, and how far each is from the first.
 
     Args:
@@ -121,7 +135,7 @@ def score(methods, shards, label_set, height, width):
     return told
 
 
-def latencies(content, image1, image2):
+def latencies(content: bytes, image1: np.ndarray, image2: np.ndarray) -> dict[str, float]:
     """`file/latency_<threads>`: milliseconds a pair of a file (bytes), the median."""
     told = {}
     for threads in (1, 2):
@@ -136,7 +150,9 @@ def latencies(content, image1, image2):
     return told
 
 
-def check(told, name, max_miou_drop, max_aepe_rise):
+def check(
+    told: dict[str, float], name: Path | str, max_miou_drop: float, max_aepe_rise: float
+) -> None:
     """Raise ValueError if the file, by pairs or as a stream, loses more than it may."""
     for key, limit, sign, unit in (
         ("seg/miou", max_miou_drop, -1, "points"),
@@ -148,13 +164,15 @@ def check(told, name, max_miou_drop, max_aepe_rise):
             loss = sign * (told[f"{method}/{key}"] - told[f"keras/{key}"])
             # Not >, so that NaN fails.
             if not loss <= limit:
-                raise ValueError(
+                raise ArgumentError(
                     f"{name}: not written: its {method} loses {loss:.3f} {unit} of {key}, over the "
-                    f"bound of {limit:g}; more or other --calibration frames, or another --quantize"
+                    f"bound of {limit:g}; more or other calibration frames, or another quantize",
+                    "calibration",
+                    "quantize",
                 )
 
 
-def table(told, methods):
+def table(told: dict[str, float], methods: Iterable[str]) -> str:
     """The scores as lines of text, a way to answer a line."""
     keys = [*_SCORES, "labels_equal", "flow_difference", "flow_difference_max"]
     keys = [key for key in keys if any(f"{name}/{key}" in told for name in methods)]

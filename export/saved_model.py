@@ -10,6 +10,7 @@ logits, and flow, (B, H, W, 2) in pixels. `serving_uint8`, `predict_labels`, `pr
 loaded again and each signature held to the Keras network on the run's sample pair.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from absl import flags
@@ -17,6 +18,8 @@ from absl import flags
 from flowseg.cli import entry
 
 # isort: split
+import keras
+import numpy as np
 import tensorflow as tf
 
 from export import saved_model_extras
@@ -24,10 +27,10 @@ from export.check import compare_signatures, ready, sample_pair
 from export.signatures import signatures
 from flowseg import console, files
 from flowseg.cli import flags as shared_flags
-from flowseg.runs import load_run
+from flowseg.runs import Run, load_run
 
 
-def write_signatures(model, output, metadata):
+def write_signatures(model: keras.Model, output: Path | str, metadata: dict) -> None:
     """Write a network as a SavedModel of all `signatures.signatures`."""
     module = tf.Module()
     # Not Keras's ExportArchive: it writes, and a server then holds, every weight twice.
@@ -35,7 +38,7 @@ def write_signatures(model, output, metadata):
     tf.saved_model.save(module, str(output), signatures(model, metadata))
 
 
-def export(run, output, overwrite=False, version=1):
+def export(run: Run, output: Path | str, overwrite: bool = False, version: int = 1) -> str:
     """Export a run, check it, and only then give the folder its name.
 
     Args:
@@ -71,7 +74,9 @@ def export(run, output, overwrite=False, version=1):
         return compare_signatures(run.model.predict_on_batch(pair), answers, folder)
 
 
-def ask_signatures(loaded, pair):
+def ask_signatures(
+    loaded: Mapping[str, Callable], pair: dict[str, np.ndarray]
+) -> dict[str, dict[str, np.ndarray]]:
     """What each signature of a loaded SavedModel that looks at two frames answers to a pair.
 
     Args:
@@ -94,7 +99,7 @@ def ask_signatures(loaded, pair):
     return {name: ask(loaded[name], given) for name, given in inputs.items()}
 
 
-def ask(signature, inputs):
+def ask(signature: Callable, inputs: dict) -> dict[str, np.ndarray]:
     """A signature's outputs as arrays."""
     answers = signature(**{key: tf.constant(value) for key, value in inputs.items()})
     return {key: value.numpy() for key, value in answers.items()}
@@ -117,7 +122,7 @@ def main():
     # A GPU's own float formats would make Keras differ from the file by more than rounding.
     tf.config.set_visible_devices([], "GPU")
     run = load_run(args.run_dir, args.weights)
-    told = export(run, args.output, args.overwrite, args.version)
+    told = export(run, args.output, overwrite=args.overwrite, version=args.version)
     print(f"{args.output}/{args.version}: SavedModel, {told}")
 
 

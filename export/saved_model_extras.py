@@ -7,13 +7,16 @@ DIR/1/assets.extra/tf_serving_warmup_requests    what TensorFlow Serving asks be
 """
 
 import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import cv2
+import numpy as np
 import tensorflow as tf
 
 from export.metadata import FLOW, IMAGES, LABELS, LOGITS, NAME, about
 from flowseg import files
+from flowseg.runs import Run
 
 MODELS_CONFIG = "models.config"
 _WARMUP = "tf_serving_warmup_requests"
@@ -38,7 +41,7 @@ max_enqueued_batches { value: 64 }
 _CORNER = (64, 128)
 
 
-def metadata(run, version):
+def metadata(run: Run, version: int) -> dict:
     """What a user of the served network must know, as plain JSON values.
 
     Args:
@@ -57,7 +60,12 @@ def metadata(run, version):
     return about(run, units, model_version=version, size=size)
 
 
-def write_extras(folder, told, signatures, pair):
+def write_extras(
+    folder: Path | str,
+    told: dict,
+    signatures: Mapping[str, Callable],
+    pair: dict[str, np.ndarray],
+) -> None:
     """Write metadata and warm-up requests into the folder of a SavedModel.
 
     Args:
@@ -82,7 +90,7 @@ def write_extras(folder, told, signatures, pair):
             writer.write(log.SerializeToString())
 
 
-def read_requests(folder):
+def read_requests(folder: Path | str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Yields (signature, {input: array}) of each warm-up request in the folder of a version."""
     message = _prediction_log()
     records = tf.data.TFRecordDataset(str(Path(folder) / "assets.extra" / _WARMUP))
@@ -102,7 +110,7 @@ def _prediction_log():
     return PredictionLog
 
 
-def requests(signatures, pair):
+def requests(signatures: Mapping[str, Callable], pair: dict[str, np.ndarray]) -> dict[str, dict]:
     """One request a signature, of a real pair: {signature: {input: array}}."""
     rows, columns = _CORNER
     corner = {key: image[:, :rows, :columns] for key, image in pair.items()}
@@ -118,12 +126,12 @@ def requests(signatures, pair):
     }
 
 
-def png(image):
+def png(image: np.ndarray) -> bytes:
     """(H, W, 3) RGB 0..255 as the bytes of a PNG."""
     return cv2.imencode(".png", image[..., ::-1].astype("uint8"))[1].tobytes()
 
 
-def decode_inputs(encode, pair):
+def decode_inputs(encode: Callable, pair: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What `decode` takes, made by encoding each frame of a uint8 pair on its own."""
     inputs = {}
     for frame, image in zip(("frame1", "frame2"), pair.values(), strict=True):
@@ -133,7 +141,7 @@ def decode_inputs(encode, pair):
     return {**inputs, "size": size}
 
 
-def write_configs(folder):
+def write_configs(folder: Path | str) -> None:
     """Write what TensorFlow Serving is started with into the folder of all versions."""
     files.write(Path(folder) / MODELS_CONFIG, _MODELS)
     files.write(Path(folder) / "batching.config", _BATCHING)

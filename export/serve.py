@@ -24,6 +24,7 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 
 from absl import flags
 
@@ -32,6 +33,7 @@ from flowseg.cli import entry
 # isort: split
 from export.metadata import NAME
 from flowseg import ray_cluster
+from flowseg.errors import ArgumentError
 
 # Seconds that a client may take to send its body, and a stopped server to finish.
 BODY_TIMEOUT, STOP_TIMEOUT = 30, 120
@@ -41,7 +43,7 @@ _BASE = f"/v1/models/{NAME}"
 class Replica:
     """One copy of the network, and the paths that it answers; Ray makes as many as it is told."""
 
-    def __init__(self, folder, threads, max_batch, max_bytes, max_pixels):
+    def __init__(self, folder: str, threads: int, max_batch: int, max_bytes: int, max_pixels: int):
         import tensorflow as tf
         from ray import serve
 
@@ -127,8 +129,17 @@ def _refuse(status, text, headers=None):
     return _respond(status, rest.error(text), headers)
 
 
-def start(folder, host, port, replicas=1, max_batch=8, queue=64, max_mb=32, max_pixels=8_000_000,
-          address=None):  # fmt: skip
+def start(
+    folder: Path | str,
+    host: str,
+    port: int,
+    replicas: int = 1,
+    max_batch: int = 8,
+    queue: int = 64,
+    max_mb: int = 32,
+    max_pixels: int = 8_000_000,
+    address: str | None = None,
+) -> None:
     """Start serving; returns when the first request can be answered.
 
     Args:
@@ -156,10 +167,30 @@ def start(folder, host, port, replicas=1, max_batch=8, queue=64, max_mb=32, max_
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # Its import sets another one.
     cores = int(ray.cluster_resources().get("CPU", 0))
     if replicas > cores:
-        raise ValueError(f"--replicas {replicas}: there are {cores} cores, one a replica at least")
+        raise ArgumentError(
+            f"replicas {replicas}: there are {cores} cores, one a replica at least", "replicas"
+        )
     options = {"host": host, "port": port, "request_timeout_s": 300}
     serve.start(http_options=options, logging_config={"log_level": "ERROR"})
-    deployment = serve.deployment(
+    arguments = (os.path.abspath(folder), max(1, cores // replicas), max_batch)
+    try:
+        serve.run(
+            _deployment(replicas, max_batch, queue).bind(*arguments, max_mb * 2**20, max_pixels),
+            name=NAME,
+        )
+    except RuntimeError as error:
+        status = serve.status().applications[NAME]
+        told = [d.message for d in status.deployments.values()] or [str(error)]
+        raise ValueError(
+            f"{folder}: cannot be served: {told[0].strip().splitlines()[-1]}"
+        ) from error
+
+
+def _deployment(replicas, max_batch, queue):
+    """Copies of `Replica` as Ray Serve takes them."""
+    from ray import serve
+
+    return serve.deployment(
         Replica,
         name=NAME,
         num_replicas=replicas,
@@ -171,15 +202,6 @@ def start(folder, host, port, replicas=1, max_batch=8, queue=64, max_mb=32, max_
         max_constructor_retry_count=1,
         logging_config={"log_level": "ERROR", "enable_access_log": False},
     )
-    arguments = (os.path.abspath(folder), max(1, cores // replicas), max_batch)
-    try:
-        serve.run(deployment.bind(*arguments, max_mb * 2**20, max_pixels), name=NAME)
-    except RuntimeError as error:
-        status = serve.status().applications[NAME]
-        told = [d.message for d in status.deployments.values()] or [str(error)]
-        raise ValueError(
-            f"{folder}: cannot be served: {told[0].strip().splitlines()[-1]}"
-        ) from error
 
 
 def _check_port(host, port):
@@ -188,12 +210,12 @@ def _check_port(host, port):
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ValueError(
-                f"{host}:{port} cannot be had ({error}); name another: --port"
+            raise ArgumentError(
+                f"{host}:{port} cannot be had ({error}); name another: port", "port"
             ) from error
 
 
-def check():
+def check() -> None:
     """Raises ValueError if Ray has died, and with it the server."""
     from ray import serve
 
@@ -203,7 +225,7 @@ def check():
         raise ValueError(f"Ray has died under the server ({error}); start it again") from error
 
 
-def finish():
+def finish() -> None:
     """Answer what was begun, take nothing new."""
     from ray import serve
 
@@ -234,12 +256,12 @@ def main():
             args.model,
             args.host,
             args.port,
-            args.replicas,
-            args.max_batch,
-            args.queue,
-            args.max_request_mb,
-            int(args.max_megapixels * 1e6),
-            args.ray_address,
+            replicas=args.replicas,
+            max_batch=args.max_batch,
+            queue=args.queue,
+            max_mb=args.max_request_mb,
+            max_pixels=int(args.max_megapixels * 1e6),
+            address=args.ray_address,
         )
         ended = threading.Event()
         # Not before, as Ray has a handler of its own, which prints a stack.

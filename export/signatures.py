@@ -17,6 +17,7 @@ encoded once gets exactly the answers of a pair.
 """
 
 import json
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -27,7 +28,7 @@ from flowseg.network.model import parts
 _FRAMES = ("frame1", "frame2")
 
 
-def signatures(model, metadata):
+def signatures(model: keras.Model, metadata: dict) -> dict[str, Callable]:
     """All signatures of a network.
 
     Args:

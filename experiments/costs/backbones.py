@@ -13,7 +13,8 @@ ranges, on the next --judge the int8 features are compared with those in float32
 """
 
 import statistics
-import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
@@ -21,13 +22,15 @@ from flowseg.cli import entry
 
 # isort: split
 import cv2
+import keras
 import numpy as np
 import tensorflow as tf
 
-from experiments.exports import quantized_encoder as quantized
+from experiments.exports import litert
 from flowseg import files, runs
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
+from flowseg.errors import ArgumentError
 from flowseg.network.backbones import BACKBONES, STRIDES
 from flowseg.network.model import build_flowseg, parts
 
@@ -50,7 +53,7 @@ _ROWS = (
 )
 
 
-def read_frames(files, height, width, count):
+def read_frames(files: Sequence[Path | str], height: int, width: int, count: int) -> np.ndarray:
     """The first frame of each of the first `count` records, (count, height, width, 3) float32 RGB.
 
     Raises:
@@ -65,10 +68,15 @@ def read_frames(files, height, width, count):
             frames.append(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
             if len(frames) == count:
                 return np.float32(frames)
-    raise ValueError(f"--records: {len(frames)} frames, --calibrate and --judge ask for {count}")
+    raise ArgumentError(
+        f"records: {len(frames)} frames, calibrate and judge ask for {count}",
+        "records",
+        "calibrate",
+        "judge",
+    )
 
 
-def network(name):
+def network(name: str) -> tuple[keras.Model, str]:
     """The joint network on a backbone, and what its encoder's weights are: imagenet or random."""
     classes = len(CITYSCAPES.names)
     try:
@@ -77,7 +85,9 @@ def network(name):
         return build_flowseg(classes, backbone=name), "random"
 
 
-def cost(model, calibration, judging):
+def cost(
+    model: keras.Model, calibration: np.ndarray, judging: np.ndarray
+) -> tuple[dict, dict[str, bytes]]:
     """What a network costs, time apart, and how near its encoder's int8 features come.
 
     Args:
@@ -91,55 +101,57 @@ def cost(model, calibration, judging):
     size = calibration.shape[1:3]
     encoder, decoder = parts(model)
     files = {
-        "ms/whole": quantized.convert_pair(model, *size),
-        "ms/encoder": quantized.convert(encoder, *size),
-        "ms/encoder_int8": quantized.convert(encoder, *size, calibration),
+        "ms/whole": litert.convert_pair(model, *size),
+        "ms/encoder": litert.convert(encoder, *size),
+        "ms/encoder_int8": litert.convert(encoder, *size, calibration),
     }
-    found = {key: quantized.operators(data) for key, data in files.items()}
-    floats = set(quantized.floats_left(found["ms/encoder_int8"]))
+    found = {key: litert.operators(data) for key, data in files.items()}
+    floats = set(litert.floats_left(found["ms/encoder_int8"]))
     results = {
         "params/encoder": encoder.count_params() / 1e6,
         "params/decoder": decoder.count_params() / 1e6,
         "params/whole": model.count_params() / 1e6,
-        "gflops/encoder": quantized.flops(found["ms/encoder"]) / 1e9,
-        "gflops/whole": quantized.flops(found["ms/whole"]) / 1e9,
+        "gflops/encoder": litert.flops(found["ms/encoder"]) / 1e9,
+        "gflops/whole": litert.flops(found["ms/whole"]) / 1e9,
         "int8/megabytes": len(files["ms/encoder_int8"]) / 1e6,
         "int8/floats_left": " ".join(sorted(floats)) or "none",
-        "int8/norms_left": len(quantized.norms_left(found["ms/encoder_int8"])),
+        "int8/norms_left": len(litert.norms_left(found["ms/encoder_int8"])),
     }
-    expected = quantized.features(files["ms/encoder"], judging)
-    actual = quantized.features(files["ms/encoder_int8"], judging)
+    expected = litert.features(files["ms/encoder"], judging)
+    actual = litert.features(files["ms/encoder_int8"], judging)
     for stride in STRIDES:
         pair = expected[f"stride{stride}"], actual[f"stride{stride}"]
-        results[f"int8/sqnr_{stride}"] = quantized.sqnr(*pair)
-        results[f"int8/cosine_{stride}"] = quantized.cosine(*pair)
+        results[f"int8/sqnr_{stride}"] = litert.sqnr(*pair)
+        results[f"int8/cosine_{stride}"] = litert.cosine(*pair)
     return results, files
 
 
-def latencies(files, frame, threads, rounds):
-    """Milliseconds of TFLite files, in turn within a round: key -> bytes to key -> one a round."""
-    ready = {key: quantized.interpreter(data, threads) for key, data in files.items()}
-    for interpreter in ready.values():
-        for given in interpreter.get_input_details():
-            interpreter.set_tensor(given["index"], frame[None])
-    times = {key: [] for key in files}
-    for _ in range(1 + rounds):  # The first is not counted.
-        for key, interpreter in ready.items():
-            begin = time.perf_counter()
-            interpreter.invoke()
-            times[key].append(1e3 * (time.perf_counter() - begin))
-    return {key: values[1:] for key, values in times.items()}
+def compare(
+    networks: dict[str, tuple[keras.Model, str]],
+    frames: np.ndarray,
+    calibrate: int,
+    threads: int,
+    rounds: int,
+) -> dict[str, dict]:
+    """Costs of several networks, timed in turn.
 
+    Args:
+        networks: name -> (model, weights).
+        frames: (N, H, W, 3) float32 RGB.
+        calibrate: how many of them set the int8 ranges; on the others int8 is judged.
+        threads: of LiteRT.
+        rounds: of timing.
 
-def compare(networks, frames, args):
-    """Name -> (model, weights) to name -> results; `ratio/KEY` is that of KEY to the first's."""
+    Returns:
+        Name -> results by the keys of the table; `ratio/KEY` is that of KEY to the first's.
+    """
     results, files = {}, {}
     for name, (model, weights) in networks.items():
-        results[name], own = cost(model, frames[: args.calibrate], frames[args.calibrate :])
+        results[name], own = cost(model, frames[:calibrate], frames[calibrate:])
         results[name]["weights"] = weights
         files |= {(name, key): data for key, data in own.items()}
     first = next(iter(networks))
-    times = latencies(files, frames[-1], args.threads, args.rounds)
+    times = litert.latencies(files, frames[-1], threads, rounds)
     for (name, key), own in times.items():
         results[name][key] = statistics.median(own)
         ratios = [a / b for a, b in zip(own, times[first, key], strict=True)]
@@ -180,14 +192,14 @@ def main():
     """Measure and print."""
     args = flags.FLAGS
     size = args.height, args.width
-    if any(side % STRIDES[-1] for side in size):
-        raise ValueError(f"--height and --width: {size} are not multiples of {STRIDES[-1]}")
+    litert.check_size(*size)
     tf.config.set_visible_devices([], "GPU")
     shards = records.match_files(*args.records)
     frames = read_frames(shards, *size, args.calibrate + args.judge)
     networks = {name: (runs.load_run(name).model, "trained") for name in args.run_dir}
     backbones = args.backbone or (() if args.run_dir else BACKBONES)
-    results = compare(networks | {name: network(name) for name in backbones}, frames, args)
+    networks |= {name: network(name) for name in backbones}
+    results = compare(networks, frames, args.calibrate, args.threads, args.rounds)
     print(f"{args.height}x{args.width}, LiteRT, {args.threads} threads, {args.rounds} rounds")
     print(table(results))
     if args.json:

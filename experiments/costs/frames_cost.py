@@ -17,6 +17,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -48,7 +49,7 @@ DRAWING = {
 }
 
 
-def profiled(work, rows):
+def profiled(work: Callable[[], object], rows: dict[str, tuple[str, str]]) -> dict[str, float]:
     """Seconds of `work()`: of the whole, and of the functions named in `rows`.
 
     Raises:
@@ -63,7 +64,7 @@ def profiled(work, rows):
     return told | {row: found[place] for row, place in rows.items()}
 
 
-def peak_memory():
+def peak_memory() -> float:
     """MB that this process has held at most so far."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
@@ -72,7 +73,7 @@ def peak_memory():
 class Watch:
     """Notes the peak memory after some numbers of frames."""
 
-    def __init__(self, marks):
+    def __init__(self, marks: Iterable[int]):
         self.marks, self.seen, self.peaks = set(marks), 0, {}
 
     def __call__(self, *_):
@@ -81,7 +82,9 @@ class Watch:
             self.peaks[self.seen] = peak_memory()
 
 
-def scoring_cost(run, shards, count, scale=1.0):
+def scoring_cost(
+    run: runs.Run, shards: Sequence[Path | str], count: int, scale: float = 1.0
+) -> tuple[dict[str, float], dict[int, float]]:
     """Score `count` frames; seconds by row, peak memory by frame.
 
     Raises:
@@ -104,7 +107,9 @@ def scoring_cost(run, shards, count, scale=1.0):
     return told, watch.peaks
 
 
-def drawing_cost(run, path, count, scale=1.0):
+def drawing_cost(
+    run: runs.Run, path: Path | str, count: int, scale: float = 1.0
+) -> tuple[dict[str, float], dict[int, float]]:
     """Draw a video of `count` frames; seconds by row, peak memory by frame."""
     watch = Watch((min(100, count), count))
 
@@ -135,6 +140,16 @@ def table(told, peaks, count):
     return "\n".join(lines + [f"peak memory at frame {n}: {mb:.0f} MB" for n, mb in peaks.items()])
 
 
+def define_flags():
+    """The flags of this command."""
+    shared_flags.define_run_flags()
+    flags.adopt_module_key_flags(shared_flags)
+    flags.DEFINE_list("records", None, "Records to score, over and over: GLOB[,GLOB].")
+    flags.DEFINE_string("input", None, "Video or folder of frames to draw, over and over.")
+    flags.DEFINE_integer("frames", None, "How many; default: 200 to score, 1000 to draw.", 1)
+    flags.DEFINE_string("json", None, "File for the figures; default: none.")
+
+
 def main():
     """Measure and tell."""
     args = flags.FLAGS
@@ -154,9 +169,5 @@ def main():
 
 
 if __name__ == "__main__":
-    shared_flags.define_run_flags()
-    flags.DEFINE_list("records", None, "Records to score, over and over: GLOB[,GLOB].")
-    flags.DEFINE_string("input", None, "Video or folder of frames to draw, over and over.")
-    flags.DEFINE_integer("frames", None, "How many; default: 200 to score, 1000 to draw.", 1)
-    flags.DEFINE_string("json", None, "File for the figures; default: none.")
+    define_flags()
     entry.run(main)

@@ -33,7 +33,7 @@ _STAGES = {
 }
 
 
-def measure(job, count):
+def measure(job: farm.Job, count: int) -> tuple[float, dict[str, float], float]:
     """Make pairs 0..count-1 of `job` twice.
 
     Returns:
@@ -68,9 +68,17 @@ def _seconds(stats, functions):
     )
 
 
+def define_flags():
+    """The flags of this command."""
+    flags.DEFINE_integer("height", 128, "Of the frames, px.", *store.SIZES)
+    flags.DEFINE_integer("width", 416, "Of the frames, px.", *store.SIZES)
+    flags.DEFINE_integer("count", 40, "Pairs made, twice.", 1)
+    flags.DEFINE_integer("seed", 0, "Of the pairs.", 0)
+
+
 def main():
     """The command."""
-    values = flags.FLAGS
+    args = flags.FLAGS
     cv2.setNumThreads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {cores()[-1]})
@@ -78,22 +86,19 @@ def main():
         job = farm.Job(
             Path(folder),
             "street",
-            values.seed,
-            values.height,
-            values.width,
+            args.seed,
+            args.height,
+            args.width,
             effects=True,
             photos=None,
         )
-        rate, shares, size = measure(job, values.count)
-    print(f"street, {values.height}x{values.width}, {values.count} pairs, one core:")
+        rate, shares, size = measure(job, args.count)
+    print(f"street, {args.height}x{args.width}, {args.count} pairs, one core:")
     print(f"{rate:.2f} pairs/s, {size:,.0f} bytes a pair; of the time")
     for stage, share in sorted(shares.items(), key=lambda item: -item[1]):
         print(f"  {share:5.1f} %  {stage}")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("height", 128, "Of the frames, px.", *store.SIZES)
-    flags.DEFINE_integer("width", 416, "Of the frames, px.", *store.SIZES)
-    flags.DEFINE_integer("count", 40, "Pairs made, twice.", 1)
-    flags.DEFINE_integer("seed", 0, "Of the pairs.", 0)
+    define_flags()
     entry.run(main)

@@ -18,18 +18,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from experiments.costs import backbones
-from experiments.exports import quantized_encoder as quantized
+from experiments.exports import litert
 from flowseg import runs
 from flowseg.data.labels import CITYSCAPES
-from flowseg.network.backbones import BACKBONES, STRIDES
+from flowseg.network.backbones import BACKBONES
 from flowseg.network.decoder import FLOW_STRIDES
 from flowseg.network.model import build_flowseg, parts
 
 _FLOW_ENDS = {16: "flow_16_fill", 8: "flow_8_fill", 4: "flow_4_move_0"}
 
 
-def points(decoder):
+def points(decoder: keras.Model) -> list[tuple[str, keras.Layer]]:
     """[(what the stage is called, the decoder's layer that it ends in)], in the network's order."""
     found = []
     for stride in FLOW_STRIDES:
@@ -46,7 +45,7 @@ def points(decoder):
     return [(title, decoder.get_layer(name)) for title, name in found]
 
 
-def cuts(model):
+def cuts(model: keras.Model) -> dict[str, keras.Model]:
     """Title -> network that ends at this point: frames in, all ends so far out.
 
     The first is the encoder, on both frames.
@@ -66,15 +65,15 @@ def cuts(model):
     return found
 
 
-def measure(model, height, width, threads, rounds):
+def measure(
+    model: keras.Model, height: int, width: int, threads: int, rounds: int
+) -> dict[str, dict[str, float]]:
     """Title -> {"gflops", "ms"} of each stage, and of the "whole"."""
-    files = {
-        title: quantized.convert_pair(cut, height, width) for title, cut in cuts(model).items()
-    }
-    files["whole"] = quantized.convert_pair(model, height, width)
+    files = {title: litert.convert_pair(cut, height, width) for title, cut in cuts(model).items()}
+    files["whole"] = litert.convert_pair(model, height, width)
     frame = np.random.default_rng(0).uniform(0, 255, (height, width, 3)).astype(np.float32)
-    times = backbones.latencies(files, frame, threads, rounds)
-    work = {title: quantized.flops(quantized.operators(data)) for title, data in files.items()}
+    times = litert.latencies(files, frame, threads, rounds)
+    work = {title: litert.flops(litert.operators(data)) for title, data in files.items()}
     found = {}
     before, done = [0.0] * rounds, 0
     for title in files:
@@ -110,8 +109,7 @@ def main():
     """Cut, convert, time, print."""
     args = flags.FLAGS
     size = args.height, args.width
-    if any(side % STRIDES[-1] for side in size):
-        raise ValueError(f"--height and --width: {size} are not multiples of {STRIDES[-1]}")
+    litert.check_size(*size)
     tf.config.set_visible_devices([], "GPU")
     if args.run_dir:
         model = runs.load_run(args.run_dir).model

@@ -20,14 +20,11 @@ file         MB; of a peer its weights
 x            how many times faster than that peer's pair: by pairs, by the stream, by CPU
 """
 
-import contextlib
-import json
 import os
 import platform
 import re
-import subprocess
-import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -37,16 +34,17 @@ from flowseg.cli import entry
 # isort: split
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from experiments.exports import operator_profile
-from experiments.exports.table import PEERS, ROWS, summary, table
-from export import parity, tflite
+from experiments.exports.benchmark_table import PEERS, ROWS, table
+from experiments.exports.benchmark_turns import measure
+from export import lite_convert, parity
 from export.check import sample_pair
 from flowseg import files, runs
 from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
 from flowseg.data.labels import CITYSCAPES
+from flowseg.errors import ArgumentError
 from flowseg.network import packed_weights
 from flowseg.network.backbones import BACKBONES, STRIDES
 from flowseg.network.model import build_flowseg
@@ -55,8 +53,15 @@ from flowseg.network.model import build_flowseg
 SMALLEST = 128
 
 
-def write_forms(run, names, folder, height, width, calibration):
-    """Write the network in the forms that rows ask for: name -> (kind of `export_row`, path).
+def write_forms(
+    run: runs.Run,
+    names: Sequence[str],
+    folder: Path,
+    height: int,
+    width: int,
+    calibration: Sequence[Path | str],
+) -> dict[str, tuple[str, Path]]:
+    """Write the network in the forms that rows ask for: name -> (kind, path) for `benchmark_row`.
 
     Args:
         run: a `runs.Run`.
@@ -72,97 +77,19 @@ def write_forms(run, names, folder, height, width, calibration):
         run.model.save(forms["keras"][1])
     saved = folder / "saved_model"
     if set(names) - set(PEERS) - {"keras"}:
-        tflite.write_signatures(run.model, saved, height, width)
+        lite_convert.write_signatures(run.model, saved, height, width)
     if "saved_model" in names:
         forms["saved_model"] = "saved_model", saved
-    for name in (name for name in tflite.FORMATS if name in names):
+    for name in (name for name in lite_convert.FORMATS if name in names):
         pairs = ()
         if name == "int8":
             pairs = parity.frames_of(calibration, run.label_set, height, width)
         forms[name] = "tflite", folder / f"{name}.tflite"
-        forms[name][1].write_bytes(tflite.convert(str(saved), name, pairs))
+        forms[name][1].write_bytes(lite_convert.convert(str(saved), name, pairs))
     return {name: forms[name] for name in names}
 
 
-def size_of(path):
-    """Bytes of a file, or of all in a folder."""
-    found = path.rglob("*") if path.is_dir() else [path]
-    return sum(each.stat().st_size for each in found if each.is_file())
-
-
-@contextlib.contextmanager
-def row(title, kind, path, threads, frames):
-    """A started `export_row`: yields (ask, its first answer).
-
-    ask() gives the answer to one turn, ask(more=False) the last one.
-
-    Raises:
-        ValueError: the row fails, with the last line that it said.
-    """
-    command = [sys.executable, "-m", "experiments.exports.row", kind, path, threads, frames]
-    with (
-        tempfile.TemporaryFile("w+") as said,
-        subprocess.Popen(
-            [*map(str, command)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
-            bufsize=1,
-        ) as process,
-    ):
-
-        def read():
-            line = process.stdout.readline()
-            if line:
-                return json.loads(line)
-            process.wait()
-            said.seek(0)
-            last = said.read().strip().split("\n")[-1] or f"exit code {process.returncode}"
-            raise ValueError(f"{title}: {last}")
-
-        def ask(more=True):
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write("turn\n") if more else process.stdin.close()
-            return read()
-
-        try:
-            yield ask, read()
-        finally:
-            process.kill()
-
-
-def measure(forms, threads, frames, rounds):
-    """Times of all rows, in turn: name -> `summary` of it, with ratios to the peers among them."""
-    turns = {name: [] for name in forms}
-    told = {}
-    with contextlib.ExitStack() as stack:
-        asks = {}
-        for name, (kind, path) in forms.items():
-            started = row(ROWS[name], kind, path, threads, frames)
-            asks[name], first = stack.enter_context(started)
-            told[name] = {"bytes": first["bytes"] if name in PEERS else size_of(path)}
-        for _ in tqdm(range(rounds), desc=f"{threads} threads", unit="round", disable=None):
-            for name, ask in asks.items():
-                turns[name].append(ask())
-        for name, ask in asks.items():
-            told[name] |= ask(more=False)
-    medians = {
-        name: {key: np.array([np.median(each[key]) for each in own]) for key in own[0]}
-        for name, own in turns.items()
-    }
-    for name, own in turns.items():
-        told[name] |= summary(own, medians[name])
-        for peer in set(PEERS) & set(forms):
-            for key in ("pair", "stream", "cpu"):
-                if key in medians[name]:
-                    of_peer = medians[peer]["cpu" if key == "cpu" else "pair"]
-                    ratios = of_peer / medians[name][key]
-                    told[name][f"{key}_faster_than/{peer}"] = float(np.median(ratios))
-    return told
-
-
-def machine():
+def machine() -> str:
     """Processor, cores and load, in words."""
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
@@ -171,7 +98,7 @@ def machine():
     return f"{name}, {os.cpu_count()} cores{load}"
 
 
-def parse_sizes(texts):
+def parse_sizes(texts: Sequence[str]) -> list[tuple[int, int]]:
     """(H, W) of each "HxW".
 
     Raises:
@@ -182,12 +109,22 @@ def parse_sizes(texts):
         found = re.fullmatch(r"(\d+)x(\d+)", text)
         size = tuple(map(int, found.groups())) if found else (0, 0)
         if not all(size) or any(side % STRIDES[-1] for side in size):
-            raise ValueError(f"--sizes {text!r}: HEIGHTxWIDTH, multiples of {STRIDES[-1]}")
+            raise ArgumentError(
+                f"sizes {text!r}: HEIGHTxWIDTH, multiples of {STRIDES[-1]}", "sizes"
+            )
         sizes.append(size)
     return sizes
 
 
-def benchmark(run, names, size, threads, rounds, calibration=(), profile=False):
+def benchmark(
+    run: runs.Run,
+    names: Sequence[str],
+    size: tuple[int, int],
+    threads: Sequence[int],
+    rounds: int,
+    calibration: Sequence[Path | str] = (),
+    profile: bool = False,
+) -> dict[int, dict[str, dict[str, float]]]:
     """Measure all rows with frames of one size; prints profiles after that.
 
     Args:
@@ -258,7 +195,15 @@ def main():
     print(machine())
     threads, flat = [int(text) for text in args.threads], {}
     for size in sizes:
-        told = benchmark(run, args.rows, size, threads, args.rounds, shards, args.profile)
+        told = benchmark(
+            run,
+            args.rows,
+            size,
+            threads,
+            args.rounds,
+            calibration=shards,
+            profile=args.profile,
+        )
         print(f"\n{size[0]}x{size[1]}\n\n{table(told)}", flush=True)
         flat |= {
             f"{size[0]}x{size[1]}/{number}/{name}/{key}": value

@@ -11,16 +11,25 @@ whole, so that one sees by how much.
 import re
 import statistics
 import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from experiments.exports import quantized_encoder as quantized
+import numpy as np
+
+from experiments.exports import litert
 from export import lite_file
+
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import ModelT, OperatorT, SubGraphT
 
 RUNS = 15
 # Of the lines of a table the longest; the others are summed up.
 LINES = 16
 
 
-def one_operator(model, subgraph, operator):
+def one_operator(
+    model: "ModelT", subgraph: "SubGraphT", operator: "OperatorT"
+) -> tuple[bytes, list[int]]:
     """The bytes of a file of one operator, and which tensors it takes.
 
     Args:
@@ -115,13 +124,13 @@ def _values(content, graph, frames):
 
 def _alone(content, values):
     """`milliseconds` of a file of one graph on these inputs."""
-    ready = quantized.interpreter(content)
+    ready = litert.interpreter(content)
     for entry, value in zip(ready.get_input_details(), values, strict=True):
         ready.set_tensor(entry["index"], value)
     return milliseconds(ready.invoke)
 
 
-def milliseconds(work):
+def milliseconds(work: Callable[[], object]) -> float:
     """Median processor time of `work()`, after two runs to warm up."""
     times = []
     for _ in range(2 + RUNS):
@@ -131,7 +140,9 @@ def milliseconds(work):
     return 1e3 * statistics.median(times[2:])
 
 
-def profile(content, frames):
+def profile(
+    content: bytes, frames: Sequence[np.ndarray]
+) -> tuple[list[tuple[str, str, str, float]], float]:
     """Time of each operator of `predict`, and of the whole.
 
     Args:

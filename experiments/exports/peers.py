@@ -5,10 +5,23 @@ Each is (classes, flow, bytes of the weights): classes(image) gives the (H, W) u
 random: time does not depend on them.
 """
 
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 import cv2
+import numpy as np
+
+from flowseg.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import torch
+
+# classes, flow and the bytes of the weights.
+Peer = tuple[Callable, Callable, int]
 
 
-def open_deeplab_raft(threads):
+def open_deeplab_raft(threads: int) -> Peer:
     """DeepLabV3-ResNet50 and RAFT-small, 12 iterations."""
     torch, torchvision = limit_torch(threads)
     raft = torchvision.models.optical_flow.raft_small(weights=None).eval()
@@ -22,7 +35,7 @@ def open_deeplab_raft(threads):
     return classes, flow, size + torch_bytes(raft)
 
 
-def open_lraspp_dis(threads):
+def open_lraspp_dis(threads: int) -> Peer:
     """LRASPP-MobileNetV3-Large and OpenCV's DIS, medium."""
     _, torchvision = limit_torch(threads)
     cv2.setNumThreads(threads)
@@ -36,7 +49,7 @@ def open_lraspp_dis(threads):
     return classes, flow, size
 
 
-def limit_torch(threads):
+def limit_torch(threads: int) -> tuple[ModuleType, ModuleType]:
     """(torch, torchvision), which will use so many threads.
 
     Raises:
@@ -46,26 +59,26 @@ def limit_torch(threads):
         import torch
         import torchvision
     except ImportError as error:
-        raise ValueError(
-            "the peers want PyTorch: pip install -e '.[peers]', or name other --rows"
+        raise ArgumentError(
+            "the peers want PyTorch: pip install -e '.[peers]', or name other rows", "rows"
         ) from error
     torch.set_num_threads(threads)
     return torch, torchvision
 
 
-def torch_batch(image):
+def torch_batch(image: np.ndarray) -> "torch.Tensor":
     """(1, 3, H, W) float32, 0..1, of a (H, W, 3) uint8 frame."""
     import torch
 
     return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
 
 
-def torch_bytes(network):
+def torch_bytes(network: "torch.nn.Module") -> int:
     """Bytes of its weights."""
     return sum(x.numel() * x.element_size() for x in network.state_dict().values())
 
 
-def torch_classes(build):
+def torch_classes(build: Callable) -> tuple[Callable, int]:
     """(frame -> (H, W) uint8 classes of 19, bytes of the weights), by a network of torchvision.
 
     Its weights are random: time does not depend on them.

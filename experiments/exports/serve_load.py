@@ -18,6 +18,8 @@ import json
 import threading
 import time
 import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -35,7 +37,7 @@ from flowseg.network.packed_weights import BOX
 _PAIRS = 4
 
 
-def pairs(height, width):
+def pairs(height: int, width: int) -> list[list[np.ndarray]]:
     """Crops of the real pair of the package, repeated where it is smaller: uint8 arrays."""
     frames = [read_image(BOX / name) for name in runs.SAMPLE.values()]
     made = []
@@ -46,7 +48,7 @@ def pairs(height, width):
     return made
 
 
-def body(pair, pictures):
+def body(pair: Sequence[np.ndarray], pictures: bool) -> bytes:
     """A request's bytes."""
     if pictures:
         row = {
@@ -59,7 +61,9 @@ def body(pair, pictures):
     return json.dumps({"signature_name": name, "instances": [row]}).encode()
 
 
-def load(server, bodies, requests, clients):
+def load(
+    server: str, bodies: Sequence[bytes], requests: int, clients: int
+) -> tuple[list[float], dict[int | str, int], float, list[int]]:
     """Ask a server.
 
     Args:
@@ -110,7 +114,9 @@ def load(server, bodies, requests, clients):
     return took, refused, time.perf_counter() - begun, sizes[:1]
 
 
-def bare(folder, frames, requests, pictures):
+def bare(
+    folder: Path | str, frames: Sequence[list[np.ndarray]], requests: int, pictures: bool
+) -> list[float]:
     """Seconds of each of `requests` pairs in this process, without HTTP and JSON."""
     network = Network(folder)
     inputs = []

@@ -14,6 +14,7 @@ the file holds them as <method>/<score>, those of DIS also under evaluate's own 
 import collections
 import hashlib
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -26,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from flowseg.data import decoding, records
-from flowseg.data.labels import load_label_set, train_id_table
+from flowseg.data.labels import LabelSet, load_label_set, train_id_table
 from flowseg.scoring import frame_scores
 from flowseg.scoring.evaluation import count_frame
 
@@ -39,7 +40,7 @@ METHODS = ("zero", "dis", "farneback")
 LABEL_METHODS = ("previous", "previous moved")
 
 
-def dis_flow(grey1, grey2, preset="medium"):
+def dis_flow(grey1: np.ndarray, grey2: np.ndarray, preset: str = "medium") -> np.ndarray:
     """DIS flow of two (H, W) uint8 frames: (H, W, 2) float32 (u, v) in px.
 
     Raises:
@@ -53,7 +54,7 @@ def dis_flow(grey1, grey2, preset="medium"):
         raise ValueError(f"DIS cannot take frames of {width}x{height} px: {error.err}") from error
 
 
-def farneback_flow(grey1, grey2):
+def farneback_flow(grey1: np.ndarray, grey2: np.ndarray) -> np.ndarray:
     """Farneback's flow, with the settings of OpenCV's own sample: as `dis_flow`."""
     return cv2.calcOpticalFlowFarneback(grey1, grey2, None, 0.5, 3, 15, 3, 5, 1.2, 0)
 
@@ -66,7 +67,9 @@ def _grey(data, name):
     return image
 
 
-def pairs_with_flow(files, label_set):
+def pairs_with_flow(
+    files: Sequence[Path | str], label_set: LabelSet
+) -> Iterator[tuple[str, list[np.ndarray], dict]]:
     """Yields (folder/frame id, [grey1, grey2], decoded frame) of pairs with flow.
 
     Raises:
@@ -84,7 +87,9 @@ def pairs_with_flow(files, label_set):
                     yield f"{Path(path).parent.name}/{frame['frame_id'].decode()}", greys, frame
 
 
-def score_flow(files, label_set, preset="medium"):
+def score_flow(
+    files: Sequence[Path | str], label_set: LabelSet, preset: str = "medium"
+) -> tuple[dict, dict, collections.Counter]:
     """Scores of flow without learning.
 
     Args:
@@ -130,7 +135,9 @@ def score_flow(files, label_set, preset="medium"):
     return dict(sorted(per_pair.items())), pooled, sources
 
 
-def score_labels(files, label_set, preset="medium"):
+def score_labels(
+    files: Sequence[Path | str], label_set: LabelSet, preset: str = "medium"
+) -> tuple[dict[str, dict[str, float]], int]:
     """Scores of the labels of the frame before.
 
     Args:

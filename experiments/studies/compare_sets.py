@@ -14,13 +14,14 @@ the difference between two frames. KITTI is CC BY-NC-SA: a picture of its frames
 
 import itertools
 import json
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_prep.conversion.frames import read_frame
+from data_prep.conversion.frames import Frame, read_frame
 from data_prep.doctor.read import decode
 from data_prep.kitti import find_frames
 from experiments.studies.set_measures import UNITS, measure, summarise
@@ -28,6 +29,7 @@ from flowseg import files
 from flowseg.cli import entry
 from flowseg.data import flow_io
 from flowseg.data.labels import CITYSCAPES, IGNORE_LABEL, train_id_table
+from flowseg.errors import ArgumentError
 from flowseg.media import drawing
 
 PICTURE_WIDTH = 640
@@ -38,7 +40,7 @@ TEXT_SIZE = 12
 MARGIN = 7
 
 
-def parse_sets(texts):
+def parse_sets(texts: Sequence[str]) -> dict[str, list[str]]:
     """["NAME=DIR[,DIR]", ...] -> {name: [folders]}.
 
     Raises:
@@ -49,15 +51,15 @@ def parse_sets(texts):
         name, _, folders = text.partition("=")
         folders = folders.split(",")
         if not name.strip() or not all(folders):
-            raise ValueError(f"--set {text}: must be NAME=DIR or NAME=DIR,DIR2")
+            raise ArgumentError(f"set {text}: must be NAME=DIR or NAME=DIR,DIR2", "set")
         if name in sets:
-            raise ValueError(f"--set {text}: there are two sets named {name!r}")
+            raise ArgumentError(f"set {text}: there are two sets named {name!r}", "set")
         sets[name] = folders
     return sets
 
 
-def load(frame):
-    """A checked and decoded :class:`frames.Frame`, as `set_measures.measure` takes it.
+def load(frame: Frame) -> dict[str, np.ndarray]:
+    """A checked and decoded frame, as `set_measures.measure` takes it.
 
     Raises:
         ValueError, OSError: a file is missing, damaged, or does not fit the others.
@@ -67,7 +69,9 @@ def load(frame):
     return decoded
 
 
-def compare(sets, width=1242, image_width=416, limit=None):
+def compare(
+    sets: dict[str, list[str]], width: int = 1242, image_width: int = 416, limit: int | None = None
+) -> tuple[dict[str, dict[str, float]], int]:
     """Statistics of several sets.
 
     Args:
@@ -117,7 +121,7 @@ def table(numbers):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def draw(sets, width=1242):
+def draw(sets: dict[str, list[str]], width: int = 1242) -> np.ndarray:
     """Two frames of every set, a column each: first image, classes, flow; and the keys to both.
 
     Frames with flow and labels come before others. Flow has one scale everywhere, told beneath the
@@ -135,7 +139,7 @@ def draw(sets, width=1242):
     """
     cell = (PICTURE_WIDTH - MARGIN) // len(sets) - MARGIN
     if cell < 64:
-        raise ValueError(f"--picture: {len(sets)} sets do not fit beside each other")
+        raise ArgumentError(f"picture: {len(sets)} sets do not fit beside each other", "picture")
     columns = []
     for name, folders in sets.items():
         frames = sorted(find_frames(folders), key=lambda f: -len({"flow", "labels"} & set(f.files)))

@@ -8,17 +8,22 @@ the two curves (AUSE, Ilg et al. 2018: 0 is perfect, 1 as good as no order). A s
 how often flow of a given confidence is right, within 3 px or 5 %.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from absl import flags
 
 from flowseg.cli import entry
 
 # isort: split
+import keras
 import numpy as np
 from tqdm import tqdm
 
 from flowseg import runs
 from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
+from flowseg.data.labels import LabelSet
 from flowseg.network.model import confident_model
 from flowseg.scoring.flow_errors import end_point_error, is_outlier
 
@@ -27,7 +32,9 @@ SHARES = (1.0, 0.95, 0.9, 0.8, 0.5)
 _STEPS = np.arange(0, 1, 0.01)
 
 
-def collect(model, label_set, files):
+def collect(
+    model: keras.Model, label_set: LabelSet, files: Sequence[Path | str]
+) -> list[np.ndarray]:
     """Of every valid pixel of the files' pairs: end-point error, outlier or not, confidence.
 
     Args:
@@ -56,12 +63,12 @@ def collect(model, label_set, files):
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
-def kept(values, order, share):
+def kept(values: np.ndarray, order: np.ndarray, share: float) -> float:
     """Mean of the first `share` of `values` in the order given."""
     return values[order[: max(1, round(share * len(order)))]].mean()
 
 
-def ause(error, sure):
+def ause(error: np.ndarray, sure: np.ndarray) -> float:
     """Area between the curves of AEPE over the share left out; as a part of that of no order."""
     own, best = np.argsort(-sure, kind="stable"), np.argsort(error, kind="stable")
     between = [kept(error, own, 1 - left) - kept(error, best, 1 - left) for left in _STEPS]

@@ -12,6 +12,7 @@ kept: the same command goes on where it was stopped.
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -21,22 +22,31 @@ from data_prep.conversion import writer
 from flowseg import runs
 from flowseg.cli import entry
 from flowseg.data import labels, records
+from flowseg.errors import ArgumentError
 from flowseg.scoring import evaluation, frame_scores, set_scores
 
 
-def cut(items, folds):
+def cut(items: list, folds: int) -> list[list]:
     """`items` in `folds` runs of neighbours, as equal as can be.
 
     Raises:
         ValueError: fewer than two folds, or fewer items than folds.
     """
     if not 2 <= folds <= len(items):
-        raise ValueError(f"--folds={folds}: at least 2, and at most one a frame ({len(items)})")
+        raise ArgumentError(
+            f"folds={folds}: at least 2, and at most one a frame ({len(items)})", "folds"
+        )
     limits = [round(i * len(items) / folds) for i in range(folds + 1)]
     return [items[a:b] for a, b in zip(limits, limits[1:], strict=False)]
 
 
-def cross_validate(sources, recipe, output, folds=3, more_flags=()):
+def cross_validate(
+    sources: Sequence[Path | str],
+    recipe: Path | str,
+    output: Path | str,
+    folds: int = 3,
+    more_flags: Sequence[str] = (),
+) -> dict[str, float]:
     """Train and score every fold.
 
     Args:

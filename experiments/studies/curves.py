@@ -7,6 +7,7 @@ training batches, solid for validation.
 """
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -29,7 +30,7 @@ PANELS = {
 }
 
 
-def read_history(run_dir):
+def read_history(run_dir: Path | str) -> dict[str, np.ndarray]:
     """Score name -> array over epochs.
 
     Raises:
@@ -49,7 +50,7 @@ def read_history(run_dir):
     }
 
 
-def draw_curves(run_dirs):
+def draw_curves(run_dirs: Sequence[Path | str]) -> np.ndarray:
     """(H, W, 3) uint8 RGB: one panel a score, over epochs."""
     figure, axes = plt.subplots(1, len(PANELS), figsize=(12, 2.8), dpi=100, layout="constrained")
     for number, run_dir in enumerate(run_dirs):
@@ -82,8 +83,9 @@ def define_flags():
 
 def main():
     """Draw and write."""
-    drawing.write_png(Path(flags.FLAGS.output), draw_curves(flags.FLAGS.run_dir))
-    print(f"wrote {flags.FLAGS.output}")
+    args = flags.FLAGS
+    drawing.write_png(Path(args.output), draw_curves(args.run_dir))
+    print(f"wrote {args.output}")
 
 
 if __name__ == "__main__":

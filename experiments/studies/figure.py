@@ -6,6 +6,8 @@ python -m experiments.studies.figure --run_dir DIR --image1 A --image2 B --outpu
 The network sees the frames at their own size; its answers are shrunk, not the frames.
 """
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 from absl import flags
@@ -16,11 +18,21 @@ from flowseg.media import drawing
 from flowseg.media.frames import read_image, read_pair
 from flowseg.media.video_panels import compose, first_max_flow
 
+if TYPE_CHECKING:
+    from flowseg.runs import Run
+
 # What `drawing.panel` leaves at each side.
 MARGIN = 8
 
 
-def draw_figure(run, name, image1, image2, width, truth=None):
+def draw_figure(
+    run: "Run",
+    name: str,
+    image1: np.ndarray,
+    image2: np.ndarray,
+    width: int,
+    truth: np.ndarray | None = None,
+) -> np.ndarray:
     """(H, W, 3) uint8 RGB, `width` px wide, of a run's answers to one pair.
 
     With true flow, (H, W, 3) (u, v, valid), also of its errors.

@@ -11,10 +11,8 @@ nothing that only the other needs (segmentation alone: one frame, no flow stream
 LiteRT's, all files timed in turn in one process.
 """
 
-import json
 import statistics
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -26,15 +24,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from experiments.costs import backbones
-from experiments.exports import quantized_encoder as quantized
-from flowseg import files, runs
-from flowseg.data import records
+from experiments.exports import litert
+from experiments.studies import trials
+from flowseg import files
 from flowseg.data.labels import CITYSCAPES
-from flowseg.network.backbones import BACKBONES, STRIDES
+from flowseg.network.backbones import BACKBONES
 from flowseg.network.decoder import FLOW_STRIDES
 from flowseg.network.model import build_flowseg, compose, parts
-from flowseg.scoring import evaluation
 
 VARIANTS = {
     "segmentation only": ("--exchange=none", "--learn=seg"),
@@ -65,34 +61,30 @@ _SMALL = ("pole", "traffic light", "traffic sign", "person", "rider", "motorcycl
 _UNASKED = {"segmentation only": "flow/", "flow only": "seg/"}
 
 
-def score(folder, variant, seed, args):
-    """Train one variant with one seed (unless that is done) and score it; dict of scores.
+def training_flags(
+    variant: str,
+    seed: str,
+    recipe: str,
+    train_records: Sequence[str],
+    backbone: str,
+    more_flags: Sequence[str] = (),
+) -> list[str]:
+    """The flags of `flowseg.train` for one variant with one seed.
 
-    Raises:
-        ValueError: the training failed; or what stands in the folder was asked otherwise.
+    Args:
+        variant: of `VARIANTS`.
+        seed: of the training.
+        recipe: flagfile of `flowseg.train`.
+        train_records: GLOBs.
+        backbone: the encoder.
+        more_flags: further flags.
     """
-    trained = [f"--flagfile={args.recipe}", f"--train_records={','.join(args.train_records)}"]
-    trained += [f"--backbone={args.backbone}", f"--seed={seed}", "--val_records="]
-    trained += [*VARIANTS[variant], *args.train_flag]
-    asked = {"trained": " ".join(trained), "scored_on": ",".join(args.val_records)}
-    path = folder / "scores.json"
-    if path.is_file():
-        done = json.loads(path.read_text())
-        if {key: done[key] for key in asked} != asked:
-            raise ValueError(f"{path}: of other flags or records: give another --output")
-        return done
-    command = [sys.executable, "-m", "flowseg.train", f"--run_dir={folder}", *trained]
-    if subprocess.run(command).returncode:
-        raise ValueError(f"{folder}: the training failed (its reason stands above)")
-    run = runs.load_run(folder, "last")
-    scores, _ = evaluation.evaluate(run, records.match_files(*args.val_records))
-    unasked = _UNASKED.get(variant)
-    scores = {k: v for k, v in scores.items() if not (unasked and k.startswith(unasked))}
-    files.write_json(path, asked | scores)
-    return scores
+    trained = [f"--flagfile={recipe}", f"--train_records={','.join(train_records)}"]
+    trained += [f"--backbone={backbone}", f"--seed={seed}", "--val_records="]
+    return [*trained, *VARIANTS[variant], *more_flags]
 
 
-def task_networks(backbone, variants):
+def task_networks(backbone: str, variants: Sequence[str]) -> dict[str, keras.Model]:
     """Variant -> the network that it takes to answer, and "encoder" -> the encoder of one frame.
 
     Those of one task are always there.
@@ -119,28 +111,29 @@ def _flow_network(encoder, decoder):
     names = [f"stride{stride}" for stride in (*FLOW_STRIDES, 2)]
     inputs = {frame: {k: decoder.input[frame][k] for k in names} for frame in decoder.input}
     moves = keras.Model(inputs, {"flow": decoder.output["flow"]}, name="decoder")
-    outputs = {key: encoder.output[key] for key in names}
-    features = keras.Model(encoder.input, outputs, name="encoder")
+    features = keras.Model(encoder.input, {key: encoder.output[key] for key in names})
     return compose(features, moves, ("flow",), "flow_only")
 
 
-def costs(backbone, variants, height, width, threads, rounds):
+def costs(
+    backbone: str, variants: Sequence[str], height: int, width: int, threads: int, rounds: int
+) -> dict[str, dict[str, float]]:
     """Variant (and "encoder") -> {"params", "gflops", "ms"}; height and width: multiples of 32."""
     wanted = {"encoder", "segmentation only", *variants}
     every = task_networks(backbone, variants)
     networks = {name: network for name, network in every.items() if name in wanted}
     data = {
-        name: quantized.convert(network, height, width)
+        name: litert.convert(network, height, width)
         if len(network.inputs) == 1
-        else quantized.convert_pair(network, height, width)
+        else litert.convert_pair(network, height, width)
         for name, network in networks.items()
     }
     frame = np.random.default_rng(0).uniform(0, 255, (height, width, 3)).astype(np.float32)
-    times = backbones.latencies(data, frame, threads, rounds)
+    times = litert.latencies(data, frame, threads, rounds)
     return {
         name: {
             "params": network.count_params() / 1e6,
-            "gflops": quantized.flops(quantized.operators(data[name])) / 1e9,
+            "gflops": litert.flops(litert.operators(data[name])) / 1e9,
             "ms": statistics.median(times[name]),
         }
         for name, network in networks.items()
@@ -216,8 +209,7 @@ def main():
     if unknown:
         raise ValueError(f"--variants: {sorted(unknown)}: not among {', '.join(VARIANTS)}")
     size = args.height, args.width
-    if any(side % STRIDES[-1] for side in size):
-        raise ValueError(f"--height and --width: {size} are not multiples of {STRIDES[-1]}")
+    litert.check_size(*size)
     # Files of the networks first: what is missing for them is told before hours of training.
     tf.config.set_visible_devices([], "GPU")
     spent = costs(args.backbone, args.variants, *size, args.threads, args.rounds)
@@ -226,7 +218,11 @@ def main():
         for variant in args.variants:
             name = variant.replace(" ", "_")
             folder = Path(args.output) / f"{name}_{seed}"
-            found[variant].append(_small_things(score(folder, variant, seed, args)))
+            trained = training_flags(
+                variant, seed, args.recipe, args.train_records, args.backbone, args.train_flag
+            )
+            scores = trials.score(folder, trained, args.val_records, _UNASKED.get(variant))
+            found[variant].append(_small_things(scores))
     print(table(found, _SCORES, spent), table(found, _PLACES), sep="\n\n", end="\n\n")
     alone = spent["segmentation only"]["ms"] + spent["encoder"]["ms"]
     print(

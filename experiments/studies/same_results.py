@@ -28,7 +28,7 @@ _SIZE = ("--height=128", "--width=320")
 _PAIR = [f"experiments/pictures/kitti_pair_{i}.png" for i in (1, 2)]
 
 
-def steps(records, folder):
+def steps(records: str, folder: Path) -> dict[str, tuple[str, ...]]:
     """Name -> the arguments of `python -m` of each command, which writes below `folder`."""
     pretrained = ("--weights=pretrained",)
     images = (f"--image1={_PAIR[0]}", f"--image2={_PAIR[1]}")
@@ -75,7 +75,7 @@ def steps(records, folder):
     }
 
 
-def run_all(checkout, records, folder):
+def run_all(checkout: Path, records: str, folder: Path) -> None:
     """Run the commands of one checkout that have not been run.
 
     Raises:
@@ -96,7 +96,7 @@ def run_all(checkout, records, folder):
         done.touch()
 
 
-def differences(one, other):
+def differences(one: Path, other: Path) -> list[str]:
     """What differs between two folders of `run_all`; empty if nothing does."""
     found = []
     for name in ("run/history.csv", "run/metrics.json", "scores.json", "answer/seg.png"):

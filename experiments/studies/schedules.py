@@ -8,11 +8,8 @@ what the others are compared with, seed by seed. The last weights are scored on 
 records. Finished trainings are kept: the same command goes on where it was stopped.
 """
 
-import json
 import shlex
-import subprocess
-import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -20,10 +17,8 @@ from absl import flags
 from flowseg.cli import entry
 
 # isort: split
-from experiments.studies import joint
-from flowseg import files, runs
-from flowseg.data import records
-from flowseg.scoring import evaluation
+from experiments.studies import joint, trials
+from flowseg.errors import ArgumentError
 
 _SCORES = {
     "seg/miou": "mIoU, %",
@@ -34,42 +29,27 @@ _SCORES = {
 }
 
 
-def score(folder, own, seed, args):
-    """Train one variant with one seed (unless that is done) and score it.
+def training_flags(
+    own: Sequence[str],
+    seed: str,
+    recipe: str,
+    train_records: Sequence[str],
+    more_flags: Sequence[str] = (),
+) -> list[str]:
+    """The flags of `flowseg.train` for one variant with one seed.
 
     Args:
-        folder: of the run.
-        own: the variant's flags, a list.
+        own: the variant's flags.
         seed: of the training.
-        args: the flags of this command.
-
-    Returns:
-        Dict of scores, with the `seconds` that training took.
-
-    Raises:
-        ValueError: the training failed; or what stands in the folder was asked otherwise.
+        recipe: flagfile of `flowseg.train`.
+        train_records: GLOBs.
+        more_flags: flags of every training.
     """
-    trained = [f"--flagfile={args.recipe}", f"--train_records={','.join(args.train_records)}"]
-    trained += [f"--seed={seed}", "--val_records=", *args.train_flag, *own]
-    asked = {"trained": " ".join(trained), "scored_on": ",".join(args.val_records)}
-    path = folder / "scores.json"
-    if path.is_file():
-        done = json.loads(path.read_text())
-        if {key: done[key] for key in asked} != asked:
-            raise ValueError(f"{path}: of other flags or records: give another --output")
-        return done
-    begin = time.monotonic()
-    command = [sys.executable, "-m", "flowseg.train", f"--run_dir={folder}", *trained]
-    if subprocess.run(command).returncode:
-        raise ValueError(f"{folder}: the training failed (its reason stands above)")
-    seconds = time.monotonic() - begin
-    run = runs.load_run(folder, "last")
-    scores, _ = evaluation.evaluate(run, records.match_files(*args.val_records))
-    files.write_json(path, asked | scores | {"seconds": seconds})
-    return scores | {"seconds": seconds}
+    trained = [f"--flagfile={recipe}", f"--train_records={','.join(train_records)}"]
+    return [*trained, f"--seed={seed}", "--val_records=", *more_flags, *own]
 
 
-def parse(texts):
+def parse(texts: Sequence[str]) -> dict[str, list[str]]:
     """["NAME:FLAGS", ...] -> name -> list of flags, not yet with seed and output.
 
     Raises:
@@ -79,7 +59,7 @@ def parse(texts):
     for text in texts:
         name, colon, own = text.partition(":")
         if not colon or not name or name in found:
-            raise ValueError(f"--variant {text!r}: give NAME:FLAGS, each name once")
+            raise ArgumentError(f"variant {text!r}: give NAME:FLAGS, each name once", "variant")
         found[name] = shlex.split(own)
     return found
 
@@ -123,7 +103,8 @@ def main():
         for name, own in variants.items():
             own = [part.format(seed=seed, output=args.output) for part in own]
             folder = Path(args.output) / f"{name.replace(' ', '_')}_{seed}"
-            found[name].append(score(folder, own, seed, args))
+            trained = training_flags(own, seed, args.recipe, args.train_records, args.train_flag)
+            found[name].append(trials.score(folder, trained, args.val_records))
     print(table(found))
 
 

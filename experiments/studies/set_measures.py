@@ -4,6 +4,8 @@
 frame; `summarise` makes `{name: number}` of those of a whole set. What a set cannot tell is NaN.
 """
 
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
 
@@ -58,7 +60,9 @@ UNITS = (
 )
 
 
-def measure(frame, width, common_width):
+def measure(
+    frame: dict[str, np.ndarray], width: int, common_width: int
+) -> tuple[dict, dict[str, float]]:
     """Sums and values of one frame.
 
     Args:
@@ -98,7 +102,7 @@ def measure(frame, width, common_width):
     return sums, values
 
 
-def flow_sums(flow, known, scale):
+def flow_sums(flow: np.ndarray, known: np.ndarray, scale: float) -> np.ndarray:
     """What adds up of the vectors of one frame; speeds in px times `scale`.
 
     Args:
@@ -132,7 +136,7 @@ def flow_sums(flow, known, scale):
     return np.concatenate([np.bincount(steps, minlength=_STEPS), totals])
 
 
-def image_values(image):
+def image_values(image: np.ndarray) -> dict[str, float]:
     """Colour and light of (H, W, 3) uint8 RGB."""
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     saturation = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[..., 1]
@@ -143,7 +147,7 @@ def image_values(image):
     return {f"image/{name}": float(value) for name, value in values.items()}
 
 
-def texture_values(luma, train_ids=None):
+def texture_values(luma: np.ndarray, train_ids: np.ndarray | None = None) -> dict[str, float]:
     """Steps, spectrum and contrast of (H, W) luma; with (H, W) labels also steps at borders.
 
     `edge` is the mean size of the step (to the right and below) within one pixel of a border
@@ -165,7 +169,7 @@ def texture_values(luma, train_ids=None):
     return values
 
 
-def spectrum_slope(luma):
+def spectrum_slope(luma: np.ndarray) -> float:
     """Exponent of the radially averaged power spectrum of (H, W) luma; natural scenes: about -2.
 
     Least squares in log-log over twelve rings from 1/32 to 1/4 cycles per px, each counting alike.
@@ -187,7 +191,7 @@ def spectrum_slope(luma):
     return float(np.polyfit(np.log(centre), np.log(energy[used] / count[used]), 1)[0])
 
 
-def pair_values(image1, image2, flow_noc):
+def pair_values(image1: np.ndarray, image2: np.ndarray, flow_noc: np.ndarray) -> dict[str, float]:
     """How unlike two frames are, as they stand and with image2 brought back by the true flow.
 
     Both are mean absolute differences over colours and the pixels of `flow_noc` (H, W, 3).
@@ -205,7 +209,7 @@ def _mean(values):
     return float(values.mean(dtype=float)) if values.size else float("nan")
 
 
-def summarise(measures):
+def summarise(measures: Iterable[tuple[dict, dict[str, float]]]) -> dict[str, float]:
     """The numbers of a set, `{name of UNITS: float}`, of its frames' `measure`s.
 
     Flow and classes are pooled over pixels; images are means over frames, pairs medians.

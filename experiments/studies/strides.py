@@ -6,6 +6,9 @@ The same weights throughout: flow is taken out of one trained network at each of
 brought to full size bilinearly; the last row is the answer itself, by learned upsampling.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from absl import flags
 
 from flowseg.cli import entry
@@ -18,6 +21,7 @@ from tqdm import tqdm
 from flowseg import runs
 from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
+from flowseg.data.labels import LabelSet
 from flowseg.network.decoder import FLOW_STRIDES
 from flowseg.network.flow_layers import UpsampleFlow
 from flowseg.network.model import compose, parts
@@ -32,7 +36,7 @@ _SHOWN = {
 }
 
 
-def taps(decoder):
+def taps(decoder: keras.Model) -> dict[str, keras.KerasTensor]:
     """Title -> the decoder's flow at full size (B, H, W, 2), coarse to fine."""
     return {
         **{f"stride_{stride}": decoder.output[f"flow_{stride}"] for stride in FLOW_STRIDES},
@@ -41,7 +45,9 @@ def taps(decoder):
     }
 
 
-def score(model, label_set, files):
+def score(
+    model: keras.Model, label_set: LabelSet, files: Sequence[Path | str]
+) -> dict[str, dict[str, float]]:
     """Title -> scores (see `frame_scores.scores`) over the pairs of `files` that have flow.
 
     Raises:

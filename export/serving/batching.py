@@ -1,6 +1,7 @@
 """The folder of `export.saved_model`, loaded to be asked: what a replica of a server holds."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from flowseg import console
 _BATCHED = ("serving_default", "serving_uint8", "predict_labels", "predict_png")
 
 
-def newest(folder):
+def newest(folder: Path | str) -> int:
     """The version that servers take: the highest number in a folder of models.
 
     Raises:
@@ -36,7 +37,7 @@ def newest(folder):
 class Network:
     """A loaded version. Its methods may be called by several threads."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path | str):
         """Load the newest version in `folder` and warm it up.
 
         Raises:
@@ -69,13 +70,13 @@ class Network:
                 self.answer(*request)
 
     @property
-    def status(self):
+    def status(self) -> dict:
         """What a server says of itself."""
         fine = {"error_code": "OK", "error_message": ""}
         version = {"version": str(self.version), "state": "AVAILABLE", "status": fine}
         return {"model_version_status": [version]}
 
-    def answer(self, signature, inputs):
+    def answer(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays in, arrays out.
 
         Raises:
@@ -88,7 +89,7 @@ class Network:
             raise ValueError(_reason(error)) from error
         return {key: value.numpy() for key, value in answers.items()}
 
-    def answer_all(self, requests):
+    def answer_all(self, requests: Sequence[rest.Request]) -> list[dict | ValueError]:
         """Answers, or the ValueErrors, to several `rest.Request`s; alike ones run as one batch."""
         groups = {}
         for i, request in enumerate(requests):

@@ -29,12 +29,12 @@ class Request(NamedTuple):
     inputs: dict[str, np.ndarray]
 
     @property
-    def batch(self):
+    def batch(self) -> int:
         """How many rows."""
         return len(next(iter(self.inputs.values())))
 
 
-def read(body, signatures, max_pixels):
+def read(body: bytes, signatures: dict[str, dict], max_pixels: int) -> Request:
     """A :class:`Request` of the bytes of a body.
 
     Args:
@@ -139,7 +139,7 @@ def _bytes(key, value):
     return array
 
 
-def picture_sizes(array):
+def picture_sizes(array: np.ndarray) -> list[tuple[int, int]]:
     """(width, height) of each picture of an array of bytes; looks at their beginnings alone.
 
     Raises:
@@ -162,7 +162,7 @@ def _check_pixels(key, array, most):
         raise ValueError(f"{key}: {pixels} pixels; this server takes {most} a request")
 
 
-def write(answers, rows):
+def write(answers: dict[str, np.ndarray], rows: bool) -> bytes:
     """The body of an answer, as bytes.
 
     Args:
@@ -190,6 +190,6 @@ def _plain(array, key):
     return [data.decode(errors="replace") for data in array]
 
 
-def error(text):
+def error(text: object) -> bytes:
     """The body that tells of an error."""
     return json.dumps({"error": " ".join(str(text).split())}).encode()

@@ -156,7 +156,7 @@ def test_tensorflow_serving_reads_its_configuration(served):
 
 
 def test_nothing_is_replaced_unasked(run, served, tmp_path):
-    with pytest.raises(ValueError, match="served/1: exists already; --overwrite"):
+    with pytest.raises(ValueError, match="served/1: exists already; overwrite"):
         saved_model.export(run, served)
     (tmp_path / "mine").mkdir()
     with pytest.raises(ValueError, match="mine: exists, and is no folder of served models"):

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from experiments.exports.quantized_encoder import operators
-from export import check, lite_file, parity, run_tflite, tflite
+from experiments.exports.litert import operators
+from export import check, lite_convert, lite_file, parity, run_tflite, tflite
 from flowseg import files, runs
 from flowseg.data import decoding, records
 from flowseg.media import frames
@@ -52,7 +52,7 @@ def folder(trained_run, run, kitti_records, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lite")
     shards = records.match_files(f"{kitti_records}/train-*")
     output = folder / "none.tflite"
-    write = tflite.write_signatures
+    write = lite_convert.write_signatures
 
     def written(model, where, height, width):
         write(model, where, height, width)
@@ -62,7 +62,7 @@ def folder(trained_run, run, kitti_records, tmp_path_factory):
         patched.setattr(tflite, "write_signatures", written)
         tflite.export(run, output, HEIGHT, WIDTH, scored=shards, bounds=(20, 2))
     for quantize in ("float16", "dynamic"):
-        content = tflite.convert(str(folder / "saved_model"), quantize)
+        content = lite_convert.convert(str(folder / "saved_model"), quantize)
         (folder / f"{quantize}.raw").write_bytes(content)
         about = lite_file.read(output).about
         files.write(folder / f"{quantize}.tflite", lite_file.with_about(content, about))
@@ -108,7 +108,7 @@ def test_float32_answers_as_keras_does(folder, run, pair):
     assert np.abs(opened.predict(*pair[::-1])[1] - flow).max() > 0.05
 
 
-@pytest.mark.parametrize("quantize", tflite.FORMATS)
+@pytest.mark.parametrize("quantize", lite_convert.FORMATS)
 def test_a_frame_encoded_once_gives_the_same(quantize, folder, pair):
     opened = lite_file.read(folder / f"{quantize}.tflite")
     seg, flow = opened.decode(*(opened.encode(image) for image in pair))

@@ -1,14 +1,10 @@
-"""Accumulated gradients, and trainings that differ in flags side by side."""
-
-import json
-from types import SimpleNamespace
+"""Accumulated gradients."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments.studies import schedules
 from flowseg.data.labels import CAMVID
 from flowseg.training import checkpoints, objective
 from flowseg.training.progress import Phase, Progress
@@ -92,45 +88,3 @@ def test_summed_batches_have_one_common_mean():
     empty = tf.data.Dataset.from_tensors((inputs, none)).repeat(2)
     for part in objective.over_accumulated(empty, 2, outputs):
         assert loss(*part) == pytest.approx(0, abs=1e-6)
-
-
-def test_table_compares_with_the_first_variant_seed_by_seed():
-    found = {
-        "fixed": [{"seg/miou": 40.0, "flow/aepe": 2.0}, {"seg/miou": 42.0, "flow/aepe": 3.0}],
-        "a": [{"seg/miou": 41.0, "flow/aepe": 1.5}, {"seg/miou": 43.0, "flow/aepe": 2.5}],
-        "b": [{"seg/miou": 40.0, "flow/aepe": 3.0}, {"seg/miou": 40.0, "flow/aepe": 2.0}],
-    }
-    lines = schedules.table(found).splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:]] == [
-        "| fixed",
-        "| a",
-        "| ... more than fixed",
-        "| b",
-        "| ... more than fixed",
-    ]
-    assert lines[4].startswith("| ... more than fixed | +1.00 ± 0.00 |  | -0.50 ± 0.00")
-    assert lines[6].startswith("| ... more than fixed | -1.00 ± 1.41 |  | +0.00 ± 1.41")
-
-
-def test_variants():
-    assert schedules.parse(["fixed:", "two: --a=1 --b='x y'"]) == {
-        "fixed": [],
-        "two": ["--a=1", "--b=x y"],
-    }
-    for texts in (["fixed"], [":--a"], ["a:", "a:--b"]):
-        with pytest.raises(ValueError, match="NAME:FLAGS, each name once"):
-            schedules.parse(texts)
-
-
-def test_a_finished_training_is_not_repeated_and_a_failed_one_says_so(tmp_path):
-    args = SimpleNamespace(
-        recipe="r.flags", train_records=["a"], val_records=["b"], train_flag=["--steps=1"]
-    )
-    trained = "--flagfile=r.flags --train_records=a --seed=0 --val_records= --steps=1 --x=2"
-    done = {"trained": trained, "scored_on": "b", "seg/miou": 1.5}
-    (tmp_path / "scores.json").write_text(json.dumps(done))
-    assert schedules.score(tmp_path, ["--x=2"], "0", args) == done
-    with pytest.raises(ValueError, match="other flags or records"):
-        schedules.score(tmp_path, [], "0", args)
-    with pytest.raises(ValueError, match="the training failed"):
-        schedules.score(tmp_path / "new", [], "0", args)

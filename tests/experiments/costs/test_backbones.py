@@ -1,156 +1,15 @@
-"""What a backbone costs, held to counts by hand; and an int8 encoder that is int8 throughout."""
-
-from types import SimpleNamespace
+"""Costs of backbones side by side: frames of records, networks in turn, the table."""
 
 import cv2
 import numpy as np
 import pytest
 
-from flowseg.cli import entry  # noqa: F401  (quiets TensorFlow's start, so it comes first)
-
-# isort: split
-import keras
-from keras import layers, ops
-
 from experiments.costs import backbones
-from experiments.exports import quantized_encoder as quantized
+from experiments.exports import litert
 from flowseg.data import records
+from flowseg.errors import ArgumentError
 from flowseg.media.frames import read_image
-from flowseg.network.backbones import build_encoder
 from tests.conftest import run_command
-
-SIZE = (64, 64)
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    """TFLite file of one operator of each kind, on frames of 16x24."""
-    image = keras.Input((16, 24, 3))
-    x = layers.Conv2D(8, 3, 2, "same", use_bias=False)(image)
-    x = layers.BatchNormalization()(x)  # goes into the convolution
-    x = layers.DepthwiseConv2D(5, padding="same")(x)
-    x = layers.Conv2D(4, 1, groups=2, activation="relu")(x)
-    x = layers.BatchNormalization()(x)  # behind a ReLU there is nothing to go into
-    flat = ops.reshape(x, (-1, 96, 4))
-    product = ops.matmul(flat, ops.transpose(flat, (0, 2, 1)))
-    head = layers.Dense(5)(layers.GlobalAveragePooling2D()(x))
-    return quantized.convert(keras.Model(image, {"product": product, "head": head}), 16, 24)
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    """Random weights that keep the size of what goes through them; Keras's let it vanish."""
-    made = build_encoder("efficientnet_lite0")
-    rng = np.random.default_rng(0)
-    for layer in made.layers:
-        if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D):
-            shape = layer.kernel.shape
-            summed = np.prod(shape[:2] if isinstance(layer, layers.DepthwiseConv2D) else shape[:3])
-            layer.set_weights([rng.normal(0, (2 / summed) ** 0.5, shape)])
-    return made
-
-
-@pytest.fixture(scope="module")
-def frames():
-    rng = np.random.default_rng(0)
-    coarse = np.float32(rng.uniform(0, 255, (5, 8, 8, 3)))
-    return np.stack([cv2.resize(frame, SIZE) for frame in coarse])
-
-
-@pytest.fixture(scope="module")
-def int8_file(encoder, frames):
-    return quantized.convert(encoder, *SIZE, frames[:3])
-
-
-def test_flops_are_those_by_hand(tiny):
-    pixels = 8 * 12
-    macs = {
-        "conv": pixels * 8 * (3 * 3 * 3),
-        "depthwise": pixels * 8 * (5 * 5),
-        "grouped": pixels * 4 * (8 // 2),
-        "product": pixels * pixels * 4,
-        "dense": 4 * 5,
-    }
-    assert quantized.flops(quantized.operators(tiny)) == 2 * sum(macs.values())
-
-
-def lite0_macs(height, width, stages=7):
-    """Multiply-adds of EfficientNet-Lite0 without its head, from the paper's table of stages."""
-    table = (
-        (1, 3, 1, 1, 16),
-        (2, 3, 2, 6, 24),
-        (2, 5, 2, 6, 40),
-        (3, 3, 2, 6, 80),
-        (3, 5, 1, 6, 112),
-        (4, 5, 2, 6, 192),
-        (1, 3, 1, 6, 320),
-    )
-    pixels, before = height * width // 4, 32
-    macs = pixels * before * 27
-    for repeats, kernel, stride, expansion, channels in table[:stages]:
-        for repeat in range(repeats):
-            inner = before * expansion
-            macs += pixels * before * inner if expansion > 1 else 0
-            pixels //= stride**2 if repeat == 0 else 1
-            macs += pixels * inner * (kernel**2 + channels)
-            before = channels
-    return macs
-
-
-def test_flops_of_an_encoder_grow_as_the_area(encoder, int8_file):
-    assert quantized.flops(quantized.operators(int8_file)) == 2 * lite0_macs(*SIZE)
-    # Down to stride 8 alone: a fifth of the time.
-    part = keras.Model(encoder.input, {"stride8": encoder.output["stride8"]})
-    large = quantized.flops(quantized.operators(quantized.convert(part, 64, 160)))
-    assert large == 2 * lite0_macs(*SIZE, stages=3) * 160 / 64
-
-
-def test_sqnr_and_cosine():
-    expected = np.float32([[3, 4], [0, 0]])
-    assert quantized.sqnr(expected, expected * 1.1) == pytest.approx(20, abs=1e-4)
-    assert quantized.sqnr(expected, expected * 2) == pytest.approx(0)
-    assert quantized.sqnr(expected, expected) == np.inf
-    # Large numbers must not drown the small difference.
-    assert quantized.sqnr(np.full(9, 1e4), np.full(9, 1e4 + 1)) == pytest.approx(80)
-    expected = np.float32([[1, 0], [0, 2], [0, 3], [0, 0]])
-    actual = np.float32([[1, 1], [0, 5], [0, 0], [4, 4]])
-    # A turn by 45 degrees, none, a vector lost; a pixel without direction is left out.
-    assert quantized.cosine(expected, actual) == pytest.approx((0.5**0.5 + 1 + 0) / 3)
-
-
-def test_int8_encoder_is_int8_throughout(encoder, frames, int8_file):
-    found = quantized.operators(int8_file)
-    names = [operator.name for operator in found]
-    assert (names.count("CONV_2D"), names.count("DEPTHWISE_CONV_2D")) == (32, 16)
-    assert quantized.floats_left(found) == []
-    assert quantized.norms_left(found) == []
-    # Beside a byte a weight: biases, scales and the graph.
-    assert 0.95 < len(int8_file) / encoder.count_params() < 1.25
-    answers = quantized.features(int8_file, frames[3:])
-    expected = encoder.predict_on_batch(frames[3:])
-    assert {name: x.shape for name, x in answers.items()} == {
-        name: x.shape for name, x in expected.items()
-    }
-    for name, x in expected.items():
-        assert 10 < quantized.sqnr(x, answers[name]) < 60, name
-
-
-def test_floats_and_norms_that_are_left_are_named(tiny):
-    found = quantized.operators(tiny)
-    assert {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"} < set(quantized.floats_left(found))
-    # The one behind the ReLU, of which a new norm leaves no more.
-    assert quantized.norms_left(found) == ["MUL"]
-
-
-def test_a_file_without_its_weights_is_refused(monkeypatch):
-    image = keras.Input((8, 8, 3))
-    model = keras.Model(image, {"x": layers.Conv2D(2, 1)(image)})
-    # 3 x 2 weights of four bytes need more.
-    empty = SimpleNamespace(convert=lambda: b"bytes without weights")
-    lite = quantized.tf.lite.TFLiteConverter
-    monkeypatch.setattr(lite, "from_saved_model", lambda folder: empty)
-    with pytest.raises(ValueError, match="the weights are missing"):
-        quantized.convert(model, 8, 8)
 
 
 def test_frames_of_records(kitti_folder, kitti_records):
@@ -160,24 +19,27 @@ def test_frames_of_records(kitti_folder, kitti_records):
     files = kitti_folder.glob("*/training/image_2/*_10.png")
     expected = [cv2.resize(read_image(f), (96, 64), interpolation=cv2.INTER_AREA) for f in files]
     assert all(any((frame == x).all() for x in expected) for frame in found)
-    with pytest.raises(ValueError, match="--calibrate and --judge ask for 99"):
+    with pytest.raises(ArgumentError, match="calibrate and judge ask for 99") as error:
         backbones.read_frames(shards, 64, 96, 99)
+    assert "--calibrate and --judge ask for 99" in error.value.with_flags()
 
 
-def test_networks_are_compared_round_by_round(tiny, monkeypatch):
+def test_networks_are_compared_round_by_round(monkeypatch):
     seen = []
 
     def measured(model, calibration, judging):
         seen.append((model, len(calibration), len(judging)))
-        return {"params/whole": len(seen)}, {"ms/encoder": tiny}
+        return {"params/whole": len(seen)}, {"ms/encoder": b"file of " + model.encode()}
+
+    def timed(files, frame, threads, rounds):
+        assert list(files.values()) == [b"file of A", b"file of B"] and (threads, rounds) == (1, 2)
+        return dict(zip(files, ([100, 300], [200, 900]), strict=True))
 
     monkeypatch.setattr(backbones, "cost", measured)
-    # Two networks in turn, three rounds, the first of which is not counted.
-    clock = iter(np.cumsum([0, 5, 0, 5, 0, 0.1, 0, 0.2, 0, 0.3, 0, 0.9]))
-    monkeypatch.setattr(backbones, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(litert, "latencies", timed)
     networks = {"a": ("A", "random"), "b": ("B", "imagenet")}
-    args = SimpleNamespace(calibrate=2, threads=1, rounds=2)
-    results = backbones.compare(networks, np.zeros((5, 16, 24, 3), np.float32), args)
+    frames = np.zeros((5, 16, 24, 3), np.float32)
+    results = backbones.compare(networks, frames, calibrate=2, threads=1, rounds=2)
     assert seen == [("A", 2, 3), ("B", 2, 3)]
     assert results["b"]["weights"] == "imagenet"
     assert results["a"]["ms/encoder"] == pytest.approx(200)

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.costs import backbones, stages
-from experiments.exports import quantized_encoder
-from experiments.exports import quantized_encoder as quantized
+from experiments.costs import stages
+from experiments.exports import litert
 from flowseg.network.model import build_flowseg
 
 
@@ -27,10 +26,10 @@ def test_stages_are_differences_within_a_round(monkeypatch):
     work = {b"a": 1_000_000_000, b"b": 1_500_000_000, b"w": 1_500_000_000}
     times = {"first": [10, 20], "second": [16, 32], "whole": [18, 36]}
     monkeypatch.setattr(stages, "cuts", lambda model: {"first": b"a", "second": b"b"})
-    monkeypatch.setattr(quantized_encoder, "convert_pair", lambda cut, height, width: cut)
-    monkeypatch.setattr(backbones, "latencies", lambda files, frame, threads, rounds: times)
-    monkeypatch.setattr(quantized, "operators", lambda data: data)
-    monkeypatch.setattr(quantized, "flops", work.__getitem__)
+    monkeypatch.setattr(litert, "convert_pair", lambda cut, height, width: cut)
+    monkeypatch.setattr(litert, "latencies", lambda files, frame, threads, rounds: times)
+    monkeypatch.setattr(litert, "operators", lambda data: data)
+    monkeypatch.setattr(litert, "flops", work.__getitem__)
     found = stages.measure(b"w", 32, 32, 1, 2)
     assert found["first"] == {"gflops": 1.0, "ms": 15}
     assert found["second"] == {"gflops": 0.5, "ms": pytest.approx(9)}

@@ -6,12 +6,18 @@ import re
 import numpy as np
 import pytest
 
-from experiments.exports import benchmark, operator_profile, row, table
-from experiments.exports import quantized_encoder as quantized
+from experiments.exports import (
+    benchmark,
+    benchmark_row,
+    benchmark_table,
+    benchmark_turns,
+    litert,
+    operator_profile,
+)
 from flowseg import files
 from tests.conftest import run_command
 
-OURS = [name for name in table.ROWS if name not in table.PEERS]
+OURS = [name for name in benchmark_table.ROWS if name not in benchmark_table.PEERS]
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +50,8 @@ def _check_rows(text, told, names):
     for name, line in zip(names, rows[1:], strict=True):
         place = f"64x96/2/{name}/"
         own = {key.removeprefix(place): x for key, x in told.items() if key.startswith(place)}
-        told_so = f"| {table.ROWS[name]} | 2 | {own['pair']:.1f} | {own['pair_p90']:.1f} |"
-        assert line.startswith(told_so)
+        title = benchmark_table.ROWS[name]
+        assert line.startswith(f"| {title} | 2 | {own['pair']:.1f} | {own['pair_p90']:.1f} |")
         assert 0 < own["pair"] <= own["pair_p90"] and own["cpu"] > 0 and own["stream_ratio"] > 0
         # Each streamed frame is its two parts.
         assert own["stream"] >= max(own["encode"], own["decode"])
@@ -92,7 +98,7 @@ def test_a_profile_counts_each_operator_once():
     image = keras.Input((64, 96, 3))
     x = keras.layers.Conv2D(32, 3, padding="same", name="large")(image)
     y = keras.layers.Conv2D(32, 3, padding="same")(x) + x
-    content = quantized.convert(keras.Model(image, {"out": y}), 64, 96)
+    content = litert.convert(keras.Model(image, {"out": y}), 64, 96)
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
@@ -102,13 +108,13 @@ def test_a_profile_counts_each_operator_once():
     # Operator by operator the whole comes out: each alone computes what it does in its place.
     for operator in subgraph.operators:
         alone, fed = operator_profile.one_operator(model, subgraph, operator)
-        ready = quantized.interpreter(alone)
+        ready = litert.interpreter(alone)
         for entry, index in zip(ready.get_input_details(), fed, strict=True):
             ready.set_tensor(entry["index"], values[index])
         ready.invoke()
         for entry, index in zip(ready.get_output_details(), operator.outputs, strict=True):
             values[int(index)] = ready.get_tensor(entry["index"])
-    whole = quantized.interpreter(content).get_signature_runner("serving_default")
+    whole = litert.interpreter(content).get_signature_runner("serving_default")
     expected = whole(image=frame)["out"]
     np.testing.assert_allclose(values[int(subgraph.outputs[0])], expected, rtol=1e-4, atol=1e-3)
 
@@ -117,14 +123,14 @@ def test_ratios_are_of_the_same_round():
     slow, fast = [10, 11, 12], [1, 2, 3]
     turns = [{"pair": slow, "stream": fast, "encode": [1], "decode": [2]}] * 3
     medians = {key: np.array([np.median(each[key]) for each in turns]) for key in turns[0]}
-    told = table.summary(turns, medians)
+    told = benchmark_table.summary(turns, medians)
     assert told["pair"] == 11 and told["pair_p90"] == 12 and told["stream_ratio"] == 5.5
     assert told["stream_allowed"] == pytest.approx(4 / 3)
 
 
 def test_a_turn_leaves_the_first_run_out():
     seconds = iter([9, 1, 2, 3])
-    told = row.turn([lambda: ({"pair": next(seconds)}, None)])
+    told = benchmark_row.turn([lambda: ({"pair": next(seconds)}, None)])
     assert told == {"pair": [1000, 2000, 3000]}
 
 
@@ -139,10 +145,10 @@ def test_a_turn_leaves_the_first_run_out():
 )
 def test_answers_are_looked_at(answers, problem):
     if problem is None:
-        row.check(answers, (4, 6))
+        benchmark_row.check(answers, (4, 6))
     else:
         with pytest.raises(ValueError, match=problem):
-            row.check(answers, (4, 6))
+            benchmark_row.check(answers, (4, 6))
 
 
 @pytest.mark.parametrize("text", ["60x96", "64", "0x64", "64x-96", "x"])
@@ -170,7 +176,7 @@ def test_a_row_that_fails_says_why(tmp_path):
     np.save(frames, np.zeros((2, 64, 96, 3), np.uint8))
     files.write(tmp_path / "x.tflite", b"no file")
     with pytest.raises(ValueError, match="TFLite float32: .*x.tflite: LiteRT cannot run it"):
-        with benchmark.row("TFLite float32", "tflite", tmp_path / "x.tflite", 1, frames):
+        with benchmark_turns.row("TFLite float32", "tflite", tmp_path / "x.tflite", 1, frames):
             pass
 
 
@@ -193,7 +199,7 @@ def test_beside_the_peers(tmp_path):
         output,
     )
     told = {key.removeprefix("128x160/2/"): x for key, x in json.loads(output.read_text()).items()}
-    for peer, title in table.PEERS.items():
+    for peer, title in benchmark_table.PEERS.items():
         assert f"| {title} | 2 |" in done.stdout
         assert told[f"{peer}/pair"] >= max(told[f"{peer}/seg"], told[f"{peer}/flow"])
         assert told[f"{peer}/pair_faster_than/{peer}"] == 1

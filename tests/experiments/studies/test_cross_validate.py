@@ -21,7 +21,7 @@ def test_folds_are_runs_of_neighbours():
         assert sum(parts, []) == list(range(7)) and len(parts) == folds
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
     for folds in (1, 8):
-        with pytest.raises(ValueError, match=f"--folds={folds}: at least 2, and at most one"):
+        with pytest.raises(ValueError, match=f"^folds={folds}: at least 2, and at most one"):
             cut(list(range(7)), folds)
 
 
@@ -71,7 +71,7 @@ def test_each_frame_is_scored_once_by_a_network_that_did_not_see_it(fold_answers
 
 def test_frames_without_labels_are_left_out(fold_answers, kitti_folder, tmp_path):
     source = kitti_folder / "data_scene_flow"
-    with pytest.raises(ValueError, match=r"--folds=2: .* \(0\)"):
+    with pytest.raises(ValueError, match=r"^folds=2: .* \(0\)"):
         cross_validate.cross_validate([source], "recipe", tmp_path, 2)
     assert not fold_answers
 

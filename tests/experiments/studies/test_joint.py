@@ -1,9 +1,5 @@
 """Joint against separate: what each network is charged for, and the table."""
 
-import json
-import shutil
-from types import SimpleNamespace
-
 import keras
 import numpy as np
 import pytest
@@ -60,46 +56,11 @@ def test_small_things_are_the_mean_of_those_there_are():
     assert joint._small_things({"flow/aepe": 1.0}) == {"flow/aepe": 1.0}
 
 
-def test_a_finished_training_is_not_repeated(tmp_path):
-    args = SimpleNamespace(
-        recipe="r.flags", train_records=["a"], val_records=["b", "c"], train_flag=["--steps=1"]
-    )
-    args.backbone = BACKBONE
-    trained = f"--flagfile=r.flags --train_records=a --backbone={BACKBONE} --seed=0 --val_records="
-    trained += " --exchange=both --steps=1"
-    done = {"trained": trained, "scored_on": "b,c", "seg/miou": 1.5}
-    (tmp_path / "scores.json").write_text(json.dumps(done))
-    assert joint.score(tmp_path, "both", 0, args) == done
-    args.train_flag = ["--steps=2"]
-    with pytest.raises(ValueError, match="other flags or records"):
-        joint.score(tmp_path, "both", 0, args)
-
-
-def test_trains_as_the_variant_says_and_scores_its_task_alone(
-    trained_run, kitti_records, tmp_path, monkeypatch
-):
-    asked = []
-
-    def train(command):
-        """Stands in for minutes of `flowseg.train`: a run folder is there after it."""
-        asked.append(command)
-        folder = next(flag for flag in command if flag.startswith("--run_dir="))
-        shutil.copytree(trained_run, folder.partition("=")[2])
-        return SimpleNamespace(returncode=0)
-
-    monkeypatch.setattr(joint.subprocess, "run", train)
-    args = SimpleNamespace(recipe="r.flags", backbone=BACKBONE, train_flag=["--steps=2"])
-    args.train_records, args.val_records = ["a", "b"], [str(kitti_records / "val-*")]
-    scores = joint.score(tmp_path / "run", "flow only", 3, args)
-    assert asked[0][1:3] == ["-m", "flowseg.train"]
-    assert {"--flagfile=r.flags", "--train_records=a,b", "--learn=flow", "--exchange=none"} <= set(
-        asked[0]
-    )
-    assert asked[0][-1] == "--steps=2" and "--seed=3" in asked[0]
-    assert scores["flow/aepe"] > 0 and not any(key.startswith("seg/") for key in scores)
-    # The second time nothing is trained.
-    again = joint.score(tmp_path / "run", "flow only", 3, args)
-    assert len(asked) == 1 and again["flow/aepe"] == scores["flow/aepe"]
+def test_a_training_is_of_the_recipe_the_variant_and_what_is_asked_beside():
+    trained = joint.training_flags("flow only", "3", "r.flags", ["a", "b"], BACKBONE, ["--steps=2"])
+    expected = f"--flagfile=r.flags --train_records=a,b --backbone={BACKBONE} --seed=3 "
+    expected += "--val_records= --exchange=none --learn=flow --steps=2"
+    assert trained == expected.split()
 
 
 def test_costs_are_told_of_what_is_asked():

@@ -18,7 +18,7 @@ def summary(turns, medians):
     """Median and 90th percentile of each time over all turns, and the ratios of a stream.
 
     Args:
-        turns: one dict a turn of `export_row`: name -> times in ms.
+        turns: one dict a turn of `benchmark_row`: name -> times in ms.
         medians: name -> (turns,) median of each turn.
     """
     told = {}

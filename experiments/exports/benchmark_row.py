@@ -11,19 +11,25 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
+from flowseg.errors import ArgumentError
+
 # Timed runs of each kind in a turn; one more goes before, as the turns of others cool the caches.
 RUNS = 3
+# predict, encode and decode, functions as those of `lite_file.LiteFile`.
+Ways = tuple[Callable, Callable, Callable]
 
 
-def open_keras(path, threads):
+def open_keras(path: str, threads: int) -> Ways:
     """The Keras network in a `.keras` file, by predict_on_batch.
 
     Returns:
-        (predict, encode, decode), here and below functions as those of `lite_file.LiteFile`.
+        (predict, encode, decode), here and below.
     """
     limit_tensorflow(threads)
     import keras
@@ -46,8 +52,8 @@ def open_keras(path, threads):
     return parity.keras_answer(model), encode, decode
 
 
-def open_saved_model(path, threads):
-    """A SavedModel of `export.tflite.write_signatures`."""
+def open_saved_model(path: str, threads: int) -> Ways:
+    """A SavedModel of `export.lite_convert.write_signatures`."""
     tf = limit_tensorflow(threads)
     loaded = tf.saved_model.load(path)
 
@@ -69,15 +75,15 @@ def open_saved_model(path, threads):
     return predict, encode, decode
 
 
-def open_tflite(path, threads):
-    """A TFLite file of `export.tflite.convert`; neither TensorFlow nor Keras is loaded."""
+def open_tflite(path: str, threads: int) -> Ways:
+    """A TFLite file of `export.lite_convert.convert`; neither TensorFlow nor Keras is loaded."""
     from export import lite_file
 
     opened = lite_file.LiteFile({}, lite_file.signatures(Path(path).read_bytes(), path, threads))
     return opened.predict, opened.encode, opened.decode
 
 
-def limit_tensorflow(threads):
+def limit_tensorflow(threads: int) -> ModuleType:
     """TensorFlow, which will use so many threads and no GPU."""
     from flowseg.cli import entry  # noqa: F401  (quiets TensorFlow's start, so it comes first)
 
@@ -90,7 +96,7 @@ def limit_tensorflow(threads):
     return tf
 
 
-def network_turn(ways, image1, image2):
+def network_turn(ways: Ways, image1: np.ndarray, image2: np.ndarray) -> list[Callable]:
     """A turn of one of our files; see `turn`.
 
     The stream is of two frames in turn; what it takes is a frame's encoding and decoding.
@@ -119,7 +125,9 @@ def network_turn(ways, image1, image2):
     return [pair, frame]
 
 
-def peer_turn(classes, flow, image1, image2):
+def peer_turn(
+    classes: Callable, flow: Callable, image1: np.ndarray, image2: np.ndarray
+) -> list[Callable]:
     """A turn of two methods side by side; see `turn`. They have nothing to keep of a frame."""
 
     def pair():
@@ -137,7 +145,7 @@ def peer_turn(classes, flow, image1, image2):
 OURS = {"keras": open_keras, "saved_model": open_saved_model, "tflite": open_tflite}
 
 
-def check(answers, size):
+def check(answers: tuple[np.ndarray, np.ndarray], size: tuple[int, int]) -> None:
     """Raise ValueError unless these are classes and flow of that size: else the time means naught.
 
     Args:
@@ -151,7 +159,7 @@ def check(answers, size):
         raise ValueError("flow that is no number")
 
 
-def turn(kinds, runs=RUNS):
+def turn(kinds: Iterable[Callable], runs: int = RUNS) -> dict[str, list[float]]:
     """Times of a turn by name, in ms: each kind of run once untimed, then `runs` times."""
     told = {}
     for kind in kinds:
@@ -162,7 +170,7 @@ def turn(kinds, runs=RUNS):
     return told
 
 
-def peak_memory():
+def peak_memory() -> float:
     """MB that this process has held at most so far."""
     status = Path("/proc/self/status")
     if status.is_file():
@@ -173,7 +181,7 @@ def peak_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def main(kind, path, threads, frames):
+def main(kind: str, path: str, threads: str, frames: str) -> None:
     """See the module's docstring.
 
     Args:
@@ -205,5 +213,7 @@ def main(kind, path, threads, frames):
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
+    except ArgumentError as problem:
+        sys.exit(problem.with_flags())
     except (ValueError, OSError) as problem:
         sys.exit(str(problem))

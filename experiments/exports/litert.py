@@ -1,14 +1,15 @@
-"""Is an encoder ready for int8 devices? Its files, what is in them, and how near int8 comes.
+"""Networks as TFLite files in LiteRT: what is in them, how fast they are, how near int8 comes.
 
 An encoder goes through a SavedModel (a bare concrete function can lose the weights) into a TFLite
 file of one frame of fixed size: float32, or int8 calibrated on real frames, with float32 at the
-edges alone. What a file holds is read from its operators, by LiteRT. The command is
-`experiments.costs.backbones`.
+edges alone. What a file holds is read from its operators, by LiteRT.
 """
 
 import tempfile
+import time
 import warnings
-from typing import NamedTuple
+from collections.abc import Hashable, Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowseg.cli import entry  # noqa: F401  (quiets TensorFlow's start, so it comes first)
 
@@ -16,6 +17,12 @@ from flowseg.cli import entry  # noqa: F401  (quiets TensorFlow's start, so it c
 import keras
 import numpy as np
 import tensorflow as tf
+
+from flowseg.errors import ArgumentError
+from flowseg.network.backbones import STRIDES
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
 
 # What batch norm would be if it were not folded into a convolution.
 _ARITHMETIC = {"MUL", "ADD", "SUB", "DIV", "RSQRT"}
@@ -31,7 +38,19 @@ class Operator(NamedTuple):
     has_constant: bool  # among its inputs
 
 
-def convert(encoder, height, width, calibration=None):
+def check_size(height: int, width: int) -> None:
+    """Raise ValueError unless height and width, in px, are what an encoder alone takes."""
+    if height % STRIDES[-1] or width % STRIDES[-1]:
+        raise ArgumentError(
+            f"height and width: {(height, width)} are not multiples of {STRIDES[-1]}",
+            "height",
+            "width",
+        )
+
+
+def convert(
+    encoder: keras.Model, height: int, width: int, calibration: np.ndarray | None = None
+) -> bytes:
     """An encoder as the bytes of a TFLite file for one frame.
 
     Args:
@@ -69,7 +88,7 @@ def convert(encoder, height, width, calibration=None):
     return data
 
 
-def convert_pair(network, height, width):
+def convert_pair(network: keras.Model, height: int, width: int) -> bytes:
     """A network of two frames, or a part of one, as the bytes of a float32 TFLite file.
 
     Unlike the file of `export.tflite` it gives what the Keras model gives, logits and all.
@@ -102,7 +121,7 @@ def _write(model, ask, names, height, width, folder):
     archive.write_out(folder, verbose=False)
 
 
-def interpreter(data, threads=1, delegates=True):
+def interpreter(data: bytes, threads: int = 1, delegates: bool = True) -> "Interpreter":
     """LiteRT's interpreter of a TFLite file (bytes), ready to run.
 
     Args:
@@ -127,7 +146,7 @@ def interpreter(data, threads=1, delegates=True):
     return made
 
 
-def operators(data):
+def operators(data: bytes) -> list[Operator]:
     """The operators of a TFLite file (bytes), a list of :class:`Operator` in their order."""
     file = interpreter(data, delegates=False)
     tensors = {tensor["index"]: tensor for tensor in file.get_tensor_details()}
@@ -150,7 +169,7 @@ def operators(data):
     return found
 
 
-def flops(found):
+def flops(found: Iterable[Operator]) -> int:
     """Arithmetic of the convolutions and matrix products among `operators`; a multiply-add is two.
 
     Elementwise arithmetic, pooling, resizing and gathers are left out.
@@ -169,7 +188,7 @@ def flops(found):
     return int(total)
 
 
-def floats_left(found):
+def floats_left(found: Iterable[Operator]) -> list[str]:
     """Names of the operators that do not give int8.
 
     DEQUANTIZE is passed over: it gives the answers, or feeds an operator that is named itself.
@@ -181,7 +200,7 @@ def floats_left(found):
     ]
 
 
-def norms_left(found):
+def norms_left(found: Iterable[Operator]) -> list[str]:
     """Names of the operators that look like a batch norm: arithmetic of features with a constant.
 
     (The image's own normalisation has three channels and does not count.)
@@ -195,7 +214,7 @@ def norms_left(found):
     ]
 
 
-def sqnr(expected, actual):
+def sqnr(expected: np.ndarray, actual: np.ndarray) -> float:
     """Signal-to-quantisation-noise ratio in dB: 10 log10(power of signal / power of difference).
 
     Args:
@@ -207,7 +226,7 @@ def sqnr(expected, actual):
     return float(10 * np.log10(np.sum(expected**2) / noise)) if noise else float("inf")
 
 
-def cosine(expected, actual):
+def cosine(expected: np.ndarray, actual: np.ndarray) -> float:
     """Mean over pixels of the cosine between two feature vectors.
 
     Args:
@@ -220,8 +239,25 @@ def cosine(expected, actual):
     return float(cosines[norms[0] > 0].mean())
 
 
-def features(data, frames, threads=1):
+def features(data: bytes, frames: np.ndarray, threads: int = 1) -> dict[str, np.ndarray]:
     """What a file (bytes) of `convert` answers to (N, H, W, 3) frames: name -> (N, H', W', C)."""
     run = interpreter(data, threads).get_signature_runner("serving_default")
     answers = [run(image=frame[None]) for frame in frames]
     return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+
+def latencies(
+    files: dict[Hashable, bytes], frame: np.ndarray, threads: int, rounds: int
+) -> dict[Hashable, list[float]]:
+    """Milliseconds of TFLite files, in turn within a round: key -> bytes to key -> one a round."""
+    ready = {key: interpreter(data, threads) for key, data in files.items()}
+    for each in ready.values():
+        for given in each.get_input_details():
+            each.set_tensor(given["index"], frame[None])
+    times = {key: [] for key in files}
+    for _ in range(1 + rounds):  # The first is not counted.
+        for key, each in ready.items():
+            begin = time.perf_counter()
+            each.invoke()
+            times[key].append(1e3 * (time.perf_counter() - begin))
+    return {key: values[1:] for key, values in times.items()}
