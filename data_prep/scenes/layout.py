@@ -3,69 +3,15 @@
 Lengths in metres, x ahead, y left, z up; along the road s, and d to the left of its middle.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from data_prep.scenes import movers, things
 from data_prep.scenes.light import Weather, draw_weather
+from data_prep.scenes.road import Road
 from data_prep.scenes.world import ROAD, Body, Drive, Look, Part
 
 SIDEWALK = 8  # Cityscapes id
 _END = 130.0  # how far the street goes
-
-
-class Road(NamedTuple):
-    """A road along a circle: s along its middle, d to the left of it."""
-
-    curve: float  # 1 / radius; positive bends to the left
-    half: float  # half the width
-    dashed: tuple[float, float]  # lengths of dash and gap of the middle line; 0, 0: none
-    edge_lines: bool
-    crossing: float  # where a zebra crossing lies; inf: nowhere
-
-    def at(self, s: float, d: float) -> tuple[float, float, float]:
-        """Position x, y and heading of s, d."""
-        angle = s * self.curve
-        radius = 1 / self.curve - d
-        return radius * np.sin(angle), 1 / self.curve - radius * np.cos(angle), angle
-
-    def paint(self, points: np.ndarray, pixel: np.ndarray, slant: np.ndarray) -> np.ndarray:
-        """(N,) float32 share of white paint at points (N, 3) of the plane.
-
-        Args:
-            points: in the world.
-            pixel: (N,) a pixel's width there, metres, across the view.
-            slant: (N,) cosine between view and normal: along the road a pixel is longer by it.
-        """
-        centre = 1 / self.curve
-        x, y = points[:, 0], centre - points[:, 1]
-        sign = np.sign(self.curve)
-        s = np.arctan2(x * sign, y * sign) / self.curve
-        d = centre - np.hypot(x, y) * sign
-        across, along = pixel, pixel / np.maximum(slant, 0.02)
-
-        def band(place, half, blur):
-            """How much of a pixel of width `blur` a line covers, `half` to each side of 0."""
-            share = np.clip((half - np.abs(place)) / blur + 0.5, 0, 1)
-            return np.minimum(share, 2 * half / blur)
-
-        paint = np.zeros(len(points))
-        dash, gap = self.dashed
-        if dash:
-            period = dash + gap
-            place = (s + period / 2) % period - period / 2
-            lines = band(place, dash / 2, along) if gap else 1.0
-            # Finer than a pixel the dashes average out.
-            lines = np.where(along > period, dash / period, lines)
-            paint = band(d, 0.07, across) * lines
-        if self.edge_lines:
-            paint = np.maximum(paint, band(np.abs(d) - self.half + 0.35, 0.06, across))
-        if np.isfinite(self.crossing):
-            stripe = band((d % 1.0) - 0.5, 0.25, across)
-            zebra = band(s - self.crossing, 1.6, along) * (np.abs(d) < self.half - 0.2)
-            paint = np.maximum(paint, stripe * zebra)
-        return (0.85 * paint).astype(np.float32)
 
 
 def draw_street(rng: np.random.Generator) -> tuple[Road, list[Part], list[Body], Drive, Weather]:

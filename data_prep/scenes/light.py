@@ -5,17 +5,15 @@ an edge that shows (of a thing, a fold or a shadow) get two rays more, for smoot
 Textures are filtered when looked up, so a surface needs no more than one ray.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from data_prep.scenes import textures
 from data_prep.scenes.camera import Camera
 from data_prep.scenes.rays import SKY, Hits, cast, cast_all, chessboard, meet, neighbours
+from data_prep.scenes.road import Road
 from data_prep.scenes.world import World
-
-if TYPE_CHECKING:
-    from data_prep.scenes.layout import Road  # it imports this module
 
 # Where in a pixel the further rays go, px from its centre; evenly about it.
 _MORE = ((0.33, -0.17), (-0.33, 0.17))
@@ -62,7 +60,7 @@ def draw_weather(rng: np.random.Generator) -> Weather:
 
 
 def photograph(
-    world: World, camera: Camera, height: int, width: int, weather: Weather, road: "Road"
+    world: World, camera: Camera, height: int, width: int, weather: Weather, road: Road
 ) -> tuple[np.ndarray, Hits]:
     """One frame.
 

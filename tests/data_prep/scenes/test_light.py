@@ -6,8 +6,8 @@ import numpy as np
 from data_prep.scenes import light, street, textures
 from data_prep.scenes import world as worlds
 from data_prep.scenes.camera import kitti_lens
-from data_prep.scenes.layout import Road
 from data_prep.scenes.light import Weather
+from data_prep.scenes.road import Road
 from data_prep.scenes.world import Body, Drive, Look, Part
 
 PLAIN = Look("grain", (0.3, 0.3, 0.3))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_prep.scenes import layout, movers, textures, things
-from data_prep.scenes.layout import Road
+from data_prep.scenes.road import Road
 from data_prep.scenes.world import Look, Part
 from flowseg.data.labels import CITYSCAPES
 

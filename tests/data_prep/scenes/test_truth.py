@@ -6,7 +6,7 @@ import pytest
 from data_prep.scenes import light, movers, rays, sensor, street, truth
 from data_prep.scenes import world as worlds
 from data_prep.scenes.camera import kitti_lens
-from data_prep.scenes.layout import Road
+from data_prep.scenes.road import Road
 from data_prep.scenes.world import Body, Drive, Look, Part
 
 GREY = Look("asphalt", (0.2, 0.2, 0.2))
