@@ -7,6 +7,8 @@ import secrets
 import socket
 from pathlib import Path
 
+from flowseg.errors import ArgumentError
+
 # This machine's own Ray has no page, and does not take a machine for dead that is merely busy.
 _ALONE = {
     "address": "local",
@@ -31,8 +33,7 @@ def connect(address=None, library="ray", extra="ray", code=()):
         The module `ray`.
 
     Raises:
-        ValueError: Ray is missing.
-        OSError: no cluster there.
+        ValueError: Ray is missing, or there is no cluster at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     alone = address in (None, "local")
@@ -56,11 +57,13 @@ def connect(address=None, library="ray", extra="ray", code=()):
 
 
 def _check(address):
-    """Raises OSError where nobody listens: Ray would wait for minutes, and not say for what."""
+    """Raises ArgumentError where nobody listens: Ray would wait for minutes without a word."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
         return  # "auto" and the like: Ray looks for it.
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
-        raise OSError(f"--ray_address={address}: no Ray cluster answers there ({error})") from error
+        raise ArgumentError(
+            f"ray_address={address}: no Ray cluster answers there ({error})", "ray_address"
+        ) from error

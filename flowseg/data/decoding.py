@@ -15,6 +15,7 @@ import tensorflow as tf
 from flowseg.data import records
 from flowseg.data.flow_io import FLO_UNKNOWN
 from flowseg.data.labels import IGNORE_LABEL, train_id_table
+from flowseg.errors import ArgumentError
 
 
 def check_records(files, label_set):
@@ -37,8 +38,8 @@ def check_records(files, label_set):
         if fields["labels"]:
             try:
                 train_id_table(label_set, fields["label_set"].decode())
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
+            except ArgumentError as error:
+                raise ArgumentError(str(error), *error.arguments, path=path) from error
 
 
 def read_index(folder):

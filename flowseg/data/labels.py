@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flowseg.errors import ArgumentError
+
 IGNORE_LABEL = 255
 
 # Every id that an owner's label files may hold, by numbering. Anything else is a damaged or
@@ -125,7 +127,7 @@ CAMVID = LabelSet(
 LABEL_SETS = {label_set.name: label_set for label_set in (CITYSCAPES, CAMVID)}
 
 
-def load_label_set(name_or_path):
+def load_label_set(name_or_path: str | Path) -> LabelSet:
     """The label set of a built-in name, or of a user's JSON file.
 
     The JSON holds `names` (list of text), `palette` (one [R, G, B] a class) and `ids`: numbering,
@@ -149,7 +151,7 @@ def load_label_set(name_or_path):
         raise ValueError(f"{path}: not a label set: {reason}") from error
 
 
-def from_dict(content):
+def from_dict(content: dict) -> LabelSet:
     """A :class:`LabelSet` of plain JSON values; the inverse of `LabelSet._asdict`.
 
     Raises:
@@ -185,16 +187,17 @@ def _check_ids(groups, classes, numbering, may_lack):
         raise ValueError(f"{numbering}: every class needs an id in the first numbering")
 
 
-def train_id_table(label_set, numbering):
+def train_id_table(label_set: LabelSet, numbering: str) -> np.ndarray:
     """(256,) uint8: owner id -> train id of `label_set`, 255 where the class is not in the set.
 
     Raises:
         ValueError: `label_set` has no map for that numbering.
     """
     if numbering not in label_set.ids:
-        raise ValueError(
+        raise ArgumentError(
             f"label set {label_set.name!r} has no map for labels numbered as {numbering!r} "
-            f"(it maps {', '.join(map(repr, label_set.ids))}): choose another --label_set"
+            f"(it maps {', '.join(map(repr, label_set.ids))}): choose another label_set",
+            "label_set",
         )
     table = np.full(256, IGNORE_LABEL, np.uint8)
     for train_id, ids in enumerate(label_set.ids[numbering]):

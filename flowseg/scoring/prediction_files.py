@@ -20,6 +20,7 @@ from flowseg.data.flow_io import (
     read_flow,
 )
 from flowseg.data.labels import IGNORE_LABEL, KNOWN_IDS, owner_id_table, train_id_table
+from flowseg.errors import ArgumentError
 from flowseg.media import drawing
 
 # How many names an error tells.
@@ -84,16 +85,17 @@ class Written(NamedTuple):
             numbering = next(iter(self.label_set.ids))
             known = [*KNOWN_IDS.get(numbering, range(256)), IGNORE_LABEL]
             table = train_id_table(self.label_set, numbering)
-            told = f"{numbering} numbers no class so; are these train ids (--seg_ids train)?"
+            told = f"{numbering} numbers no class so; are these train ids (seg_ids train)?"
         else:
             known, table = [*range(classes), IGNORE_LABEL], np.arange(256)
             told = (
                 f"{self.label_set.name} has the train ids 0 to {classes - 1} (255: nothing said); "
-                "are these the data set's own ids (--seg_ids label)?"
+                "are these the data set's own ids (seg_ids label)?"
             )
         foreign = np.setdiff1d(ids, known)
         if foreign.size:
-            raise ValueError(f"{path}: holds {', '.join(map(str, foreign[:_TOLD]))}, but {told}")
+            held = ", ".join(map(str, foreign[:_TOLD]))
+            raise ArgumentError(f"holds {held}, but {told}", "seg_ids", path=path)
         return np.uint8(table[ids])
 
 

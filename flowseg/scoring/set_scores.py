@@ -81,9 +81,7 @@ def read_scores(path):
         content = json.loads(Path(path).read_text())
         scores = {key: float(value) for key, value in content.items() if value is not None}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"--compare {path}: no metrics file of flowseg.evaluate: {error}"
-        ) from error
+        raise ValueError(f"{path}: no metrics file of flowseg.evaluate: {error}") from error
     return str(path), scores
 
 

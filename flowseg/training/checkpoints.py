@@ -81,9 +81,10 @@ def newest(folder: Path) -> tuple[dict | None, Path | None]:
             warn(f"{path}: damaged ({error}); looking at the checkpoint before")
     if found:
         raise ArgumentError(
-            f"{folder}: all checkpoints are damaged; remove them to begin anew, with this run's "
-            "model.keras as init_from",
+            "all checkpoints are damaged; remove them to begin anew, with this run's model.keras "
+            "as init_from",
             "init_from",
+            path=folder,
         )
     return None, None
 
@@ -112,10 +113,11 @@ def load(training: keras.Model, path: Path) -> list[np.ndarray]:
     except Exception as error:  # zipfile, h5py and Keras each raise their own.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ArgumentError(
-            f"{path}: cannot be resumed from: of another network ({reason}); begin in another "
-            "run_dir, with this run's model.keras as init_from",
+            f"cannot be resumed from: of another network ({reason}); begin in another run_dir, "
+            "with this run's model.keras as init_from",
             "run_dir",
             "init_from",
+            path=path,
         ) from error
 
 

@@ -93,11 +93,12 @@ class Guard(keras.callbacks.Callback):
         if self.on_nonfinite == "stop" or spoilt or self.bad >= _MOST:
             why = f"; spoilt: {', '.join(spoilt[:3])}" if spoilt else ""
             raise ArgumentError(
-                f"{told}: the loss or a gradient is no number{why}. What was kept before stays: "
+                f"the loss or a gradient is no number{why}. What was kept before stays: "
                 "the same command goes on from there; try a smaller learning_rate, or "
                 "on_nonfinite skip",
                 "learning_rate",
                 "on_nonfinite",
+                path=told,
             )
         warn(f"{told}: the loss or a gradient is no number; skipped")
         # The means would be no numbers until Keras's epoch ends.

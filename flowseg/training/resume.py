@@ -137,16 +137,19 @@ def read_progress(
     if kept.get("format") != progress.FORMAT:
         raise _of_earlier_version(run_dir)
     if runs.load_run_labels(run_dir) != label_set:
-        raise ArgumentError(f"{run_dir}: trained on other classes: give another run_dir", "run_dir")
+        raise ArgumentError(
+            "trained on other classes: give another run_dir", "run_dir", path=run_dir
+        )
     before = set((run_dir / "flags.txt").read_text().splitlines())
     now = set(flag_lines(config))
     changed = sorted(line for line in now ^ before if _flag_name(line) != "run_dir")
     grave = [line for line in changed if _flag_name(line) not in _MAY_CHANGE]
     if grave:
         raise ArgumentError(
-            f"{run_dir}: was trained with other flags ({', '.join(grave)}): give another "
-            "run_dir, or the same flags to resume",
+            f"was trained with other flags ({', '.join(grave)}): give another run_dir, or the same "
+            "flags to resume",
             "run_dir",
+            path=run_dir,
         )
     if told := sorted(now - before):
         print(f"{run_dir}: goes on with {', '.join(told)}")
@@ -171,7 +174,7 @@ def load_checkpoint(
 
 def _of_earlier_version(run_dir):
     return ArgumentError(
-        f"{run_dir}: of an earlier FlowSeg, which cannot be gone on from: its weights is init_from "
+        "of an earlier FlowSeg, which cannot be gone on from: its weights is init_from "
         "now, and after training its scale is input_scale; begin in another run_dir, with this run "
         "as init_from",
         "weights",
@@ -179,6 +182,7 @@ def _of_earlier_version(run_dir):
         "scale",
         "input_scale",
         "run_dir",
+        path=run_dir,
     )
 
 

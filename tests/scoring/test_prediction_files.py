@@ -115,7 +115,7 @@ def spoil(folder, what):
         return "seg.png: is 6x5 px, but frame a is 40x24"
     if what == "class":
         cv2.imwrite(str(seg), np.full(SIZE, 26, np.uint8))
-        return "seg.png: holds 26, but cityscapes has the train ids 0 to 18 .*--seg_ids label"
+        return "seg.png: holds 26, but cityscapes has the train ids 0 to 18 .*[( ]seg_ids label"
     if what == "colour":
         cv2.imwrite(str(seg), np.zeros((*SIZE, 3), np.uint8))
         return "seg.png: not a PNG of 8 bits and one channel"

@@ -141,5 +141,5 @@ def test_what_is_no_metrics_file_is_told(tmp_path, content):
     files.write_json(path, {"flow/aepe": 1.5, "seg/miou": float("nan")})
     assert set_scores.read_scores(path) == (str(path), {"flow/aepe": 1.5})
     path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(ValueError, match=f"--compare {path}: no metrics file of flowseg.evaluate"):
+    with pytest.raises(ValueError, match=f"^{path}: no metrics file of flowseg.evaluate"):
         set_scores.read_scores(path)
