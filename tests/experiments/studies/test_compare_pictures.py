@@ -44,9 +44,9 @@ def test_picture_has_one_scale_at_the_reference_width(tmp_path, monkeypatch):
         write_pair(tmp_path / name, 0, [grey(60, size)] * 2, flow, np.ones((60, size), bool))
     rims = []
     monkeypatch.setattr(
-        compare_sets.pictures,
+        compare_sets.drawing,
         "color_wheel",
-        lambda size, rim: rims.append(rim) or compare_sets.pictures.blank(size, size),
+        lambda size, rim: rims.append(rim) or compare_sets.drawing.blank(size, size),
     )
     for sets in ("a", "b", "ab"):
         compare_sets.draw({name: [tmp_path / name] for name in sets}, width=800)
