@@ -106,7 +106,7 @@ class TensorBoard(keras.callbacks.Callback):
                 picture = panels.draw_confusion(matrix, self.run.label_set.names)
                 tf.summary.image("seg/confusion", picture[None], step)
             for frame in self.frames.as_numpy_iterator():
-                answers = self.run.predict_pair(frame["image1"], frame["image2"])
+                answers = self.run.predict(frame["image1"], frame["image2"])
                 picture = panels.draw_answers(frame, *answers, self.run.label_set)
                 picture = drawing.shrink(picture, _PICTURE_WIDTH)
                 tf.summary.image(f"frames/{frame['frame_id'].decode()}", picture[None], step)
