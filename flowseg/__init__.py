@@ -22,22 +22,22 @@ def load(source: str | os.PathLike, weights: str = "best") -> "Run":
     >>> frames = [f"experiments/pictures/kitti_pair_{n}.png" for n in (1, 2)]
     >>> seg, flow = run.predict(frames[0], frames[1])  # Paths, or (H, W, 3) RGB arrays 0..255.
     >>> seg.shape, seg.dtype, flow.shape, flow.dtype
-    ((375, 1242), dtype('uint8'), (375, 1242, 2), dtype('float32'))
-    >>> run.classes[seg[-1, 600]]
-    'road'
+    ((193, 640), dtype('uint8'), (193, 640, 2), dtype('float32'))
+    >>> run.classes[seg[10, 320]]
+    'building'
 
     The probability, pixel by pixel, that this flow is right:
 
     >>> confidence = run.predict_confidence(frames[0], frames[1])
     >>> confidence.shape, confidence.dtype
-    ((375, 1242), dtype('float32'))
+    ((193, 640), dtype('float32'))
 
     Every frame of a video, each encoded once; the last one has no flow:
 
     >>> for seg, flow in run.stream(frames):
     ...     print(seg.shape, None if flow is None else flow.shape)
-    (375, 1242) (375, 1242, 2)
-    (375, 1242) None
+    (193, 640) (193, 640, 2)
+    (193, 640) None
 
     Args:
         source: "pretrained", the network that comes with the package; or a run's folder.

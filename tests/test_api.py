@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import flowseg
+from flowseg import files, runs
 from tests.conftest import ROOT
 
 
@@ -34,12 +35,15 @@ def test_what_cannot_be_loaded(arguments, message):
         flowseg.load(*arguments)
 
 
-def test_a_run_folder(trained_run):
-    for source in (trained_run, str(trained_run)):
-        for weights in ("best", "last"):
-            assert flowseg.load(source, weights).folder == trained_run
-    with pytest.raises(ValueError, match="label_set.json|missing|no such"):
-        flowseg.load(trained_run / "checkpoints")
+def test_a_run_folder(tmp_path):
+    run = flowseg.load("pretrained")
+    files.write_json(tmp_path / "label_set.json", run.label_set._asdict())
+    runs.save_model(run.model, tmp_path / "best.keras")
+    for source in (tmp_path, str(tmp_path)):
+        loaded = flowseg.load(source)
+        assert loaded.folder == tmp_path and loaded.classes == run.classes
+        with pytest.raises(ValueError, match="model.keras: missing"):
+            flowseg.load(source, "last")
 
 
 def test_importing_is_light():
