@@ -53,7 +53,7 @@ def draw(run_dir: Path, files: Sequence[Path | str], output: Path, most: int = 8
     empty(output)
     for frame in decoding.evaluation_data(files, run.label_set).take(most).as_numpy_iterator():
         path = output / f"{frame['frame_id'].decode()}.png"
-        answers = run.predict_pair(frame["image1"], frame["image2"])
+        answers = run.predict(frame["image1"], frame["image2"])
         drawing.write_png(path, panels.draw_answers(frame, *answers, run.label_set))
         print(f"drew {path}")
 

@@ -23,14 +23,16 @@ from flowseg.cli import entry
 from flowseg.data import labels
 from flowseg.data.flow_io import decode_kitti_flow, flow_to_color
 from flowseg.media import drawing
-from flowseg.media.frames import read_pair
+from flowseg.media.pairs import read_pair
 from flowseg.scoring.prediction_files import summary
 
 # A server of one's own is not asked by way of a proxy.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def ask(server, signature, instances, name="flowseg", timeout=60):
+def ask(
+    server: str, signature: str, instances: list, name: str = "flowseg", timeout: float = 60
+) -> list:
     """What a signature of the served network answers.
 
     Args:
@@ -68,7 +70,9 @@ def _reason(body):
         return body[:200].decode(errors="replace")
 
 
-def predict(server, image1, image2, **where):
+def predict(
+    server: str, image1: np.ndarray, image2: np.ndarray, **where: str | float
+) -> tuple[bytes, bytes]:
     """A server's answer to one pair.
 
     Args:
@@ -95,13 +99,13 @@ def _png(image):
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
 
-def label_set(server, **where):
+def label_set(server: str, **where: str | float) -> labels.LabelSet:
     """The served network's classes, a `labels.LabelSet`; see `ask`."""
     (told,) = ask(server, "metadata", ["label_set"], **where)
     return labels.from_dict(json.loads(told))
 
 
-def write(output, seg_png, flow_png, classes):
+def write(output: str | Path, seg_png: bytes, flow_png: bytes, classes: labels.LabelSet) -> str:
     """Write an answer's two files and what they look like; one line about it.
 
     Args:

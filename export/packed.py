@@ -41,8 +41,8 @@ def pack(run: runs.Run, folder: Path) -> str:
     for name, frame in zip(runs.SAMPLE.values(), frames, strict=True):
         drawing.write_png(folder / name, frame)
     rounded = packed_weights.read_network(folder, len(run.label_set.names))
-    seg, flow = run.predict_pair(*frames)
-    again = runs.Run(rounded, run.label_set).predict_pair(*frames)
+    seg, flow = run.predict(*frames)
+    again = runs.Run(rounded, run.label_set).predict(*frames)
     apart = np.hypot(*np.moveaxis(again[1] - flow, -1, 0))
     return (
         f"{folder}: {count / 1e6:.1f} MB, backbone {network['backbone']}; beside the run's own: "

@@ -8,45 +8,76 @@ with the frames a second: of the network alone, and with reading, drawing and wr
 """
 
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 from absl import flags
 
 from export import lite_file
 from flowseg.cli import entry
 from flowseg.data.labels import from_dict
+from flowseg.media import pairs
 from flowseg.media.frames import check_video_name, open_frames
 from flowseg.media.video_panels import DEFAULT_FPS, write_video
 
 
-class Stream:
-    """An opened file in the place of a run: consecutive pairs in, each frame encoded once.
+class LiteRun:
+    """An opened file in the place of a run, for `write_video`.
 
     Attributes:
         label_set: the file's classes.
         seconds: of the network so far.
     """
 
-    def __init__(self, opened):
-        self._opened, self._image, self._features = opened, None, None
+    def __init__(self, opened: lite_file.LiteFile):
+        self._opened = opened
         self.label_set, self.seconds = from_dict(opened.about["label_set"]), 0.0
 
-    def predict_pair(self, image1, image2, scale=1.0):
-        """(H, W) uint8 train ids and (H, W, 2) float32 flow of two (H, W, 3) uint8 RGB frames.
+    def stream(
+        self, frames: Iterable[np.ndarray], scale: float = 1.0
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Classes and motion of every frame of a video, as `flowseg.runs.Run.stream` gives them.
 
-        If `image1` is the `image2` of the call before, its features are those of then. `scale` is
-        not looked at: the size is the file's.
+        Args:
+            frames: (H, W, 3) uint8 RGB, of the size that the file was made for.
+            scale: 1; the size is the file's.
+
+        Yields:
+            (seg, flow) of each frame; see `pairs.stream`.
+
+        Raises:
+            ValueError: another scale. While iterating: frames of another size.
         """
-        begin = time.perf_counter()
-        known = self._features if image1 is self._image else self._opened.encode(image1)
-        self._image, self._features = image2, self._opened.encode(image2)
-        answers = self._opened.decode(known, self._features)
-        self.seconds += time.perf_counter() - begin
-        return answers
+        if scale != 1:
+            raise ValueError(f"scale: {scale}, but the size of a TFLite file's frames is fixed")
+        opened, timed = self._opened, self._timed
+        return pairs.stream(self._checked(frames), timed(opened.encode), timed(opened.decode))
+
+    def _checked(self, frames):
+        height, width = self._opened.about["height"], self._opened.about["width"]
+        for number, frame in enumerate(frames):
+            if frame.dtype != np.uint8 or frame.shape != (height, width, 3):
+                raise ValueError(
+                    f"frame {number}: {frame.dtype} of shape {frame.shape}, but the file takes "
+                    f"uint8 of shape {(height, width, 3)}"
+                )
+            yield frame
+
+    def _timed(self, function):
+        def timed(*inputs):
+            begin = time.perf_counter()
+            outputs = function(*inputs)
+            self.seconds += time.perf_counter() - begin
+            return outputs
+
+        return timed
 
 
-def fitted(frames, height, width):
+def fitted(
+    frames: Iterable[tuple[str, np.ndarray]], height: int, width: int
+) -> Iterator[tuple[str, np.ndarray]]:
     """Named frames, brought to that size."""
     for name, image in frames:
         if image.shape[:2] != (height, width):
@@ -75,15 +106,16 @@ def main():
     if Path(args.output).resolve() == Path(args.input).resolve():
         raise ValueError(f"--output {args.output}: is the input itself, which would be lost")
     frames, fps, count = open_frames(args.input)
-    stream = Stream(opened)
+    lite_run = LiteRun(opened)
     frames = fitted(frames, opened.about["height"], opened.about["width"])
     fps = fps or DEFAULT_FPS
     begin = time.perf_counter()
-    written = write_video({"": stream}, frames, args.output, fps, count, overlay=args.overlay)
+    written = write_video({"": lite_run}, frames, args.output, fps, count, overlay=args.overlay)
     whole = time.perf_counter() - begin
+    alone = written / lite_run.seconds
     print(
-        f"wrote {args.output}: {written} frames; {written / stream.seconds:.1f} frames a second by "
-        f"the network, {written / whole:.1f} with reading, drawing and writing"
+        f"wrote {args.output}: {written} frames; {alone:.1f} frames a second by the network, "
+        f"{written / whole:.1f} with reading, drawing and writing"
     )
 
 

@@ -9,6 +9,10 @@ same with nothing followed. What becomes hidden cannot agree, so that 100 % is o
 network that says one class everywhere has it: read this beside mIoU.
 """
 
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 from absl import flags
 from tqdm import tqdm
@@ -19,11 +23,13 @@ from flowseg.cli import flags as shared_flags
 from flowseg.media.frames import open_frames
 
 
-def consistency(run, frames, scale=1.0):
+def consistency(
+    run: Any, frames: Iterable[tuple[str, np.ndarray]], scale: float = 1.0
+) -> tuple[dict[str, float], int]:
     """Scores of a run on a video.
 
     Args:
-        run: a `runs.Run`.
+        run: a `runs.Run`, or what has its `label_set`, `stream` and `predict`.
         frames: iterable of (name, (H, W, 3) uint8 RGB).
         scale: frames are resized by it for the network.
 
@@ -37,7 +43,8 @@ def consistency(run, frames, scale=1.0):
     from flowseg.scoring import frame_scores
 
     names = run.label_set.names
-    counts, pairs, image, before = [{}, {}], 0, None, None
+    counts, pairs, last, before = [{}, {}], 0, None, None
+    shown, copy = itertools.tee(image for _, image in frames)
 
     def compare(seg):
         first, flow = before
@@ -45,17 +52,16 @@ def consistency(run, frames, scale=1.0):
             found = frame_scores.count_consistency(first, seg, followed, len(names))
             counts[i] = frame_scores.add(counts[i], found)
 
-    for _, following in frames:
-        if image is not None:
-            seg, flow = run.predict_pair(image, following, scale)
-            if before is not None:
-                compare(seg)
-            before, pairs = (seg, flow), pairs + 1
-        image = following
+    # Ends with the pairs: the stream's last prediction, of (last, previous), is not wanted here.
+    streamed = run.stream(copy, scale=scale)
+    for (_, following), (seg, flow) in zip(itertools.pairwise(shown), streamed, strict=False):
+        if before is not None:
+            compare(seg)
+        before, last, pairs = (seg, flow), following, pairs + 1
     if before is None:
         raise ValueError("a video of fewer than two frames has no consistency")
     # The last frame has no next one: it is shown with itself.
-    compare(run.predict_pair(image, image, scale)[0])
+    compare(run.predict(last, last, scale=scale)[0])
     kinds = "video/consistency", "video/consistency_at_rest"
     both = [frame_scores.scores(count, names) for count in counts]
     told = zip(kinds, both, strict=True)

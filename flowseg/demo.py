@@ -19,13 +19,17 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from absl import flags
 
 from flowseg.cli import entry
 from flowseg.cli import flags as shared_flags
-from flowseg.media.frames import VIDEO_SUFFIXES, open_frames, read_pair
+from flowseg.media.frames import VIDEO_SUFFIXES, open_frames
+from flowseg.media.pairs import read_pair
 from flowseg.media.video_panels import DEFAULT_FPS, compose, first_max_flow, write_video
 from flowseg.scoring.prediction_files import summary, write_answers
 
@@ -33,11 +37,13 @@ from flowseg.scoring.prediction_files import summary, write_answers
 MAX_PIXELS = 1920 * 1080
 
 
-def answer_pair(run, path1, path2, folder, overlay=0.5, arrows=0, scale=1.0):
+def answer_pair(
+    run: Any, path1: str, path2: str, folder: str | Path, overlay=0.5, arrows=0.0, scale=1.0
+) -> tuple[np.ndarray, str, list[str]]:
     """Two frames' answers.
 
     Args:
-        run: loaded run, as `video_panels.write_video` wants it.
+        run: loaded run, with `predict(image1, image2, scale)` and `label_set`.
         path1: the earlier frame's file.
         path2: the later frame's.
         folder: where `predict`'s files are written.
@@ -55,7 +61,7 @@ def answer_pair(run, path1, path2, folder, overlay=0.5, arrows=0, scale=1.0):
         raise ValueError("drop two frames: an earlier one and the one after it")
     image1, image2 = read_pair(path1, path2)
     scale, told = _fitting(image1, scale)
-    seg, flow = run.predict_pair(image1, image2, scale=scale)
+    seg, flow = run.predict(image1, image2, scale=scale)
     write_answers(folder, seg, flow, run.label_set)
     answers = {"": (seg, flow, run.label_set)}
     look = {"overlay": overlay, "arrows": int(arrows)}
@@ -64,11 +70,20 @@ def answer_pair(run, path1, path2, folder, overlay=0.5, arrows=0, scale=1.0):
     return picture, summary(seg, flow, run.label_set) + told, files
 
 
-def answer_clip(run, path, output, overlay=0.5, arrows=0, scale=1.0, most=300, track=None):
+def answer_clip(
+    run: Any,
+    path: str | Path,
+    output: str | Path,
+    overlay=0.5,
+    arrows=0.0,
+    scale=1.0,
+    most=300,
+    track: Callable[[Iterator, int | None], Iterator] | None = None,
+) -> str:
     """A clip's answers as a video.
 
     Args:
-        run: loaded run.
+        run: loaded run, as `video_panels.write_video` wants it.
         path: video file.
         output: FILE.webm, which browsers show.
         overlay: strength of the class colours over the frame, 0..1.
@@ -111,7 +126,7 @@ def _fitting(image, scale):
     return most, f"; shrunk to {round(width * most)}x{round(height * most)} px for the network"
 
 
-def error_text(error, args):
+def error_text(error: Exception, args: Iterable) -> str:
     """What an expected error says at the page, where the folders of uploads say nothing.
 
     Args:

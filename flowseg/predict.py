@@ -17,6 +17,7 @@ confidence.png  probability that the flow is right, within 3 px or 5 %: 8 bit, 2
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -24,15 +25,22 @@ from absl import flags
 from flowseg.cli import entry
 from flowseg.cli import flags as shared_flags
 from flowseg.media import drawing
-from flowseg.media.frames import read_pair
+from flowseg.media.pairs import read_pair
 from flowseg.scoring.prediction_files import summary, write_answers
 
 
-def predict(run, image1, image2, output, seg_ids="train", scale=1.0):
+def predict(
+    run: Any,
+    image1: np.ndarray,
+    image2: np.ndarray,
+    output: str | Path,
+    seg_ids: str = "train",
+    scale: float = 1.0,
+) -> str:
     """Ask a run about one pair and write its answers as PNG files into `output`.
 
     Args:
-        run: loaded run with `predict_pair(image1, image2, scale)`, which gives (H, W) uint8 train
+        run: loaded run with `predict(image1, image2, scale)`, which gives (H, W) uint8 train
             ids and (H, W, 2) float32 flow, and with `label_set`.
         image1: (H, W, 3) uint8 RGB, the earlier frame.
         image2: (H, W, 3) uint8 RGB, the later frame.
@@ -46,7 +54,7 @@ def predict(run, image1, image2, output, seg_ids="train", scale=1.0):
     Raises:
         OSError: a file cannot be written.
     """
-    seg, flow = run.predict_pair(image1, image2, scale=scale)
+    seg, flow = run.predict(image1, image2, scale=scale)
     write_answers(output, seg, flow, run.label_set, seg_ids)
     told = summary(seg, flow, run.label_set)
     return f"{output}: seg.png, flow.png, seg_color.png, flow_color.png; {told}"

@@ -34,17 +34,18 @@ from flowseg.scoring import evaluation, report
 # Row of the table -> (file, function) whose seconds it is, with all that it calls.
 SCORING = {
     "waiting for frames": ("dataset_ops.py", "__next__"),
-    "network": ("runs.py", "predict"),
-    "counting scores": ("evaluate.py", "count_frame"),
-    "  of it boundaries": ("scoring.py", "_boundaries"),
-    "  of it confusion": ("scoring.py", "_confusion"),
-    "  of it flow": ("scoring.py", "count_flow"),
+    "network": ("runs.py", "predict_logits"),
+    "counting scores": ("evaluation.py", "count_frame"),
+    "  of it boundaries": ("frame_scores.py", "_boundaries"),
+    "  of it confusion": ("frame_scores.py", "_confusion"),
+    "  of it flow": ("frame_scores.py", "count_flow"),
     "the report's frames": ("report.py", "add"),
 }
 DRAWING = {
     "reading frames": ("frames_cost.py", "endless"),
-    "network": ("runs.py", "predict_pair"),
-    "picture": ("visualize.py", "compose"),
+    "encoder": ("runs.py", "encode"),
+    "decoder": ("runs.py", "decode"),
+    "picture": ("video_panels.py", "compose"),
     "encoding": ("frames.py", "write"),
 }
 

@@ -15,7 +15,8 @@ from absl import flags
 from flowseg.cli import entry
 from flowseg.data.flow_io import read_flow
 from flowseg.media import drawing
-from flowseg.media.frames import read_image, read_pair
+from flowseg.media.frames import read_image
+from flowseg.media.pairs import read_pair
 from flowseg.media.video_panels import compose, first_max_flow
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def draw_figure(
     """
     if truth is not None and truth.shape[:2] != image1.shape[:2]:
         raise ValueError(f"the true flow is {truth.shape[:2]} px, the frames {image1.shape[:2]}")
-    seg, flow = run.predict_pair(image1, image2)
+    seg, flow = run.predict(image1, image2)
     # The scale of the colours in px of the frames, whatever the figure's size.
     max_flow = first_max_flow(flow)
     inner = width - 2 * MARGIN

@@ -289,18 +289,3 @@ def _quiet_opencv():
 
 def _size_text(image):
     return f"{image.shape[1]}x{image.shape[0]} px"
-
-
-def read_pair(path1, path2):
-    """Two frames as (H, W, 3) uint8 RGB.
-
-    Raises:
-        ValueError: a file that cannot be read, or frames of different sizes.
-    """
-    image1, image2 = read_image(path1), read_image(path2)
-    if image1.shape != image2.shape:
-        sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (image1, image2)]
-        raise ValueError(
-            f"{path1} is {sizes[0]} px but {path2} is {sizes[1]} px: both frames must have one size"
-        )
-    return image1, image2

@@ -3,13 +3,16 @@
 import contextlib
 import itertools
 import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from flowseg.data.flow_io import flow_to_color
+from flowseg.data.labels import LabelSet
 from flowseg.media import drawing
 from flowseg.media.frames import video_writer
 
@@ -20,13 +23,21 @@ MAX_WIDTH, MAX_HEIGHT, MIN_SIDE = 1840, 1200, 320
 STRIP_HEIGHT = 140
 
 
-def write_video(runs, frames, output, fps, count=None, scale=1.0, max_flow=None, **look):
+def write_video(
+    runs: Mapping[str, Any],
+    frames: Iterable[tuple[str, np.ndarray]],
+    output: str | Path,
+    fps: float,
+    count: int | None = None,
+    scale: float = 1.0,
+    max_flow: float | None = None,
+    **look: float,
+) -> int:
     """Write the video of one or two runs' answers on all consecutive frames.
 
     Args:
-        runs: dict of name -> loaded run with `predict_pair(image1, image2, scale)`, which gives
-            (H, W) uint8 train ids and (H, W, 2) float32 flow, and with `label_set`. The colours'
-            key shows the first one's classes.
+        runs: dict of name -> loaded run with `stream(images, scale)`, as `runs.Run` has it, and
+            with `label_set`. The colours' key shows the first one's classes.
         frames: iterator of (name, (H, W, 3) uint8 RGB), of one size; two or more.
         output: FILE.mp4, FILE.webm, or a folder for one PNG a frame.
         fps: frames a second of the video.
@@ -44,13 +55,19 @@ def write_video(runs, frames, output, fps, count=None, scale=1.0, max_flow=None,
         OSError: the output cannot be written.
     """
     written = 0
+    shown, *copies = itertools.tee(frames, 1 + len(runs))
+    streams = [
+        run.stream((image for _, image in copy), scale=scale)
+        for run, copy in zip(runs.values(), copies, strict=True)
+    ]
     with writer(output, fps) as write:
-        pairs = itertools.pairwise(frames)
+        pairs = itertools.pairwise(shown)
         pairs = tqdm(pairs, total=count and count - 1, unit="pair", disable=None)
-        for (name, image), (_, following) in pairs:
+        # Ends with the pairs, one frame before the streams, whose last prediction has no flow.
+        for ((name, image), _), *predictions in zip(pairs, *streams, strict=False):
             answers = {
-                told: (*run.predict_pair(image, following, scale=scale), run.label_set)
-                for told, run in runs.items()
+                told: (seg, flow, run.label_set)
+                for (told, run), (seg, flow) in zip(runs.items(), predictions, strict=True)
             }
             max_flow = max_flow or max(first_max_flow(flow) for _, flow, _ in answers.values())
             write(compose(name, image, answers, max_flow, **look))
@@ -59,7 +76,7 @@ def write_video(runs, frames, output, fps, count=None, scale=1.0, max_flow=None,
 
 
 @contextlib.contextmanager
-def writer(output, fps):
+def writer(output: str | Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
     """`frames.video_writer` of a video; of a folder, the same for one PNG a frame: 000000.png.
 
     Raises:
@@ -75,7 +92,7 @@ def writer(output, fps):
     yield lambda picture: drawing.write_png(Path(output) / f"{next(numbers):06d}.png", picture)
 
 
-def first_max_flow(flow):
+def first_max_flow(flow: np.ndarray) -> int:
     """The speed of full colour for a whole video, in px, from the flow of its first pair.
 
     The 99th percentile of the speeds and half as much again, as a whole number. At least 0.5 % of
@@ -87,7 +104,15 @@ def first_max_flow(flow):
     return math.ceil(max(1.5 * fast, 0.005 * flow.shape[1], 1))
 
 
-def compose(name, image, answers, max_flow, overlay=0.5, arrows=0, min_side=MIN_SIDE):
+def compose(
+    name: str,
+    image: np.ndarray,
+    answers: Mapping[str, tuple[np.ndarray, np.ndarray, LabelSet]],
+    max_flow: float,
+    overlay: float = 0.5,
+    arrows: int = 0,
+    min_side: int = MIN_SIDE,
+) -> np.ndarray:
     """One frame of the video.
 
     Of one run: wide frames stand above each other, upright ones beside each other, both over a

@@ -104,6 +104,37 @@ def confident_model(model: keras.Model) -> keras.Model:
     return keras.Model(whole.input, answers, name="flowseg_confident")
 
 
+def streaming_models(network: keras.Model, outputs: tuple[str, ...] = ("seg", "flow")) -> Parts:
+    """`network` as two models, so that a video's frames are each encoded once; all layers shared.
+
+    The decoder, given what the encoder makes of two frames, returns what the network predicts for
+    that pair.
+
+    Args:
+        network: of `build_flowseg`, or loaded from a file that one was saved to.
+        outputs: which of the decoder's outputs.
+
+    Returns:
+        Parts: encoder: (B, H, W, 3) RGB 0..255, any H and W -> features by name, of the padded
+        frame. Decoder: {"frame1": features, "frame2": features, "image1": (B, H, W, 3)} -> the
+        outputs by name, (B, H, W, ...); of image1 only the size counts, to which they are cropped.
+    """
+    encoder, decoder = parts(network)
+    image = keras.Input((None, None, 3), name="image")
+    encode = keras.Model(image, encoder(PadToMultiple(STRIDES[-1])(image)), name="encode")
+    frames = {
+        frame: {
+            key: keras.Input(tensor.shape[1:], name=f"{frame}_{key}")
+            for key, tensor in encoder.output.items()
+        }
+        for frame in ("frame1", "frame2")
+    }
+    image1 = keras.Input((None, None, 3), name="image1")
+    decoded = decoder(frames)
+    cropped = {key: CropLike(name=key)(decoded[key], image1) for key in outputs}
+    return Parts(encode, keras.Model({**frames, "image1": image1}, cropped, name="decode"))
+
+
 def compose(
     encoder: keras.Model,
     decoder: keras.Model,

@@ -46,7 +46,7 @@ def run_answers(run, label_set, scale=1.0, each=None):
     groups = None if label_set == run.label_set else class_groups(run.label_set, label_set)
 
     def ask(frame):
-        logits, flow = run.predict(frame["image1"], frame["image2"], scale)
+        logits, flow = run.predict_logits(frame["image1"], frame["image2"], scale)
         _check_numbers(frame, logits, flow)
         if each:
             each(frame, logits, flow)

@@ -116,7 +116,7 @@ class TensorBoard(keras.callbacks.Callback):
             for name, picture in scores.items():
                 tf.summary.image(name, picture[None], step)
             for frame in self.frames.as_numpy_iterator():
-                predictions = self.run.predict_pair(frame["image1"], frame["image2"])
+                predictions = self.run.predict(frame["image1"], frame["image2"])
                 picture = self.task.draw(frame, predictions, self.run.label_set)
                 picture = drawing.shrink(picture, _PICTURE_WIDTH)
                 tf.summary.image(f"frames/{frame['frame_id'].decode()}", picture[None], step)

@@ -1,17 +1,19 @@
 """How steady classes are on video: followed by flow, by hand, and on real clips."""
 
 import json
-from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
+from flowseg import files, runs
 from flowseg.consistency import consistency
 from flowseg.data.labels import CITYSCAPES
+from flowseg.network.model import compose
 from flowseg.scoring import frame_scores
-from tests.commands.test_evaluate import run_dir  # noqa: F401
 from tests.conftest import run_command
 from tests.support.kitti_writer import write_clip
+from tests.support.stand_in import stand_in
 
 
 def test_pixels_are_followed_right_and_down():
@@ -41,10 +43,10 @@ def frames_and_run(steps, flow):
         image[:, 5 + steps * i : 9 + steps * i] = 1
         frames.append((str(i), image))
 
-    def predict_pair(image1, image2, scale):
+    def predict(image1, image2, scale):
         return image1[..., 0], np.broadcast_to(np.float32(flow), (*image1.shape[:2], 2))
 
-    return frames, SimpleNamespace(label_set=CITYSCAPES, predict_pair=predict_pair)
+    return frames, stand_in(predict)
 
 
 def test_a_moving_thing_is_steady_if_it_is_followed():
@@ -56,10 +58,8 @@ def test_a_moving_thing_is_steady_if_it_is_followed():
 
 def test_where_every_pixel_leaves_nothing_is_followed():
     frame = np.zeros((8, 9, 3), np.uint8)
-    run = SimpleNamespace(
-        label_set=CITYSCAPES,
-        predict_pair=lambda *_: (np.zeros((8, 9), np.uint8), np.full((8, 9, 2), 99, np.float32)),
-    )
+    answers = np.zeros((8, 9), np.uint8), np.full((8, 9, 2), 99, np.float32)
+    run = stand_in(lambda *_, scale: answers)
     scores, pairs = consistency(run, [("a", frame), ("b", frame)])
     assert scores == {"video/consistency_at_rest": 100} and pairs == 1
 
@@ -70,7 +70,32 @@ def test_one_frame_has_no_consistency():
         consistency(run, frames[:1])
 
 
-def test_the_command(run_dir, tmp_path, sample_clip):  # noqa: F811
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A run folder whose network predicts road, and (1, 1) px, whatever it sees."""
+    image = keras.Input((None, None, 3))
+    encoder = keras.Model(image, {"pixels": keras.layers.Identity()(image)}, name="encoder")
+    features = {f: {"pixels": keras.Input((None, None, 3))} for f in ("frame1", "frame2")}
+    both = keras.layers.Concatenate()([each["pixels"] for each in features.values()])
+    heads = {"seg": np.eye(19)[0].tolist(), "flow": [1.0, 1.0]}
+    outputs = {
+        name: keras.layers.Conv2D(
+            filters=len(bias),
+            kernel_size=1,
+            kernel_initializer="zeros",
+            bias_initializer=keras.initializers.Constant(bias),
+        )(both)
+        for name, bias in heads.items()
+    }
+    decoder = keras.Model(features, outputs, name="decoder")
+    folder = tmp_path_factory.mktemp("run")
+    network = compose(encoder, decoder, ("seg", "flow"), "flowseg")
+    runs.save_model(network, folder / "best.keras")
+    files.write_json(folder / "label_set.json", CITYSCAPES._asdict())
+    return folder
+
+
+def test_the_command(run_dir, tmp_path, sample_clip):
     done = run_command(
         "flowseg.consistency",
         "--run_dir",

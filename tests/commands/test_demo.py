@@ -1,7 +1,6 @@
 """What the demo's web page answers, asked without the page (that is in test_browser.py)."""
 
 import sys
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,22 +9,21 @@ import pytest
 from flowseg import demo
 from flowseg.cli import entry
 from flowseg.data.flow_io import read_flow
-from flowseg.data.labels import CITYSCAPES
 from flowseg.media.frames import open_frames, video_writer
 from tests.conftest import run_command
+from tests.support.stand_in import stand_in
 
 
 def fake_run(flow=(3.0, -1.5)):
     """Says road everywhere, and one motion; notes the scales that it was asked at."""
-    run = SimpleNamespace(label_set=CITYSCAPES, scales=[])
+    scales = []
 
-    def predict_pair(image1, image2, scale=1.0):
-        run.scales.append(scale)
+    def predict(image1, image2, scale=1.0):
+        scales.append(scale)
         size = image1.shape[:2]
         return np.zeros(size, np.uint8), np.full((*size, 2), flow, np.float32)
 
-    run.predict_pair = predict_pair
-    return run
+    return stand_in(predict, scales=scales)
 
 
 @pytest.fixture

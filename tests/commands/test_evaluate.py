@@ -61,7 +61,7 @@ def fake_run(flow=(2.0, 2.0), classes=lambda number: ROAD):
         logits[..., classes(number)] = 1
         return logits, np.broadcast_to(answer, (*image1.shape[:2], 2))
 
-    run.predict = predict
+    run.predict_logits = predict
     return run
 
 
@@ -198,7 +198,7 @@ def test_the_foreground_is_of_the_best_map_there_is():
 def test_one_pixel_that_is_no_number_is_told_by_its_frame(tmp_path, what):
     frame = make_record((3, 4), 7, np.full((3, 4), 7), flow=np.ones((3, 4)))
     run = fake_run()
-    right = run.predict
+    right = run.predict_logits
 
     def predict(*frames):
         logits, flow = right(*frames)
@@ -207,7 +207,7 @@ def test_one_pixel_that_is_no_number_is_told_by_its_frame(tmp_path, what):
             {"flow": flow, "classes": logits}[what][1, 2, 0] = np.nan
         return logits, flow
 
-    run.predict = predict
+    run.predict_logits = predict
     files = [write(tmp_path / "a", frame)]
     assert evaluate(run, files)[0]["flow/aepe"] == 0
     # Also where there is no truth: the next frame's answer could be as wrong.
@@ -260,7 +260,7 @@ def test_scale_resizes_frames_and_answers():
         # Not a whole number of pixels: each axis has its own factor.
         ((25, 71), 0.33, (214 / 71, 76 / 25)),
     ):
-        logits, flow = run.predict(image, image + 1, scale)
+        logits, flow = run.predict_logits(image, image + 1, scale)
         assert shown[-1] == {
             "image1": ((1, *size, 3), np.float32, 200),
             "image2": ((1, *size, 3), np.float32, 201),
@@ -268,7 +268,7 @@ def test_scale_resizes_frames_and_answers():
         assert logits.shape == (76, 214, 19) and flow.shape == (76, 214, 2)
         assert logits.dtype == flow.dtype == np.float32
         np.testing.assert_allclose(flow, np.broadcast_to(factors, flow.shape), rtol=1e-6)
-        seg, _ = run.predict_pair(image, image, scale)
+        seg, _ = run.predict(image, image, scale)
         assert seg.dtype == np.uint8 and (seg == CAR).all()
 
 
@@ -280,7 +280,7 @@ def test_what_is_seen_at_half_scale_stays_in_its_place():
     run = runs.Run(SimpleNamespace(predict_on_batch=answer), CITYSCAPES)
     image = np.zeros((20, 40, 3), np.uint8)
     image[:, 10:14, 0] = 100
-    red, green = np.moveaxis(run.predict(image, image, 0.5)[1], -1, 0)
+    red, green = np.moveaxis(run.predict_logits(image, image, 0.5)[1], -1, 0)
     centre = (red * np.arange(40)).sum() / red.sum()
     assert centre == pytest.approx(11.5, abs=1e-3) and (green == 0).all()
 

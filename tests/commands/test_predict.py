@@ -10,7 +10,8 @@ import pytest
 from flowseg.data.flow_io import flow_to_color, read_flow
 from flowseg.data.labels import CITYSCAPES
 from flowseg.media.drawing import color_labels, write_png
-from flowseg.media.frames import read_image, read_pair
+from flowseg.media.frames import read_image
+from flowseg.media.pairs import read_pair
 from flowseg.predict import predict
 from flowseg.runs import load_run
 from tests import conftest
@@ -25,11 +26,11 @@ def fake_run(seg=SEG, flow=FLOW):
     """A run with known answers, which notes how it was asked."""
     run = SimpleNamespace(label_set=CITYSCAPES, asked=[])
 
-    def predict_pair(image1, image2, scale=1.0):
+    def answer(image1, image2, scale=1.0):
         run.asked.append((image1.copy(), image2.copy(), scale))
         return seg, flow
 
-    run.predict_pair = predict_pair
+    run.predict = answer
     return run
 
 
@@ -96,10 +97,10 @@ def run_command(*arguments):
         from flowseg.data.labels import CITYSCAPES
 
         def load_run(run_dir, weights):
-            def predict_pair(image1, image2, scale):
+            def answer(image1, image2, scale):
                 print(json.dumps([run_dir, weights, scale]), file=sys.stderr)
                 return np.zeros(image1.shape[:2], np.uint8), image2[..., :2].astype("f4")
-            return types.SimpleNamespace(predict_pair=predict_pair, label_set=CITYSCAPES)
+            return types.SimpleNamespace(predict=answer, label_set=CITYSCAPES)
 
         sys.modules["flowseg.runs"] = types.SimpleNamespace(load_run=load_run)
         predict.run()

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,24 +14,24 @@ from flowseg.data.labels import CITYSCAPES
 from flowseg.media.drawing import overlay_labels, write_png
 from flowseg.media.frames import open_frames, video_writer
 from flowseg.media.video_panels import compose, first_max_flow, write_video
+from tests.support.stand_in import stand_in
 
 SKY = 10
 
 
 def fake_run(fails_at=None):
     """Everything is sky and moves 4 px right; may fail at one pair, as a real model may."""
-    run = SimpleNamespace(label_set=CITYSCAPES, asked=[])
+    asked = []
 
-    def predict_pair(image1, image2, scale=1.0):
-        if len(run.asked) == fails_at:
+    def predict(image1, image2, scale=1.0):
+        if len(asked) == fails_at:
             raise RuntimeError("out of memory")
-        run.asked.append((int(image1[0, 0, 0]), int(image2[0, 0, 0]), scale))
+        asked.append((int(image1[0, 0, 0]), int(image2[0, 0, 0]), scale))
         flow = np.zeros((*image1.shape[:2], 2), np.float32)
         flow[..., 0] = 4
         return np.full(image1.shape[:2], SKY, np.uint8), flow
 
-    run.predict_pair = predict_pair
-    return run
+    return stand_in(predict, asked=asked)
 
 
 def grey_frames(count, height=160, width=240):
@@ -103,7 +102,7 @@ def test_one_scale_of_flow_colours(tmp_path, monkeypatch):
         scales.append((look, max_flow))
         return image
 
-    monkeypatch.setattr("flowseg.visualize.compose", note)
+    monkeypatch.setattr("flowseg.media.video_panels.compose", note)
     write_video({"a": fake_run()}, grey_frames(4), tmp_path / "a.mp4", 10, overlay=0.7)
     # 1.5 times 4 px.
     assert scales == [({"overlay": 0.7}, 6)] * 3
@@ -234,14 +233,14 @@ def run_command(*arguments):
         import json, sys, types
         import numpy as np
         from flowseg import visualize
-        from flowseg.data.labels import CITYSCAPES
+        from tests.support.stand_in import stand_in
 
         def load_run(run_dir, weights):
-            def predict_pair(image1, image2, scale):
+            def predict(image1, image2, scale):
                 size = image1.shape[:2]
                 return np.zeros(size, np.uint8), np.full((*size, 2), scale, np.float32)
             print(json.dumps([run_dir, weights]))
-            return types.SimpleNamespace(predict_pair=predict_pair, label_set=CITYSCAPES)
+            return stand_in(predict)
 
         sys.modules["flowseg.runs"] = types.SimpleNamespace(load_run=load_run)
         visualize.run()
@@ -305,11 +304,11 @@ def dis_run():
     """Motion by OpenCV's DIS, classes by brightness: real answers without a network."""
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
 
-    def predict_pair(image1, image2, scale=1.0):
+    def predict(image1, image2, scale=1.0):
         grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (image1, image2)]
         return np.uint8(grey[0] // 14), dis.calc(*grey, None)
 
-    return SimpleNamespace(predict_pair=predict_pair, label_set=CITYSCAPES)
+    return stand_in(predict)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +332,7 @@ def test_real_frames(samples, tmp_path, folder, taken, size):
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == taken - 1
     # The first picture of the first frame is the input, as far as the video's coding keeps it.
     name, image = frames[0]
-    seg, flow = run.predict_pair(image, frames[1][1])
+    seg, flow = run.predict(image, frames[1][1])
     exact = compose(name, image, {"a": (seg, flow, CITYSCAPES)}, first_max_flow(flow), 0.5)
     assert np.abs(shown[: exact.shape[0], : exact.shape[1]] - exact).mean() < 10
     expected = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)

@@ -56,7 +56,9 @@ def test_several_numberings(tmp_path):
     mine = labels.from_dict({"name": "mine", **GOOD, "ids": {**GOOD["ids"], "other": [3, []]}})
     assert labels.train_id_table(mine, "other")[[3, 7, 24]].tolist() == [0, 255, 255]
     assert labels.owner_id_table(mine)[:2].tolist() == [7, 24]
-    with pytest.raises(ValueError, match="'mine' has no map for .*'third'.*choose another label_set"):
+    with pytest.raises(
+        ValueError, match="'mine' has no map for .*'third'.*choose another label_set"
+    ):
         labels.train_id_table(mine, "third")
 
 

@@ -113,7 +113,7 @@ def test_client_gets_what_the_network_answers(server, trained_run, tmp_path):
     pair = [trained_run / name for name in runs.SAMPLE.values()]
     given = ("--image1", pair[0], "--image2", pair[1], "--output", tmp_path)
     run_command("export.client", "--server", f"http://127.0.0.1:{server}", *given)
-    seg, _ = runs.load_run(trained_run).predict_pair(*map(read_image, pair))
+    seg, _ = runs.load_run(trained_run).predict(*map(read_image, pair))
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "seg.png"), -1), seg)
 
 

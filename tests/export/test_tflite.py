@@ -292,10 +292,20 @@ def test_each_frame_is_encoded_once(folder, pair):
         signatures=opened.signatures
         | {"encode": lambda image: asked.append(1) or opened.signatures["encode"](image=image)}
     )
-    stream = run_tflite.Stream(counting)
+    run = run_tflite.LiteRun(counting)
     video = [*pair, *pair[::-1]]
-    for image1, image2 in zip(video, video[1:], strict=False):
-        answer, expected = stream.predict_pair(image1, image2), opened.predict(image1, image2)
-        for got, wanted in zip(answer, expected, strict=True):
+    answers = list(run.stream(video))
+    assert len(asked) == len(answers) == len(video) and run.seconds > 0
+    for answer, image1, image2 in zip(answers, video, video[1:], strict=False):
+        for got, wanted in zip(answer, opened.predict(image1, image2), strict=True):
             np.testing.assert_allclose(got, wanted, atol=1e-3)
-    assert len(asked) == len(video) and stream.seconds > 0
+    last_seg, last_flow = answers[-1]
+    assert (last_seg == opened.predict(*video[:-3:-1])[0]).all() and last_flow is None
+
+
+def test_a_stream_of_another_size_is_refused(folder, pair):
+    run = run_tflite.LiteRun(lite_file.read(folder / "none.tflite"))
+    with pytest.raises(ValueError, match="frame 1: uint8 of shape .*, but the file takes uint8"):
+        list(run.stream([pair[0], pair[1][:-1]]))
+    with pytest.raises(ValueError, match="scale: 0.5, but the size"):
+        run.stream(pair, scale=0.5)

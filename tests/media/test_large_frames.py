@@ -36,8 +36,8 @@ def peak(ask):
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.33, 1.7])
 def test_classes_are_the_largest_of_the_resized_logits(scale):
     image = np.zeros((60, 90, 3), np.uint8)
-    logits, flow = noisy_run().predict(image, image, scale)
-    seg, same_flow = noisy_run().predict_pair(image, image, scale)
+    logits, flow = noisy_run().predict_logits(image, image, scale)
+    seg, same_flow = noisy_run().predict(image, image, scale)
     assert seg.dtype == np.uint8 and (seg == logits.argmax(-1)).all()
     assert (same_flow == flow).all()
 
@@ -45,7 +45,7 @@ def test_classes_are_the_largest_of_the_resized_logits(scale):
 def test_large_frames_take_little_more_than_their_answers():
     image = np.zeros((1200, 1600, 3), np.uint8)
     pixels = 1200 * 1600
-    taken, (_, flow) = peak(lambda: noisy_run().predict_pair(image, image, 0.2))
+    taken, (_, flow) = peak(lambda: noisy_run().predict(image, image, 0.2))
     # All logits at once are 76 bytes a pixel, and were held twice.
     assert taken < 45 * pixels
     taken, picture = peak(lambda: flow_to_color(flow))

@@ -97,7 +97,7 @@ def test_a_run_is_packed(trained_run, tmp_path):
     own, again = runs.load_run(trained_run), runs.load_run(tmp_path / "packed")
     assert again.label_set == own.label_set
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.float32)
-    ours, theirs = (run.predict(image, image[::-1]) for run in (own, again))
+    ours, theirs = (run.predict_logits(image, image[::-1]) for run in (own, again))
     assert np.abs(ours[1] - theirs[1]).max() < 0.1
     # What training starts from, by --init_from RUN.
     network, label_set = resume._start_weights(tmp_path / "packed")

@@ -39,13 +39,13 @@ class FakeRun:
             answers = spoil_labels(ids, rng), spoil_flow(flow, valid, rng)
             self.answers[image.tobytes()] = answers
 
-    def predict(self, image1, image2, scale=1.0):
+    def predict_logits(self, image1, image2, scale=1.0):
         """Logits and flow of the frame."""
         return self.answers[image1.tobytes()]
 
-    def predict_pair(self, image1, image2, scale=1.0):
+    def predict(self, image1, image2, scale=1.0):
         """Train ids and flow."""
-        seg, flow = self.predict(image1, image2)
+        seg, flow = self.predict_logits(image1, image2)
         return seg.argmax(-1).astype(np.uint8), flow
 
 
@@ -281,9 +281,7 @@ def test_a_hole_in_written_flow_is_told(case, cityscapes, tmp_path):
     _, valid = official.read_flow(case.folder / FLOW / "flow_occ" / f"{frame_id}.png")
     far = flow.copy()
     far[tuple(np.argwhere(valid)[0])] = 600  # does not fit into the file
-    run = SimpleNamespace(
-        label_set=CITYSCAPES, predict_pair=lambda *_, **__: (logits.argmax(-1), far)
-    )
+    run = SimpleNamespace(label_set=CITYSCAPES, predict=lambda *_, **__: (logits.argmax(-1), far))
     predict(run, image, image, tmp_path / frame_id, seg_ids="label")
     with pytest.raises(ValueError, match="flow.png: unknown at 1 px"):
         official.judge_folders(case.folder, tmp_path)

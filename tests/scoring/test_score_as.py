@@ -87,7 +87,7 @@ def test_probabilities_add():
 def test_evaluate_sums_before_it_chooses(tmp_path):
     # Truth: all car. Car, bus and truck together outweigh road, which alone is the largest.
     run = fake_run()
-    plain = run.predict
+    plain = run.predict_logits
 
     def predict(image1, image2, scale):
         logits, flow = plain(image1, image2, scale)
@@ -96,7 +96,7 @@ def test_evaluate_sums_before_it_chooses(tmp_path):
             logits[..., CITYSCAPES.names.index(name)] = np.log(share)
         return logits, flow
 
-    run.predict = predict
+    run.predict_logits = predict
     path = write(tmp_path / "a", make_record((3, 4), 7, np.full((3, 4), 26), pair=False))
     scores, _ = evaluate(run, [path], score_as=CAMVID)
     assert scores == {"seg/miou": 100.0, "seg/pixel_accuracy": 100.0, "seg/iou/car": 100.0}

@@ -271,7 +271,7 @@ def test_two_hosts_train_one_run_that_tensorflow_takes(alone, start, kitti_recor
     assert_same_losses(folder, alone)
     # Host 0 alone wrote.
     assert len(list((folder / "tensorboard/train").iterdir())) == 1
-    answers = runs.load_run(folder).predict_pair(*np.zeros((2, 32, 48, 3), np.uint8))
+    answers = runs.load_run(folder).predict(*np.zeros((2, 32, 48, 3), np.uint8))
     assert [answer.shape for answer in answers] == [(32, 48), (32, 48, 2)]
     asked = command(kitti_records, folder, steps=2)
     assert "resuming after step 1" in run_command("tests.support.eager_train", *asked).stdout

@@ -30,7 +30,7 @@ def test_drawing(trained_run, tmp_path):
 
 def test_a_row_of_nothing_is_an_error():
     with pytest.raises(KeyError):
-        frames_cost.profiled(lambda: None, {"row": ("runs.py", "predict")})
+        frames_cost.profiled(lambda: None, {"row": ("runs.py", "predict_logits")})
 
 
 def test_command(kitti_records, tmp_path):

@@ -15,7 +15,7 @@ HEIGHT, WIDTH = 60, 200
 def run(height=HEIGHT, width=WIDTH):
     """A run that calls everything a road that moves by (3, 4) px."""
     answers = np.zeros((height, width), np.uint8), np.full((height, width, 2), (3, 4), np.float32)
-    return SimpleNamespace(label_set=CITYSCAPES, predict_pair=lambda *pair: answers)
+    return SimpleNamespace(label_set=CITYSCAPES, predict=lambda *pair: answers)
 
 
 def test_errors_stand_below_where_truth_is_given():

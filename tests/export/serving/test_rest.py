@@ -195,7 +195,7 @@ def test_client_by_command_draws_what_the_network_answers(network, trained_run, 
             client.ask(url, "none", [1])
     assert "median motion" in told
     run = runs.load_run(trained_run)
-    seg, flow = run.predict_pair(*map(read_image, pair))
+    seg, flow = run.predict(*map(read_image, pair))
     written = cv2.imread(str(tmp_path / "out/seg.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(written, seg)
     found = decode_kitti_flow((tmp_path / "out/flow.png").read_bytes())

@@ -1,0 +1,128 @@
+"""Pairs of frames: checked as callers give them, and consecutive ones of a video as a stream."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from flowseg.media.frames import read_image
+
+# A frame as callers give it: (H, W, 3) RGB, uint8 or floating-point 0..255; or an image file.
+Frame = np.ndarray | str | os.PathLike
+# (H, W) uint8 train ids and (H, W, 2) float32 flow in pixels.
+Prediction = tuple[np.ndarray, np.ndarray]
+
+
+def as_frame(frame: Frame, name: str) -> np.ndarray:
+    """A frame as an array, checked.
+
+    Args:
+        frame: see `Frame`.
+        name: of the argument, for messages.
+
+    Returns:
+        (H, W, 3) RGB 0..255, uint8, or float32 where floating-point values were given.
+
+    Raises:
+        ValueError: a file that cannot be read; an array of another shape or type, with values that
+            are not finite, or outside 0..255, or scaled to 0..1.
+    """
+    if isinstance(frame, (str, os.PathLike)):
+        return read_image(frame)
+    image = np.asarray(frame)
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"{name}: has shape {image.shape}, but a frame is (height, width, 3)")
+    if image.dtype == np.uint8:
+        return image
+    if not np.issubdtype(image.dtype, np.floating):
+        raise ValueError(
+            f"{name}: has values of type {image.dtype}, but a frame is uint8, or floating-point "
+            "from 0 to 255"
+        )
+    if not np.isfinite(image).all():
+        raise ValueError(f"{name}: has values that are NaN or infinite")
+    low, high = image.min(), image.max()
+    if low < 0 or high > 255:
+        raise ValueError(
+            f"{name}: has values from {low:g} to {high:g}, but a frame is RGB from 0 to 255"
+        )
+    if high <= 1 and (image % 1).any():
+        raise ValueError(
+            f"{name}: has values from 0 to 1, but a frame is RGB from 0 to 255: multiply it by 255"
+        )
+    return image.astype(np.float32)
+
+
+def read_pair(image1: Frame, image2: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """Two frames as arrays of one size; see `as_frame`.
+
+    Raises:
+        ValueError: what `as_frame` raises, or frames of different sizes.
+    """
+    given = {"image1": image1, "image2": image2}
+    pair = tuple(as_frame(frame, name) for name, frame in given.items())
+    if pair[0].shape != pair[1].shape:
+        (name1, size1), (name2, size2) = (
+            (frame if isinstance(frame, (str, os.PathLike)) else name, _size_text(image))
+            for (name, frame), image in zip(given.items(), pair, strict=True)
+        )
+        raise ValueError(
+            f"{name1} is {size1} but {name2} is {size2}: both frames must have one size"
+        )
+    return pair
+
+
+def frames_of_one_size(frames: Iterable[Frame]) -> Iterator[np.ndarray]:
+    """The frames of a video as arrays; see `as_frame`.
+
+    Raises:
+        ValueError: while iterating: what `as_frame` raises, or a frame of another size than the
+            first, by its number, which counts from 0.
+    """
+    size = None
+    for number, frame in enumerate(frames):
+        name = f"frame {number}"
+        image = as_frame(frame, name)
+        size = size or _size_text(image)
+        if _size_text(image) != size:
+            raise ValueError(
+                f"{name}: {_size_text(image)}, but the frames before it have {size}; all frames "
+                "must have one size"
+            )
+        yield image
+
+
+def stream(
+    frames: Iterable[np.ndarray],
+    encode: Callable[[np.ndarray], Any],
+    decode: Callable[[Any, Any], Prediction],
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Predictions for every frame of a video, each frame encoded once.
+
+    A prediction comes when the frame after it has been read. No more than two frames' features are
+    held, however long the video is.
+
+    Args:
+        frames: in order.
+        encode: a frame -> its features.
+        decode: features of two frames -> seg and flow of the first; flow leads to the second.
+
+    Yields:
+        (seg, flow) of each frame, with the flow to the next frame. The last frame's seg comes from
+        the pair (last, previous), and its flow is None; a single frame is paired with itself.
+    """
+    previous = current = None
+    for frame in frames:
+        previous = None  # Let go of before the next features are made.
+        following = encode(frame)
+        if current is not None:
+            yield decode(current, following)
+        previous, current = current, following
+    if current is not None:
+        seg, _ = decode(current, current if previous is None else previous)
+        yield seg, None
+
+
+def _size_text(image):
+    return f"{image.shape[1]}x{image.shape[0]} px"

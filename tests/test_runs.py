@@ -1,0 +1,181 @@
+"""A loaded run: what it predicts, and that a stream of frames is the same as pairs of them."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+import flowseg
+from flowseg import runs
+from flowseg.data.labels import CITYSCAPES
+from flowseg.media.drawing import write_png
+from flowseg.media.frames import open_frames, read_image
+from flowseg.media.video_panels import compose, first_max_flow, write_video
+from flowseg.network.model import build_flowseg
+from tests.support.stand_in import stand_in
+
+
+@pytest.fixture(scope="module")
+def pretrained():
+    return flowseg.load("pretrained")
+
+
+def synthetic(count, height=90, width=134):
+    """Frames of a coarse texture that moves 3 px right and 1 px down."""
+    rng = np.random.default_rng(3)
+    texture = np.kron(rng.integers(0, 256, (12, 17, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+    rolled = (np.roll(texture, (n, 3 * n), (0, 1)) for n in range(count))
+    return [image[:height, :width] for image in rolled]
+
+
+def assert_streamed_as_pairs(run, images, scale):
+    """`stream` gives what `predict` gives for each pair, the last frame's with the previous one."""
+    streamed = list(run.stream(images, scale))
+    assert len(streamed) == len(images)
+    for (seg, flow), pair in zip(streamed, itertools.pairwise(images), strict=False):
+        assert_same_classes(run, seg, pair, scale)
+        assert flow.dtype == np.float32
+        np.testing.assert_allclose(flow, run.predict(*pair, scale)[1], rtol=0, atol=1e-3)
+    seg, flow = streamed[-1]
+    assert flow is None
+    assert_same_classes(run, seg, (images[-1], images[-2]), scale)
+
+
+def assert_same_classes(run, seg, pair, scale):
+    """Identical, but where rounding decides between logits that are as good as equal."""
+    expected, logits = run.predict(*pair, scale)[0], run.predict_logits(*pair, scale)[0]
+    assert seg.dtype == np.uint8 and seg.shape == pair[0].shape[:2]
+    differs = seg != expected
+    second, first = np.sort(logits[differs], axis=-1)[:, -2:].T
+    assert differs.sum() <= 3 and (first - second < 1e-3).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.6, 1.5])
+def test_a_stream_is_as_its_pairs(pretrained, scale):
+    assert_streamed_as_pairs(pretrained, synthetic(4), scale)
+
+
+@pytest.mark.parametrize(
+    ("folder", "count", "crop", "scale"),
+    [
+        ("davis/JPEGImages/480p/car-shadow", 3, 0, 0.5),
+        ("davis/JPEGImages/480p/car-shadow", 3, 7, 0.77),
+        ("kitti/data_scene_flow/training/image_2", 2, 0, 1.0),
+        ("kitti/data_scene_flow/training/image_2", 2, 5, 1.0),
+    ],
+)
+def test_real_frames(pretrained, samples, folder, count, crop, scale):
+    frames = itertools.islice(open_frames(samples / folder)[0], count)
+    images = [image[crop:, 2 * crop :] for _, image in frames]
+    assert_streamed_as_pairs(pretrained, images, scale)
+
+
+def test_a_single_frame_is_paired_with_itself(pretrained):
+    (image,) = synthetic(1)
+    ((seg, flow),) = pretrained.stream([image])
+    assert flow is None
+    assert_same_classes(pretrained, seg, (image, image), 1.0)
+    assert list(pretrained.stream([])) == []
+
+
+def test_each_frame_goes_through_the_encoder_once(tmp_path):
+    keras.utils.set_random_seed(1)
+    network = build_flowseg(19, backbone="efficientnet_lite0")
+    run = runs.Run(network, CITYSCAPES)
+    models = run._streaming_models
+    calls = {"encoder": 0, "decoder": 0}
+
+    def count(name, model):
+        ask = model.predict_on_batch
+
+        def counted(inputs):
+            calls[name] += 1
+            return ask(inputs)
+
+        model.predict_on_batch = counted
+
+    for name, model in models._asdict().items():
+        count(name, model)
+    images = synthetic(5, 32, 64)
+    assert len(list(run.stream(images))) == 5 and calls == {"encoder": 5, "decoder": 5}
+    # A video has no picture of the last frame alone, which is not decoded then.
+    calls.update(encoder=0, decoder=0)
+    frames = [(str(number), image) for number, image in enumerate(images)]
+    assert write_video({"a": run}, frames, tmp_path, 10) == 4
+    assert calls == {"encoder": 5, "decoder": 4}
+
+
+def test_batch_statistics_stay(pretrained):
+    before = [keras.ops.convert_to_numpy(w) for w in pretrained.model.non_trainable_variables]
+    list(pretrained.stream(synthetic(2, 64, 64)))
+    after = [keras.ops.convert_to_numpy(w) for w in pretrained.model.non_trainable_variables]
+    assert before and all((a == b).all() for a, b in zip(before, after, strict=True))
+
+
+def test_a_stream_of_files(pretrained, tmp_path):
+    images = synthetic(3)
+    for number, image in enumerate(images):
+        write_png(tmp_path / f"{number}.png", image)
+    expected = list(pretrained.stream(images))
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for frames in (tmp_path, str(tmp_path), paths, np.stack(images)):
+        answers = list(pretrained.stream(frames))
+        assert all((a[0] == b[0]).all() for a, b in zip(answers, expected, strict=True))
+        assert (answers[1][1] == expected[1][1]).all() and answers[2][1] is None
+
+
+def test_a_stream_of_bad_frames(pretrained, tmp_path):
+    image = synthetic(1)[0]
+    with pytest.raises(ValueError, match="frame 1: 133x90 px, but the frames before it"):
+        list(pretrained.stream([image, image[:, 1:]]))
+    # What can be refused at once is, before anything is iterated.
+    with pytest.raises(ValueError, match="nowhere: no such video file or folder"):
+        pretrained.stream(tmp_path / "nowhere")
+    for scale in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="scale: .* is not a positive number"):
+            pretrained.stream([image], scale)
+        with pytest.raises(ValueError, match="scale: .* is not a positive number"):
+            pretrained.predict(image, image, scale)
+
+
+def test_predict_takes_files_and_checks_arrays(pretrained, tmp_path):
+    image1, image2 = synthetic(2)
+    write_png(tmp_path / "a.png", image1)
+    expected = pretrained.predict(image1, image2)
+    for given in ((tmp_path / "a.png", image2), (np.float32(image1), image2)):
+        seg, flow = pretrained.predict(*given)
+        assert (seg == expected[0]).all() and (flow == expected[1]).all()
+    ask = (pretrained.predict, pretrained.predict_logits, pretrained.predict_confidence)
+    for function in ask:
+        with pytest.raises(ValueError, match="image2: has values from 0 to 1, .*multiply"):
+            function(image1, image2 / 255.0)
+        with pytest.raises(ValueError, match="image1 is 134x90 px but image2 is 134x89 px"):
+            function(image1, image2[1:])
+
+
+def test_classes_and_palette(pretrained):
+    assert pretrained.classes == CITYSCAPES.names and pretrained.classes[13] == "car"
+    palette = pretrained.palette
+    assert palette.shape == (19, 3) and palette.dtype == np.uint8
+    assert tuple(palette[13]) == CITYSCAPES.palette[13]
+
+
+def test_the_pictures_of_a_video_are_those_of_its_pairs(pretrained, tmp_path):
+    """A folder's pictures are lossless: identical to those made pair by pair, also of two runs."""
+    frames = [(f"{n}.png", image) for n, image in enumerate(synthetic(4))]
+    other = stand_in(lambda image1, *_, scale: (image1[..., 0] // 20, 0 * image1[..., :2] + 2.0))
+    for both in ({"a": pretrained}, {"a": pretrained, "b": other}):
+        out = tmp_path / str(len(both))
+        assert write_video(both, iter(frames), out, 10, count=4, scale=0.6) == 3
+        full = None
+        for number, ((name, image), (_, following)) in enumerate(itertools.pairwise(frames)):
+            answers = {
+                key: (*run.predict(image, following, scale=0.6), run.label_set)
+                for key, run in both.items()
+            }
+            full = full or max(first_max_flow(flow) for _, flow, _ in answers.values())
+            written = read_image(out / f"{number:06d}.png").astype(int)
+            picture = compose(name, image, answers, full)
+            # Flow that differs by rounding may turn a colour by a step.
+            assert np.abs(written - picture).max() <= 2 and (written == picture).mean() > 0.999
