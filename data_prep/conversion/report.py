@@ -3,6 +3,8 @@
 import json
 from collections import Counter
 
+from flowseg import tables
+
 TRUTH = ("image2", "flow", "flow_noc", "labels", "instances", "objects")
 
 
@@ -68,7 +70,7 @@ def make_index(plan, shards, roots):
     }
 
 
-def summary(index):
+def summary(index: dict) -> str:
     """The table printed at the end, and the frames that were left out."""
     rows = [("split", "records", "pairs", "flow", "labels", "shards", "MB")]
     for split in index["records"]:
@@ -77,7 +79,7 @@ def summary(index):
         counts = [truth.get(field, 0) for field in ("image2", "flow", "labels")]
         megabytes = f"{sum(file['bytes'] for file in files) / 1e6:.1f}"
         rows.append((split, index["records"][split], *counts, len(files), megabytes))
-    lines = ["  ".join(f"{cell:>8}" for cell in row) for row in rows]
+    lines = [tables.plain(rows)]
     if index["left_out"]:
         lines.append(f"left out: {len(index['left_out'])}")
         lines += [f"  {item['frame_id']}: {item['reason']}" for item in index["left_out"]]

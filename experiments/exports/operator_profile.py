@@ -14,6 +14,7 @@ import time
 
 from experiments.exports import quantized_encoder as quantized
 from export import lite_file
+from flowseg import tables
 
 RUNS = 15
 # Of the lines of a table the longest; the others are summed up.
@@ -192,8 +193,9 @@ def table(rows, whole):
         if rest := [entry for _, entry in ranked[LINES:]]:
             ranked[LINES:] = [(f"{len(rest)} more", tuple(map(sum, zip(*rest, strict=True))))]
         lines.append("")
-        lines += [
-            f"{key:<32} {count:5} operators {ms:8.2f} ms {ms / summed:6.1%}"
+        cells = (
+            (key, count, "operators", f"{ms:.2f}", "ms", f"{ms / summed:.1%}")
             for key, (count, ms) in ranked
-        ]
+        )
+        lines.append(tables.plain(cells))
     return "\n".join(lines)
