@@ -34,16 +34,16 @@ from flowseg.scoring import evaluation, report
 SCORING = {
     "waiting for frames": ("dataset_ops.py", "__next__"),
     "network": ("runs.py", "predict"),
-    "counting scores": ("evaluate.py", "count_frame"),
-    "  of it boundaries": ("scoring.py", "_boundaries"),
-    "  of it confusion": ("scoring.py", "_confusion"),
-    "  of it flow": ("scoring.py", "count_flow"),
+    "counting scores": ("evaluation.py", "count_frame"),
+    "  of it boundaries": ("frame_scores.py", "_boundaries"),
+    "  of it confusion": ("frame_scores.py", "_confusion"),
+    "  of it flow": ("frame_scores.py", "count_flow"),
     "the report's frames": ("report.py", "add"),
 }
 DRAWING = {
     "reading frames": ("frames_cost.py", "endless"),
     "network": ("runs.py", "predict_pair"),
-    "picture": ("visualize.py", "compose"),
+    "picture": ("video_panels.py", "compose"),
     "encoding": ("frames.py", "write"),
 }
 
