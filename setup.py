@@ -15,7 +15,7 @@ setup(
     description="Joint semantic segmentation and optical flow in one Keras network",
     license="Apache-2.0",
     packages=find_packages(include=["flowseg", "flowseg.*"]),
-    package_data={"flowseg": ["weights/*"]},
+    package_data={"flowseg": ["weights/*"], "flowseg.scoring": ["templates/*.html.jinja"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "tensorflow>=2.21,<2.22",
@@ -27,6 +27,10 @@ setup(
         "absl-py>=2",
         "tensorboard>=2.21,<2.22",
         "tqdm>=4.66",
+        # HTML pages (flowseg.scoring.html_page): templates that escape text.
+        "jinja2>=3.1",
+        # Printed and Markdown tables (flowseg.tables).
+        "tabulate>=0.9",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],

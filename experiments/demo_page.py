@@ -1,7 +1,7 @@
 """The demo's page: scores, a moving picture and drawn frames, in one folder that can be sent on."""
 
-import html
 import json
+from pathlib import Path
 
 import cv2
 
@@ -18,8 +18,6 @@ _SCORES = (
     ("flow/aepe", "end-point error", "px"),
     ("flow/fl_all", "Fl-all", "%"),
 )
-# Of the real pair.
-_CREDIT = "KITTI 2015, frame 000003_10 (Geiger, Lenz, Stiller, Urtasun, Menze; CC BY-NC-SA 3.0)"
 
 
 def animate(video, output, width=960):
@@ -42,7 +40,7 @@ def animate(video, output, width=960):
             raise OSError(0, "cannot write the animation", str(output))
 
 
-def write_page(folder, title, told):
+def write_page(folder: Path, title: str, told: str) -> None:
     """Write `folder`/index.html over what the demo left there.
 
     Args:
@@ -54,26 +52,17 @@ def write_page(folder, title, told):
         OSError: a file cannot be read or written.
     """
     scores = json.loads((folder / "metrics.json").read_text())
-    rows = "".join(
-        f"<tr><th>{name}</th><td>{scores[key]:.1f} {unit}</td></tr>"
-        for key, name, unit in _SCORES
-        if scores.get(key) is not None
+    html_page.write_html(
+        folder / "index.html",
+        Path(__file__).with_suffix(".html.jinja"),
+        title=title,
+        summary=told,
+        scores=[
+            (name, f"{scores[key]:.1f} {unit}")
+            for key, name, unit in _SCORES
+            if scores.get(key) is not None
+        ],
+        has_video=(folder / "video.webp").is_file(),
+        has_roads=(folder / "roads.png").is_file(),
+        pictures=sorted(path.stem for path in (folder / "pictures").glob("*.png")),
     )
-    parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(told)}</p><table>{rows}</table>"]
-    if (folder / "video.webp").is_file():
-        parts.append('<h2>A drive</h2><img src="video.webp" alt="frames, classes and motion">')
-    if (folder / "roads.png").is_file():
-        parts.append("<h2>A network trained for real roads, on a real pair</h2>")
-        parts.append('<img src="roads.png" alt="frame, classes and motion">')
-        parts.append(f"<p>{_CREDIT}</p>")
-    parts.append("<h2>Frames, truth, answers and errors</h2>")
-    parts += [
-        f'<img src="pictures/{path.name}" alt="{path.stem}" loading="lazy">'
-        for path in sorted((folder / "pictures").glob("*.png"))
-    ]
-    parts.append(
-        '<p>All scores: <a href="metrics.json">metrics.json</a>. The network, for servers: '
-        "<code>served/</code>; for edge devices: <code>flowseg.tflite</code>; for more "
-        "training: <code>run/</code>.</p>"
-    )
-    html_page.write_html(folder / "index.html", html.escape(title), "".join(parts))

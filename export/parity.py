@@ -16,6 +16,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from export import lite_file
+from flowseg import tables
 from flowseg.data import decoding, records
 from flowseg.data.labels import LabelSet
 from flowseg.errors import ArgumentError
@@ -176,11 +177,9 @@ def table(told: dict[str, float], methods: Iterable[str]) -> str:
     """The scores as lines of text, a way to answer a line."""
     keys = [*_SCORES, "labels_equal", "flow_difference", "flow_difference_max"]
     keys = [key for key in keys if any(f"{name}/{key}" in told for name in methods)]
-    lines = [["", *keys]]
+    rows = [["", *keys]]
     for name in methods:
         cells = (told.get(f"{name}/{key}") for key in keys)
-        lines.append([name, *("" if cell is None else f"{cell:.4g}" for cell in cells)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = ["  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
+        rows.append([name, *("" if cell is None else f"{cell:.4g}" for cell in cells)])
     times = ", ".join(f"{told[f'file/latency_{n}']:.0f} ms by {n}" for n in (1, 2))
-    return "\n".join([*rows, f"{told['frames']} frames; a pair takes {times} threads"])
+    return "\n".join([tables.plain(rows), f"{told['frames']} frames; a pair takes {times} threads"])

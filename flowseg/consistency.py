@@ -21,6 +21,7 @@ from flowseg import files
 from flowseg.cli import entry
 from flowseg.cli import flags as shared_flags
 from flowseg.media.frames import open_frames
+from flowseg.scoring import set_scores
 
 
 def consistency(
@@ -86,8 +87,7 @@ def main():
     run = runs.load_run(args.run_dir, args.weights)
     shown = tqdm(frames, unit="frame", total=count, disable=None)
     scores, pairs = consistency(run, shown, args.input_scale)
-    for name, score in scores.items():
-        print(f"{name:<28}{score:8.3f} %")
+    print(set_scores.table(scores, {}))
     print(f"{pairs} pairs of frames")
     if args.metrics_json:
         files.write_json(args.metrics_json, scores)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # From the lowest floor up. What stands on one floor does not import its neighbours.
 FLOORS = (
     {"flowseg", "flowseg.errors"},
-    {"flowseg.files", "flowseg.console", "flowseg.ray_cluster"},
+    {"flowseg.files", "flowseg.console", "flowseg.tables", "flowseg.ray_cluster"},
     {"flowseg.network", "flowseg.data"},
     {"flowseg.media"},
     {"flowseg.scoring", "flowseg.runs"},

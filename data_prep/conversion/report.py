@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.conversion.frames import Frame
+from flowseg import tables
 
 TRUTH = ("image2", "flow", "flow_noc", "labels", "instances", "objects")
 
@@ -84,7 +85,7 @@ def summary(index: dict[str, Any]) -> str:
         counts = [truth.get(field, 0) for field in ("image2", "flow", "labels")]
         megabytes = f"{sum(file['bytes'] for file in files) / 1e6:.1f}"
         rows.append((split, index["records"][split], *counts, len(files), megabytes))
-    lines = ["  ".join(f"{cell:>8}" for cell in row) for row in rows]
+    lines = [tables.plain(rows)]
     if index["left_out"]:
         lines.append(f"left out: {len(index['left_out'])}")
         lines += [f"  {item['frame_id']}: {item['reason']}" for item in index["left_out"]]

@@ -1,6 +1,5 @@
 """The doctor's page: numbers, findings beside the frames they name, and frames of every set."""
 
-import html
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,33 +44,37 @@ def write_page(folder: str | Path, diagnosis: Diagnosis, label_set: LabelSet) ->
     """
     folder = Path(folder)
     shutil.rmtree(folder / "pictures", ignore_errors=True)
-    parts = ["<h1>What is in these records</h1>"]
-    parts.append(f"<pre>{html.escape(_told(diagnosis, label_set))}</pre><h2>Findings</h2>")
     shown = _choose(diagnosis)
     names = {key: f"pictures/{i:03d}.jpg" for i, key in enumerate(shown)}
-    for finding in diagnosis.findings:
-        parts.append(
-            f'<p><b class="{finding.level}">{finding.level}</b> {html.escape(finding.line())}</p>'
-        )
-        parts += _figures(finding.frames[:SHOWN_OF_FINDING], names)
-    if not diagnosis.findings:
-        parts.append("<p>Nothing is wrong that the doctor looks for.</p>")
-    for name, figure in (
-        ("classes", draw_classes(diagnosis.numbers, label_set)),
-        ("speeds", draw_speeds(diagnosis.facts)),
-    ):
-        if figure is not None:
-            drawing.write_png(folder / "pictures" / f"{name}.png", figure)
-            parts.append(f'<h2>{name.title()}</h2><img src="pictures/{name}.png" alt="{name}">')
-    for (dataset, split), frames in survey.groups(diagnosis.facts).items():
-        title = f"{dataset}, {split}: {count(len(frames), 'record')}"
-        parts.append(f"<h2>{html.escape(title)}</h2>")
-        parts += _figures(_spread(frames), names)
+    charts = {
+        "classes": draw_classes(diagnosis.numbers, label_set),
+        "speeds": draw_speeds(diagnosis.facts),
+    }
+    charts = {name: chart for name, chart in charts.items() if chart is not None}
+    for name, chart in charts.items():
+        drawing.write_png(folder / "pictures" / f"{name}.png", chart)
     for shard, index, fields in fields_of(shown.values()):
         panel = draw_record(decode(fields)[0], fields["label_set"], label_set)
         _, data = cv2.imencode(".jpg", panel[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
         files.write(folder / names[shard, index], data.tobytes())
-    html_page.write_html(folder / "index.html", "What is in these records", "\n".join(parts))
+    html_page.write_html(
+        folder / "index.html",
+        Path(__file__).with_suffix(".html.jinja"),
+        title="What is in these records",
+        numbers=_told(diagnosis, label_set),
+        findings=[
+            (finding, _figures(finding.frames[:SHOWN_OF_FINDING], names))
+            for finding in diagnosis.findings
+        ],
+        charts=list(charts),
+        sets=[
+            (
+                f"{dataset}, {split}: {count(len(frames), 'record')}",
+                _figures(_spread(frames), names),
+            )
+            for (dataset, split), frames in survey.groups(diagnosis.facts).items()
+        ],
+    )
     return folder / "index.html"
 
 
@@ -99,10 +102,9 @@ def _spread(frames):
 
 
 def _figures(frames, names):
+    """(picture's path, frame's name) of the frames that are drawn."""
     return [
-        f'<figure><img src="{names[frame.shard, frame.index]}" loading="lazy" '
-        f'alt="{html.escape(frame.name())}"><figcaption>{html.escape(frame.name())}</figcaption>'
-        "</figure>"
+        (names[frame.shard, frame.index], frame.name())
         for frame in frames
         if (frame.shard, frame.index) in names
     ]

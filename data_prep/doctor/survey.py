@@ -8,6 +8,7 @@ import numpy as np
 from data_prep.doctor import classes
 from data_prep.doctor.facts import SPEED_BINS, Facts
 from data_prep.doctor.findings import count
+from flowseg import tables
 from flowseg.data.labels import LabelSet
 
 PERCENTILES = (50, 90, 99)
@@ -32,11 +33,11 @@ def measure(facts: Sequence[Facts], label_set: LabelSet) -> dict[str, float]:
     numbers = {"records": len(facts)}
     for name, field in FIELDS.items():
         numbers[name] = sum(field in frame.truth for frame in facts)
-    tables = classes.tables(label_set, facts)
+    train_ids = classes.tables(label_set, facts)
     counts = [
-        classes.class_counts(frame, label_set, tables[frame.numbering])
+        classes.class_counts(frame, label_set, train_ids[frame.numbering])
         for frame in facts
-        if frame.numbering in tables
+        if frame.numbering in train_ids
     ]
     if counts:
         pixels = np.sum(counts, 0)
@@ -91,12 +92,12 @@ def text(facts: Iterable[Facts], numbers: dict[str, float], label_set: LabelSet)
     common = sorted(sizes, key=sizes.get, reverse=True)
     more = f", and {len(common) - 6} other sizes" if len(common) > 6 else ""
     told = ", ".join(f"{size} ({sizes[size]})" for size in common[:6])
-    parts = [_align(rows, 2), f"height x width (records): {told}{more}"]
+    parts = [tables.plain(rows, left=2), f"height x width (records): {told}{more}"]
     splits = [s for s in ("train", "val", "test", "other") if f"{s}/class/void" in numbers]
     if splits:
-        parts.append(_align(_class_rows(numbers, splits, label_set), 1))
+        parts.append(tables.plain(_class_rows(numbers, splits, label_set)))
     if len(flows) > 1:
-        parts.append(_align(flows, 2))
+        parts.append(tables.plain(flows, left=2))
     return "\n\n".join(parts)
 
 
@@ -111,16 +112,3 @@ def _class_rows(numbers, splits, label_set):
         rows.append([name, *cells])
     void = (cell for s in splits for cell in (f"{numbers[f'{s}/class/void']:.2f} %", "of all px"))
     return [*rows, ["void", *void]]
-
-
-def _align(rows, left):
-    """Rows of cells as text in columns; the first `left` columns start at their left."""
-    rows = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )

@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.exports import litert
-from flowseg import files, runs
+from flowseg import files, runs, tables
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
 from flowseg.errors import ArgumentError
@@ -168,10 +168,7 @@ def table(results):
             ratio = own.get(f"ratio/{key}") if place else None
             row.append(format(own[key], form) + (f" ({ratio:.2f})" if ratio else ""))
         rows.append(row)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
+    return tables.plain(rows)
 
 
 def define_flags():

@@ -25,7 +25,7 @@ from absl import flags
 from flowseg.cli import entry
 
 # isort: split
-from flowseg import files, runs
+from flowseg import files, runs, tables
 from flowseg.cli import flags as shared_flags
 from flowseg.data import records
 from flowseg.media import frames, video_panels
@@ -134,10 +134,11 @@ def drawing_cost(
 def table(told, peaks, count):
     """Lines of text."""
     lines = [f"{count} frames in {told['whole']:.1f} s: {count / told['whole']:.2f} a second"]
-    lines += [
-        f"{row:<22} {1000 * seconds / count:8.1f} ms a frame {seconds / told['whole']:6.1%}"
+    rows = (
+        (row, f"{1000 * seconds / count:.1f}", "ms a frame", f"{seconds / told['whole']:.1%}")
         for row, seconds in told.items()
-    ]
+    )
+    lines.append(tables.plain(rows))
     return "\n".join(lines + [f"peak memory at frame {n}: {mb:.0f} MB" for n, mb in peaks.items()])
 
 

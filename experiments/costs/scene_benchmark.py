@@ -19,6 +19,7 @@ from absl import flags
 
 from data_prep.conversion.workers import cores
 from data_prep.scenes import farm, store
+from flowseg import tables
 from flowseg.cli import entry
 
 # What is told -> the functions that it sums up, (file, name), each with all that it calls.
@@ -95,8 +96,8 @@ def main():
         rate, shares, size = measure(job, args.count)
     print(f"street, {args.height}x{args.width}, {args.count} pairs, one core:")
     print(f"{rate:.2f} pairs/s, {size:,.0f} bytes a pair; of the time")
-    for stage, share in sorted(shares.items(), key=lambda item: -item[1]):
-        print(f"  {share:5.1f} %  {stage}")
+    ranked = sorted(shares.items(), key=lambda item: -item[1])
+    print(tables.plain((stage, f"{share:.1f} %") for stage, share in ranked))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.exports import litert
-from flowseg import runs
+from flowseg import runs, tables
 from flowseg.data.labels import CITYSCAPES
 from flowseg.network.backbones import BACKBONES
 from flowseg.network.decoder import FLOW_STRIDES
@@ -88,11 +88,11 @@ def measure(
 def table(found):
     """Markdown: a row a stage."""
     whole = found["whole"]
-    lines = ["| | GFLOPs | ms | of the time, % |", "|---|---:|---:|---:|"]
-    for title, own in found.items():
-        share = 100 * own["ms"] / whole["ms"]
-        lines.append(f"| {title} | {own['gflops']:.2f} | {own['ms']:.1f} | {share:.0f} |")
-    return "\n".join(lines)
+    rows = [
+        (title, f"{own['gflops']:.2f}", f"{own['ms']:.1f}", f"{100 * own['ms'] / whole['ms']:.0f}")
+        for title, own in found.items()
+    ]
+    return tables.markdown(["", "GFLOPs", "ms", "of the time, %"], rows)
 
 
 def define_flags():

@@ -31,7 +31,7 @@ from flowseg.cli import entry
 import keras
 import tensorflow as tf
 
-from flowseg import runs
+from flowseg import runs, tables
 from flowseg.cli import flags as shared_flags
 from flowseg.data import records
 from flowseg.data.batches import Draw, InputClock, training_batches
@@ -214,13 +214,13 @@ def main():
         size = f"{config.backbone}, batch {config.batch_size}, {config.height}x{config.width}"
         print(f"{size}: median of {args.turns} turns of {args.turn} steps")
         base = seconds["hand-written"]
+        rows = []
         for name, own in seconds.items():
             ratio = statistics.median(a / b for a, b in zip(own, base, strict=True))
             step = statistics.median(own)
-            print(
-                f"{name:<13}{1 / step:7.2f} steps/s {config.batch_size / step:7.2f} examples/s "
-                f"{ratio:7.3f} of the time by hand"
-            )
+            row = [name, f"{1 / step:.2f}", "steps/s", f"{config.batch_size / step:.2f}"]
+            rows.append([*row, "examples/s", f"{ratio:.3f}", "of the time by hand"])
+        print(tables.plain(rows))
         step = statistics.median(base)
         for name, own in zip(("scores", "watching"), alone(watching, batches), strict=True):
             print(f"{name} by itself: {1000 * own:.2f} ms a step, {100 * own / step:.2f} %")
@@ -232,8 +232,8 @@ def main():
         found = operators(args.trace)
         total = sum(found.values())
         print(f"operators of 3 steps, {total:.1f} s one after the other:")
-        for name, spent in found.most_common(_SHOWN):
-            print(f"  {name:<36}{100 * spent / total:5.1f} %")
+        shown = found.most_common(_SHOWN)
+        print(tables.plain((name, f"{100 * spent / total:.1f} %") for name, spent in shown))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from flowseg.cli import entry
 import keras
 import tensorflow as tf
 
+from flowseg import tables
 from flowseg.cli import flags as shared_flags
 from flowseg.data import records
 from flowseg.data.batches import Draw, training_batches
@@ -59,7 +60,7 @@ def benchmark(config, files, rounds):
     rate = rounds * config.batch_size / (time.perf_counter() - begin)
     size = f"batch {config.batch_size}, {config.height}x{config.width}"
     print(f"{size}, {tf.config.threading.get_intra_op_parallelism_threads() or 'all'} threads")
-    print(f"input pipeline alone     {rate:8.1f} examples/s")
+    rows = [("input pipeline alone", f"{rate:.1f}", "examples/s")]
 
     network, _ = resume.build_networks(config, label_set)
     joint = objective.compile_training(network, config, JOINT.metrics(label_set))
@@ -74,23 +75,25 @@ def benchmark(config, files, rounds):
     for name, step in steps.items():
         begin = time.perf_counter()
         step()
-        print(f"{name:<24} {time.perf_counter() - begin:8.1f} s the first time (tracing)")
+        traced = time.perf_counter() - begin
+        rows.append((name, f"{traced:.1f}", "s the first time (tracing)"))
     for _ in range(rounds):
         for name, step in steps.items():
             begin = time.perf_counter()
             step()
             times[name].append(time.perf_counter() - begin)
     for name, seconds in times.items():
-        print(f"{name:<24} {statistics.median(seconds):8.3f} s (median of {rounds})")
+        median = statistics.median(seconds)
+        rows.append((name, f"{median:.3f}", f"s (median of {rounds})"))
     joint_times, bare_times = times.values()
     ratios = [a / b for a, b in zip(joint_times, bare_times, strict=True)]
-    print(f"ratio                    {statistics.median(ratios):8.2f}")
+    rows.append(("ratio", f"{statistics.median(ratios):.2f}", ""))
     need = config.batch_size / statistics.median(joint_times)
-    print(
-        f"training takes           {need:8.1f} examples/s; the pipeline gives {rate / need:.1f} x"
-    )
+    told = f"examples/s; the pipeline gives {rate / need:.1f} x"
+    rows.append(("training takes", f"{need:.1f}", told))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    print(f"peak memory              {peak:8.2f} GB")
+    rows.append(("peak memory", f"{peak:.2f}", "GB"))
+    print(tables.plain(rows))
 
 
 def define_flags():

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from flowseg import tables
+
 PEERS = {"deeplab_raft": "DeepLabV3-R50 + RAFT-small", "lraspp_dis": "LRASPP-MNv3 + DIS"}
 ROWS = {
     "keras": "Keras",
@@ -33,17 +35,18 @@ def summary(turns, medians):
     return told
 
 
-def table(told):
+def table(told: dict[int, dict[str, dict[str, float]]]) -> str:
     """Markdown of `benchmark`'s answers."""
     names = [name for name in ROWS if name in next(iter(told.values()))]
     peers = [name for name in names if name in PEERS]
     head = ["", "threads", "pair", "p90", "CPU", "stream", "p90", "parts", "pair/stream", "allowed"]
     head += ["memory", "file", *(f"x {PEERS[peer]}" for peer in peers)]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for name in names:
-        for threads, rows in told.items():
-            lines.append([ROWS[name], str(threads), *_cells(rows[name], peers)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rows = [
+        [ROWS[name], threads, *_cells(own[name], peers)]
+        for name in names
+        for threads, own in told.items()
+    ]
+    return tables.markdown(head, rows)
 
 
 def _cells(own, peers):

@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments.exports import litert
 from export import lite_file
+from flowseg import tables
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT, OperatorT, SubGraphT
@@ -203,8 +204,9 @@ def table(rows, whole):
         if rest := [entry for _, entry in ranked[LINES:]]:
             ranked[LINES:] = [(f"{len(rest)} more", tuple(map(sum, zip(*rest, strict=True))))]
         lines.append("")
-        lines += [
-            f"{key:<32} {count:5} operators {ms:8.2f} ms {ms / summed:6.1%}"
+        cells = (
+            (key, count, "operators", f"{ms:.2f}", "ms", f"{ms / summed:.1%}")
             for key, (count, ms) in ranked
-        ]
+        )
+        lines.append(tables.plain(cells))
     return "\n".join(lines)

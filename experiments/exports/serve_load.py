@@ -29,7 +29,7 @@ from flowseg.cli import entry
 # isort: split
 from export.saved_model_extras import NAME, png
 from export.serving.batching import Network
-from flowseg import runs
+from flowseg import runs, tables
 from flowseg.media.frames import read_image
 from flowseg.network.packed_weights import BOX
 
@@ -138,9 +138,9 @@ def bare(
 
 
 def row(name, took, seconds):
-    """A line of the table."""
+    """A row of the table: cells."""
     p50, p99 = np.percentile(took, (50, 99)) * 1000
-    return f"| {name} | {len(took)} | {p50:.0f} | {p99:.0f} | {len(took) / seconds:.1f} |"
+    return [name, len(took), f"{p50:.0f}", f"{p99:.0f}", f"{len(took) / seconds:.1f}"]
 
 
 def define_flags():
@@ -170,9 +170,8 @@ def main():
     print(f"{args.requests} requests of {args.height}x{args.width}, {args.clients} clients; "
           f"{len(bodies[0]) / 1e6:.2f} MB there, {size[0] / 1e6:.2f} MB back; not answered: "
           f"{refused or 'none'}")  # fmt: skip
-    print("| | answers | p50 ms | p99 ms | a second |\n|---|---|---|---|---|")
-    print(row("server", took, seconds))
-    print(row("the network alone", alone, sum(alone)))
+    rows = [row("server", took, seconds), row("the network alone", alone, sum(alone))]
+    print(tables.markdown(["", "answers", "p50 ms", "p99 ms", "a second"], rows))
     if refused:
         raise ValueError(f"{sum(refused.values())} requests were not answered")
 

@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from flowseg import files, tables
 from flowseg.data import decoding, records
 from flowseg.data.labels import LabelSet, load_label_set, train_id_table
 from flowseg.scoring import frame_scores
@@ -207,23 +208,23 @@ COLUMNS = {
 
 def table(per_pair, pooled):
     """Markdown of what `score_flow` gives: a row a pair and method, and of all pairs together."""
-    lines = [["pair", "flow", *COLUMNS.values()], ["---", "---", *["---:"] * len(COLUMNS)]]
+    rows = []
     for name, methods in {**per_pair, f"all {len(per_pair)}": pooled}.items():
         for method, scores in methods.items():
             cells = (f"{scores[key]:.3f}" if key in scores else "-" for key in COLUMNS)
-            lines.append([name, method, *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+            rows.append([name, method, *cells])
+    return tables.markdown(["pair", "flow", *COLUMNS.values()], rows, left=2)
 
 
 def label_table(scores, frames):
     """Markdown of what `score_labels` gives."""
     keys = {"seg/miou": "mIoU (%)", "seg/pixel_accuracy": "pixels (%)"}
-    lines = [["labels of the frame before", *keys.values()], ["---", *["---:"] * len(keys)]]
+    rows = []
     for method, own in scores.items():
         name = {"previous": "as they are", "previous moved": "moved by DIS"}[method]
         cells = (f"{own[key]:.2f}" if key in own else "-" for key in keys)
-        lines.append([f"{name}, {frames} frames", *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        rows.append([f"{name}, {frames} frames", *cells])
+    return tables.markdown(["labels of the frame before", *keys.values()], rows)
 
 
 def define_flags():
@@ -237,14 +238,14 @@ def define_flags():
 def main():
     """Score and tell."""
     args = flags.FLAGS
-    files = records.match_files(*args.records)
+    shards = records.match_files(*args.records)
     label_set = load_label_set(args.label_set)
-    decoding.check_records(files, label_set)
-    per_pair, pooled, sources = score_flow(files, label_set, args.preset)
-    by_labels, frames = score_labels(files, label_set, args.preset)
+    decoding.check_records(shards, label_set)
+    per_pair, pooled, sources = score_flow(shards, label_set, args.preset)
+    by_labels, frames = score_labels(shards, label_set, args.preset)
     if not (pooled or by_labels):
         raise ValueError(
-            f"{files[0]}: no pair with flow truth, and no labelled frame after another"
+            f"{shards[0]}: no pair with flow truth, and no labelled frame after another"
         )
     if pooled:
         print(table(per_pair, pooled))

@@ -25,7 +25,7 @@ from data_prep.conversion.frames import Frame, read_frame
 from data_prep.doctor.read import decode
 from data_prep.kitti import find_frames
 from experiments.studies.set_measures import UNITS, measure, summarise
-from flowseg import files
+from flowseg import files, tables
 from flowseg.cli import entry
 from flowseg.data import flow_io
 from flowseg.data.labels import CITYSCAPES, IGNORE_LABEL, train_id_table
@@ -111,14 +111,14 @@ def _width(frame):
 
 def table(numbers):
     """Markdown of `compare`'s numbers; a row that no set can fill is left out."""
-    lines = [["", "unit", *numbers], ["---", "---", *["---:"] * len(numbers)]]
+    rows = []
     for name, unit in UNITS.items():
         row = [column[name] for column in numbers.values()]
         if np.isfinite(row).any():
             digits = 0 if name.startswith("frames") else 2
             cells = (f"{n:.{digits}f}" if np.isfinite(n) else "-" for n in row)
-            lines.append([name, unit, *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+            rows.append([name, unit, *cells])
+    return tables.markdown(["", "unit", *numbers], rows, left=2)
 
 
 def draw(sets: dict[str, list[str]], width: int = 1242) -> np.ndarray:

@@ -26,6 +26,7 @@ from flowseg.data import decoding, records
 from flowseg.data.labels import LabelSet
 from flowseg.network.model import confident_model
 from flowseg.scoring.flow_errors import end_point_error, is_outlier
+from flowseg.tables import markdown
 
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.5)
 # Of the area between the curves.
@@ -79,24 +80,29 @@ def ause(error: np.ndarray, sure: np.ndarray) -> float:
 def tables(error, wrong, sure):
     """Markdown of both tables, and AUSE."""
     own, best = np.argsort(-sure, kind="stable"), np.argsort(error, kind="stable")
-    lines = [
-        "| surest | AEPE, px | Fl-all, % | AEPE of the best order, px |",
-        "|---:|---:|---:|---:|",
-    ]
-    for share in SHARES:
-        cells = (
+    by_share = [
+        (
+            f"{100 * share:.0f} %",
             f"{kept(error, own, share):.2f}",
             f"{100 * kept(wrong, own, share):.1f}",
             f"{kept(error, best, share):.2f}",
         )
-        lines.append(f"| {100 * share:.0f} % | " + " | ".join(cells) + " |")
-    lines += [f"AUSE {ause(error, sure):.2f}", "", "| confidence | pixels, % | right, % |"]
-    lines.append("|---:|---:|---:|")
+        for share in SHARES
+    ]
+    by_confidence = []
     for low in np.arange(0, 1, 0.2):
         inside = (sure >= low) & ((sure < low + 0.2) | (low > 0.7))
         right = f"{100 * (1 - wrong[inside].mean()):.0f}" if inside.any() else "-"
-        lines.append(f"| {low:.1f} to {low + 0.2:.1f} | {100 * inside.mean():.1f} | {right} |")
-    return "\n".join(lines)
+        by_confidence.append((f"{low:.1f} to {low + 0.2:.1f}", f"{100 * inside.mean():.1f}", right))
+    headings = ["surest", "AEPE, px", "Fl-all, %", "AEPE of the best order, px"]
+    return "\n".join(
+        [
+            markdown(headings, by_share, left=0),
+            f"AUSE {ause(error, sure):.2f}",
+            "",
+            markdown(["confidence", "pixels, %", "right, %"], by_confidence, left=0),
+        ]
+    )
 
 
 def define_flags():

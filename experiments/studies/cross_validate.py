@@ -19,7 +19,7 @@ from absl import flags
 
 from data_prep import kitti
 from data_prep.conversion import writer
-from flowseg import runs
+from flowseg import files, runs
 from flowseg.cli import entry
 from flowseg.data import labels, records
 from flowseg.errors import ArgumentError
@@ -74,9 +74,9 @@ def cross_validate(
         writer.write("kitti", splits, folder / "records", sources=sources, settings=settings)
         _train(recipe, folder, more_flags)
         run = runs.load_run(folder / "run", "last")
-        files = records.match_files(folder / "records/val-*")
+        shards = records.match_files(folder / "records/val-*")
         ask = evaluation.run_answers(run, run.label_set)
-        counts, _ = evaluation.count(files, run.label_set, ask)
+        counts, _ = evaluation.count(shards, run.label_set, ask)
         pooled = frame_scores.add(pooled, counts)
         own[f"fold{number}/seg/miou"] = frame_scores.scores(counts, names)["seg/miou"]
     scores = frame_scores.scores(pooled, names) | own

@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.exports import litert
-from experiments.studies import trials
+from experiments.studies import seed_table, trials
 from flowseg import files
 from flowseg.data.labels import CITYSCAPES
 from flowseg.network.backbones import BACKBONES
@@ -140,44 +140,13 @@ def costs(
     }
 
 
-def table(found, keys, spent=None):
-    """Markdown: a row a variant, mean and standard deviation over the seeds.
-
-    Where "no exchange" is among them, the others' rows end by what each has more than it, seed by
-    seed: the same start and the same data, so that chance counts for less.
-
-    Args:
-        found: variant -> list of scores, one dict a seed.
-        keys: score -> heading.
-        spent: variant -> its cost, as `costs` gives; None: no such columns.
-    """
-    costs_ = {"params": "parameters, M", "gflops": "GFLOPs", "ms": "ms"} if spent else {}
-    headings = [*keys.values(), *costs_.values()]
-    lines = ["| | " + " | ".join(headings) + " |", "|---|" + "---:|" * len(headings)]
-    base = found.get("no exchange")
-    for variant, seeds in found.items():
-        cells = [cell([scores.get(key) for scores in seeds]) for key in keys]
-        own = [f"{spent[variant][key]:.{1 if key == 'ms' else 2}f}" for key in costs_]
-        lines.append(" | ".join([f"| {variant}", *cells, *own]) + " |")
-        if base and variant != "no exchange" and variant not in _UNASKED:
-            pairs = list(zip(seeds, base, strict=True))
-            cells = [
-                cell([a[key] - b[key] for a, b in pairs if key in a and key in b], "+")
-                for key in keys
-            ]
-            lines.append(
-                " | ".join(["| ... more than no exchange", *cells, *[""] * len(own)]) + " |"
-            )
-    return "\n".join(lines)
-
-
-def cell(values, sign=""):
-    """Mean and standard deviation of numbers (None: left out), as a table shows them."""
-    values = [value for value in values if value is not None]
-    if not values:
-        return ""
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):{sign}.2f}{spread}"
+def table(
+    found: dict[str, list[dict[str, float]]],
+    keys: dict[str, str],
+    spent: dict[str, dict[str, float]] | None = None,
+) -> str:
+    """`seed_table.table`; joint networks are compared with "no exchange"."""
+    return seed_table.table(found, keys, "no exchange", apart=_UNASKED, spent=spent)
 
 
 def _small_things(scores):

@@ -17,7 +17,7 @@ from absl import flags
 from flowseg.cli import entry
 
 # isort: split
-from experiments.studies import joint, trials
+from experiments.studies import seed_table, trials
 from flowseg.errors import ArgumentError
 
 _SCORES = {
@@ -64,23 +64,13 @@ def parse(texts: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def table(found):
+def table(found: dict[str, list[dict[str, float]]]) -> str:
     """Markdown: mean and deviation over the seeds; what each has more than the first variant.
 
     Args:
         found: variant -> list of scores, one dict a seed.
     """
-    heading, rule, base, *others = joint.table(found, _SCORES).splitlines()
-    lines = [heading, rule, base]
-    first = next(iter(found))
-    for row, seeds in zip(others, list(found.values())[1:], strict=True):
-        pairs = list(zip(seeds, found[first], strict=True))
-        more = [
-            joint.cell([a[key] - b[key] for a, b in pairs if key in a and key in b], "+")
-            for key in _SCORES
-        ]
-        lines += [row, " | ".join([f"| ... more than {first}", *more]) + " |"]
-    return "\n".join(lines)
+    return seed_table.table(found, _SCORES, base=next(iter(found)))
 
 
 def define_flags():

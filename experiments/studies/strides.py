@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from flowseg import runs
+from flowseg import runs, tables
 from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
 from flowseg.data.labels import LabelSet
@@ -74,11 +74,11 @@ def score(
 
 def table(found):
     """Markdown: a row a stride."""
-    lines = ["| | " + " | ".join(_SHOWN.values()) + " |", "|---|" + "---:|" * len(_SHOWN)]
-    for title, scores in found.items():
-        cells = (f"{scores[key]:.2f}" if key in scores else "" for key in _SHOWN)
-        lines.append(f"| {title.replace('_', ' ')} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [
+        [title.replace("_", " "), *(f"{own[key]:.2f}" if key in own else "" for key in _SHOWN)]
+        for title, own in found.items()
+    ]
+    return tables.markdown(["", *_SHOWN.values()], rows)
 
 
 def define_flags():

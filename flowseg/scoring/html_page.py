@@ -1,31 +1,33 @@
-"""How the project's HTML pages look, and how they are written: whole, or not at all."""
+"""The project's HTML pages: written from Jinja templates, whole or not at all."""
+
+from pathlib import Path
+
+import jinja2
 
 from flowseg import files
 
-_STYLE = """
-body { background: #181a1f; color: #e2e4e8; font: 16px/1.5 sans-serif; margin: 2em auto;
-       max-width: 1280px; padding: 0 1em }
-img { max-width: 100%; display: block; margin: 0 0 1em }
-a { color: #8ab4f8 } td, th { padding: .2em 1em .2em 0; text-align: left; font-weight: normal }
-td { font-variant-numeric: tabular-nums } code { color: #b8bcc4 }
-pre { overflow-x: auto; line-height: 1.35; font-size: 14px } figcaption { color: #b8bcc4 }
-figure { margin: 0 0 1em } .error { color: #ff8a80 } .warning { color: #ffd180 }
-"""
+# Of `base.html.jinja`, which pages extend.
+TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_html(path, title, body):
+def write_html(path: str | Path, template: Path, **values: object) -> None:
     """Write a page.
 
     Args:
         path: its file.
-        title: of the window, as HTML.
-        body: as HTML.
+        template: file of its template; it extends `base.html.jinja`, which shows `title`.
+        **values: what the template shows. Text is escaped: it need not be HTML.
 
     Raises:
         OSError: the file cannot be written.
+        jinja2.UndefinedError: the template shows a value that is not given.
     """
-    files.write(
-        path,
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style>{body}</html>\n",
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, TEMPLATES]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    files.write(path, environment.get_template(template.name).render(values))

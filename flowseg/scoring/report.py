@@ -6,11 +6,13 @@ compare, its score and the difference stand beside each score that both have.
 """
 
 import base64
-import html
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from flowseg.data.labels import LabelSet
 from flowseg.media import drawing, panels
 from flowseg.scoring import html_page, set_scores
 
@@ -44,20 +46,30 @@ _WHOLE = {
     "all": ["flow/aepe", "flow/fl_all"],
     "noc": ["flow/aepe_noc", "flow/fl_all_noc"],
 }
-_STYLE = """
-h1 { overflow-wrap: anywhere } td { white-space: nowrap }
-td, th { text-align: right } :is(td, th):first-child, td:has(.bar) { text-align: left }
-.bar { background: #5b8def; height: .7em; display: block; margin: .15em 0 }
-.swatch { display: inline-block; width: 1em; height: 1em; vertical-align: -.1em;
-border: 1px solid #6e727a }
-.other { background: #6b7078 } i { color: #9aa0a8; font-style: normal } .better { color: #9ccc9c }
-.worse { color: #ff8a80 }
-figure.worst, figure.best { border-left: 6px solid #ff8a80; padding-left: 1em }
-figure.best { border-color: #9ccc9c } figcaption b { color: #ff8a80 } .best b { color: #9ccc9c }
-.matrix :is(td, th) { padding: .1em .3em; font-size: 12px; text-align: right }
-.matrix th.top { writing-mode: vertical-rl; text-align: left }
-.scroll { overflow-x: auto } summary { cursor: pointer }
-"""
+
+
+class ScoreCells(NamedTuple):
+    """A score, that of the other run, and how they differ, as text; empty where it is not known.
+
+    `mood` is better or worse, or empty where neither is.
+    """
+
+    score: str
+    other: str = ""
+    gap: str = ""
+    mood: str = ""
+
+
+class ScoreTable(NamedTuple):
+    """Scores by row.
+
+    Attributes:
+        names: headings of the scores.
+        rows: list of (what the row begins with, a `ScoreCells` for each name).
+    """
+
+    names: list[str]
+    rows: list[tuple[Any, list[ScoreCells]]]
 
 
 class Collector(set_scores.Tally):
@@ -67,13 +79,19 @@ class Collector(set_scores.Tally):
         extremes: score -> list of (worth, frame id, folder, value, JPEG), from worst to best.
     """
 
-    def __init__(self, label_set, each=3):
+    def __init__(self, label_set: LabelSet, each: int = 3):
         """`each`: how many of the worst, and how many of the best frames are drawn."""
         super().__init__(label_set)
         self._each = each
         self.extremes = {key: [] for key in _SHOWN_BY}
 
-    def add(self, frame, seg, flow, counts):
+    def add(
+        self,
+        frame: dict[str, Any],
+        seg: np.ndarray | None,
+        flow: np.ndarray | None,
+        counts: dict[str, np.ndarray],
+    ) -> None:
         """One frame, its answers (either may be None) and their counts by `evaluation.count`."""
         scores = super().add(frame, seg, flow, counts)
         told, drawn = frame["frame_id"].decode(), None
@@ -96,7 +114,16 @@ def _jpeg(picture, width=1200):
     return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
 
 
-def write(path, title, scores, counts, collected, flags_text="", other=None, told=""):
+def write(
+    path: str | Path,
+    title: str,
+    scores: dict[str, float],
+    counts: dict[str, np.ndarray],
+    collected: Collector,
+    flags_text: str = "",
+    other: tuple[str, dict[str, float]] | None = None,
+    told: str = "",
+) -> None:
     """Write the page.
 
     Args:
@@ -112,156 +139,122 @@ def write(path, title, scores, counts, collected, flags_text="", other=None, tol
     Raises:
         OSError: the file cannot be written.
     """
-    parts = [
-        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>",
-        f"<p>{len(collected.frames)} frames. {html.escape(told)}</p>",
-        f"<p>The other: <i>{html.escape(other[0])}</i></p>" if other else "",
-        _main_table(scores, other) if scores else "<p>They have no truth: nothing was scored.</p>",
-        _set_table(collected, scores),
-        _flow_table(counts, scores, other),
-        _class_table(collected.label_set, scores, other),
-        _category_table(scores, other),
-        _confusion(collected.label_set.names, counts),
-        _extremes(collected),
-        _frame_table(collected, scores),
-    ]
-    if flags_text:
-        parts.append(f"<h2>The run's flags</h2><pre>{html.escape(flags_text)}</pre>")
-    html_page.write_html(path, html.escape(title), "".join(parts))
+    other_name, others = other or ("", None)
+    html_page.write_html(
+        path,
+        html_page.TEMPLATES / "report.html.jinja",
+        title=title,
+        note=told,
+        other_name=other_name,
+        main=_main_table(scores, others),
+        sets=_set_table(collected, scores),
+        flow=_flow_table(counts, scores, others),
+        classes=_class_table(collected.label_set, scores, others),
+        categories=_category_table(scores, others),
+        confusion=_confusion(collected.label_set.names, counts),
+        extremes=_extremes(collected),
+        frames=_frame_table(collected, scores),
+        flags_text=flags_text,
+    )
 
 
-def _table(headings, rows):
-    """Cells are HTML already."""
-    top = "".join(f"<th>{heading}</th>" for heading in headings)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{top}</tr>{body}</table></div>'
-
-
-def _score_table(rows, first, names, scores, other):
-    """A table of scores; beside each, where there is another run, its score and the difference.
+def _score_table(rows, names, scores, others):
+    """A `ScoreTable`.
 
     Args:
-        rows: list of (cells that a row begins with, keys of its scores).
-        first: headings of those cells.
+        rows: list of (what the row begins with, keys of its scores).
         names: headings of the scores; a column that has none is left out.
         scores: key -> score.
-        other: (name, scores), or None.
+        others: those of another run, or None.
     """
     kept = [i for i in range(len(names)) if any(keys[i] in scores for _, keys in rows)]
-    headings = [*first]
-    for i in kept:
-        headings += [names[i], "<i>other</i>", "difference"] if other else [names[i]]
-    told = [
-        [*cells] + sum((_cells(keys[i], scores, other) for i in kept), []) for cells, keys in rows
-    ]
-    return _table(headings, told)
+    return ScoreTable(
+        names=[names[i] for i in kept],
+        rows=[(first, [_cells(keys[i], scores, others) for i in kept]) for first, keys in rows],
+    )
 
 
-def _cells(key, scores, other):
-    own, theirs = scores.get(key), other and other[1].get(key)
-    cells = ["" if own is None else f"{own:.2f}"]
-    if not other:
-        return cells
+def _cells(key, scores, others):
+    own, theirs = scores.get(key), (others or {}).get(key)
     if own is None or theirs is None:
-        return [*cells, "", ""]
+        return ScoreCells("" if own is None else f"{own:.2f}")
     gap = own - theirs
     better = gap > 0 if key.startswith("seg/") else gap < 0
     mood = "better" if better else "worse" if gap else ""
-    return [*cells, f"<i>{theirs:.2f}</i>", f'<span class="{mood}">{gap:+.2f}</span>']
+    return ScoreCells(f"{own:.2f}", f"{theirs:.2f}", f"{gap:+.2f}", mood)
 
 
-def _main_table(scores, other):
-    rows = [([name], [key]) for key, name in _MAIN.items() if key in scores]
-    return _score_table(rows, [""], ["here" if other else ""], scores, other)
+def _main_table(scores, others):
+    rows = [(name, [key]) for key, name in _MAIN.items() if key in scores]
+    return _score_table(rows, ["" if others is None else "here"], scores, others)
 
 
-def _flow_table(counts, scores, other):
+def _flow_table(counts, scores, others):
     rows = []
     for region, name in _REGIONS.items():
         if f"flow/{region}" in counts:
-            share = f"{100 * counts[f'flow/{region}'][0] / counts['flow/all'][0]:.1f} %"
+            share = 100 * counts[f"flow/{region}"][0] / counts["flow/all"][0]
             keys = [f"flow/aepe_{region}", f"flow/fl_{region}"]
-            rows.append(([name, share], _WHOLE.get(region, keys)))
-    if not rows:
-        return ""
-    told = _score_table(rows, ["", "of the pixels"], ["AEPE, px", "outliers, %"], scores, other)
-    return f"<h2>Flow, by place and speed</h2>{told}"
+            rows.append(({"name": name, "share": share}, _WHOLE.get(region, keys)))
+    return _score_table(rows, ["AEPE, px", "outliers, %"], scores, others)
 
 
-def _class_table(label_set, scores, other):
+def _class_table(label_set, scores, others):
     """Colours, IoU with bars, the boundary's F-measure and, where things are known, iIoU."""
     rows = []
     for name, colour in zip(label_set.names, label_set.palette, strict=True):
-        key = f"seg/iou/{name}"
-        if key in scores:
-            bars = f'<span class="bar" style="width:{scores[key] / 6:.2f}em"></span>'
-            if other and key in other[1]:
-                width = f"{other[1][key] / 6:.2f}em"
-                bars += f'<span class="bar other" style="width:{width}"></span>'
-            keys = [f"seg/{kind}/{name}" for kind in ("iou", "boundary_f", "iiou")]
-            swatch = f'<span class="swatch" style="background:rgb{tuple(colour)}"></span>'
-            rows.append(([f"{swatch} {html.escape(name)}", bars], keys))
-    if not rows:
-        return ""
-    kinds = ["IoU, %", "boundary F, %", "iIoU, %"]
-    return "<h2>Classes</h2>" + _score_table(rows, ["", ""], kinds, scores, other)
+        iou = f"seg/iou/{name}"
+        if iou in scores:
+            first = {"name": name, "colour": colour, "iou": scores[iou]}
+            first["other_iou"] = (others or {}).get(iou)
+            rows.append((first, [iou, f"seg/boundary_f/{name}", f"seg/iiou/{name}"]))
+    return _score_table(rows, ["IoU, %", "boundary F, %", "iIoU, %"], scores, others)
 
 
-def _category_table(scores, other):
+def _category_table(scores, others):
     """Cityscapes' categories; empty for other classes."""
     head = "seg/category_iou/"
     names = [key.removeprefix(head) for key in scores if key.startswith(head)]
-    rows = [([n], [f"seg/category_{kind}/{n}" for kind in ("iou", "iiou")]) for n in names]
-    if not rows:
-        return ""
-    return "<h2>Categories</h2>" + _score_table(rows, [""], ["IoU, %", "iIoU, %"], scores, other)
+    rows = [(n, [f"seg/category_{kind}/{n}" for kind in ("iou", "iiou")]) for n in names]
+    return _score_table(rows, ["IoU, %", "iIoU, %"], scores, others)
 
 
 def _confusion(names, counts):
+    """Shares of each true class's pixels, in percent; None without labels."""
     if "seg/confusion" not in counts:
-        return ""
+        return None
     matrix = counts["seg/confusion"]
     present = np.nonzero(matrix.sum(1) + matrix[:, :-1].sum(0))[0]
     columns = [*present, *([len(names)] if matrix[:, -1].any() else [])]
     labels = [*names, "nothing"]
-    top = "".join(f'<th class="top">{html.escape(labels[c])}</th>' for c in columns)
     rows = []
     for row in present:
         shares = 100 * matrix[row] / max(1, matrix[row].sum())
-        cells = "".join(
-            f'<td style="background:rgba({"80,160,90" if c == row else "210,80,70"},'
-            f'{shares[c] / 100:.3f})">{f"{shares[c]:.0f}" if shares[c] >= 0.5 else ""}</td>'
-            for c in columns
-        )
-        rows.append(f"<tr><th>{html.escape(names[row])}</th>{cells}</tr>")
-    return (
-        "<h2>Confusion</h2><p>Of the pixels that truly are of a row's class, how many percent were "
-        f'said to be of each column\'s.</p><div class="scroll"><table class="matrix"><tr><th></th>'
-        f"{top}</tr>{''.join(rows)}</table></div>"
-    )
+        cells = [{"share": shares[column], "right": column == row} for column in columns]
+        rows.append((names[row], cells))
+    return {"names": [labels[column] for column in columns], "rows": rows}
 
 
 def _set_table(collected, scores):
-    """The scores of each set of records, where there are several."""
+    """The scores of each set of records; None where there is but one."""
     sets = collected.set_scores()
     if not sets:
-        return ""
-    frames = {name: [] for name in sets}
+        return None
+    datasets = {name: [] for name in sets}
     names = collected.set_names()
     for _, folder, dataset, _ in collected.frames:
-        frames[names[folder]].append(dataset)
+        datasets[names[folder]].append(dataset)
     columns = [scores, *sets.values()]
     rows = [
-        ["data set", "", *(html.escape(", ".join(sorted(set(each)))) for each in frames.values())],
-        ["frames", len(collected.frames), *map(len, frames.values())],
+        ["data set", "", *(", ".join(sorted(set(each))) for each in datasets.values())],
+        ["frames", len(collected.frames), *map(len, datasets.values())],
     ]
-    rows += [[told, *_column(columns, key)] for key, told in _MAIN.items() if key in scores]
-    headings = ["", "all", *map(html.escape, sets)]
-    every = _table(headings, [[html.escape(key), *_column(columns, key)] for key in scores])
-    return (
-        f"<h2>Sets of records</h2>{_table(headings, rows)}"
-        f"<details><summary>every score</summary>{every}</details>"
-    )
+    rows += [[name, *_column(columns, key)] for key, name in _MAIN.items() if key in scores]
+    return {
+        "headings": ["", "all", *sets],
+        "rows": rows,
+        "every_score": [[key, *_column(columns, key)] for key in scores],
+    }
 
 
 def _column(columns, key):
@@ -269,29 +262,33 @@ def _column(columns, key):
 
 
 def _extremes(collected):
-    parts, names = [], collected.set_names()
+    """[(what they are sorted by, the worst and the best pictures, the most extreme first)]."""
+    names, found = collected.set_names(), []
     for key, entries in collected.extremes.items():
-        if not entries:
-            continue
-        parts.append(f"<h2>Frames by {_MAIN[key]}</h2>")
         middle = -(-len(entries) // 2)
-        for kind, shown in (("worst", entries[:middle]), ("best", entries[middle:][::-1])):
-            for _, told, folder, value, jpeg in shown:
-                data = base64.b64encode(jpeg).decode()
-                named = f"{names[folder]}: {told}" if len(names) > 1 else told
-                caption = f"<b>{kind}</b> {html.escape(named)}: {value:.2f}"
-                parts.append(
-                    f'<figure class="{kind}"><figcaption>{caption}</figcaption>'
-                    f'<img alt="{html.escape(named)}" src="data:image/jpeg;base64,{data}"></figure>'
-                )
-    return "".join(parts)
+        kinds = ["worst"] * middle + ["best"] * (len(entries) - middle)
+        pictures = [
+            {
+                "kind": kind,
+                "name": f"{names[folder]}: {frame_id}" if len(names) > 1 else frame_id,
+                "score": score,
+                "jpeg": base64.b64encode(jpeg).decode(),
+            }
+            for kind, (_, frame_id, folder, score, jpeg) in zip(
+                kinds, entries[:middle] + entries[middle:][::-1], strict=True
+            )
+        ]
+        if pictures:
+            found.append((_MAIN[key], pictures))
+    return found
 
 
 def _frame_table(collected, scores):
     names, keys = collected.set_names(), [key for key in _MAIN if key in scores]
-    rows = [
-        [html.escape(told), html.escape(names[folder]), *(_column([own], key)[0] for key in keys)]
-        for told, folder, _, own in collected.frames
-    ]
-    table = _table(["frame", "set", *(_MAIN[key] for key in keys)], rows)
-    return f"<h2>Every frame</h2><details><summary>{len(rows)} frames</summary>{table}</details>"
+    return {
+        "headings": ["frame", "set", *(_MAIN[key] for key in keys)],
+        "rows": [
+            [frame_id, names[folder], *(_column([own], key)[0] for key in keys)]
+            for frame_id, folder, _, own in collected.frames
+        ],
+    }

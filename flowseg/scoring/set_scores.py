@@ -4,9 +4,14 @@ import csv
 import io
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from flowseg import files
+import numpy as np
+
+from flowseg import files, tables
+from flowseg.data.labels import LabelSet
 from flowseg.scoring import frame_scores
 
 
@@ -18,10 +23,16 @@ class Tally:
         by_folder: folder -> counts of its frames.
     """
 
-    def __init__(self, label_set):
+    def __init__(self, label_set: LabelSet):
         self.label_set, self.frames, self.by_folder = label_set, [], {}
 
-    def add(self, frame, seg, flow, counts):
+    def add(
+        self,
+        frame: dict[str, Any],
+        seg: np.ndarray | None,
+        flow: np.ndarray | None,
+        counts: dict[str, np.ndarray],
+    ) -> dict[str, float]:
         """One frame, its answers (either may be None) and their counts by `evaluation.count`."""
         told, name, shard = (frame[key].decode() for key in ("frame_id", "dataset", "shard"))
         folder = os.path.dirname(os.path.abspath(shard))
@@ -30,7 +41,7 @@ class Tally:
         self.by_folder[folder] = frame_scores.add(self.by_folder.get(folder, {}), counts)
         return scores
 
-    def set_names(self):
+    def set_names(self) -> dict[str, str]:
         """Folder -> the name of its records: as much of its path's end as all need to differ.
 
         Not the data set's own name: made streets are written, and read, as KITTI.
@@ -40,7 +51,7 @@ class Tally:
             length += 1
         return {folder: "/".join(path[-length:]) for folder, path in parts.items()}
 
-    def set_scores(self):
+    def set_scores(self) -> dict[str, dict[str, float]]:
         """Name -> scores of each set of records; of one alone none, as they are those of all."""
         if len(self.by_folder) < 2:
             return {}
@@ -49,7 +60,7 @@ class Tally:
             for folder, name in sorted(self.set_names().items(), key=lambda both: both[1])
         }
 
-    def write_csv(self, path, keys):
+    def write_csv(self, path: str | Path, keys: Iterable[str]) -> None:
         """Write a line a frame: its id, set and data set, and the scores `keys` that it has.
 
         Raises:
@@ -64,14 +75,14 @@ class Tally:
         files.write(path, text.getvalue())
 
 
-def flat(scores, sets):
+def flat(scores: dict[str, float], sets: dict[str, dict[str, float]]) -> dict[str, float]:
     """The scores of all, and `set/<name>/<score>` of each set, in one dict."""
     return scores | {
         f"set/{name}/{key}": score for name, own in sets.items() for key, score in own.items()
     }
 
 
-def read_scores(path):
+def read_scores(path: str | Path) -> tuple[str, dict[str, float]]:
     """Name and scores of another evaluation's metrics file.
 
     Raises:
@@ -85,18 +96,11 @@ def read_scores(path):
     return str(path), scores
 
 
-def table(scores, sets):
+def table(scores: dict[str, float], sets: dict[str, dict[str, float]]) -> str:
     """The scores as lines of text, in percent and pixels; beside them those of each set."""
     columns = [scores, *sets.values()]
-    lines = [["", "all", *sets, ""]] * bool(sets and scores)
+    rows = [["", "all", *sets, ""]] if sets and scores else []
     for key in scores:
-        told = (f"{own[key]:.3f}" if key in own else "" for own in columns)
-        lines.append([key, *told, "px" if "aepe" in key else "%"])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            f"{cell:<{width}}" if i == 0 else f"{cell:>{width}}"
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+        cells = (f"{own[key]:.3f}" if key in own else "" for own in columns)
+        rows.append([key, *cells, "px" if "aepe" in key else "%"])
+    return tables.plain(rows)

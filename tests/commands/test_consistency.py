@@ -108,6 +108,8 @@ def test_the_command(run_dir, tmp_path, sample_clip):
     # One class everywhere is as steady as can be.
     scores = json.loads((tmp_path / "m.json").read_text())
     assert scores == {"video/consistency": 100.0, "video/consistency_at_rest": 100.0}
+    rows = [line.split() for line in done.stdout.splitlines()[:2]]
+    assert rows == [[name, "100.000", "%"] for name in scores]
     assert "pairs of frames" in done.stdout
 
 

@@ -216,7 +216,7 @@ def test_labels_without_a_map(kitti_records, kitti_folder, tmp_path):
     groups = MERGED["ids"]["cityscapes"]
     foreign = labels.from_dict({**MERGED, "name": "mine", "ids": {"other": groups}})
     files = records.match_files(f"{kitti_records}/train-*")
-    match = r"train-.*tfrecord: label set 'mine' has no map for .*'cityscapes'.*choose another label_set"
+    match = r"train-.*tfrecord: label set 'mine' has no map for .*'cityscapes'.*another label_set"
     with pytest.raises(ValueError, match=match):
         decoding.check_records(files, foreign)
     # Where only a later record has labels, the pipeline tells.

@@ -36,10 +36,12 @@ def test_page_tells_the_scores_and_shows_every_picture(tmp_path):
     assert "<td>41.3 %</td>" in text and "<td>2.0 px</td>" in text and "% IoU" not in text
     assert text.index("pictures/a.png") < text.index("pictures/b.png")
     assert "A &lt;title&gt;" in text and "told &amp; said" in text
-    assert "video.webp" not in text
+    assert "video.webp" not in text and "roads.png" not in text and "KITTI" not in text
     (tmp_path / "video.webp").write_bytes(b"")
+    (tmp_path / "roads.png").write_bytes(b"")
     demo_page.write_page(tmp_path, "t", "t")
-    assert "video.webp" in (tmp_path / "index.html").read_text()
+    text = (tmp_path / "index.html").read_text()
+    assert "video.webp" in text and "roads.png" in text and "KITTI 2015, frame 000003_10" in text
 
 
 def test_film_goes_on_from_the_pair(tmp_path):

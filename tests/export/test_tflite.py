@@ -176,6 +176,16 @@ def test_parity_report(folder, run, kitti_records):
     assert scores["keras/flow/aepe"] == pytest.approx(speeds.mean(), rel=1e-5)
 
 
+def test_parity_table():
+    scores = {"frames": 3, "file/latency_1": 20.4, "file/latency_2": 11.6}
+    scores |= {"keras/flow/aepe": 1.0, "file/flow/aepe": 1.25, "file/labels_equal": 99.95}
+    heading, keras_row, file_row, last = parity.table(scores, ("keras", "file")).splitlines()
+    assert heading.split() == ["flow/aepe", "labels_equal"]
+    assert keras_row.split() == ["keras", "1"]
+    assert file_row.split() == ["file", "1.25", "99.95"]
+    assert last == "3 frames; a pair takes 20 ms by 1, 12 ms by 2 threads"
+
+
 def test_bounds():
     scores = {
         "stream/seg/miou": 50,
@@ -266,7 +276,8 @@ def video(request, tmp_path):
 
 def test_a_video_without_tensorflow(folder, video, tmp_path_factory):
     output = tmp_path_factory.mktemp("seen") / "seen.mp4"
-    absent = "import sys, runpy; sys.modules.update(tensorflow=None, keras=None, matplotlib=None); "
+    names = ("tensorflow", "keras", "matplotlib", "jinja2", "tabulate")
+    absent = f"import sys, runpy; sys.modules.update(dict.fromkeys({names})); "
     command = ("--model", folder / "int8.tflite", "--input", video, "--output", output)
     done = subprocess.run(
         [

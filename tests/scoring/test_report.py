@@ -7,13 +7,15 @@ import re
 import shutil
 
 import cv2
+import jinja2
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from flowseg.data import records
 from flowseg.data.flow_io import encode_flo, read_flow
 from flowseg.data.labels import CITYSCAPES
-from flowseg.scoring import evaluation, frame_scores, prediction_files, report
+from flowseg.scoring import evaluation, frame_scores, html_page, prediction_files, report
 from tests.commands.test_evaluate import (
     CAR,  # noqa: F401
     ROAD,  # noqa: F401
@@ -172,6 +174,56 @@ def test_the_worst_and_the_best_frames(tmp_path, monkeypatch):
     assert len(page.pictures) == 2 * 3
     kinds = [caption.split()[0] for caption in page.captions]
     assert kinds == ["worst", "worst", "best"] * 2
+
+
+def test_names_of_a_user_are_shown_as_text(tmp_path):
+    """Of classes, frames, sets and another run, whatever they hold."""
+    hostile = "<b>\"&'{{ 7 * 7 }}"
+    label_set = CITYSCAPES._replace(names=(hostile, *CITYSCAPES.names[1:]))
+    example = make_record((16, 24), 1, np.full((16, 24), 7), np.ones((16, 24)))
+    example = tf.train.Example.FromString(example)
+    example.features.feature["frame_id"].bytes_list.value[:] = [hostile.encode()]
+    files = []
+    for folder in (hostile, "b"):
+        (tmp_path / folder).mkdir()
+        files.append(write(tmp_path / folder / "a", example.SerializeToString()))
+    _, page = scored(
+        files,
+        fake_run(),
+        tmp_path / "r.html",
+        label_set,
+        other=(hostile, {f"seg/iou/{hostile}": 50.0}),
+        told=hostile,
+        flags_text=hostile,
+    )
+    _, sets, every_score, _, classes, confusion, frames = page.tables
+    assert sets[0] == every_score[0] == ["", "all", hostile, "b"]
+    assert classes[1][0].strip() == confusion[1][0] == confusion[0][1] == hostile
+    assert [row[:2] for row in frames[1:]] == [[hostile, hostile], [hostile, "b"]]
+    assert {name for name, _ in page.pictures} == {f"{hostile}: {hostile}", f"b: {hostile}"}
+    assert f"The other: {hostile}" in page.text and f"2 frames. {hostile}" in page.text
+    assert page.text.rstrip().endswith(hostile)
+    # One element each where the page itself has it, and none of a name's.
+    text = (tmp_path / "r.html").read_text()
+    assert len(re.findall("<b>", text)) == len(page.captions)
+
+
+def test_a_page_that_fails_leaves_the_old_one(tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text("before")
+    (tmp_path / "short.html.jinja").write_text('{% extends "base.html.jinja" %}')
+    (tmp_path / "bad.html.jinja").write_text("{{ missing }}")
+    with pytest.raises(jinja2.UndefinedError, match="'missing' is undefined"):
+        html_page.write_html(path, tmp_path / "bad.html.jinja", title="t")
+    assert path.read_text() == "before"
+    html_page.write_html(path, tmp_path / "short.html.jinja", title="a <t>")
+    assert "<title>a &lt;t&gt;</title>" in path.read_text()
+    assert path.read_text().startswith("<!doctype html>") and path.read_text().endswith("</html>\n")
+    assert {each.name for each in tmp_path.iterdir()} == {
+        "page.html",
+        "short.html.jinja",
+        "bad.html.jinja",
+    }
 
 
 def test_what_has_no_truth_has_no_section(tmp_path):

@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 from absl import flags
 
+from flowseg import tables
 from flowseg.cli import entry
 
 # Largest differences between the unrounded run and its written files: pixels, else percent.
@@ -253,13 +254,12 @@ def compare(official, flowseg):
 
 def table(rows):
     """The rows of `compare` as lines of text."""
-    lines = [f"{'score':<28}{'official':>12}{'flowseg':>12}{'difference':>12}{'bound':>8}"]
+    told = [("score", "official", "flowseg", "difference", "bound", "")]
     for name, ours, theirs, agree in rows:
         numbers = ("-" if number is None else f"{number:.5f}" for number in (ours, theirs))
         gap = "-" if None in (ours, theirs) else f"{theirs - ours:+.6f}"
-        texts = "".join(f"{text:>12}" for text in (*numbers, gap))
-        lines.append(f"{name:<28}{texts}{bound(name):>8g}{'' if agree else '  <-- differs'}")
-    return "\n".join(lines)
+        told.append((name, *numbers, gap, f"{bound(name):g}", "" if agree else "<-- differs"))
+    return tables.plain(told)
 
 
 def main():

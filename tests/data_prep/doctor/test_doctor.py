@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.doctor import flow, warp
+from data_prep.doctor import flow, pictures, warp
 from data_prep.doctor.examine import examine
 from flowseg.data.labels import CAMVID, CITYSCAPES
 from tests.conftest import run_command
@@ -241,6 +241,20 @@ def test_the_command(clean, tmp_path):
         assert f'src="pictures/{path.name}"' in page
         assert cv2.imread(str(path)).shape[1] <= 1000
     assert {path.name for path in pictures} >= {"classes.png", "speeds.png", "000.jpg"}
+
+
+def test_names_are_shown_as_text_on_the_page(clean, tmp_path):
+    hostile = '<b>"&'
+    train = [{**clean["train"][0], "frame_id": hostile}]
+    label_set = CITYSCAPES._replace(names=(hostile, *CITYSCAPES.names[1:]))
+    files = sets.write_set(tmp_path, {"train": train})
+    diagnosis = examine(files, label_set, 2, 1)
+    page = pictures.write_page(tmp_path / "page", diagnosis, label_set).read_text()
+    escaped = "&lt;b&gt;&#34;&amp;"
+    assert "<b>" not in page and page.count(escaped) >= 3
+    assert f'alt="{escaped} (' in page and f"<figcaption>{escaped} (" in page
+    numbers = page[page.index("<pre>") : page.index("</pre>")]
+    assert escaped in numbers
 
 
 def test_the_command_ends_well_on_clean_records(clean, tmp_path):

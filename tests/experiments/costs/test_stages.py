@@ -6,6 +6,7 @@ import pytest
 from experiments.costs import stages
 from experiments.exports import litert
 from flowseg.network.model import build_flowseg
+from tests.support import markdown
 
 
 def test_every_cut_holds_the_one_before_and_the_last_is_the_network():
@@ -34,4 +35,4 @@ def test_stages_are_differences_within_a_round(monkeypatch):
     assert found["first"] == {"gflops": 1.0, "ms": 15}
     assert found["second"] == {"gflops": 0.5, "ms": pytest.approx(9)}
     assert found["whole"] == {"gflops": 1.5, "ms": 27}
-    assert "| second | 0.50 | 9.0 | 33 |" in stages.table(found)
+    assert ["second", "0.50", "9.0", "33"] in markdown.rows(stages.table(found))

@@ -16,6 +16,7 @@ from experiments.exports import (
 )
 from flowseg import files
 from tests.conftest import run_command
+from tests.support import markdown
 
 OURS = [name for name in benchmark_table.ROWS if name not in benchmark_table.PEERS]
 
@@ -44,14 +45,14 @@ def _measure(*flags, output):
 
 
 def _check_rows(text, told, names):
-    rows = [line for line in text.split("\n") if line.startswith("| ") and "---" not in line]
+    rows = markdown.rows(text)
     assert len(rows) == 1 + len(names)
-    assert {len(line.split("|")) for line in rows} == {len(rows[0].split("|"))}
-    for name, line in zip(names, rows[1:], strict=True):
+    assert {len(row) for row in rows} == {len(rows[0])}
+    for name, cells in zip(names, rows[1:], strict=True):
         place = f"64x96/2/{name}/"
         own = {key.removeprefix(place): x for key, x in told.items() if key.startswith(place)}
-        title = benchmark_table.ROWS[name]
-        assert line.startswith(f"| {title} | 2 | {own['pair']:.1f} | {own['pair_p90']:.1f} |")
+        assert cells[:2] == [benchmark_table.ROWS[name], "2"]
+        assert cells[2:4] == [f"{own['pair']:.1f}", f"{own['pair_p90']:.1f}"]
         assert 0 < own["pair"] <= own["pair_p90"] and own["cpu"] > 0 and own["stream_ratio"] > 0
         # Each streamed frame is its two parts.
         assert own["stream"] >= max(own["encode"], own["decode"])
@@ -200,7 +201,7 @@ def test_beside_the_peers(tmp_path):
     )
     told = {key.removeprefix("128x160/2/"): x for key, x in json.loads(output.read_text()).items()}
     for peer, title in benchmark_table.PEERS.items():
-        assert f"| {title} | 2 |" in done.stdout
+        assert [title, "2"] in [row[:2] for row in markdown.rows(done.stdout)]
         assert told[f"{peer}/pair"] >= max(told[f"{peer}/seg"], told[f"{peer}/flow"])
         assert told[f"{peer}/pair_faster_than/{peer}"] == 1
         assert told[f"none/stream_faster_than/{peer}"] > 0

@@ -7,6 +7,7 @@ import pytest
 from experiments.studies import joint
 from flowseg.network.model import parts
 from tests.conftest import run_command
+from tests.support import markdown
 
 BACKBONE = "efficientnet_lite0"
 
@@ -37,16 +38,17 @@ def test_table_by_hand():
     }
     keys = {"seg/miou": "mIoU", "flow/aepe": "AEPE", "flow/fl_all": "Fl"}
     spent = dict.fromkeys(found, {"params": 4.0, "gflops": 4.5, "ms": 100.0})
-    lines = joint.table(found, keys, spent).splitlines()
-    assert lines[0] == "| | mIoU | AEPE | Fl | parameters, M | GFLOPs | ms |"
+    rows = markdown.rows(joint.table(found, keys, spent))
+    assert rows[0] == ["", "mIoU", "AEPE", "Fl", "parameters, M", "GFLOPs", "ms"]
     # Deviations over n - 1: sqrt(8), sqrt(1/2); of one value there is none.
-    assert lines[3] == "| both | 42.00 ± 2.83 | 2.50 ± 0.71 |  | 4.00 | 4.50 | 100.0 |"
+    assert rows[2] == ["both", "42.00 ± 2.83", "2.50 ± 0.71", "", "4.00", "4.50", "100.0"]
     # Seed by seed: +1, +3 and -0.5, 0. A network of one task is another start of its own.
-    assert lines[4] == ("| ... more than no exchange | +2.00 ± 1.41 | -0.25 ± 0.35 |  |  |  |  |")
-    assert lines[5] == "| flow only |  | 2.50 |  | 4.00 | 4.50 | 100.0 |"
-    assert len(lines) == 6
-    assert joint.table({"both": found["both"]}, keys).splitlines()[2:] == [
-        "| both | 42.00 ± 2.83 | 2.50 ± 0.71 |  |"
+    more = ["... more than no exchange", "+2.00 ± 1.41", "-0.25 ± 0.35", "", "", "", ""]
+    assert rows[3] == more
+    assert rows[4] == ["flow only", "", "2.50", "", "4.00", "4.50", "100.0"]
+    assert len(rows) == 5
+    assert markdown.rows(joint.table({"both": found["both"]}, keys))[1:] == [
+        ["both", "42.00 ± 2.83", "2.50 ± 0.71", ""]
     ]
 
 

@@ -10,6 +10,7 @@ from flowseg.data import records
 from flowseg.network.model import parts
 from flowseg.scoring.evaluation import evaluate
 from tests.conftest import run_command
+from tests.support import markdown
 
 
 def test_the_last_tap_is_the_answer_and_the_others_lead_to_it(trained_run, kitti_records):
@@ -48,6 +49,6 @@ def test_flow_taken_out_at_a_stride_is_in_pixels_of_the_image(trained_run):
 def test_command(trained_run, kitti_records):
     asked = ("--run_dir", trained_run, "--records")
     done = run_command("experiments.studies.strides", *asked, kitti_records / "val-*")
-    assert "| learned upsampling |" in done.stdout and "| stride 16 |" in done.stdout
+    assert {"learned upsampling", "stride 16"} < {row[0] for row in markdown.rows(done.stdout)}
     none = run_command("experiments.studies.strides", *asked, kitti_records / "none-*", ok=False)
     assert "none-*" in none.stderr
