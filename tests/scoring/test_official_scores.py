@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep import kitti
+from flowseg import files
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
 from flowseg.media.frames import read_image
@@ -110,7 +111,7 @@ def case(request, tmp_path_factory):
     else:
         folder = request.getfixturevalue("samples") / "kitti"
     kitti.convert([folder], place / "records", val_fraction=0, processes=1)
-    files = records.match_files(f"{place}/records/train-*.tfrecord")
+    shards = records.match_files(f"{place}/records/train-*.tfrecord")
     run, arrays = FakeRun(folder), {}
 
     def keep(frame, logits, flow):
@@ -120,7 +121,7 @@ def case(request, tmp_path_factory):
             output = place / ids / frame_id
             predict(run, frame["image1"], frame["image2"], output, seg_ids=ids)
 
-    scores, _ = evaluate(run, files, each=keep)
+    scores, _ = evaluate(run, shards, each=keep)
     files.write_json(place / "metrics.json", scores)
     made = request.param == "made"
     return SimpleNamespace(folder=folder, place=place, scores=scores, arrays=arrays, made=made)
