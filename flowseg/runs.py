@@ -103,7 +103,7 @@ class Run:
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Classes and motion of every frame of a video; each frame is encoded once.
 
-        The same as `predict` of all consecutive pairs, in little more than half the time. A
+        The same as `predict` of all consecutive pairs, in about 0.7 of the time. A
         prediction comes when the frame after it has been read; memory stays flat.
 
         Args:
@@ -179,8 +179,8 @@ def load_run(run_dir: str | os.PathLike | None, weights: str = "best") -> Run:
     """A trained run.
 
     Args:
-        run_dir: folder of a training, or one that a run was packed into (see `packed`), where
-            "best" and "last" are one. Not looked at for "pretrained".
+        run_dir: folder of a training, or one that a run was packed into (see `packed_weights`),
+            where "best" and "last" are one. Not looked at for "pretrained".
         weights: "best", "last", or "pretrained": the network that comes with the package.
 
     Raises:

@@ -78,7 +78,8 @@ def training_model(model: keras.Model, unlabelled: Sequence[str] = ()) -> keras.
     Args:
         model: of `build_flowseg`, or loaded from a file that one was saved to.
         unlabelled: further outputs, for what needs no truth: "photometric", "consistency", as the
-            losses in `unlabelled` want them. The decoder then sees each pair both ways.
+            losses in `training.unsupervised_losses` want them. The decoder then sees each pair both
+            ways.
     """
     encoder, decoder = parts(model)
     outputs = tuple(decoder.output)

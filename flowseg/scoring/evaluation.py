@@ -80,7 +80,7 @@ def count(files, label_set, ask, each=None):
         each: called with (frame, seg, flow, the frame's counts), where given.
 
     Returns:
-        The counts of all frames together (see `scoring`), and a dict of how many frames there
+        The counts of all frames together (see `frame_scores`), and a dict of how many frames there
         were: `frames`, with `seg`, `flow`, `flow_noc` truth that was asked, `single` without a
         second frame, and by what they know their `foreground`.
 
@@ -110,7 +110,7 @@ def count(files, label_set, ask, each=None):
 
 
 def count_frame(frame, seg, flow, label_set):
-    """One frame's counts (see `scoring`), and what its foreground is known by.
+    """One frame's counts (see `frame_scores`), and what its foreground is known by.
 
     Foreground, as KITTI scores flow on it, is the objects of the frame's object map; where there is
     none, the things of its instance map; else the labels of persons and vehicles, moving or not.

@@ -4,7 +4,7 @@ One frame's answer becomes counts, a flat dict of arrays. Counts add up (`add`),
 set and a fold are scored by the same lines, and a set's scores are pooled over its pixels as the
 official judges pool them. What nothing was counted for has no score: it is left out, never 0.
 
-The streaming twins that `model.fit` takes are in `metrics.py`; tests hold the two together.
+The streaming twins that `model.fit` takes are in `streaming.py`; tests hold the two together.
 """
 
 import cv2

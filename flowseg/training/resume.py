@@ -12,9 +12,9 @@ from flowseg.errors import ArgumentError
 from flowseg.network import packed_weights
 from flowseg.network.decoder import SEG_HEAD
 from flowseg.network.model import build_flowseg, parts
-from flowseg.training import checkpoints, distribution, progress
+from flowseg.training import checkpoints, distribution
 from flowseg.training.config import TrainingConfig, flag_lines
-from flowseg.training.progress import Phase, Progress
+from flowseg.training.progress import FORMAT, Phase, Progress
 
 # Settings that a run may be resumed with another value of: they change no step that was made.
 _MAY_CHANGE = (
@@ -134,7 +134,7 @@ def read_progress(
         if (run_dir / "checkpoints" / "latest.json").is_file():
             raise _of_earlier_version(run_dir)
         return begun, None
-    if kept.get("format") != progress.FORMAT:
+    if kept.get("format") != FORMAT:
         raise _of_earlier_version(run_dir)
     if runs.load_run_labels(run_dir) != label_set:
         raise ArgumentError(
