@@ -102,6 +102,7 @@ class KeepBest(keras.callbacks.Callback):
     """Writes the run's last and best weights, and the scores of the best, each whole or not at all.
 
     Where validation gives no such score there is no best: best.keras then holds the last weights.
+    (Keras's ModelCheckpoint writes over the file that stands there, and forgets its best.)
 
     Args:
         run_dir: the run folder (pathlib.Path).
@@ -141,6 +142,8 @@ class KeepBest(keras.callbacks.Callback):
 
 class Patience(keras.callbacks.Callback):
     """Ends the training when neither task has got better in so many validations.
+
+    (Keras's EarlyStopping watches one score, and counts anew in a resumed training.)
 
     Args:
         patience: how many; 0 never ends it.
@@ -218,6 +221,8 @@ class Alternate(keras.callbacks.Callback):
 
 class History(keras.callbacks.Callback):
     """Writes history.csv: a line of scores each time that Keras's epoch ends.
+
+    (Keras's CSVLogger keeps the lines of steps that a resumed training makes again.)
 
     Args:
         path: the file. Of lines that are there, those of later steps than the progress's go.
