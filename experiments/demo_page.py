@@ -20,7 +20,7 @@ _SCORES = (
 )
 
 
-def animate(video, output, width=960):
+def animate(video: str | Path, output: str | Path, width: int = 960) -> None:
     """Write a video again as an animated WebP, which every browser plays.
 
     Raises:

@@ -4,15 +4,16 @@ import contextlib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 
 
-def warn(message):
+def warn(message: str) -> None:
     """One line on stderr."""
     print(f"warning: {message}", file=sys.stderr)
 
 
 @contextlib.contextmanager
-def no_stderr():
+def no_stderr() -> Iterator[None]:
     """Turn the descriptor of stderr away, for libraries that write to it past Python."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

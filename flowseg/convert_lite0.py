@@ -19,7 +19,7 @@ from flowseg import files
 from flowseg.network import efficientnet_lite
 
 
-def convert(output, source=None):
+def convert(output: str | Path, source: str | Path | None = None) -> None:
     """Write the weights file whole or not at all.
 
     Args:

@@ -38,7 +38,13 @@ MAX_PIXELS = 1920 * 1080
 
 
 def answer_pair(
-    run: Any, path1: str, path2: str, folder: str | Path, overlay=0.5, arrows=0.0, scale=1.0
+    run: Any,
+    path1: str,
+    path2: str,
+    folder: str | Path,
+    overlay: float = 0.5,
+    arrows: float = 0.0,
+    scale: float = 1.0,
 ) -> tuple[np.ndarray, str, list[str]]:
     """Two frames' answers.
 
@@ -74,10 +80,10 @@ def answer_clip(
     run: Any,
     path: str | Path,
     output: str | Path,
-    overlay=0.5,
-    arrows=0.0,
-    scale=1.0,
-    most=300,
+    overlay: float = 0.5,
+    arrows: float = 0.0,
+    scale: float = 1.0,
+    most: int = 300,
     track: Callable[[Iterator, int | None], Iterator] | None = None,
 ) -> str:
     """A clip's answers as a video.
@@ -155,7 +161,7 @@ def _gradio(folder):
     return gradio
 
 
-def page(run, folder, scale=1.0, most=300):
+def page(run: Any, folder: str | Path, scale: float = 1.0, most: int = 300) -> Any:
     """The page, a `gradio.Blocks` to launch; see `answer_pair` and `answer_clip`.
 
     What is dropped and answered is left in `folder`.
@@ -192,6 +198,7 @@ def page(run, folder, scale=1.0, most=300):
 
     # The network answers one request at a time, whoever asks.
     alone = {"concurrency_limit": 1, "concurrency_id": "network"}
+    shown = {"show_label": False, "interactive": False}
     with gradio.Blocks(title="FlowSeg", analytics_enabled=False) as blocks:
         gradio.Markdown(
             "# FlowSeg\nWhat is where, and where it goes: for every pixel its class and its motion "
@@ -210,12 +217,7 @@ def page(run, folder, scale=1.0, most=300):
                 image.preprocess = lambda upload: upload and upload.path
             ask = gradio.Button("Look", variant="primary")
             # The picture has titles of its own; without these words a button offers to publish it.
-            picture = gradio.Image(
-                show_label=False,
-                interactive=False,
-                format="png",
-                buttons=["download", "fullscreen"],
-            )
+            picture = gradio.Image(format="png", buttons=["download", "fullscreen"], **shown)
             text = gradio.Textbox(label="In words", interactive=False)
             written = gradio.Files(label="As files, as predict writes them", interactive=False)
             given, answers = [image1, image2, overlay, arrows], [picture, text, written]
@@ -225,16 +227,14 @@ def page(run, folder, scale=1.0, most=300):
             # By name: what a system's table of types calls a video differs between systems.
             video = gradio.File(label="Clip", file_types=list(VIDEO_SUFFIXES), height=120)
             ask = gradio.Button("Look", variant="primary")
-            seen = gradio.Video(
-                show_label=False, interactive=False, autoplay=True, loop=True, buttons=["download"]
-            )
+            seen = gradio.Video(autoplay=True, loop=True, buttons=["download"], **shown)
             text = gradio.Textbox(label="In words", interactive=False)
             given = [video, overlay, arrows]
             ask.click(clip, given, [seen, text], show_progress_on=seen, **alone)
     return blocks
 
 
-def serve(run, folder, port, scale=1.0, most=300):
+def serve(run: Any, folder: str | Path, port: int, scale: float = 1.0, most: int = 300) -> Any:
     """Show the page at http://127.0.0.1:`port`; the launched `gradio.Blocks`. See `page`.
 
     Raises:

@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from flowseg import files
 
 
 @contextlib.contextmanager
-def whole(path):
+def whole(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what is written there gets the name at the end.
 
     When the block fails nothing is left, and what stood under `path` stays. An existing file is
@@ -51,7 +53,7 @@ def _remove(path):
         path.unlink(missing_ok=True)
 
 
-def write(path, data):
+def write(path: str | os.PathLike, data: bytes | str) -> None:
     """Write bytes, or text, whole or not at all.
 
     Raises:
@@ -61,7 +63,7 @@ def write(path, data):
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def write_json(path, content):
+def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
     """Write a flat JSON file whole or not at all; not-a-number becomes null, as JSON wants."""
     clean = {
         key: None if isinstance(value, float) and not np.isfinite(value) else value

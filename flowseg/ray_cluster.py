@@ -5,7 +5,9 @@ import logging
 import os
 import secrets
 import socket
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from flowseg.errors import ArgumentError
 
@@ -20,7 +22,9 @@ _ALONE = {
 }
 
 
-def connect(address=None, library="ray", extra="ray", code=()):
+def connect(
+    address: str | None = None, library: str = "ray", extra: str = "ray", code: Sequence[str] = ()
+) -> ModuleType:
     """Join a Ray cluster, or start one of this machine alone; `ray.shutdown` leaves it.
 
     Args:

@@ -15,6 +15,7 @@ from absl import flags
 from flowseg.cli import entry
 
 # isort: split
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -24,7 +25,7 @@ from flowseg.training.tasks import JOINT
 _SHOWN = 8
 
 
-def read_batch(path):
+def read_batch(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """(inputs, targets) as a training was fed them.
 
     Raises:
@@ -41,7 +42,9 @@ def read_batch(path):
         raise ValueError(f"{path}: no batch of an incident ({error})") from error
 
 
-def look(training, inputs, targets):
+def look(
+    training: keras.Model, inputs: dict[str, np.ndarray], targets: dict[str, np.ndarray]
+) -> list[str]:
     """Lines about a batch's losses, truth and gradients under a compiled training's weights."""
     outputs = {name: JOINT.outputs[name] for name in training.output}
     inputs, targets = objective.target_map(outputs)(inputs, targets)

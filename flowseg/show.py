@@ -8,6 +8,7 @@ as evaluation takes them. One PNG an example: both frames, labels and flow over 
 frame warped back by the flow, which looks like the first where the flow is right.
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -16,17 +17,21 @@ from flowseg.cli import entry
 
 # isort: split
 import keras
+import numpy as np
 
 from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
 from flowseg.data.batches import training_batches
-from flowseg.data.labels import load_label_set
+from flowseg.data.labels import LabelSet, load_label_set
 from flowseg.media import drawing
 from flowseg.media.panels import draw_example
 from flowseg.training import feeding
+from flowseg.training.config import TrainingConfig
 
 
-def frames_of(files, label_set):
+def frames_of(
+    files: Sequence[str], label_set: LabelSet
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Yield (name, image1, image2, flow, seg) in NumPy: the frames of record shards as they are."""
     decoding.check_records(files, label_set)
     with records.named_errors(files):
@@ -35,7 +40,9 @@ def frames_of(files, label_set):
             yield frame["frame_id"].decode(), *(frame[key] for key in keys)
 
 
-def training_examples(config, label_set):
+def training_examples(
+    config: TrainingConfig, label_set: LabelSet
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Yield the same of a training's examples, augmentation and all, without end."""
     # As `train` does, so that these are the examples that it will see.
     keras.utils.set_random_seed(config.seed + 1)

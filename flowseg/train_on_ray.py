@@ -25,7 +25,7 @@ from flowseg.training.config import flag_lines
 from flowseg.training.progress import Progress
 
 
-def work(config):
+def work(config: dict[str, str | list[str]]) -> None:
     """What a worker does: its share of the training, JAX's hosts being joined by Ray."""
     os.chdir(config["folder"])
     from absl import flags

@@ -159,7 +159,7 @@ def compare(
     return results
 
 
-def table(results):
+def table(results: dict[str, dict[str, float]]) -> str:
     """Text: a row a number, a column a network; in brackets ratios to the first one."""
     rows = [("", *results)]
     for key, title, form in _ROWS:

@@ -131,7 +131,7 @@ def drawing_cost(
     return told, watch.peaks
 
 
-def table(told, peaks, count):
+def table(told: dict[str, float], peaks: dict[int, float], count: int) -> str:
     """Lines of text."""
     lines = [f"{count} frames in {told['whole']:.1f} s: {count / told['whole']:.2f} a second"]
     rows = (

@@ -12,7 +12,9 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 from absl import flags
 
@@ -39,7 +41,13 @@ _FLAGS = {
 }
 
 
-def kill_once(command, folder, rng, while_saving, trace=None):
+def kill_once(
+    command: Iterable[object],
+    folder: Path,
+    rng: random.Random,
+    while_saving: bool,
+    trace: IO | None = None,
+) -> bool:
     """Start a training and kill it after it has got on.
 
     Args:
@@ -81,7 +89,7 @@ def _newest(folder):
     return max((path.name for path in folder.glob("step-*")), default="")
 
 
-def differences(one, other):
+def differences(one: Path, other: Path) -> list[str]:
     """What differs between two finished run folders; empty if nothing does."""
     found = []
     networks = []

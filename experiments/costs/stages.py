@@ -85,7 +85,7 @@ def measure(
     return found
 
 
-def table(found):
+def table(found: dict[str, dict[str, float]]) -> str:
     """Markdown: a row a stage."""
     whole = found["whole"]
     rows = [

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Sequence
 
 from absl import flags
 
@@ -21,7 +22,7 @@ from flowseg.cli import entry
 import numpy as np
 
 
-def peak(command):
+def peak(command: Iterable[object]) -> float:
     """Peak memory in GB of a command.
 
     Raises:
@@ -38,7 +39,7 @@ def peak(command):
     return usage.ru_maxrss / 1024**2
 
 
-def train(batch, given):
+def train(batch: int, given: Iterable[str]) -> float:
     """Peak memory in GB of a training of three steps.
 
     Args:
@@ -57,7 +58,7 @@ def train(batch, given):
             raise ValueError(f"a training with batches of {batch}: {error}") from error
 
 
-def line(batches, peaks):
+def line(batches: Sequence[int], peaks: Sequence[float]) -> tuple[float, float]:
     """(GB without an example, GB an example) of the line through them."""
     each, base = np.polyfit(batches, peaks, 1)
     return base, each

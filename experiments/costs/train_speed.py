@@ -21,6 +21,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -35,14 +36,17 @@ from flowseg import runs, tables
 from flowseg.cli import flags as shared_flags
 from flowseg.data import records
 from flowseg.data.batches import Draw, InputClock, training_batches
-from flowseg.data.labels import load_label_set
+from flowseg.data.labels import LabelSet, load_label_set
 from flowseg.training import incidents, objective, resume, tensorboard
+from flowseg.training.config import TrainingConfig
 from flowseg.training.progress import Phase, Progress
 from flowseg.training.tasks import JOINT
 
 # Steps before the clock starts: tracing, and the pipeline's buffers.
 _FIRST = 4
 _SHOWN = 15
+# Batches and a count of steps -> when each step ended.
+Timed = Callable[[tf.data.Dataset, int], list[float]]
 
 
 class _Clock(keras.callbacks.Callback):
@@ -56,7 +60,7 @@ class _Clock(keras.callbacks.Callback):
         self.ends.append(time.perf_counter())
 
 
-def loop(training):
+def loop(training: keras.Model) -> Timed:
     """A function of batches and a count of steps -> when each step ended: written by hand."""
 
     @tf.function
@@ -80,7 +84,7 @@ def loop(training):
     return run
 
 
-def fitting(training, callbacks=()):
+def fitting(training: keras.Model, callbacks: Iterable[keras.callbacks.Callback] = ()) -> Timed:
     """The same by Keras's `fit`."""
 
     def run(batches, steps):
@@ -92,7 +96,9 @@ def fitting(training, callbacks=()):
     return run
 
 
-def ways(config, label_set, batches, run_dir):
+def ways(
+    config: TrainingConfig, label_set: LabelSet, batches: tf.data.Dataset, run_dir: Path
+) -> tuple[dict[str, tuple[Timed, tf.data.Dataset]], list[keras.callbacks.Callback]]:
     """Name -> (function of batches and steps, the batches that it is given); what watches."""
     network, _ = resume.build_networks(config, label_set)
     metrics = JOINT.metrics(label_set)
@@ -118,7 +124,9 @@ def ways(config, label_set, batches, run_dir):
     return timed, [guard, board]
 
 
-def alone(watching, batches, steps=50):
+def alone(
+    watching: Sequence[keras.callbacks.Callback], batches: tf.data.Dataset, steps: int = 50
+) -> list[float]:
     """Seconds that counting scores takes in a step, and those that what watches takes: medians.
 
     Args:
@@ -147,7 +155,7 @@ def alone(watching, batches, steps=50):
     return found
 
 
-def operators(folder):
+def operators(folder: str | Path) -> Counter[str]:
     """Operator -> seconds that all its uses ran, of the newest trace under a folder."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 

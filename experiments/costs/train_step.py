@@ -10,6 +10,7 @@ encoder on the same two frames. Peak memory is the process's own, by the operati
 import resource
 import statistics
 import time
+from collections.abc import Callable, Sequence
 
 from absl import flags
 
@@ -26,10 +27,11 @@ from flowseg.data.batches import Draw, training_batches
 from flowseg.data.labels import load_label_set
 from flowseg.network.model import parts
 from flowseg.training import objective, resume
+from flowseg.training.config import TrainingConfig
 from flowseg.training.tasks import JOINT
 
 
-def encoder_step(encoder):
+def encoder_step(encoder: keras.Model) -> Callable[[tf.Tensor], list[tf.Tensor]]:
     """Forward and backward of an encoder on a batch of images, compiled."""
 
     @tf.function
@@ -42,7 +44,7 @@ def encoder_step(encoder):
     return step
 
 
-def benchmark(config, files, rounds):
+def benchmark(config: TrainingConfig, files: Sequence[str], rounds: int) -> None:
     """Measure and print."""
     label_set = load_label_set(config.label_set)
     batches = training_batches(

@@ -1,5 +1,7 @@
 """The rows of `experiments.exports.benchmark`, their numbers summed up, and the table of them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from flowseg import tables
@@ -16,7 +18,9 @@ ROWS = {
 }
 
 
-def summary(turns, medians):
+def summary(
+    turns: Sequence[dict[str, Sequence[float]]], medians: dict[str, np.ndarray]
+) -> dict[str, float]:
     """Median and 90th percentile of each time over all turns, and the ratios of a stream.
 
     Args:

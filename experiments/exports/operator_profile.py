@@ -187,7 +187,7 @@ def _layer(name):
     return found.group(1) if found else "outside"
 
 
-def table(rows, whole):
+def table(rows: Sequence[tuple[str, str, str, float]], whole: float) -> str:
     """Lines of text: by operator and number format, then by layer."""
     summed = sum(row[3] for row in rows)
     lines = [

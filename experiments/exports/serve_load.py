@@ -137,7 +137,7 @@ def bare(
     return took
 
 
-def row(name, took, seconds):
+def row(name: str, took: Sequence[float], seconds: float) -> list[str | int]:
     """A row of the table: cells."""
     p50, p99 = np.percentile(took, (50, 99)) * 1000
     return [name, len(took), f"{p50:.0f}", f"{p99:.0f}", f"{len(took) / seconds:.1f}"]

@@ -206,7 +206,9 @@ COLUMNS = {
 }
 
 
-def table(per_pair, pooled):
+def table(
+    per_pair: dict[str, dict[str, dict[str, float]]], pooled: dict[str, dict[str, float]]
+) -> str:
     """Markdown of what `score_flow` gives: a row a pair and method, and of all pairs together."""
     rows = []
     for name, methods in {**per_pair, f"all {len(per_pair)}": pooled}.items():
@@ -216,7 +218,7 @@ def table(per_pair, pooled):
     return tables.markdown(["pair", "flow", *COLUMNS.values()], rows, left=2)
 
 
-def label_table(scores, frames):
+def label_table(scores: dict[str, dict[str, float]], frames: int) -> str:
     """Markdown of what `score_labels` gives."""
     keys = {"seg/miou": "mIoU (%)", "seg/pixel_accuracy": "pixels (%)"}
     rows = []

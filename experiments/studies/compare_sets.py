@@ -109,7 +109,7 @@ def _width(frame):
     return int.from_bytes(head[16:20])
 
 
-def table(numbers):
+def table(numbers: dict[str, dict[str, float]]) -> str:
     """Markdown of `compare`'s numbers; a row that no set can fill is left out."""
     rows = []
     for name, unit in UNITS.items():

@@ -77,7 +77,7 @@ def ause(error: np.ndarray, sure: np.ndarray) -> float:
     return np.mean(between) / max(np.mean(nothing), 1e-9)
 
 
-def tables(error, wrong, sure):
+def tables(error: np.ndarray, wrong: np.ndarray, sure: np.ndarray) -> str:
     """Markdown of both tables, and AUSE."""
     own, best = np.argsort(-sure, kind="stable"), np.argsort(error, kind="stable")
     by_share = [

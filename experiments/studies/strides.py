@@ -72,7 +72,7 @@ def score(
     return {title: frame_scores.scores(own, label_set.names) for title, own in counts.items()}
 
 
-def table(found):
+def table(found: dict[str, dict[str, float]]) -> str:
     """Markdown: a row a stride."""
     rows = [
         [title.replace("_", " "), *(f"{own[key]:.2f}" if key in own else "" for key in _SHOWN)]

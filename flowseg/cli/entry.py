@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Callable
 
 from absl import app, flags, logging
 
@@ -18,7 +19,7 @@ _HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
 _PACKAGES = {"flowseg", "data_prep", "export"}
 
 
-def run(main, usage=None):
+def run(main: Callable[[], object], usage: str | None = None) -> None:
     """Parse the flags, call `main()` and exit: 0, 1 after an error, 130 after Ctrl-C.
 
     A wrong flag, and a ValueError, OSError or TensorFlow error of `main`, become one line on
@@ -63,14 +64,14 @@ def _guard(main):
         _fail(message(error))
 
 
-def expected_errors():
+def expected_errors() -> tuple[type[Exception], ...]:
     """The exceptions that are told in one line; any other is a bug."""
     # TensorFlow is looked up, not imported: a command that never needed it starts 4 s faster.
     tensorflow = sys.modules.get("tensorflow")
     return (ValueError, OSError, *([tensorflow.errors.OpError] if tensorflow else []))
 
 
-def message(error):
+def message(error: Exception) -> str:
     """What an expected error says to a person."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

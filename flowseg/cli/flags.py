@@ -7,11 +7,16 @@ import dataclasses
 import sys
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from flowseg.errors import ArgumentError
+
+if typing.TYPE_CHECKING:
+    # Not imported at run time: it brings TensorFlow, which most commands start without.
+    from flowseg.training.config import TrainingConfig
 
 
 def define_training_flags(train_records_required: bool = True):
@@ -52,7 +57,7 @@ def _kind(field):
     return typing.get_origin(told) or told
 
 
-def training_config(args: flags.FlagValues | None = None):
+def training_config(args: flags.FlagValues | None = None) -> "TrainingConfig":
     """The `TrainingConfig` that the flags of `define_training_flags` say.
 
     Raises:
@@ -79,7 +84,7 @@ def _numbers(name, texts):
         raise ArgumentError(f"{name}={','.join(texts)}: not a list of numbers", name) from error
 
 
-def define_run_flags(input_scale=True, instead=None):
+def define_run_flags(input_scale: bool = True, instead: str | None = None) -> None:
     """Which trained run answers, with which weights, and (if asked for) at which size.
 
     `instead`: a flag of the command's own, defined before, that may stand in place of --run_dir.
@@ -117,7 +122,7 @@ def define_seg_ids():
     )
 
 
-def flagfile_name(argv=None):
+def flagfile_name(argv: Sequence[str] | None = None) -> str | None:
     """The name, without folder and suffix, of the first flagfile on the command line, or None."""
     argv = sys.argv if argv is None else argv
     for i, argument in enumerate(argv):

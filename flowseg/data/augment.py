@@ -39,7 +39,9 @@ _YIQ = np.float32([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.52
 _OWN_COLOURS = 0.2
 
 
-def augment(example, seed, height, width, strength):
+def augment(
+    example: dict[str, tf.Tensor], seed: tf.Tensor, height: int, width: int, strength: Augmentation
+) -> dict[str, tf.Tensor]:
     """Crop, scale, mirror, recolour and blot out one example.
 
     Args:
@@ -71,7 +73,15 @@ def augment(example, seed, height, width, strength):
     return {**example, "image1": images[0], "image2": image2}
 
 
-def random_crop(example, seed, height, width, scale, stretch, enlarge=0.0):
+def random_crop(
+    example: dict[str, tf.Tensor],
+    seed: tf.Tensor,
+    height: int,
+    width: int,
+    scale: float,
+    stretch: float,
+    enlarge: float = 0.0,
+) -> dict[str, tf.Tensor]:
     """Cut a random rectangle and bring it to (height, width).
 
     The rectangle is what a random scale asks for, as far as the example reaches: a smaller
@@ -105,7 +115,7 @@ def random_crop(example, seed, height, width, scale, stretch, enlarge=0.0):
     }
 
 
-def resize_sparse_flow(flow, height, width):
+def resize_sparse_flow(flow: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Flow at another resolution, from its known pixels alone.
 
     Each new vector is the bilinear mean of the known ones among its four neighbours, scaled with
@@ -133,14 +143,14 @@ def resize_sparse_flow(flow, height, width):
     return tf.ensure_shape(resized, (height, width, 3))
 
 
-def mirror(example):
+def mirror(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Left and right exchanged; u changes its sign."""
     flipped = {key: example[key][:, ::-1] for key in ("image1", "image2", "flow", "seg")}
     flipped["flow"] *= tf.constant([-1.0, 1.0, 1.0])
     return {**example, **flipped}
 
 
-def recolour(images, seed, strength):
+def recolour(images: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
     """Random brightness, contrast, saturation, hue and gamma of two frames.
 
     Four times in five both frames share the draw, once each gets its own.
@@ -175,7 +185,7 @@ def _about_grey(saturation, angle):
     return tf.constant(_YIQ.T) @ turn @ tf.constant(np.linalg.inv(_YIQ.T))
 
 
-def erase(image, seed, probability):
+def erase(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
     """One or two rectangles of the mean colour: what they hide has left the scene (RAFT).
 
     The flow stays true: the network learns to tell motion where it cannot see the match.
@@ -194,7 +204,7 @@ def erase(image, seed, probability):
     return tf.where(hidden[..., None], mean, image)
 
 
-def make_second_frame(image, seed):
+def make_second_frame(image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """A second frame for a still: image1 under a small random affine motion, and its exact flow.
 
     A copy would teach that motion is nothing.

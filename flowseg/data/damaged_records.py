@@ -8,6 +8,7 @@ without their bad records, so that a resumed run looks only at what changed.
 import json
 import struct
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import tensorflow as tf
@@ -15,12 +16,15 @@ import tensorflow as tf
 from flowseg import files
 from flowseg.console import warn
 from flowseg.data import decoding, records
+from flowseg.data.labels import LabelSet
 
 # A record is its length, the CRC of that; its bytes, the CRC of those.
 _HEAD, _TAIL = struct.Struct("<QI"), 4
 
 
-def sound_files(paths, label_set, folder):
+def sound_files(
+    paths: Iterable[str | Path], label_set: LabelSet, folder: Path
+) -> tuple[list[str], int]:
     """The shards to train on: the sound ones themselves, of damaged ones a copy of what is sound.
 
     Args:

@@ -7,18 +7,20 @@ that a frame lacks is a fully masked target, so that sets with one kind of label
 """
 
 import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from flowseg.data import records
 from flowseg.data.flow_io import FLO_UNKNOWN
-from flowseg.data.labels import IGNORE_LABEL, train_id_table
+from flowseg.data.labels import IGNORE_LABEL, LabelSet, train_id_table
 from flowseg.errors import ArgumentError
 
 
-def check_records(files, label_set):
+def check_records(files: Iterable[str | Path], label_set: LabelSet) -> None:
     """Look at the size and the first record of every shard before a long run.
 
     Raises:
@@ -42,7 +44,7 @@ def check_records(files, label_set):
                 raise ArgumentError(str(error), *error.arguments, path=path) from error
 
 
-def read_index(folder):
+def read_index(folder: str | Path) -> dict[str, Any] | None:
     """What a conversion wrote about itself: index.json of a folder of records; None where absent.
 
     Raises:
@@ -62,7 +64,7 @@ def read_index(folder):
     raise ValueError(f"{path}: damaged, or not of a conversion; convert this data again")
 
 
-def teaches(files, stream, made_flow=True):
+def teaches(files: Sequence[str | Path], stream: str, made_flow: bool = True) -> bool:
     """Whether a record set has truth for a stream, by the index.json beside it; without one: yes.
 
     Args:
@@ -82,7 +84,9 @@ def teaches(files, stream, made_flow=True):
     return flow > 0 or (made_flow and pairs < sum(index["records"].values()))
 
 
-def frame_decoder(label_set, maps=False):
+def frame_decoder(
+    label_set: LabelSet, maps: bool = False
+) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """A function for `Dataset.map`: one serialised record -> one decoded frame.
 
     A frame is a dict: `image1`, `image2` (H, W, 3) uint8; `has_image2` bool (where it is false,
@@ -199,7 +203,7 @@ def _decode_labels(fields, shape, tables, name):
     return tf.ensure_shape(seg, (None, None))
 
 
-def evaluation_data(files, label_set):
+def evaluation_data(files: Iterable[str | Path], label_set: LabelSet) -> tf.data.Dataset:
     """Every frame of `files` once, in order, with its maps (`frame_decoder`) and file, `shard`."""
     decode = frame_decoder(label_set, maps=True)
     shards = tf.data.Dataset.from_tensor_slices([str(path) for path in files])
@@ -207,7 +211,9 @@ def evaluation_data(files, label_set):
     return read.map(lambda r, path: decode(r) | {"shard": path}, tf.data.AUTOTUNE).prefetch(2)
 
 
-def validation_data(files, label_set, pair=False):
+def validation_data(
+    files: Sequence[str | Path], label_set: LabelSet, pair: bool = False
+) -> tf.data.Dataset:
     """`evaluation_data` as batches of one (inputs, targets), for `model.fit`.
 
     `pair`: see `batches.training_batches`.

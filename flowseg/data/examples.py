@@ -4,6 +4,8 @@ The frame may come from a record or from memory, so a network can be trained on 
 never written anywhere, as the first frame of a video.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from flowseg.data import augment
@@ -12,12 +14,12 @@ from flowseg.data.labels import IGNORE_LABEL
 
 def training_example(
     frame: dict,
-    seed,
+    seed: Sequence[int] | tf.Tensor,
     *,
     height: int,
     width: int,
     strength: augment.Augmentation | None = None,
-    has_truth=True,
+    has_truth: bool | tf.Tensor = True,
     made_flow: bool = True,
     pair: bool = False,
 ) -> tuple[dict, dict]:

@@ -18,7 +18,7 @@ FLO_UNKNOWN = 1e9
 KITTI_RANGE = (-512.0, 65535 / 64 - 512)
 
 
-def decode_kitti_flow(data, name="flow"):
+def decode_kitti_flow(data: bytes, name: str | Path = "flow") -> np.ndarray:
     """Bytes of a KITTI flow PNG -> (H, W, 3) float32 (u, v, valid).
 
     u = (R - 2^15) / 64, v = (G - 2^15) / 64, valid = B > 0 (KITTI 2015 flow development kit,
@@ -43,7 +43,7 @@ def decode_kitti_flow(data, name="flow"):
     return np.dstack([flow, valid.astype(np.float32)])
 
 
-def encode_kitti_flow(flow, valid=None):
+def encode_kitti_flow(flow: np.ndarray, valid: np.ndarray | None = None) -> bytes:
     """(H, W, 2) flow and its (H, W) mask -> bytes of a KITTI flow PNG; see `decode_kitti_flow`.
 
     Flow that is not finite or does not fit in 16 bits (beyond -512..511.98 px) is written as
@@ -61,7 +61,7 @@ def encode_kitti_flow(flow, valid=None):
     return cv2.imencode(".png", png)[1].tobytes()
 
 
-def decode_flo(data, name="flow"):
+def decode_flo(data: bytes, name: str | Path = "flow") -> np.ndarray:
     """Bytes of a Middlebury `.flo` -> (H, W, 3) float32 (u, v, valid).
 
     Raises:
@@ -78,7 +78,7 @@ def decode_flo(data, name="flow"):
     return np.dstack([np.where(valid[..., None], flow, 0), valid]).astype(np.float32)
 
 
-def encode_flo(flow, valid=None):
+def encode_flo(flow: np.ndarray, valid: np.ndarray | None = None) -> bytes:
     """(H, W, 2) flow and its (H, W) mask -> bytes of a Middlebury `.flo`."""
     flow = np.array(flow, "<f4")
     if valid is not None:
@@ -87,7 +87,7 @@ def encode_flo(flow, valid=None):
     return np.float32(FLO_MAGIC).tobytes() + np.int32([width, height]).tobytes() + flow.tobytes()
 
 
-def read_flow(path):
+def read_flow(path: str | Path) -> np.ndarray:
     """Flow of a KITTI PNG or a `.flo` file as (H, W, 3) float32 (u, v, valid).
 
     Raises:
@@ -100,7 +100,7 @@ def read_flow(path):
     return decode(path.read_bytes(), path)
 
 
-def check_png(data, name):
+def check_png(data: bytes, name: str | Path) -> None:
     """Raise ValueError unless `data` is a whole, undamaged PNG; `name` says which file.
 
     OpenCV and libpng fill up some damaged files in silence (a wrong Adler sum, a cut end), so the
@@ -144,7 +144,9 @@ _WHEEL = _colour_wheel()
 _ROWS = 64
 
 
-def flow_to_color(flow, max_magnitude=None, valid=None):
+def flow_to_color(
+    flow: np.ndarray, max_magnitude: float | None = None, valid: np.ndarray | None = None
+) -> np.ndarray:
     """Middlebury colours: hue is direction, saturation is speed, white is rest.
 
     Args:
@@ -185,7 +187,7 @@ def _wheel_colours(flow, radius):
     return np.uint8(np.floor(255 * np.where(inside, 1 - radius * (1 - hue), hue * 0.75)))
 
 
-def fill_holes(flow):
+def fill_holes(flow: np.ndarray) -> np.ndarray:
     """(H, W, 3) (u, v, valid) -> (H, W, 2), unknown places filled as KITTI's kit fills them.
 
     Between two known pixels of a row the smaller u and the smaller v, beyond the outermost the

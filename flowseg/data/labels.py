@@ -205,7 +205,7 @@ def train_id_table(label_set: LabelSet, numbering: str) -> np.ndarray:
     return table
 
 
-def thing_table(label_set):
+def thing_table(label_set: LabelSet) -> np.ndarray:
     """(256,) uint8: train id -> 1 if the class is of things that move (persons, vehicles), else 0.
 
     By Cityscapes' ids of the class; 255 where the class has none that tell, and for void.
@@ -221,7 +221,7 @@ def thing_table(label_set):
     return table
 
 
-def class_groups(label_set, score_set):
+def class_groups(label_set: LabelSet, score_set: LabelSet) -> np.ndarray:
     """Which class of `score_set` each class of `label_set` belongs to, by an owner's ids.
 
     Returns:
@@ -255,7 +255,7 @@ def class_groups(label_set, score_set):
     return np.array(groups, np.uint8)
 
 
-def owner_id_table(label_set, numbering=None):
+def owner_id_table(label_set: LabelSet, numbering: str | None = None) -> np.ndarray:
     """(256,) uint8: train id -> the owner's id that is written back; 255 stays 255.
 
     The first of a class's ids in the numbering (default: the set's first), where each has one.
@@ -266,7 +266,7 @@ def owner_id_table(label_set, numbering=None):
     return table
 
 
-def colour_table(label_set):
+def colour_table(label_set: LabelSet) -> np.ndarray:
     """(256, 3) uint8 RGB: train id -> colour; void is black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(label_set.palette)] = label_set.palette

@@ -5,6 +5,7 @@ owner's files plus the names needed to decode them. What is absent is an empty s
 """
 
 import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import tensorflow as tf
@@ -30,7 +31,7 @@ FEATURES = {
 }
 
 
-def make_example(**fields):
+def make_example(**fields: bytes | str | int) -> bytes:
     """Serialised `tf.train.Example` of one frame.
 
     Args:
@@ -62,7 +63,7 @@ def make_example(**fields):
     return example.SerializeToString(deterministic=True)
 
 
-def check_fields(values, where):
+def check_fields(values: dict[str, bytes | int], where: str) -> None:
     """Raise ValueError, naming `where`, unless the fields of one record fit each other.
 
     Args:
@@ -93,12 +94,12 @@ def check_fields(values, where):
         raise ValueError(f"{where}: non-occluded flow without flow")
 
 
-def parse_example(serialized):
+def parse_example(serialized: bytes | tf.Tensor) -> dict[str, tf.Tensor]:
     """One serialised Example -> dict of scalar tensors, by the names in `FEATURES`."""
     return tf.io.parse_single_example(serialized, FEATURES)
 
 
-def match_files(*patterns):
+def match_files(*patterns: str | Path) -> list[str]:
     """The record files of globs, each glob's in sorted order.
 
     Raises:
@@ -115,7 +116,7 @@ def match_files(*patterns):
     return files
 
 
-def read_shard(path):
+def read_shard(path: str | Path) -> Iterator[tuple[int, dict[str, bytes | int]]]:
     """Yield (index, fields) of every record of a shard, checked; the way to find what is wrong.
 
     Raises:
@@ -137,13 +138,13 @@ def read_shard(path):
         ) from error
 
 
-def count(paths):
+def count(paths: Iterable[str | Path]) -> int:
     """How many records the shards hold; bytes alone are read, nothing is decoded."""
     return int(tf.data.TFRecordDataset([str(p) for p in paths]).reduce(0, lambda n, _: n + 1))
 
 
 @contextlib.contextmanager
-def named_errors(paths):
+def named_errors(paths: Iterable[str | Path]) -> Iterator[None]:
     """Turn TensorFlow's error on a bad record, which names none, into one that names it.
 
     Raises:

@@ -5,12 +5,15 @@ Everything that shows an answer to an eye (TensorBoard pictures of `train`, `sho
 Pictures are (H, W, 3) uint8 RGB; flow colours themselves live in :mod:`flowseg.data.flow_io`.
 """
 
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
 import cv2
 import numpy as np
 
 from flowseg import files
 from flowseg.data.flow_io import flow_to_color
-from flowseg.data.labels import colour_table
+from flowseg.data.labels import LabelSet, colour_table
 
 BACKGROUND = (24, 26, 31)
 TEXT = (226, 228, 232)
@@ -37,12 +40,14 @@ ERROR_COLOURS = (
 )
 
 
-def color_labels(train_ids, label_set):
+def color_labels(train_ids: np.ndarray, label_set: LabelSet) -> np.ndarray:
     """(H, W) train ids -> (H, W, 3) picture in the set's colours; void is black."""
     return colour_table(label_set)[np.asarray(train_ids, np.uint8)]
 
 
-def overlay_labels(image, train_ids, label_set, strength=0.5):
+def overlay_labels(
+    image: np.ndarray, train_ids: np.ndarray, label_set: LabelSet, strength: float = 0.5
+) -> np.ndarray:
     """The image tinted by its labels; void leaves the image as it is.
 
     Args:
@@ -58,7 +63,7 @@ def overlay_labels(image, train_ids, label_set, strength=0.5):
     return np.where(void[..., None], image, mixed)
 
 
-def flow_error_map(flow, truth):
+def flow_error_map(flow: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """End-point error in the colours of KITTI's evaluation: blue is right, red is wrong.
 
     The error is counted in outlier borders, epe / max(3 px, 5 % of the true speed), so pale blue
@@ -84,7 +89,7 @@ def flow_error_map(flow, truth):
     return table[np.where(known, place, spread)]
 
 
-def color_wheel(size, max_magnitude):
+def color_wheel(size: int, max_magnitude: float) -> np.ndarray:
     """The key to flow colours: a disc of `size` px, and beneath it the speed at its rim.
 
     A point of the disc has the colour of the flow that points there from the centre.
@@ -112,7 +117,13 @@ def color_wheel(size, max_magnitude):
     return picture
 
 
-def legend(label_set, width, present_ids=None, text_size=14, max_height=None):
+def legend(
+    label_set: LabelSet,
+    width: int,
+    present_ids: Iterable[int] | None = None,
+    text_size: int = 14,
+    max_height: int | None = None,
+) -> np.ndarray:
     """Swatches with class names, in even columns that are read downwards.
 
     Args:
@@ -152,12 +163,12 @@ def legend(label_set, width, present_ids=None, text_size=14, max_height=None):
     return picture
 
 
-def legend_row(text_size):
+def legend_row(text_size: int) -> int:
     """Height in px of one row of a legend."""
     return round(1.7 * text_size)
 
 
-def panel(titled, columns):
+def panel(titled: Sequence[tuple[str, np.ndarray]], columns: int) -> np.ndarray:
     """Tile pictures, each under its title, on a dark ground.
 
     Args:
@@ -194,27 +205,29 @@ def panel(titled, columns):
     return canvas
 
 
-def panel_text_size(width):
+def panel_text_size(width: int) -> int:
     """Height in px of the letters that suit a panel whose pictures are `width` px wide in all."""
     return int(np.clip(width / 64, 12, 22))
 
 
-def blank(height, width):
+def blank(height: int, width: int) -> np.ndarray:
     """(height, width, 3) uint8 RGB of the dark background."""
     return np.full((height, width, 3), BACKGROUND, np.uint8)
 
 
-def draw_text(picture, text, left, baseline, size, weight=400):
+def draw_text(
+    picture: np.ndarray, text: str, left: int, baseline: int, size: int, weight: int = 400
+) -> None:
     """Write `text` into `picture`, in place; `size` is in px, `weight` 400 plain to 700 bold."""
     cv2.putText(picture, text, (left, baseline), TEXT, _FONT, size, weight, _LEFT)
 
 
-def text_width(text, size, weight=400):
+def text_width(text: str, size: int, weight: int = 400) -> int:
     """Width in px that `draw_text` needs."""
     return cv2.getTextSize((0, 0), text, (0, 0), _FONT, size, weight, _LEFT)[2]
 
 
-def shorten(text, size, width):
+def shorten(text: str, size: int, width: int) -> str:
     """`text`, cut and ended by dots where it is wider than `width` px."""
     cut = text
     while cut and text_width(cut if cut == text else cut + "..", size, 500) > width:
@@ -222,7 +235,7 @@ def shorten(text, size, width):
     return text if cut == text else cut + ".."
 
 
-def shrink(picture, width):
+def shrink(picture: np.ndarray, width: int) -> np.ndarray:
     """(H, W, 3) uint8 at most `width` px wide, its aspect kept."""
     if picture.shape[1] <= width:
         return picture
@@ -230,7 +243,7 @@ def shrink(picture, width):
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
-def shrink_flow(flow, size):
+def shrink_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) flow (u, v, valid) made smaller for a picture; its vectors keep their length.
 
     Sparse flow is spread over its neighbours, as single points would be lost to the eye.
@@ -247,7 +260,7 @@ def shrink_flow(flow, size):
     return np.dstack([small[..., :2] / np.where(known, share, 1), known]).astype(np.float32)
 
 
-def write_png(path, picture):
+def write_png(path: str | Path, picture: np.ndarray) -> None:
     """Write (H, W, 3) RGB or (H, W) grey uint8 as a PNG; whole, or not at all.
 
     Raises:

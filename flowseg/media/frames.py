@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import os
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -65,7 +66,7 @@ VIDEO_SUFFIXES = (
 )
 
 
-def read_image(path):
+def read_image(path: str | os.PathLike) -> np.ndarray:
     """A picture file as (H, W, 3) uint8 RGB.
 
     Grey becomes three equal channels, 16 bits keep their upper 8, an alpha channel is dropped
@@ -87,7 +88,9 @@ def read_image(path):
     return image
 
 
-def open_frames(path):
+def open_frames(
+    path: str | os.PathLike,
+) -> tuple[Iterator[tuple[str, np.ndarray]], float | None, int | None]:
     """The frames of a video file or of a folder of pictures, in order.
 
     A folder is sorted by name with numbers by value: image_2 comes before image_10.
@@ -114,7 +117,7 @@ def open_frames(path):
     return _open_video(path)
 
 
-def natural_key(name):
+def natural_key(name: str) -> tuple[list[int | str], str]:
     """Sort key of a file name in which numbers count by value."""
     parts = re.split("([0-9]+)", name.lower())
     return [int(part) if part.isdecimal() else part for part in parts], name
@@ -180,14 +183,14 @@ def _open_video(path):
     )
 
 
-def check_video_name(path):
+def check_video_name(path: str | os.PathLike) -> None:
     """Raise ValueError unless `path` names a video that can be written."""
     if Path(path).suffix.lower() not in VIDEO_CODECS:
         raise ValueError(f"{path}: the video's name must end in {' or '.join(VIDEO_CODECS)}")
 
 
 @contextlib.contextmanager
-def video_writer(path, fps):
+def video_writer(path: str | os.PathLike, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
     """Write a video: `with video_writer(path, fps) as write: write(frame)`.
 
     The file gets its name only when the block ends well and the video reads back with the size,

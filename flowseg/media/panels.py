@@ -1,10 +1,13 @@
 """Whole pictures of answers and scores: what the report, TensorBoard and the demo show."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
 from flowseg.data.flow_io import flow_to_color
-from flowseg.data.labels import IGNORE_LABEL
+from flowseg.data.labels import IGNORE_LABEL, LabelSet
 from flowseg.media import drawing
 from flowseg.media.drawing import color_labels, flow_error_map, panel
 from flowseg.network.flow_ops import backward_warp
@@ -15,7 +18,9 @@ _UNKNOWN_SPEED = 0.04
 _RIGHT, _WRONG = (80, 160, 90), (210, 80, 70)
 
 
-def draw_answers(frame, seg, flow, label_set):
+def draw_answers(
+    frame: dict[str, Any], seg: np.ndarray | None, flow: np.ndarray | None, label_set: LabelSet
+) -> np.ndarray:
     """A frame, its truth, the answers to it and their errors, in one picture.
 
     Args:
@@ -58,7 +63,7 @@ def draw_answers(frame, seg, flow, label_set):
     return panel(titled + errors, 2)
 
 
-def draw_confusion(matrix, names, cell=30):
+def draw_confusion(matrix: np.ndarray, names: Sequence[str], cell: int = 30) -> np.ndarray:
     """A confusion matrix: in each row, how many percent of a true class were said to be what.
 
     Args:
@@ -87,7 +92,9 @@ def draw_confusion(matrix, names, cell=30):
     return picture
 
 
-def draw_example(image1, image2, flow, seg, label_set):
+def draw_example(
+    image1: np.ndarray, image2: np.ndarray, flow: np.ndarray, seg: np.ndarray, label_set: LabelSet
+) -> np.ndarray:
     """One example as a picture.
 
     Args:

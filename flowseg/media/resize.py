@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 
-def resize(image, size):
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Averages when it shrinks a frame; the same array when the size is its own."""
     if image.shape[:2] == size:
         return image
@@ -15,13 +15,13 @@ def resize(image, size):
     return np.stack(planes, -1)
 
 
-def resize_flow(flow, size):
+def resize_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Flow in the pixels of `size`."""
     factors = np.float32([size[1] / flow.shape[1], size[0] / flow.shape[0]])
     return resize(flow, size) * factors
 
 
-def largest_class(logits, size):
+def largest_class(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W) uint8: the `argmax` of the resized logits, exactly.
 
     One class at a time: all at once take gigabytes where a camera's full picture was shrunk for the

@@ -1,12 +1,15 @@
 """A network's answers, counted over record sets: what `flowseg.evaluate` and studies share."""
 
 import collections
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from flowseg.data import decoding, records
-from flowseg.data.labels import CITYSCAPES, IGNORE_LABEL, class_groups, thing_table
+from flowseg.data.labels import CITYSCAPES, IGNORE_LABEL, LabelSet, class_groups, thing_table
 from flowseg.scoring import frame_scores
 from flowseg.scoring.streaming import grouped_logits
 
@@ -14,7 +17,13 @@ from flowseg.scoring.streaming import grouped_logits
 _KINDS = {"seg": "seg/confusion", "flow": "flow/all", "flow_noc": "flow/noc"}
 
 
-def evaluate(run, files, scale=1.0, each=None, score_as=None):
+def evaluate(
+    run: Any,
+    files: Sequence[str | Path],
+    scale: float = 1.0,
+    each: Callable[[dict[str, Any], np.ndarray, np.ndarray], object] | None = None,
+    score_as: LabelSet | None = None,
+) -> tuple[dict[str, float], dict[str, Any]]:
     """Scores of a run over every frame of `files`.
 
     Args:
@@ -36,7 +45,12 @@ def evaluate(run, files, scale=1.0, each=None, score_as=None):
     return frame_scores.scores(counts, label_set.names), seen
 
 
-def run_answers(run, label_set, scale=1.0, each=None):
+def run_answers(
+    run: Any,
+    label_set: LabelSet,
+    scale: float = 1.0,
+    each: Callable[[dict[str, Any], np.ndarray, np.ndarray], object] | None = None,
+) -> Callable[[dict[str, Any]], tuple[np.ndarray, np.ndarray]]:
     """A function for `count`: frame -> a run's train ids, in the classes of `label_set`, and flow.
 
     Raises:
@@ -70,7 +84,15 @@ def _check_numbers(frame, logits, flow):
             )
 
 
-def count(files, label_set, ask, each=None):
+def count(
+    files: Sequence[str | Path],
+    label_set: LabelSet,
+    ask: Callable[[dict[str, Any]], tuple[np.ndarray | None, np.ndarray | None]],
+    each: Callable[
+        [dict[str, Any], np.ndarray | None, np.ndarray | None, dict[str, np.ndarray]], object
+    ]
+    | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Counts of answers over every frame of the record shards `files`.
 
     Args:
@@ -109,7 +131,9 @@ def count(files, label_set, ask, each=None):
     return counts, seen
 
 
-def count_frame(frame, seg, flow, label_set):
+def count_frame(
+    frame: dict[str, Any], seg: np.ndarray | None, flow: np.ndarray | None, label_set: LabelSet
+) -> tuple[dict[str, np.ndarray], str | None]:
     """One frame's counts (see `frame_scores`), and what its foreground is known by.
 
     Foreground, as KITTI scores flow on it, is the objects of the frame's object map; where there is
@@ -141,7 +165,7 @@ def count_frame(frame, seg, flow, label_set):
     return counts, source
 
 
-def frames_with_truth(shards):
+def frames_with_truth(shards: Iterable[str | Path]) -> dict[str, list[str]]:
     """Ids of the frames that have labels ("seg"), and of those that have flow.
 
     Raises:

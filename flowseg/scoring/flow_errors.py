@@ -1,9 +1,12 @@
 """End-point error and outliers of flow, in Keras: what losses and streaming scores share."""
 
+import keras
 from keras import ops
 
 
-def end_point_error(truth, flow):
+def end_point_error(
+    truth: keras.KerasTensor, flow: keras.KerasTensor
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Error and validity of each pixel.
 
     Args:
@@ -21,7 +24,12 @@ def end_point_error(truth, flow):
     return ops.sqrt(squared + 1e-12) * ops.cast(valid, "float32"), valid
 
 
-def is_outlier(truth, error, valid, tolerance=3.0):
+def is_outlier(
+    truth: keras.KerasTensor,
+    error: keras.KerasTensor,
+    valid: keras.KerasTensor,
+    tolerance: float = 3.0,
+) -> keras.KerasTensor:
     """(B, H, W) bool: valid, and wrong by over `tolerance` px and 5 % of the true magnitude.
 
     (KITTI 2015 development kit, evaluate_scene_flow.cpp: 3 px.) What is no number is wrong.

@@ -7,6 +7,8 @@ official judges pool them. What nothing was counted for has no score: it is left
 The streaming twins that `model.fit` takes are in `streaming.py`; tests hold the two together.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -17,6 +19,8 @@ from flowseg.data.labels import (
     IGNORE_LABEL,
 )
 
+Array = np.ndarray
+Counts = dict[str, Array]
 # Truth's magnitudes, in pixels, that errors are told apart by: rest to walking, driving, fast.
 MAGNITUDES = {"0_10": (0, 10), "10_40": (10, 40), "40_up": (40, np.inf)}
 # Of the image's diagonal: how far off a boundary may be (Csurka et al. 2013).
@@ -31,13 +35,13 @@ for _place, _names in enumerate(CITYSCAPES_CATEGORIES.values()):
 _WITH_THINGS = {*CITYSCAPES_THING_SIZES, "human", "vehicle"}
 
 
-def add(first, second):
+def add(first: Counts, second: Counts) -> Counts:
     """The counts of two sets of frames together."""
     both = {key: first[key] + second[key] for key in first.keys() & second.keys()}
     return first | second | both
 
 
-def count_seg(truth, answer, classes, things=None):
+def count_seg(truth: Array, answer: Array, classes: int, things: Array | None = None) -> Counts:
     """Counts of one frame's classes.
 
     Args:
@@ -101,7 +105,7 @@ def _f_measure(truth, answer, tolerance):
     return 2 * shares[0] * shares[1] / sum(shares) if sum(shares) else 0.0
 
 
-def count_consistency(first, second, flow, classes):
+def count_consistency(first: Array, second: Array, flow: Array, classes: int) -> Counts:
     """Counts of how well a frame's classes are those that its pixels have in the next frame.
 
     (Warped mIoU; Efficient semantic video segmentation with per-frame inference, Liu et al. 2020.)
@@ -165,7 +169,9 @@ def _by_category(confusion):
     return wider
 
 
-def count_flow(truth, flow, noc=None, foreground=None):
+def count_flow(
+    truth: Array, flow: Array, noc: Array | None = None, foreground: Array | None = None
+) -> Counts:
     """Counts of one frame's flow.
 
     Args:
@@ -208,7 +214,7 @@ def count_flow(truth, flow, noc=None, foreground=None):
     }
 
 
-def scores(counts, names=()):
+def scores(counts: Counts, names: Sequence[str] = ()) -> dict[str, float]:
     """What counts amount to; rates in percent, flow errors in pixels.
 
     Args:
@@ -288,9 +294,6 @@ def _flow_scores(count, region):
     pixels, error, outliers, shares, frames = count
     if region not in ("all", "noc"):
         return {f"flow/aepe_{region}": error / pixels, f"flow/fl_{region}": 100 * outliers / pixels}
-    found = {
-        "flow/aepe": error / pixels,
-        "flow/fl_all": 100 * outliers / pixels,
-        "flow/fl_all_per_image": 100 * shares / frames,
-    }
+    found = {"flow/aepe": error / pixels, "flow/fl_all": 100 * outliers / pixels}
+    found["flow/fl_all_per_image"] = 100 * shares / frames
     return {name + "_noc" * (region == "noc"): value for name, value in found.items()}

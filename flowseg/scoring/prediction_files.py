@@ -5,7 +5,7 @@ In the layouts of `predict` and of KITTI's servers; see `evaluate --predictions`
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from flowseg.data.flow_io import (
     flow_to_color,
     read_flow,
 )
-from flowseg.data.labels import IGNORE_LABEL, KNOWN_IDS, owner_id_table, train_id_table
+from flowseg.data.labels import IGNORE_LABEL, KNOWN_IDS, LabelSet, owner_id_table, train_id_table
 from flowseg.errors import ArgumentError
 from flowseg.media import drawing
 
@@ -42,7 +42,7 @@ class Written(NamedTuple):
     label_set: object
     seg_ids: str
 
-    def answer(self, frame):
+    def answer(self, frame: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Train ids and flow to a decoded frame, as `evaluation.count` asks for them; see `read`.
 
         What the frame has no truth for is not looked for: None.
@@ -51,7 +51,7 @@ class Written(NamedTuple):
         has = {"seg": (frame["seg"] != IGNORE_LABEL).any(), "flow": frame["flow"][..., 2].any()}
         return tuple(self.read(kind, name, size) if has[kind] else None for kind in has)
 
-    def read(self, kind, frame_id, size):
+    def read(self, kind: str, frame_id: str, size: tuple[int, int]) -> np.ndarray | None:
         """One frame's answer: (H, W) train ids, 255 = nothing said; or (H, W, 2) flow.
 
         None where the folder has no answer of this kind to any frame.
@@ -113,7 +113,7 @@ def _read_flow(path):
     return fill_holes(flow)
 
 
-def find_answers(folder, label_set, seg_ids="train"):
+def find_answers(folder: str | Path, label_set: LabelSet, seg_ids: str = "train") -> Written:
     """A folder of answers, in either layout.
 
     Raises:
@@ -144,7 +144,7 @@ def _by_frame(folder, name, place, suffix):
     }
 
 
-def check_all_there(written, wanted):
+def check_all_there(written: Written, wanted: dict[str, list[str]]) -> None:
     """Raise ValueError if frames with truth lack an answer that others have, or all have none.
 
     Args:
@@ -164,7 +164,7 @@ def check_all_there(written, wanted):
             )
 
 
-def summary(seg, flow, label_set):
+def summary(seg: np.ndarray, flow: np.ndarray, label_set: LabelSet) -> str:
     """One line: the three largest classes, and the median motion."""
     return f"{_main_classes(seg, label_set)}; {_motion(flow)}"
 
@@ -184,7 +184,13 @@ def _motion(flow):
     return text + (f"; {lost} px move too far for flow.png, unknown there" if lost else "")
 
 
-def write_answers(output, seg, flow, label_set, seg_ids="train"):
+def write_answers(
+    output: str | Path,
+    seg: np.ndarray,
+    flow: np.ndarray,
+    label_set: LabelSet,
+    seg_ids: str = "train",
+) -> None:
     """Write (H, W) train ids and (H, W, 2) flow as the four PNG files into the folder `output`.
 
     Raises:
@@ -198,7 +204,7 @@ def write_answers(output, seg, flow, label_set, seg_ids="train"):
     drawing.write_png(output / "flow_color.png", flow_to_color(flow))
 
 
-def city_ids(label_set):
+def city_ids(label_set: LabelSet) -> np.ndarray | None:
     """(256,) uint8: train id -> Cityscapes' label id, by which KITTI's server knows the class.
 
     The first, where a class gathers several; None if the set has a class without any.
@@ -207,7 +213,9 @@ def city_ids(label_set):
     return owner_id_table(label_set, "cityscapes") if has_all else None
 
 
-def write_submission(output, frame_id, seg, flow, label_set):
+def write_submission(
+    output: str | Path, frame_id: str, seg: np.ndarray, flow: np.ndarray | None, label_set: LabelSet
+) -> None:
     """Write one frame as KITTI's servers take it: label ids (8 bit) and flow (16 bit).
 
     Classes that are not known by Cityscapes' ids (see `city_ids`) are not written. Flow that the

@@ -6,7 +6,10 @@ since float32 loses single pixels beyond 2^24 of them and JAX has no int64. (The
 "int", int64 on TensorFlow: int32 variables live on the CPU there, where XLA on a GPU fails.)
 """
 
+from collections.abc import Sequence
+
 import keras
+import numpy as np
 from keras import ops
 
 from flowseg.data.labels import IGNORE_LABEL
@@ -45,7 +48,9 @@ def _ratio(part, whole):
     return ops.where(known, 100.0 * part / ops.where(known, whole, 1.0), float("nan"))
 
 
-def grouped_logits(logits, groups):
+def grouped_logits(
+    logits: keras.KerasTensor | np.ndarray, groups: Sequence[int] | np.ndarray
+) -> keras.KerasTensor:
     """Logits of wider classes: the log of the sum of their members' probabilities.
 
     Args:
@@ -93,7 +98,7 @@ class SegScores(_Scores):
         counts = ops.segment_sum(ops.ones_like(cell), cell, num_segments=void + 1)
         self._count(self._confusion, ops.reshape(counts[:void], (classes, classes)))
 
-    def confusion(self):
+    def confusion(self) -> keras.KerasTensor:
         """(C, C) float32 pixel counts: truth by row, prediction by column."""
         return self._total(self._confusion)
 

@@ -171,7 +171,7 @@ class Patience(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def is_spent(tasks, patience):
+def is_spent(tasks: dict[str, list], patience: int) -> bool:
     """Whether no task is to be waited for any more; see `Patience`."""
     return bool(patience and tasks) and all(waits >= patience for _, waits in tasks.values())
 

@@ -18,7 +18,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import keras
 import numpy as np
@@ -172,7 +174,7 @@ class KeepState(keras.callbacks.Callback):
         self.since = time.monotonic()
 
     @contextlib.contextmanager
-    def signals(self):
+    def signals(self) -> Iterator[None]:
         """While it lasts, signals are heard."""
         if threading.current_thread() is not threading.main_thread():
             yield  # Whoever started the thread hears them.
@@ -227,7 +229,7 @@ class KeepState(keras.callbacks.Callback):
         save(self.folder, self.model, self.progress, self.keep)
 
 
-def lock(run_dir):
+def lock(run_dir: Path) -> TextIO:
     """Keep other trainings out of a run folder, until the returned file is closed or we end.
 
     Raises:

@@ -9,7 +9,7 @@ JAX `keras.distribution.DataParallel` does so for one host or, joined by `jax.di
 
 import contextlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,12 +36,12 @@ class Spread(NamedTuple):
     host: int = 0
 
     @property
-    def count(self):
+    def count(self) -> int:
         """Devices in all."""
         return self.here * self.hosts
 
     @contextlib.contextmanager
-    def folder(self, run_dir):
+    def folder(self, run_dir: Path) -> Iterator[Path]:
         """Yield the folder that this host writes into: the run's, or one that goes afterwards."""
         if self.host == 0:
             yield run_dir
@@ -49,7 +49,7 @@ class Spread(NamedTuple):
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
 
-    def copies(self, dataset):
+    def copies(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """Batches of one, once for each device of this host: frames of a set differ in size.
 
         So every device scores every frame, and the scores are those of one device.

@@ -15,7 +15,7 @@ FLOW_LOSSES = ("epe", "log")
 SEG_LOSSES = ("mean", "balanced")
 
 
-def masked_mean(values, mask):
+def masked_mean(values: keras.KerasTensor, mask: keras.KerasTensor) -> keras.KerasTensor:
     """Sum of `values` where `mask` (bool, same shape) holds, over the count of such; 0 if none.
 
     A mask of numbers weighs them. The result is of shape (1,). Under a strategy of TensorFlow's,

@@ -1,5 +1,7 @@
 """The optimizer: AdamW with warm-up and a cosine, clipping, and no step on what is no number."""
 
+from collections.abc import Iterable
+
 import keras
 
 from flowseg.training.config import TrainingConfig
@@ -27,7 +29,11 @@ class GuardedAdamW(keras.optimizers.AdamW):
             )
         super().build(variables)
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(
+        self,
+        grads: Iterable[keras.KerasTensor | None],
+        trainable_variables: list[keras.Variable] | None = None,
+    ) -> None:
         """One step; what has no gradient, by no loss reaching it, stays."""
         if not self.built:
             self.build(trainable_variables)
@@ -60,7 +66,12 @@ class GuardedAdamW(keras.optimizers.AdamW):
         rates = (corrected, learning_rate)
         super()._backend_update_step(grads, trainable_variables, rates)
 
-    def update_step(self, gradient, variable, rates):
+    def update_step(
+        self,
+        gradient: keras.KerasTensor,
+        variable: keras.Variable,
+        rates: tuple[keras.KerasTensor, keras.KerasTensor],
+    ) -> None:
         """Move a variable and its moments.
 
         Args:

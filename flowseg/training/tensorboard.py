@@ -131,7 +131,7 @@ class TensorBoard(keras.callbacks.Callback):
         return speed | {"speed/input_wait": waited / seconds} if self.clock else speed
 
 
-def layer_graph(network):
+def layer_graph(network: keras.Model) -> tf.compat.v1.GraphDef:
     """The layers of encoder and decoder, and what each is fed, as a GraphDef for TensorBoard.
 
     One node for every use of a layer. (TensorBoard cannot read Keras 3's own description, and the

@@ -19,7 +19,7 @@ _SMOOTH, _EDGE = 1.0, 0.6
 _REACH = 2
 
 
-def both_seen(flow, back):
+def both_seen(flow: keras.KerasTensor, back: keras.KerasTensor) -> keras.KerasTensor:
     """Where the first frame's pixels are to be seen in the second; no gradient goes through it.
 
     Args:
@@ -41,7 +41,7 @@ def both_seen(flow, back):
     return stays & (near | ~known)
 
 
-def inside(flow):
+def inside(flow: keras.KerasTensor) -> keras.KerasTensor:
     """(B, H, W) bool: whether p + flow(p) is in the picture."""
     height, width = ops.shape(flow)[1:3]
     ends = pixel_grid(height, width) + flow
@@ -49,7 +49,7 @@ def inside(flow):
     return ops.all((ends >= 0) & (ends <= most), axis=-1)
 
 
-def census(image):
+def census(image: keras.KerasTensor) -> keras.KerasTensor:
     """What each pixel's neighbours have more than it, squashed: nothing that light changes.
 
     (The soft census transform of UnFlow, here of 5x5.)
@@ -72,13 +72,13 @@ def census(image):
     return more / ops.sqrt(0.81 + ops.square(more))
 
 
-def census_distance(image1, image2):
+def census_distance(image1: keras.KerasTensor, image2: keras.KerasTensor) -> keras.KerasTensor:
     """(B, H, W) in 0..1: by how many neighbours two images' census differs (soft Hamming)."""
     apart = ops.square(census(image1) - census(image2))
     return ops.mean(apart / (0.1 + apart), axis=-1)
 
 
-def roughness(flow, image):
+def roughness(flow: keras.KerasTensor, image: keras.KerasTensor) -> keras.KerasTensor:
     """Mean second difference of flow in pixels, where the image has no edge.
 
     Second, so that a road may flow faster the nearer it is (UFlow has it so for KITTI).
