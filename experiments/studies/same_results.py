@@ -18,10 +18,10 @@ from absl import flags
 from flowseg.cli import entry
 
 # isort: split
-import keras
 import numpy as np
 
 from export import lite_file
+from flowseg import runs
 from flowseg.media.frames import read_image
 
 _SIZE = ("--height=128", "--width=320")
@@ -105,7 +105,7 @@ def differences(one: Path, other: Path) -> list[str]:
     if (one / "answer/flow.png").read_bytes() != (other / "answer/flow.png").read_bytes():
         found.append("answer/flow.png")
     for name in ("run/model.keras", "run/best.keras"):
-        pairs = [keras.saving.load_model(folder / name).get_weights() for folder in (one, other)]
+        pairs = [runs.load_model(folder / name).get_weights() for folder in (one, other)]
         if not all(np.array_equal(a, b) for a, b in zip(*pairs, strict=True)):
             found.append(name)
     for kind in ("none", "int8"):
