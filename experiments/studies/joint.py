@@ -111,7 +111,8 @@ def _flow_network(encoder, decoder):
     names = [f"stride{stride}" for stride in (*FLOW_STRIDES, 2)]
     inputs = {frame: {k: decoder.input[frame][k] for k in names} for frame in decoder.input}
     moves = keras.Model(inputs, {"flow": decoder.output["flow"]}, name="decoder")
-    features = keras.Model(encoder.input, {key: encoder.output[key] for key in names})
+    outputs = {key: encoder.output[key] for key in names}
+    features = keras.Model(encoder.input, outputs, name="encoder")
     return compose(features, moves, ("flow",), "flow_only")
 
 

@@ -18,6 +18,7 @@ from flowseg.network.efficientnet_lite import read_torch_file
 from flowseg.network.model import build_flowseg
 from flowseg.training import checkpoints
 from flowseg.training.config import TrainingConfig
+from flowseg.training.progress import Phase, Progress
 from tests.conftest import run_command
 from tests.support.trainings import by_output, compiled
 
@@ -282,7 +283,7 @@ def test_one_stream_learns_and_the_other_stays_as_it_is(stream, own, head):
 
 def test_frozen_norms_outlive_file_and_resume(frozen_training, tmp_path):
     training, _ = frozen_training
-    checkpoints.save(tmp_path, training, {"step": 1}, keep=1)
+    checkpoints.save(tmp_path, training, Progress(Phase("both"), step=1), keep=1)
     _, kept = checkpoints.newest(tmp_path)
     again, _ = one_step("norms")
     checkpoints.load(again, kept)

@@ -112,7 +112,7 @@ def test_what_is_not_there_is_told(kitti_folder, tmp_path):
     with pytest.raises(ValueError, match="no test frames in it .testing/image_2"):
         kitti.convert([kitti_folder], tmp_path / "out", testing=True)
     folder = without_truth(kitti_folder, tmp_path / "kitti")
-    with pytest.raises(ValueError, match="no KITTI set here: .* .for the frames of testing/: --t"):
+    with pytest.raises(ValueError, match="no KITTI set here: .* .for the frames of testing/: t"):
         kitti.convert([folder], tmp_path / "out")
     (folder / "data_scene_flow/testing/image_2/000001_11.png").unlink()
     with pytest.raises(ValueError, match="testing/image_2/000001_11.png: missing"):

@@ -25,12 +25,15 @@ def small(**changes):
 
 def parsed(*argv):
     """The configuration of a command line."""
-    if "train_records" not in FLAGS:
-        shared_flags.define_training_flags(train_records_required=False)
-    for flag in FLAGS.get_key_flags_for_module(shared_flags):
-        flag.unparse()
-    FLAGS(["train", *map(str, argv)])
-    return shared_flags.training_config(FLAGS)
+    before = set(FLAGS)
+    shared_flags.define_training_flags(train_records_required=False)
+    try:
+        FLAGS(["train", *map(str, argv)])
+        return shared_flags.training_config(FLAGS)
+    finally:
+        # Other commands in this process have flags of these names.
+        for name in set(FLAGS) - before:
+            delattr(FLAGS, name)
 
 
 def by_output(inputs, targets, config=None):

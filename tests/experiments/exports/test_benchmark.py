@@ -86,8 +86,8 @@ def test_profile(measured):
     text, _ = measured
     for title, kind in (("TFLite float32", "float32"), ("TFLite int8", "int8")):
         part = text.split(f"\n{title}, 64x96\n")[1].split("\n| ")[0]
-        assert re.search(rf"^CONV_2D {kind} +\d+ operators", part, re.M)
-        assert re.search(r"^encoder +\d+ operators", part, re.M)
+        assert re.search(rf"^CONV_2D {kind} +\d+ +operators", part, re.M)
+        assert re.search(r"^encoder +\d+ +operators", part, re.M)
         for block in part.strip().split("\n\n")[1:3]:
             shares = [float(x) for x in re.findall(r"([\d.]+)%", block)]
             assert sum(shares) == pytest.approx(100, abs=2)
