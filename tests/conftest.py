@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -90,6 +91,21 @@ def trained_run(kitti_records, tmp_path_factory):
         )
 
     return once(tmp_path_factory, "two steps", make)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """Run folder of a network of a few thousand weights, which is exported in seconds.
+
+    It was written by an earlier version: see tests/reference/earlier_run. Not to be changed.
+    """
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    shutil.copytree(ROOT / "tests/reference/earlier_run", folder)
+    rng = np.random.default_rng(4)
+    for name in ("sample_image1.png", "sample_image2.png"):
+        image = cv2.resize(rng.uniform(0, 255, (6, 9, 3)), (56, 40))
+        files.write(folder / name, cv2.imencode(".png", np.uint8(image))[1].tobytes())
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -44,15 +44,15 @@ def test_a_run_without_weights(command, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["begun"]
 
 
-def test_a_full_disk(command, trained_run, tmp_path):
-    asked = [*command, "--run_dir", trained_run, "--output", tmp_path / "out"]
+def test_a_full_disk(command, tiny_run, tmp_path):
+    asked = [*command, "--run_dir", tiny_run, "--output", tmp_path / "out"]
     done = subprocess.run(
         [sys.executable, "-m", *map(str, asked)],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        # Files that may not grow over 1 MB take the place of a full disk.
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)),
+        # Files that may not grow over 128 kB take the place of a full disk.
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**17, 2**17)),
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr

@@ -163,13 +163,13 @@ def test_nothing_is_replaced_unasked(run, served, tmp_path):
         saved_model.export(run, tmp_path / "mine", overwrite=True)
 
 
-def test_an_export_that_answers_otherwise_leaves_nothing(run, tmp_path, monkeypatch):
+def test_an_export_that_answers_otherwise_leaves_nothing(tiny_run, tmp_path, monkeypatch):
     def differs(expected, answers, name):
         return check.compare(expected, {**expected, "flow": expected["flow"] + 0.01}, name)
 
     monkeypatch.setattr(saved_model, "compare_signatures", differs)
     with pytest.raises(ValueError, match="served/1: the export does not answer"):
-        saved_model.export(run, tmp_path / "served")
+        saved_model.export(runs.load_run(tiny_run), tmp_path / "served")
     assert list(tmp_path.iterdir()) == []
 
 
