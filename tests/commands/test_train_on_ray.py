@@ -7,7 +7,7 @@ import pytest
 from data_prep import kitti
 from tests.conftest import run_command
 from tests.support.kitti_writer import write_kitti
-from tests.training.test_distribution import assert_same_losses, command
+from tests.training.test_distribution import assert_same_losses, command, start  # noqa: F401
 
 pytestmark = pytest.mark.ray
 
