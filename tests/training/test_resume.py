@@ -199,7 +199,7 @@ def test_run_folders_of_an_earlier_version_are_not_resumed(tmp_path, kitti_recor
 def test_a_state_of_another_network(tmp_path):
     for name in ("training.keras", "metrics.npz"):
         (tmp_path / name).write_bytes(b"half a file")
-    with pytest.raises(ValueError, match="cannot be resumed from.*model.keras as --init_from"):
+    with pytest.raises(ValueError, match="cannot be resumed from.*model.keras as init_from"):
         checkpoints.load(None, tmp_path)
 
 
