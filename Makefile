@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all demo lint format lock clean
+.PHONY: help setup test test-all demo docs lint format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,11 @@ test-all: setup  ## run all tests; installs PyTorch (3 GB), Ray, ONNX, Gradio an
 demo: setup  ## run the demo; DATA=folder uses your own data
 	$(BIN)/python -m experiments.demo $(if $(DATA),--source "$(DATA)")
 
+docs: setup  ## build the documentation site into docs/_build/html
+	$(BIN)/python -m docs.draw_network
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+	@echo 'open docs/_build/html/index.html'
+
 lint: setup  ## check style and format without changing files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,7 +50,7 @@ lock: setup  ## regenerate the lock files; UPGRADE=--upgrade updates every pin t
 	$(BIN)/uv pip compile setup.py --output-file requirements.lock $(UPGRADE) \
 	  --universal --python-version 3.11 --fork-strategy fewest \
 	  --extra tflite --extra saved_model --extra jax --extra scenes --extra lite0 --extra test \
-	  --extra dev \
+	  --extra docs --extra dev \
 	  --custom-compile-command 'make lock' --quiet
 	$(BIN)/uv pip compile setup.py --output-file requirements-all.lock $(UPGRADE) \
 	  --universal --python-version 3.11 --fork-strategy fewest --constraint requirements.lock \
@@ -53,6 +58,6 @@ lock: setup  ## regenerate the lock files; UPGRADE=--upgrade updates every pin t
 	  --custom-compile-command 'make lock' --quiet
 
 clean:  ## remove caches and build outputs; data, runs and .venv stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist docs/_build *.egg-info .pytest_cache .ruff_cache
 	find . \( -path ./.venv -o -path ./.git -o -path ./data -o -path ./runs \) -prune \
 	  -o -name __pycache__ -prune -exec rm -rf {} +

@@ -55,7 +55,16 @@ setup(
         "torch": ["torch>=2.13", "efficientnet-lite-pytorch>=0.1"],
         # Alternative models that experiments.exports.benchmark compares with.
         "peers": ["torch>=2.13", "torchvision>=0.28"],
-        "test": ["pytest>=9", "pytest-xdist>=3.8", "cityscapesscripts>=2.2"],
+        # The documentation as a site: `make docs`.
+        "docs": ["sphinx>=9", "myst-parser>=5", "furo>=2025.12"],
+        "test": [
+            "pytest>=9",
+            "pytest-xdist>=3.8",
+            "cityscapesscripts>=2.2",
+            # Run experiments/first_look.ipynb.
+            "ipykernel>=7",
+            "nbclient>=0.11",
+        ],
         "dev": ["ruff>=0.17", "pre-commit>=4", "uv>=0.13"],
     },
     entry_points={

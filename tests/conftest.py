@@ -58,6 +58,15 @@ def once(tmp_path_factory, name, make):
     return folder
 
 
+@pytest.fixture
+def small_encoder(monkeypatch):
+    """Makes `build_flowseg` build a small encoder in place of the backbone, in this process."""
+    from flowseg.network import model
+    from tests.support.small_encoder import build_encoder
+
+    monkeypatch.setattr(model, "build_encoder", build_encoder)
+
+
 @pytest.fixture(scope="session")
 def trained_run(kitti_records, tmp_path_factory):
     """Run folder of the KITTI recipe after two steps on the synthetic records. Do not modify.
@@ -69,7 +78,7 @@ def trained_run(kitti_records, tmp_path_factory):
 
     def make(folder):
         run_command(
-            "tests.support.eager_train",
+            "tests.support.small_train",
             "--flagfile",
             "experiments/kitti.flags",
             *sets,

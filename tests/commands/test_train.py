@@ -88,15 +88,15 @@ def test_full_disk_keeps_the_old_weights(tmp_path):
     assert (tmp_path / "model.keras").read_bytes() == b"whole"
 
 
-def test_warm_start_skips_the_head_if_classes_differ(trained_run, capsys):
+def test_warm_start_skips_the_head_if_classes_differ(trained_run, small_encoder, capsys):
     source = runs.load_model(trained_run / "best.keras")
-    target = build_flowseg(4, backbone="efficientnet_lite0")
+    target = build_flowseg(4)
     resume.copy_weights(source, target)
     assert "seg_logits" in capsys.readouterr().err
-    for part, layer in (("encoder", "block3_expand"), ("decoder", "flow_conv2")):
+    for part, layer in (("encoder", "stride8_conv"), ("decoder", "flow_conv2")):
         a, b = (m.get_layer(part).get_layer(layer).get_weights()[0] for m in (source, target))
         np.testing.assert_array_equal(a, b)
-    same = build_flowseg(19, backbone="efficientnet_lite0")
+    same = build_flowseg(19)
     resume.copy_weights(source, same)
     assert capsys.readouterr().err == ""
     head = same.get_layer("decoder").get_layer("seg_logits")
@@ -107,7 +107,10 @@ def test_warm_start_skips_the_head_if_classes_differ(trained_run, capsys):
     assert not any(w.any() for w in head.get_weights())
 
 
-def test_both_losses_fall_and_are_weighted_by_alpha_and_beta(kitti_records):
+@pytest.mark.parametrize("encoder", ["small", pytest.param("resnet50", marks=pytest.mark.long)])
+def test_both_losses_fall_and_are_weighted_by_alpha_and_beta(encoder, kitti_records, request):
+    if encoder == "small":
+        request.getfixturevalue("small_encoder")
     files = [records.match_files(str(kitti_records / "train-*"))]
     batches = training_batches(Draw(files, 2, 9), CITYSCAPES, height=64, width=96)
     batch = next(batches.map(by_output).as_numpy_iterator())
@@ -127,11 +130,11 @@ def test_both_losses_fall_and_are_weighted_by_alpha_and_beta(kitti_records):
     assert last["flow_loss"] < 0.6 * first["flow_loss"]
 
 
-def test_bfloat16_trains_and_saves_float32(kitti_records):
+def test_bfloat16_trains_and_saves_float32(kitti_records, small_encoder):
     files = [records.match_files(str(kitti_records / "train-*"))]
     batches = training_batches(Draw(files, 2, 1), CITYSCAPES, height=64, width=96)
     inputs, targets = next(batches.map(by_output).as_numpy_iterator())
-    config = small(precision="bfloat16", backbone="efficientnet_lite0", learning_rate=1e-3)
+    config = small(precision="bfloat16", learning_rate=1e-3)
     network, trained = resume.build_networks(config, CITYSCAPES)
     decoder = trained.get_layer("decoder")
     assert decoder.get_layer("flow_fine_conv1").compute_dtype == "bfloat16"

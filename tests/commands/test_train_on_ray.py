@@ -58,7 +58,7 @@ def test_two_workers_have_the_losses_of_one(
         *command_line, *command(kitti_records, by_ray, init_from=start), timeout=1500
     )
     assert f"{by_ray}: 1 steps in" in done.stdout
-    run_command("tests.support.eager_train", *command(kitti_records, alone, init_from=start))
+    run_command("tests.support.small_train", *command(kitti_records, alone, init_from=start))
     assert_same_losses(by_ray, alone)
     # An error of a worker is reported in one line.
     other = command(kitti_records, by_ray, steps=2, learning_rate=1, init_from=start)

@@ -250,7 +250,7 @@ def test_frozen_encoder():
     assert paths and not [path for path in paths if path.startswith(("stem", "block"))]
 
 
-def test_independent_tasks_with_frozen_encoder():
+def test_independent_tasks_with_frozen_encoder(small_encoder):
     # Without exchange, joint training then equals two single trainings, weight by weight.
     joint, _ = one_step("encoder", "none", alpha=8.0)
     seg, flow = "seg", ("flow", "mix")
@@ -274,7 +274,7 @@ def test_independent_tasks_with_frozen_encoder():
         ("flow", r"flow_(?!to_seg)|mix_|seg_to_flow", "mix_2/kernel"),
     ],
 )
-def test_train_one_stream(stream, layers, head):
+def test_train_one_stream(stream, layers, head, small_encoder):
     training, before = one_step("encoder", learn=stream)
     paths = changed_paths(training, before)
     assert head in paths and not [path for path in paths if not re.match(layers, path)]

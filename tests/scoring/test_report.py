@@ -347,7 +347,9 @@ def test_report_command(run_dir, kitti_records, tmp_path):  # noqa: F811
     first, second = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
     assert second == pytest.approx(first, abs=1e-6)
     page = Page((tmp_path / "b.html").read_text())
-    assert "5 frames. Foreground (fg, bg) of the flow scores from object map (4 frames)" in page.text
+    assert (
+        "5 frames. Foreground (fg, bg) of the flow scores from object map (4 frames)" in page.text
+    )
     # Two sets with common ids would have common files.
     twin = shutil.copy(next(kitti_records.glob("val-*")), tmp_path / "twin.tfrecord")
     sent = ("--predictions", tmp_path / "sent", "--seg_ids", "label")

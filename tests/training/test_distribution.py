@@ -14,10 +14,11 @@ import pytest
 
 from flowseg import runs
 from flowseg.errors import ArgumentError
-from flowseg.network.model import build_flowseg
+from flowseg.network import model
 from flowseg.training import distribution
 from tests.conftest import ROOT, run_command
 from tests.data.test_batches import batches_of, same
+from tests.support import small_encoder
 
 # TensorFlow's two devices must be configured before it starts.
 TWO = """
@@ -195,7 +196,7 @@ def test_hosts_share_each_batch(kitti_records):
         assert same(joined, batch)
 
 
-TRAIN = "import runpy; runpy.run_module('tests.support.eager_train', run_name='__main__')"
+TRAIN = "import runpy; runpy.run_module('tests.support.small_train', run_name='__main__')"
 
 
 def command(kitti_records, run_dir, **changes):
@@ -224,7 +225,9 @@ def start(tmp_path_factory):
     """File of initial weights, because backends initialise differently."""
     keras.utils.set_random_seed(1)
     path = tmp_path_factory.mktemp("start") / "start.keras"
-    runs.save_model(build_flowseg(19, backbone="efficientnet_lite0"), path)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(model, "build_encoder", small_encoder.build_encoder)
+        runs.save_model(model.build_flowseg(19), path)
     return path
 
 
@@ -232,7 +235,7 @@ def start(tmp_path_factory):
 def single_run(kitti_records, start, tmp_path_factory):
     """Run folder of a training on one device."""
     folder = tmp_path_factory.mktemp("runs") / "single"
-    run_command("tests.support.eager_train", *command(kitti_records, folder, init_from=start))
+    run_command("tests.support.small_train", *command(kitti_records, folder, init_from=start))
     return folder
 
 
@@ -255,7 +258,7 @@ def test_training_on_two_devices(single_run, start, kitti_records, tmp_path):
         assert ours[name] == pytest.approx(json.loads(scored.read_text())[name], rel=1e-3), name
     # One device resumes the training.
     flags = command(kitti_records, folder, **validated, steps=2)
-    assert "resuming after step 1" in run_command("tests.support.eager_train", *flags).stdout
+    assert "resuming after step 1" in run_command("tests.support.small_train", *flags).stdout
     assert [row["step"] for row in csv.DictReader((folder / "history.csv").open())] == ["1", "2"]
 
 
@@ -274,7 +277,7 @@ def test_training_on_two_hosts(single_run, start, kitti_records, tmp_path):
     predictions = runs.load_run(folder).predict(*np.zeros((2, 32, 48, 3), np.uint8))
     assert [prediction.shape for prediction in predictions] == [(32, 48), (32, 48, 2)]
     flags = command(kitti_records, folder, steps=2)
-    assert "resuming after step 1" in run_command("tests.support.eager_train", *flags).stdout
+    assert "resuming after step 1" in run_command("tests.support.small_train", *flags).stdout
 
 
 def test_invalid_devices():

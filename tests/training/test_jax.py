@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from flowseg import runs
+from flowseg.network.model import build_flowseg
 from tests.conftest import ROOT
 
 # Runs in a separate Python process per backend, because Keras sets its backend on import.
@@ -45,15 +47,26 @@ json.dump(results | {k: v[0] for k, v in logs.items()}, open(out, "w"))
 """
 
 
-@pytest.mark.parametrize("unsupervised", [0, pytest.param(0.5, marks=pytest.mark.long)])
-def test_step_on_jax_equals_tensorflow(unsupervised, trained_run, kitti_records, tmp_path):
+@pytest.mark.parametrize(
+    ("encoder", "unsupervised"),
+    [
+        ("small", 0),
+        pytest.param("small", 0.5, marks=pytest.mark.long),
+        pytest.param("efficientnet_lite0", 0, marks=pytest.mark.long),
+    ],
+)
+def test_step_on_jax_equals_tensorflow(encoder, unsupervised, trained_run, kitti_records, tmp_path):
     if not importlib.util.find_spec("jax"):
         pytest.skip("JAX is not installed (the extra `jax`)")
+    path = trained_run / "model.keras"
+    if encoder != "small":
+        path = tmp_path / "model.keras"
+        runs.save_model(build_flowseg(19, backbone=encoder), path)
     files = sorted(kitti_records.glob("train-*"))
     results = {}
     for backend in ("tensorflow", "jax"):
         out = tmp_path / f"{backend}.json"
-        command = [sys.executable, "-c", STEP, trained_run / "model.keras", out, unsupervised]
+        command = [sys.executable, "-c", STEP, path, out, unsupervised]
         environment = {**os.environ, "KERAS_BACKEND": backend}
         # Full XLA optimisation would take minutes to compile.
         environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
@@ -64,7 +77,7 @@ def test_step_on_jax_equals_tensorflow(unsupervised, trained_run, kitti_records,
     ours, theirs = results["tensorflow"], results["jax"]
     assert (ours.pop("backend"), theirs.pop("backend")) == ("tensorflow", "jax")
     # Changed by the step or as batch statistics: the same number of weights on both.
-    assert ours.pop("moved") == theirs.pop("moved") > 300
+    assert ours.pop("moved") == theirs.pop("moved") > 100
     assert ours.keys() == theirs.keys()
     assert ("photometric_loss" in ours) == ("consistency_loss" in ours) == bool(unsupervised)
     for name, value in ours.items():

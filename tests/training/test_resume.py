@@ -30,7 +30,7 @@ def command(kitti_records):
     return [
         sys.executable,
         "-m",
-        "tests.support.eager_train",
+        "tests.support.small_train",
         "--deterministic",
         "--train_records",
         kitti_records / "train-*",
@@ -116,7 +116,7 @@ def test_finished_run_other_flags_and_lock(command, full_run, tmp_path):
     assert "finished already" in run(command, full_run, "--patience", 3, "--save_every", 1).stdout
 
 
-def test_resume_restores_state(full_run):
+def test_resume_restores_state(full_run, small_encoder):
     config = parsed("--flagfile", full_run / "flags.txt", "--steps", 9)
     progress, folder = resume.read_progress(full_run, config, CITYSCAPES)
     assert progress.step == 6 and progress.best > 0 and progress.patience["flow/aepe"][0] > 0
@@ -231,7 +231,7 @@ def test_damaged_records(keyword, command, kitti_records, tmp_path):
 def test_replay(command, kitti_records, tmp_path):
     # With such a low limit, ordinary steps count as spikes.
     more = ("--spike", 0.01, "--steps", 18, "--steps_per_epoch", 18, "--save_every", 18)
-    more += ("--freeze", "encoder")
+    more += ("--freeze", "encoder", "--learn", "seg")  # Fewer gradients: faster steps.
     done = run(command, tmp_path / "run", *more, "--height", 32, "--width", 32)
     assert "spike: 2: see" in done.stdout
     report = run_command("flowseg.replay", "--run_dir", tmp_path / "run", "--step", 17).stdout

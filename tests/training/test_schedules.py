@@ -12,9 +12,14 @@ from flowseg.training.tasks import JOINT
 from tests.support.trainings import by_output, compiled, small
 
 
+@pytest.fixture(autouse=True)
+def _small_encoder(small_encoder):
+    """All networks of these tests have a small encoder."""
+
+
 def training(**changes):
     """Return a small compiled network with a frozen encoder."""
-    config = small(backbone="efficientnet_lite0", freeze="encoder", warmup_steps=0, **changes)
+    config = small(freeze="encoder", warmup_steps=0, **changes)
     network = compiled(config, CAMVID)
     network.run_eagerly = True  # Tracing takes longer than a few eager steps.
     return network

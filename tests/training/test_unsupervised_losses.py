@@ -151,9 +151,9 @@ def test_consistency_loss():
     assert not to_flow.numpy().any() and to_logits.numpy().any()
 
 
-def test_unlabelled_outputs_use_both_directions():
+def test_unlabelled_outputs_use_both_directions(small_encoder):
     keras.utils.set_random_seed(4)
-    network = model.build_flowseg(5, backbone="efficientnet_lite0")
+    network = model.build_flowseg(5)
     training = model.training_model(network, ("photometric", "consistency"))
     assert set(training.output) == set(model.training_model(network).output) | {
         "photometric",
@@ -241,7 +241,7 @@ def test_training_with_unlabelled_pairs(kitti_records, tmp_path):
     arguments += ("--label_fraction", 0.5, "--photometric", 1)
     assert (
         "ground truth is used for 2 of 4 frames"
-        in run_command("tests.support.eager_train", *arguments).stdout
+        in run_command("tests.support.small_train", *arguments).stdout
     )
     scores = json.loads((tmp_path / "run/metrics.json").read_text())
     assert scores["validated"] and scores["photometric_loss"] > 0

@@ -54,9 +54,9 @@ def test_failing_training_is_reported():
     assert "--batches: needs at least two sizes" in error
 
 
-def test_ways_of_training_record_step_ends(kitti_records, tmp_path):
+def test_ways_of_training_record_step_ends(kitti_records, small_encoder, tmp_path):
     files = records.match_files(str(kitti_records / "train-*"))
-    config = TrainingConfig(backbone="efficientnet_lite0", steps_per_epoch=9)
+    config = TrainingConfig(steps_per_epoch=9)
     draw = Draw([files], batch_size=2, steps_per_epoch=9)
     batches = training_batches(draw, CITYSCAPES, height=32, width=64)
     batches = batches.map(by_output)

@@ -67,6 +67,7 @@ def test_every_row_is_reported(measured):
     _check_rows(*measured, FLOWSEG_ROWS)
 
 
+@pytest.mark.long
 def test_pretrained_network_on_real_frames(samples, tmp_path):
     from data_prep import kitti
 

@@ -65,7 +65,7 @@ def test_training_flags():
     assert flags == expected.split()
 
 
-def test_costs_of_the_requested_networks():
+def test_costs_of_the_requested_networks(small_encoder):
     costs = joint.costs(BACKBONE, ["flow only"], 32, 64, 1, 1)
     assert set(costs) == {"encoder", "segmentation only", "flow only"}
     assert costs["encoder"]["gflops"] < costs["segmentation only"]["gflops"]
