@@ -2,12 +2,15 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 # The API reference is made from docstrings, which means importing the package.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 ROOT = Path(__file__).parent.parent
+# The code beside these pages is documented, wherever Sphinx was started.
+sys.path.insert(0, str(ROOT))
 _INIT = (ROOT / "flowseg/__init__.py").read_text(encoding="utf-8")
 
 project = "FlowSeg"

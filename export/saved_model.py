@@ -68,7 +68,7 @@ def export(run: Run, output: Path | str, overwrite: bool = False, version: int =
         loaded = tf.saved_model.load(str(inner)).signatures
         pair = sample_pair(run.folder)
         saved_model_extras.write_extras(inner, metadata, loaded, pair)
-        # oneDNN reports the first float16 operation that it does not support.
+        # Hide oneDNN's message about the first float16 operation that it does not support.
         with console.no_stderr():
             outputs = run_signatures(loaded, pair)
         return compare_signatures(run.model.predict_on_batch(pair), outputs, folder)
@@ -77,7 +77,7 @@ def export(run: Run, output: Path | str, overwrite: bool = False, version: int =
 def run_signatures(
     loaded: Mapping[str, Callable], pair: dict[str, np.ndarray]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Run each signature of a loaded SavedModel that predicts from two frames on a pair.
+    """Run a frame pair through each signature of a loaded SavedModel that predicts.
 
     Args:
         loaded: `signatures` of the SavedModel.
@@ -119,7 +119,7 @@ def define_flags():
 def main():
     """Load the run, export it and print the summary."""
     args = flags.FLAGS
-    # A GPU's float formats would make Keras differ from the file by more than rounding.
+    # With a GPU's reduced float precision, Keras and the export would differ by more than rounding.
     tf.config.set_visible_devices([], "GPU")
     run = load_run(args.run_dir, args.weights)
     text = export(run, args.output, overwrite=args.overwrite, version=args.version)

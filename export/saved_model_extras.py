@@ -20,7 +20,7 @@ from flowseg.runs import Run
 
 MODELS_CONFIG = "models.config"
 _WARMUP = "tf_serving_warmup_requests"
-# The base path is where the container of TensorFlow Serving mounts the folder; see README.
+# The base path is where the container of TensorFlow Serving mounts the folder; see docs/serving.md.
 _MODELS = f"""\
 model_config_list {{
   config {{

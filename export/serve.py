@@ -1,4 +1,4 @@
-"""Serve the folder of `export.saved_model` with Ray Serve, on TensorFlow Serving's REST paths.
+"""Serve an exported SavedModel with Ray Serve, under TensorFlow Serving's REST paths.
 
 python -m export.serve --model out/served
 
@@ -9,8 +9,8 @@ GET  /v1/models/flowseg/metadata   signatures
 POST /v1/models/flowseg:predict    {"signature_name": ..., "instances": [...]} or "inputs"
 GET  /-/healthz                    health check
 
-Requests with frames of the same size run as one batch. Requests beyond the queue are rejected with
-status 503, bodies over --max_request_mb with 413, and invalid ones with 400 and the reason. On
+Requests with frames of the same size run as one batch. If the queue is full, requests are rejected
+with status 503, bodies over --max_request_mb with 413, and invalid ones with 400 and the reason. On
 shutdown the server finishes the requests it has accepted. With --ray_address the replicas are
 distributed over the machines of a Ray cluster; all machines need the folder and this package under
 the same paths.
@@ -151,7 +151,7 @@ def start(
         max_batch: maximum number of requests per batch.
         queue: maximum number of requests that wait, in addition to the running ones.
         max_mb: maximum size of a body.
-        max_pixels: maximum number of pixels of one input's frames.
+        max_pixels: maximum number of pixels of all frames of one input.
         address: address of a running Ray cluster; None starts one on this machine only.
 
     Raises:
@@ -165,7 +165,7 @@ def start(
     ray = ray_cluster.connect(address, "ray.serve", "serve")
     from ray import serve
 
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # Its import sets another level.
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # The import sets another level.
     cores = int(ray.cluster_resources().get("CPU", 0))
     if replicas > cores:
         raise ArgumentError(
@@ -222,7 +222,7 @@ def check() -> None:
 
     try:
         serve.status()
-    except Exception as error:  # Ray raises different ones, by which of its processes died.
+    except Exception as error:  # The type depends on which of Ray's processes died.
         raise ValueError(
             f"Ray has died ({error}), and the server with it; start it again"
         ) from error
@@ -240,7 +240,7 @@ def define_flags():
     flags.DEFINE_string("model", None, "Folder written by export.saved_model.", required=True)
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0: all addresses.")
     flags.DEFINE_integer(
-        "port", 8501, "Port to listen on; default: as TensorFlow Serving.", 1, 65535
+        "port", 8501, "Port to listen on; default: that of TensorFlow Serving.", 1, 65535
     )
     flags.DEFINE_integer("replicas", 1, "Copies of the network; they share the cores.", 1)
     flags.DEFINE_integer("max_batch", 8, "Maximum number of requests per batch.", 1)

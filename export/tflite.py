@@ -3,12 +3,13 @@
 python -m export.tflite --run_dir DIR --output FILE.tflite --height H --width W \
     [--quantize none|float16|dynamic|int8 --calibration GLOB] [--records GLOB]
 
-The file uses only built-in operators of TFLite and stores the weights once. Its signatures:
+The file uses only built-in operators of TFLite and stores the weights once. Its signatures::
 
-predict  image1, image2 (1, H, W, 3) uint8 RGB -> seg (1, H, W) uint8 train ids, flow (1, H, W, 2)
-         float32 in pixels
-encode   image -> features of one frame, by name
-decode   frame1_<name>, frame2_<name> -> outputs of predict; in a video, each frame is encoded once
+    predict  image1, image2 (1, H, W, 3) uint8 RGB -> seg (1, H, W) uint8 train ids,
+             flow (1, H, W, 2) float32 in pixels
+    encode   image -> features of one frame, by name
+    decode   frame1_<name>, frame2_<name> -> outputs of predict; for video: each frame is encoded
+             once
 
 A float32 file is compared with the Keras network on the run's sample pair. With --records the file
 and Keras are scored on held-out records, and the scores are printed and written to
@@ -61,18 +62,18 @@ def export(
         height: height of the input frames.
         width: width of the input frames.
         quantize: one of `FORMATS`.
-        calibration: record shards whose frames set the ranges of int8.
+        calibration: record shards whose frames determine the ranges of int8.
         scoring: record shards to score the file on, see `parity.score`; the scores are written
             beside the file, as FILE.parity.json.
-        bounds: maximum losses, for `parity.check`.
+        bounds: maximum drop of mIoU (points) and rise of AEPE (px), see `parity.check`.
         overwrite: whether an existing file is replaced.
 
     Returns:
         Summary of the file's size and its differences from the network.
 
     Raises:
-        ValueError: the file exists, loses too much, or lacks its weights; the size is too large
-            for TFLite; the records do not match the run.
+        ValueError: the file exists, loses too much accuracy, or lacks its weights; the size is too
+            large for TFLite; the records do not match the run.
     """
     output = Path(output)
     check_output(output, overwrite)
@@ -105,7 +106,7 @@ def export(
 
 
 def _score(run, folder, opened, shards):
-    """Return the methods to compare a file with, and their `parity.score`."""
+    """Return the methods to compare, one of which is the file, and their `parity.score`."""
     methods = {
         "keras": parity.keras_predictor(run.model),
         "saved_model": parity.saved_model_predictor(folder),
@@ -122,7 +123,7 @@ def _check_arguments(height, width, quantize, calibration):
         raise ValueError(f"{height}x{width}: TFLite supports frames of at most {MAX_PIXELS} pixels")
     if calibration and quantize != "int8":
         raise ArgumentError(
-            f"calibration sets int8's ranges; quantize {quantize} has none",
+            f"calibration is only for quantize int8, not for {quantize}",
             "calibration",
             "quantize",
         )
@@ -144,7 +145,7 @@ def define_flags():
     flags.DEFINE_integer("height", None, "Height of the frames.", 1, required=True)
     flags.DEFINE_integer("width", None, "Width of the frames.", 1, required=True)
     flags.DEFINE_list(
-        "calibration", [], "Records whose frames set the ranges of int8: GLOB[,GLOB]."
+        "calibration", [], "Records whose frames determine the ranges of int8: GLOB[,GLOB]."
     )
     flags.DEFINE_list("records", [], "Held-out records to score the file on: GLOB[,GLOB].")
     flags.DEFINE_float("max_miou_drop", 0.5, "Maximum loss of mIoU on --records, in points.")
@@ -155,7 +156,7 @@ def define_flags():
 def main():
     """Load the run, export it and print the summary."""
     args = flags.FLAGS
-    # A GPU's float formats would make Keras differ from the file by more than rounding.
+    # With a GPU's reduced float precision, Keras would differ from the file by more than rounding.
     tf.config.set_visible_devices([], "GPU")
     run = runs.load_run(args.run_dir, args.weights)
     calibration, scoring = (

@@ -17,7 +17,8 @@ def load(source: str | os.PathLike, weights: str = "best") -> "Run":
     >>> len(run.classes), run.classes[:3], run.palette.shape
     (19, ('road', 'sidewalk', 'building'), (19, 3))
 
-    Predict the classes of a frame, and its flow to the next frame in pixels right and down:
+    Predict the class of every pixel of a frame, and its optical flow to the next frame in pixels
+    (x to the right, y down):
 
     >>> frames = [f"experiments/pictures/kitti_pair_{n}.png" for n in (1, 2)]
     >>> seg, flow = run.predict(frames[0], frames[1])  # Paths, or (H, W, 3) RGB arrays 0..255.
@@ -44,8 +45,8 @@ def load(source: str | os.PathLike, weights: str = "best") -> "Run":
         weights: which weights of a run folder to load, "best" or "last".
 
     Raises:
-        ValueError: the folder does not exist or has no readable weights; `weights` is
-            unknown.
+        ValueError: the folder does not exist or has no readable weights, or `weights` is neither
+            "best" nor "last".
     """
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f'source: {source!r} is neither "pretrained" nor the path of a run folder')

@@ -63,7 +63,7 @@ def predict_pair(
         ValueError: a frame is missing or unreadable, or the frames differ in size.
     """
     if not path1 or not path2:
-        raise ValueError("drop two frames: the earlier one and the later one")
+        raise ValueError("upload two frames: the earlier one and the later one")
     image1, image2 = read_pair(path1, path2)
     scale, note = _limit_scale(image1, scale)
     seg, flow = run.predict(image1, image2, scale=scale)
@@ -95,7 +95,7 @@ def predict_clip(
         arrows: px between flow arrows; 0 draws none.
         scale: factor by which frames are resized for the network.
         max_frames: maximum number of frames for which flow is predicted.
-        track: wraps (iterator of frames, number of frames or None) for a progress bar.
+        track: function of (frames, number of frames or None) -> the frames, with a progress bar.
 
     Returns:
         One-line summary.
@@ -104,7 +104,7 @@ def predict_clip(
         ValueError: the clip is missing, unreadable, or has fewer than two frames.
     """
     if not path:
-        raise ValueError("drop a clip")
+        raise ValueError("upload a clip")
     frames, fps, count = open_frames(path)
     first = next(frames)
     scale, note = _limit_scale(first[1], scale)
@@ -117,7 +117,7 @@ def predict_clip(
     if next(frames, None):
         note += f"; only the beginning of the clip: --frames {max_frames} is the limit"
     elif count and written < count - 1:
-        note += f"; the clip announces {count} frames, of which {written + 1} could be read"
+        note += f"; the clip's header lists {count} frames, of which {written + 1} could be read"
     return f"{written} frames, {fps or DEFAULT_FPS:g} per second{note}"
 
 
@@ -214,15 +214,15 @@ def page(run: Any, folder: str | Path, scale: float = 1.0, max_frames: int = 300
                 # Otherwise Gradio opens the file and reports a bad one in developers' terms.
                 image.preprocess = lambda upload: upload and upload.path
             button = gradio.Button("Predict", variant="primary")
-            # The image contains its own titles. The default buttons include one to publish it.
+            # The image contains titles. Gradio's default buttons include one that publishes it.
             panels = gradio.Image(format="png", buttons=["download", "fullscreen"], **display)
             text = gradio.Textbox(label="Summary", interactive=False)
             written = gradio.Files(label="Output files", interactive=False)
             inputs, outputs = [image1, image2, overlay, arrows], [panels, text, written]
             button.click(pair, inputs, outputs, show_progress_on=panels, **limits)
         with gradio.Tab("A clip"):
-            # Not gradio.Video: browsers cannot play all that OpenCV reads, and report an error.
-            # Suffixes, because the MIME types that count as video differ between systems.
+            # Not gradio.Video: it reports an error for formats that OpenCV reads but browsers do
+            # not. Suffixes, because the MIME types that count as video differ between systems.
             video = gradio.File(label="Clip", file_types=list(VIDEO_SUFFIXES), height=120)
             button = gradio.Button("Predict", variant="primary")
             player = gradio.Video(autoplay=True, loop=True, buttons=["download"], **display)
@@ -273,10 +273,10 @@ def define_flags():
 def main():
     """Load the run and serve the page."""
     args = flags.FLAGS
-    # Service managers stop the command as Ctrl-C does.
+    # SIGTERM, which service managers send, stops the command like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="flowseg-demo-") as folder:
-        # Imported before the network is loaded, which takes longer.
+        # Before the network is loaded, so that a missing package is reported at once.
         _gradio(folder)
         from flowseg.runs import load_run
 

@@ -3,12 +3,12 @@
 python -m flowseg.evaluate --run_dir DIR --records GLOB --metrics_json FILE
 
 writes flat JSON: seg/miou, seg/iou/<class>, seg/pixel_accuracy, seg/boundary_f and
-seg/boundary_f/<class>; flow/aepe, flow/fl_all and flow/fl_all_per_image; the same with _noc, over
-non-occluded pixels, where the set has this ground truth; and flow/aepe_<region> and
-flow/fl_<region> for occluded pixels (hidden), for slow, medium and fast motion (0_10, 10_40,
-40_up px), and for foreground and background (fg, bg). With the classes of Cityscapes it adds
-seg/category_miou and, where there are instance maps, seg/iiou: see `scoring.frame_scores`. Rates
-are in percent, flow errors in pixels. Scores without ground truth in any frame are omitted. A frame
+seg/boundary_f/<class>; flow/aepe, flow/fl_all and flow/fl_all_per_image; the same with the suffix
+_noc, over non-occluded pixels, if the set has such ground truth; and flow/aepe_<region> and
+flow/fl_<region> for occluded pixels (occluded), for slow, medium and fast motion (0_10, 10_40,
+40_up px), and for foreground and background (fg, bg). For the classes of Cityscapes it also has
+seg/category_miou and, if there are instance maps, seg/iiou: see `scoring.frame_scores`. Rates are
+in percent, flow errors in pixels. Scores for which no frame has ground truth are omitted. A frame
 without a second frame is paired with itself, and only its classes are scored.
 
 With --score_as NAME the classes are scored as the broader classes of another label set (CamVid's 11
@@ -16,13 +16,13 @@ for a network with Cityscapes' 19): each pixel's probabilities are summed per br
 largest sum determines the class.
 
 With --output DIR each frame's predictions are written into DIR/<frame id>/, in the format of
-`flowseg.predict`; with --submission DIR in the format of KITTI's servers: zip the folders
-DIR/semantic and DIR/flow, each under its name. KITTI's test frames have no public ground truth and
-get no scores.
+`flowseg.predict`. With --submission DIR they are written in the format of KITTI's evaluation
+servers; to submit them, zip the folders DIR/semantic and DIR/flow into one file each. KITTI's test
+frames have no public ground truth, so they get no scores.
 
 With --predictions DIR instead of --run_dir, existing predictions of any method are scored; every
 frame with ground truth needs predictions of the same size. --report FILE.html writes a page with
-all scores and the worst and best frames, --compare FILE adds another evaluation's metrics to it.
+all scores and the worst and best frames; --compare FILE adds another evaluation's metrics to it.
 
 Records from more than one folder are scored together and per folder: set/<folder>/<score> in the
 JSON. --frames_csv FILE writes a table with the scores of each frame.
@@ -133,8 +133,10 @@ def _open_run(args, shards):
             folder = Path(args.output) / name
             prediction_files.write_predictions(folder, seg, flow, run.label_set, args.seg_ids)
         if args.submission:
-            sent_flow = flow if frame["has_image2"] else None
-            prediction_files.write_submission(args.submission, name, seg, sent_flow, run.label_set)
+            flow_or_none = flow if frame["has_image2"] else None
+            prediction_files.write_submission(
+                args.submission, name, seg, flow_or_none, run.label_set
+            )
 
     each = write if args.output or args.submission else None
     flags_file = run.folder / "flags.txt"
@@ -146,7 +148,7 @@ def _open_run(args, shards):
 
 
 def _open_folder(args, shards):
-    """Return the same for a folder of predictions; it has no flags."""
+    """Return the same as `_open_run` for a folder of predictions, whose flags are unknown."""
     for name in ("output", "submission"):
         if args[name].value:
             raise ValueError(

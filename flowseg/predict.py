@@ -8,8 +8,8 @@ seg.png         class of every pixel, 8 bit: train ids, or the data set's label 
                 --seg_ids label
 flow.png        flow to the second frame as KITTI's 16-bit PNG: u = (R - 2^15) / 64 px right,
                 v = (G - 2^15) / 64 px down, B = 1
-seg_color.png   both in colour for viewing; the flow's full colour is the 99th percentile of the
-flow_color.png  speeds
+seg_color.png   the classes in colour, for viewing
+flow_color.png  the flow in colour, for viewing; the 99th percentile of the speed has full colour
 
 and with --confidence
 

@@ -2,14 +2,15 @@
 
 A run folder contains:
 
-flags.txt        flags of the run, for --flagfile
-label_set.json   classes
-model.keras      network with the last weights; best.keras has the best
-checkpoints/     full state of the training after its last epoch, for resuming
-sample_image*.png real frame pair of its data, on which exports are checked
-metrics.json     validation scores of the best weights (without validation: on the training crops)
-history.csv      all scores of each epoch
-tensorboard/     TensorBoard events
+flags.txt          the flags of the run, as a file for --flagfile
+label_set.json     the classes
+model.keras        the network with its last weights
+best.keras         the network with its best weights
+checkpoints/       the complete training state, for resuming
+sample_image*.png  a frame pair from the run's data, on which exports are checked
+metrics.json       validation scores of the best weights (without validation: training scores)
+history.csv        all scores of each epoch
+tensorboard/       TensorBoard events
 """
 
 import dataclasses
@@ -43,8 +44,8 @@ class Run:
     """A trained network, its classes, and the folder that both were loaded from.
 
     Frames are (H, W, 3) RGB arrays, uint8 or floating-point 0..255, or paths of image files.
-    Predictions have the resolution of the (earlier) frame. `scale` is the factor by which frames
-    are resized for the network; predictions are resized back.
+    Predictions have the resolution of the frame. `scale` is the factor by which frames are resized
+    before they enter the network; predictions are resized back.
     """
 
     model: keras.Model
@@ -69,7 +70,7 @@ class Run:
         Args:
             image1: the earlier frame.
             image2: the later frame, of the same size.
-            scale: see above.
+            scale: resize factor, see the class.
 
         Returns:
             (H, W) uint8 train ids and (H, W, 2) float32 flow, in pixels to the right and down.
@@ -90,8 +91,9 @@ class Run:
     def predict_confidence(self, image1: Frame, image2: Frame, scale: float = 1.0) -> np.ndarray:
         """Predict the probability that the flow of `predict` is correct: (H, W) float32, 0..1.
 
-        Correct means within 3 px of the resized frames or 5 %. This runs the network again: for
-        many pairs, `model.confident_model` computes all three outputs in one pass.
+        Flow is correct if its end-point error is at most 3 px, measured at the size that the
+        network processes, or at most 5 % of the true motion. This method runs the network again;
+        for many pairs, `network.model.confident_model` computes all three outputs in one pass.
 
         Raises:
             ValueError: see `predict`; the model was saved before the confidence head existed.
@@ -104,13 +106,13 @@ class Run:
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Predict classes and flow of every frame of a video, encoding each frame once.
 
-        Equivalent to `predict` on all consecutive pairs, in about 0.7 of the time. A prediction
+        Equivalent to `predict` on all consecutive pairs, in about 70 % of the time. A prediction
         is yielded once the next frame has been read; memory use is constant.
 
         Args:
             frames: iterable of frames of one size, or the path of a video file or a folder of
-                frames (see `media.frames.open_frames`), which must have at least two.
-            scale: see above.
+                at least two frames (see `media.frames.open_frames`).
+            scale: resize factor, see the class.
 
         Yields:
             (seg, flow) of each frame in order: (H, W) uint8 train ids, and (H, W, 2) float32 flow
@@ -139,7 +141,7 @@ class Run:
 
         return pairs.stream(pairs.frames_of_one_size(frames), encode, decode)
 
-    # Composed once: a newly composed model would be compiled again.
+    # Cached, because Keras would compile a newly composed model again.
     @functools.cached_property
     def _confident_model(self):
         return confident_model(self.model)
@@ -180,8 +182,8 @@ def load_run(run_dir: str | os.PathLike | None, weights: str = "best") -> Run:
     """Load a trained run.
 
     Args:
-        run_dir: folder of a training, or of a packed run (see `packed_weights`), for which "best"
-            and "last" are the same. Ignored for "pretrained".
+        run_dir: a run folder, or the folder of a packed run (see `packed_weights`), for which
+            "best" and "last" are the same. Ignored for "pretrained".
         weights: "best", "last", or "pretrained" for the network that comes with the package.
 
     Raises:
@@ -198,7 +200,8 @@ def load_run(run_dir: str | os.PathLike | None, weights: str = "best") -> Run:
     classes = model.output["seg"].shape[-1]
     if classes != len(label_set.names):
         raise ValueError(
-            f"{run_dir}: label_set.json has {len(label_set.names)} classes, the network {classes}"
+            f"{run_dir}: label_set.json has {len(label_set.names)} classes, but the network has "
+            f"{classes}"
         )
     return Run(model, label_set, run_dir)
 
@@ -218,7 +221,7 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False)
         valid = (set(model.input), set(model.output)) == ({"image1", "image2"}, {"seg", "flow"})
-    except Exception as error:  # zipfile, h5py, json and Keras raise different ones.
+    except Exception as error:  # zipfile, h5py, json and Keras each raise their own types.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: damaged, or not a Keras file ({reason})") from error
     if not valid:

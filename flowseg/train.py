@@ -58,9 +58,9 @@ def print_summary(run_dir: Path, progress: Progress):
     """Print the duration, the best scores and the incidents of a run."""
     scores = progress.best_scores
     shown = {key: scores[key] for key in BEST_METRICS if np.isfinite(scores.get(key, np.nan))}
-    minutes = f"{progress.step} steps in {progress.seconds / 60:.1f} minutes"
+    duration = f"{progress.step} steps in {progress.seconds / 60:.1f} minutes"
     best = ", ".join(f"{key} {np.round(value, 3)}" for key, value in shown.items())
-    print(f"{run_dir}: {minutes}; best after step {scores['step']}: {best}")
+    print(f"{run_dir}: {duration}; best after step {scores['step']}: {best}")
     if progress.incidents:
         incidents = ", ".join(f"{kind}: {count}" for kind, count in progress.incidents.items())
         print(f"{incidents}: see {run_dir / 'incidents'}")

@@ -3,12 +3,12 @@
 python -m flowseg.visualize --run_dir DIR --input VIDEO|FOLDER --output FILE.mp4|FILE.webm|FOLDER
 
 Frames of a folder are read in the natural order of their names. N frames make N-1 pairs, and the
-video has one frame per pair: the pair's first frame, its classes, and its flow to the second. One
-scale of flow colours is used for the whole video (see --max_flow), so that colours do not flicker;
-colours darker than the rim of the colour wheel are faster than the rim. --arrows also draws the
-flow as arrows, --beside RUN shows the predictions of another run next to each. FILE.mp4 is MPEG-4
-Part 2, which media players support and web browsers do not; FILE.webm is VP8, which both support
-but which takes longer to write. An --output without a suffix is a folder of images instead.
+video has one frame per pair: the pair's first frame, its classes, and its flow to the second frame.
+The whole video uses one scale of flow colours (see --max_flow), so that colours do not flicker;
+flow faster than the speed at the rim of the colour wheel is drawn darker. --arrows also draws the
+flow as arrows, and --beside RUN adds the predictions of another run. FILE.mp4 is MPEG-4 Part 2,
+which media players support and web browsers do not; FILE.webm is VP8, which both support but which
+takes longer to write. An --output without a suffix is a folder of images instead.
 
 After Ctrl-C or an unreadable frame, the frames written so far are kept as a video: FILE.part.mp4.
 """
@@ -43,8 +43,8 @@ def define_flags():
     flags.DEFINE_float(
         "max_flow",
         None,
-        "Speed shown in full colour, in px; default: 1.5 times the 99th percentile of the first "
-        "pair's speeds, at least 0.5 % of the width. Set it for a video with a slow start.",
+        "Speed drawn in full colour, in px; default: 1.5 times the 99th percentile of the first "
+        "pair's speeds, at least 0.5 % of the width. Set it for a video that starts slowly.",
         0.01,
     )
 
@@ -70,7 +70,7 @@ def main():
     options = (args.input_scale, args.max_flow)
     written = write_video(runs, frames, args.output, fps, count, *options, **style)
     # A damaged video ends early without an error.
-    early = f"; the input announced {count} frames" if count and written < count - 1 else ""
+    early = f"; the input's header lists {count} frames" if count and written < count - 1 else ""
     rate = f", {fps:g} per second" if Path(args.output).suffix else ""
     print(f"{args.output}: {written} frames{rate}{early}")
 

@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: data folders created once per session; and running commands."""
+"""Fixtures shared by the tests, most of them folders created once per session; `run_command`."""
 
 import fcntl
 import os
@@ -45,7 +45,7 @@ def kitti_records(kitti_folder, tmp_path_factory):
 
 
 def once(tmp_path_factory, name, make):
-    """Return a folder that a single test process creates for all, by `make(folder)`."""
+    """Return a folder that one test process creates for all of them, with `make(folder)`."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
@@ -118,7 +118,7 @@ def tiny_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def served(trained_run, tmp_path_factory):
-    """Folder for servers, exported from `trained_run` by the command. Do not modify."""
+    """Folder of served models, exported from `trained_run` by the command. Do not modify."""
 
     def make(folder):
         done = run_command("export.saved_model", "--run_dir", trained_run, "--output", folder)

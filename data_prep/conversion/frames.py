@@ -25,8 +25,8 @@ class Frame(NamedTuple):
         frame_id: unique in the data set.
         files: record field (image1, image2, flow, flow_noc, labels, instances, objects) -> file.
             A missing file is an error of this frame, raised when the frame is read.
-        copies: record field -> further files of the same content (another source, or the other
-            official set): images must have equal pixels, all other files equal bytes.
+        copies: record field -> further files with the same content (from another source or the
+            other official set): images must have equal pixels, all other files equal bytes.
         label_set: name of the numbering of `labels`, see `flowseg.data.labels`.
         known_ids: every id that `labels` may contain; default: `flowseg.data.labels.KNOWN_IDS`.
         group: frames of one group (a video) stay in one split; default: no group.
@@ -75,7 +75,7 @@ def find_next(paths: Iterable[Path], steps: Sequence[int]) -> dict[Path, Path]:
     return next_of
 
 
-# At another bit depth the ids would be misread.
+# Required bit depth of id maps: at another one the ids would be misread.
 _BITS = {"objects": 8, "instances": 16}
 
 
@@ -101,8 +101,8 @@ def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
             decoded = image if field == "image1" else decode_image(data[field], path)
             fields[f"{field}_format"] = image_format(data[field], path)
         elif field in ("flow", "flow_noc"):
-            decoded, form = _decode_flow(data[field], path)
-            if fields.setdefault("flow_format", form) != form:
+            decoded, flow_format = _decode_flow(data[field], path)
+            if fields.setdefault("flow_format", flow_format) != flow_format:
                 raise ValueError(f"{path}: both flow files of a frame must have the same format")
         else:
             decoded = decode_ids(data[field], path)
@@ -164,7 +164,7 @@ def decode_image(data: bytes, name: str | Path) -> np.ndarray:
         raise ValueError(f"{name}: not a readable image (damaged)")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
-            f"{name}: an image must have 8 bits and 3 channels, this one {_kind(image)}"
+            f"{name}: an image must have 8 bits and 3 channels, but this one {_kind(image)}"
         )
     return image
 
@@ -200,7 +200,7 @@ def decode_ids(data: bytes, name: str | Path) -> np.ndarray:
         raise ValueError(f"{name}: not a readable PNG (damaged)")
     if ids.ndim != 2:
         raise ValueError(
-            f"{name}: an id map must have one channel, this one {_kind(ids)} (colours or a "
+            f"{name}: an id map must have one channel, but this one {_kind(ids)} (colours or a "
             "palette?): save the ids themselves as an 8-bit grey PNG"
         )
     return ids
@@ -209,7 +209,7 @@ def decode_ids(data: bytes, name: str | Path) -> np.ndarray:
 def _count_classes(ids, frame, name):
     if ids.dtype != np.uint8:
         raise ValueError(
-            f"{name}: a label map must have 8 bits and 1 channel, this one {_kind(ids)}"
+            f"{name}: a label map must have 8 bits and 1 channel, but this one {_kind(ids)}"
         )
     counts = np.bincount(ids.ravel(), minlength=256)
     present = np.flatnonzero(counts).tolist()
@@ -230,7 +230,7 @@ def _check_copy(field, data, path, copy):
             f"{copy}: differs from {path}: keep one of the two, or make them identical"
         )
     if not np.array_equal(decode_image(other, copy), decode_image(data, path)):
-        raise ValueError(f"{copy}: its pixels differ from {path}, the same frame by name")
+        raise ValueError(f"{copy}: its pixels differ from {path}, which should be the same frame")
 
 
 def _size(image):

@@ -1,4 +1,4 @@
-"""Writes frames as shards; shared by all converters.
+"""Writes frames as TFRecord shards, for all converters.
 
 Checks frames in parallel, writes the shards and `index.json`, and resumes interrupted runs. A shard
 gets its final name when it is complete. `.plan.json` beside the shards is the journal: the plan of
@@ -54,7 +54,7 @@ def write(
         records_per_shard: maximum number of records per shard.
         processes: number of processes that check frames; default: one per CPU core.
         on_error: "stop" at a bad frame, or "skip" it and list it.
-        overwrite: replace another conversion in `output`.
+        overwrite: whether to replace another conversion in `output`.
         ray_address: address of a Ray cluster that checks the frames; see `workers.map_on_ray`.
 
     Returns:
@@ -92,7 +92,7 @@ def write(
 
 def _make_plan(dataset, splits, roots, settings):
     """Build the plan of a conversion; conversions with equal plans write the same shards."""
-    # Not at the top: worker processes import this module, and TensorFlow would cost each 4 s.
+    # Imported late: worker processes import this module, and TensorFlow takes 4 s to start.
     from flowseg.data import records
 
     return {
@@ -147,7 +147,7 @@ def _claim(output, plan, overwrite):
 def _find_done(output, inputs, strict):
     """Return the journal entries of the finished shards.
 
-    Outdated shards stay until their replacements are complete, so that a bad input loses nothing.
+    Outdated shards stay until their replacements are complete, so that bad input loses no data.
 
     Args:
         output: folder.
@@ -235,11 +235,11 @@ def _write_index(output, plan, shards, roots):
 
 @contextlib.contextmanager
 def _clean_up(output):
-    """Remove partial files at the end, and explain the error of a full disk."""
+    """Remove partial files at the end, and replace the error of a full disk by a clear one."""
     try:
         yield
     except Exception as error:
-        # TensorFlow raises its own error class for it.
+        # TensorFlow raises its own error class for a full disk.
         full = getattr(error, "errno", None) == errno.ENOSPC
         if full or type(error).__name__ == "ResourceExhaustedError":
             advice = "free some space and run the same command again; finished shards are kept"

@@ -19,7 +19,7 @@ from flowseg.data.labels import LabelSet
 
 # Below this many bytes of records, starting processes takes longer than the work.
 _FEW_BYTES = 30e6
-# Number of neighbours on either side that are tried as partner of a pair that does not fit.
+# Number of neighbours on either side whose second frame or flow is tried for a bad pair.
 _NEIGHBOURS = 2
 
 
@@ -28,7 +28,8 @@ class Diagnosis(NamedTuple):
 
     Attributes:
         facts: list of :class:`Facts` of the readable records.
-        numbers: see `survey.table`; also "damaged", and "DATASET/warp/..." from `_warp_numbers`.
+        numbers: see `survey.table`; also "damaged", "shards" and "DATASET/warp/..." from
+            `_warp_numbers`.
         findings: list of :class:`Finding`, worst first.
         inspected: lines that summarise the detailed examination.
     """
@@ -46,7 +47,7 @@ def examine(
 
     Args:
         files: paths of the shards, as str.
-        label_set: the :class:`flowseg.data.labels.LabelSet` to be trained.
+        label_set: the :class:`flowseg.data.labels.LabelSet` to train with.
         limit: frames per data set to examine in detail.
         processes: number of worker processes; default: one per CPU core; none for little data.
 
@@ -88,9 +89,10 @@ def examine(
 
 
 def _name_sets(facts):
-    """Return the Facts with data sets of the same name in several folders named by folder.
+    """Return the Facts, with data sets that share a name renamed after their folders.
 
-    Synthetic streets are converted as KITTI, and a fault of one must not be hidden by the other.
+    Synthetic streets, for example, are converted as KITTI. If they were merged with the real KITTI,
+    each set could mask faults of the other.
     """
     folders = {}
     for frame in facts:
@@ -171,8 +173,7 @@ def _check_files(facts):
     blank = [frame for frame in facts if frame.speeds is not None and not frame.flow_sums[0]]
     if blank:
         text = (
-            f"{count(len(blank), 'record')} with flow that is known nowhere: "
-            "it gives no supervision"
+            f"{count(len(blank), 'record')} whose flow has no valid pixel: it gives no supervision"
         )
         findings.append(Finding("warning", "flow-unknown", text, blank))
     return findings
@@ -206,7 +207,7 @@ def _inspect(tables, item):
 
 
 def _find_partners(probes, frames_of_set):
-    """Call `flow.find_partner` for some bad pairs; results by id of their Facts."""
+    """Call `flow.find_partner` for some bad pairs; the keys are the `id` of their Facts."""
     partners = {}
     for facts, _ in evenly(flow.bad_pairs(probes), flow.MAX_SEARCHED):
         neighbours = _neighbours(facts, frames_of_set)
@@ -218,12 +219,12 @@ def _find_partners(probes, frames_of_set):
 
 
 def _neighbours(facts, frames_of_set):
-    """Return the neighbours of a record in the order of the shards and of the frame ids."""
+    """Return a record's neighbours in the order of the shards and in that of the frame ids."""
     neighbours = {}
     for order in (frames_of_set, sorted(frames_of_set, key=lambda frame: frame.frame_id)):
         position = next(i for i, frame in enumerate(order) if frame is facts)
         for step in range(-_NEIGHBOURS, _NEIGHBOURS + 1):
-            # Wraps around: the last pair may have the first pair's frame.
+            # Wrap around: the last pair may have the first pair's frame.
             other = order[(position + step) % len(order)]
             if other is not facts and other.pixels1:
                 neighbours[other.shard, other.index] = other

@@ -172,6 +172,6 @@ def _decode(name, fields):
     ids = decode_ids(data, name)
     if ids.dtype != np.uint8:
         raise ValueError(
-            f"{name}: a label map must have 8 bits, this one has {ids.dtype.itemsize * 8}"
+            f"{name}: a label map must have 8 bits, but this one has {ids.dtype.itemsize * 8}"
         )
     return ids

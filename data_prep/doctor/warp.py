@@ -2,7 +2,7 @@
 
 Small patches of image1 are compared with those of image2 at the positions given by a flow. Patches
 are normalised, so that exposure does not matter, and only textured points are used. The flow of the
-record is one hypothesis; the others are this flow after common mistakes of conversion code.
+record is one hypothesis; the others correct it for common mistakes of conversion code.
 """
 
 from typing import NamedTuple
@@ -88,7 +88,7 @@ def warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
 def find_points(luma1: np.ndarray, known: np.ndarray) -> Points:
     """Select textured :class:`Points` of (H, W) luma where `known` (H, W) is true.
 
-    Takes the more textured half of a random sample, which is deterministic for a frame.
+    Takes the more textured half of a random sample, which is always the same for a frame.
     """
     window = (2 * _RADIUS + 1,) * 2
     mean = cv2.blur(luma1, window)

@@ -28,7 +28,7 @@ WORLDS = ("street", "layers")
 SIZES = (32, 8192)  # px, minimum and maximum
 MAX_PAIRS = 1_000_000  # names have six digits
 PLAN = "scenes.json"
-VERSION = 1  # increase it when a world changes its pairs for the same seed
+VERSION = 1  # to be increased when a world renders other pairs for the same seed
 
 
 def write_pairs(
@@ -102,7 +102,7 @@ def _check(output, world, photos, height, width):
     foreign = [name for name in (*farm.SETS, "training") if (output / name).exists()]
     if foreign and not (output / PLAN).exists():
         raise ArgumentError(
-            f"holds a folder {foreign[0]} not created by this command (no {PLAN} beside it): "
+            f"holds a folder {foreign[0]} that this command did not create (no {PLAN} beside it): "
             "give another output",
             "output",
             path=output,
@@ -111,7 +111,7 @@ def _check(output, world, photos, height, width):
 
 @contextlib.contextmanager
 def _locked(output):
-    """Lock the folder against concurrent runs; the lock ends with the process in any case."""
+    """Lock the folder against concurrent runs; the lock is released when the process ends."""
     with open(output / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,7 +164,7 @@ def _claim(output, plan):
 
 
 def _named(key, value):
-    """Format an entry of the plan as an argument; no effects has its own flag, noeffects."""
+    """Format an entry of the plan as an argument; disabled effects are the flag `noeffects`."""
     if key == "effects":
         return "effects" if value else "noeffects"
     if key == "photos":

@@ -19,7 +19,7 @@ _STEP = 0.02
 _MASS, _CENTRE = 1300.0, 0.5
 _WHEELS = 200.0  # mass below the springs, kg
 ROAD = 7  # Cityscapes id
-_SMOOTH = ("asphalt", "paving", "gravel", "paint", "glass", "sign")  # little dirt
+_SMOOTH = ("asphalt", "paving", "gravel", "paint", "glass", "sign")  # get little dirt
 
 
 class Look(NamedTuple):
@@ -41,7 +41,7 @@ class Part(NamedTuple):
     look: Look
     label: int  # Cityscapes id
     turn: tuple[float, float, float] = (0.0, 0.0, 0.0)  # radians about x, y, z, in this order
-    ground: bool = False  # texture coordinates are the world's x and y, so that neighbours join
+    ground: bool = False  # texture coordinates are the world's x and y: adjacent parts join
 
 
 class Limb(NamedTuple):

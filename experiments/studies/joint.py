@@ -5,7 +5,7 @@
 (further flags: --help; the recipe is experiments/joint.flags unless --recipe names another.)
 
 Every variant is trained once per seed, with the same steps, data, augmentation draws and encoder;
-the last weights are scored on the validation records. Finished trainings are kept: the same command
+the last weights are scored on the validation records. Finished runs are kept: the same command
 resumes an interrupted study. Single-task networks leave the other stream untrained, and their cost
 excludes everything that only the other task needs (segmentation alone: one frame, no flow stream).
 Latency is measured in LiteRT, with all files timed in turn in one process.
@@ -46,17 +46,25 @@ _SCORES = {
     "flow/aepe": "AEPE, px",
     "flow/fl_all": "Fl-all, %",
 }
-# Scores by which variants may differ; the second is from `_add_small_classes`.
-_PLACES = {
+# Scores of the second table, by kind of pixel; `seg/small` is from `_add_small_classes`.
+_DETAILED_SCORES = {
     "seg/boundary_f": "boundaries, F, %",
     "seg/small": "small classes, mIoU, %",
     "flow/aepe_noc": "AEPE non-occluded, px",
-    "flow/aepe_hidden": "occluded",
+    "flow/aepe_occluded": "occluded",
     "flow/aepe_0_10": "motion 0 to 10 px",
     "flow/aepe_10_40": "10 to 40",
     "flow/aepe_40_up": "over 40",
 }
-_SMALL = ("pole", "traffic light", "traffic sign", "person", "rider", "motorcycle", "bicycle")
+_SMALL_CLASSES = (
+    "pole",
+    "traffic light",
+    "traffic sign",
+    "person",
+    "rider",
+    "motorcycle",
+    "bicycle",
+)
 # Prefix of the scores that a single-task network lacks.
 _MISSING_SCORES = {"segmentation only": "flow/", "flow only": "seg/"}
 
@@ -73,7 +81,7 @@ def training_flags(
 
     Args:
         variant: key of `VARIANTS`.
-        seed: random seed of the training.
+        seed: random seed of the run.
         recipe: flagfile of `flowseg.train`.
         train_records: GLOBs.
         backbone: the encoder.
@@ -92,10 +100,10 @@ def task_networks(backbone: str, variants: Sequence[str]) -> dict[str, keras.Mod
     classes, image = len(CITYSCAPES.names), keras.Input((None, None, 3), name="image1")
     model = build_flowseg(classes, "none", backbone)
     encoder, decoder = parts(model)
-    alone = keras.Model({"frame1": decoder.input["frame1"]}, {"seg": decoder.output["seg"]})
+    seg_decoder = keras.Model({"frame1": decoder.input["frame1"]}, {"seg": decoder.output["seg"]})
     return {
         "encoder": encoder,
-        "segmentation only": keras.Model(image, alone({"frame1": encoder(image)})),
+        "segmentation only": keras.Model(image, seg_decoder({"frame1": encoder(image)})),
         "flow only": _flow_network(encoder, decoder),
         "no exchange": model,
         **{
@@ -110,10 +118,10 @@ def _flow_network(encoder, decoder):
     """Flow only: the parts of encoder and decoder that flow needs, which excludes stride 32."""
     names = [f"stride{stride}" for stride in (*FLOW_STRIDES, 2)]
     inputs = {frame: {k: decoder.input[frame][k] for k in names} for frame in decoder.input}
-    moves = keras.Model(inputs, {"flow": decoder.output["flow"]}, name="decoder")
+    flow_decoder = keras.Model(inputs, {"flow": decoder.output["flow"]}, name="decoder")
     outputs = {key: encoder.output[key] for key in names}
     features = keras.Model(encoder.input, outputs, name="encoder")
-    return compose(features, moves, ("flow",), "flow_only")
+    return compose(features, flow_decoder, ("flow",), "flow_only")
 
 
 def costs(
@@ -121,8 +129,8 @@ def costs(
 ) -> dict[str, dict[str, float]]:
     """Variant (and "encoder") -> {"params", "gflops", "ms"}; height and width: multiples of 32."""
     wanted = {"encoder", "segmentation only", *variants}
-    every = task_networks(backbone, variants)
-    networks = {name: network for name, network in every.items() if name in wanted}
+    all_networks = task_networks(backbone, variants)
+    networks = {name: network for name, network in all_networks.items() if name in wanted}
     data = {
         name: litert.convert(network, height, width)
         if len(network.inputs) == 1
@@ -158,7 +166,7 @@ def table(
 
 def _add_small_classes(scores):
     """Scores, with the mean IoU of thin or small classes added as `seg/small`."""
-    small = [scores[f"seg/iou/{name}"] for name in _SMALL if f"seg/iou/{name}" in scores]
+    small = [scores[f"seg/iou/{n}"] for n in _SMALL_CLASSES if f"seg/iou/{n}" in scores]
     return scores | ({"seg/small": statistics.mean(small)} if small else {})
 
 
@@ -168,12 +176,14 @@ def define_flags():
     flags.DEFINE_list("train_records", None, "Records to train on: GLOB[,GLOB].", required=True)
     flags.DEFINE_list("val_records", None, "Records to score on: GLOB[,GLOB].", required=True)
     flags.DEFINE_string("output", None, "Folder for runs and scores.", required=True)
-    flags.DEFINE_list("seeds", ["0", "1", "2"], "One training per variant and seed.")
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "Random seeds; each trains every variant once.")
     flags.DEFINE_list("variants", list(VARIANTS), "Variants to compare.")
     flags.DEFINE_multi_string("train_flag", [], "Additional flag of flowseg.train; repeatable.")
     flags.DEFINE_enum("backbone", "efficientnet_lite0", BACKBONES, "The encoder.")
-    flags.DEFINE_integer("height", 128, "Rows at which cost is measured, a multiple of 32.", 32)
-    flags.DEFINE_integer("width", 416, "Columns, a multiple of 32.", 32)
+    flags.DEFINE_integer(
+        "height", 128, "Frame height for the cost measurement, multiple of 32.", 32
+    )
+    flags.DEFINE_integer("width", 416, "Frame width for it, multiple of 32.", 32)
     flags.DEFINE_integer("threads", 2, "LiteRT threads.", 1)
     flags.DEFINE_integer("rounds", 20, "Timed rounds.", 1)
 
@@ -203,7 +213,7 @@ def main():
             scores_by_variant[variant].append(_add_small_classes(scores))
     print(
         table(scores_by_variant, _SCORES, network_costs),
-        table(scores_by_variant, _PLACES),
+        table(scores_by_variant, _DETAILED_SCORES),
         sep="\n\n",
         end="\n\n",
     )
@@ -218,7 +228,9 @@ def main():
     for variant, seeds in scores_by_variant.items():
         for seed, scores in zip(args.seeds, seeds, strict=True):
             results |= {
-                f"{variant}/{seed}/{k}": scores[k] for k in (*_SCORES, *_PLACES) if k in scores
+                f"{variant}/{seed}/{k}": scores[k]
+                for k in (*_SCORES, *_DETAILED_SCORES)
+                if k in scores
             }
     files.write_json(Path(args.output) / "scores.json", results)
 

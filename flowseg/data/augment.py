@@ -19,7 +19,7 @@ class Augmentation(NamedTuple):
         stretch: the width is scaled by a further 2^s, s uniform in [-stretch, stretch].
         flip: probability of a horizontal flip.
         colour: strength of brightness, contrast, saturation, hue and gamma jitter; 1 is RAFT's.
-        erase: probability of erasing a rectangle of image2; half of it for a second one.
+        erase: probability of erasing a rectangle of image2, and half of that for a second one.
         enlarge: centre of the scale range; larger images also have larger motion.
     """
 
@@ -52,8 +52,8 @@ def augment(
         strength: an :class:`Augmentation`.
 
     Returns:
-        The dict with frames as float32 0..255 of (height, width); `plain1` and `plain2` are the
-        frames before colour jitter and erasing.
+        The dict with frames, flow and labels of size (height, width), frames as float32 0..255;
+        `plain1` and `plain2` are the frames before colour jitter and erasing.
     """
     seeds = tf.unstack(tf.random.split(seed, 4))
     sizes = strength.scale, strength.stretch, strength.enlarge
@@ -85,8 +85,8 @@ def random_crop(
     """Crop a random rectangle and resize it to (height, width).
 
     A random scale sets the size of the rectangle, limited to the size of the example: a smaller
-    example is enlarged. Frames and flow are resized bilinearly, flow from its valid pixels only
-    and with its vectors scaled; labels take the nearest pixel.
+    example is enlarged. Frames and flow are resized bilinearly; flow uses only its valid pixels,
+    and its vectors are scaled. Labels take the nearest pixel.
     """
     size = tf.shape(example["image1"])[:2]
     draw = tf.random.stateless_uniform((4,), seed)
@@ -144,7 +144,7 @@ def resize_sparse_flow(flow: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 def mirror(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Flip the example horizontally; u changes its sign."""
+    """Flip the example horizontally; u changes sign."""
     flipped = {key: example[key][:, ::-1] for key in ("image1", "image2", "flow", "seg")}
     flipped["flow"] *= tf.constant([-1.0, 1.0, 1.0])
     return {**example, **flipped}
@@ -168,7 +168,7 @@ def recolour(images: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
         factors = 1.0 + 0.4 * strength * draw
         image = image * (factors[0] / 255.0)
         mean = tf.tensordot(tf.reduce_mean(image, (0, 1)), _YIQ[0], 1)
-        # Saturation and hue leave grey unchanged, so contrast (about a grey) combines with them.
+        # One matrix for all three: contrast scales about a grey, which saturation and hue keep.
         matrix = _colour_matrix(factors[2], 2 * np.pi * 0.16 * strength * draw[3])
         image = tf.tensordot(image, factors[1] * matrix, 1) + mean * (1.0 - factors[1])
         # exp(gamma * log(x)) is four times as fast as tf.pow.
@@ -186,7 +186,7 @@ def _colour_matrix(saturation, angle):
 
 
 def erase(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
-    """Fill up to two random rectangles with the mean colour (the eraser of RAFT).
+    """Fill up to two random rectangles with the mean colour (RAFT's eraser augmentation).
 
     The flow stays correct: the network learns to predict motion where the match is not visible.
     """
@@ -205,7 +205,7 @@ def erase(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
 
 
 def synthetic_second_frame(image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Synthetic second frame: image1 under a small random affine motion, and its exact flow.
+    """Create a second frame, image1 under a small random affine motion, and its exact flow.
 
     A copy of image1 would train the network to predict zero motion.
 

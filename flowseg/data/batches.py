@@ -104,14 +104,14 @@ def training_batches(
 
 
 def batch_names(draw: Draw, step: int) -> list[str]:
-    """Frames of batch `step` (from 0) of a `Draw`: ["dataset/frame_id", ...]."""
+    """Names of the frames in batch `step` (from 0) of a `Draw`: ["dataset/frame_id", ...]."""
     drawn = _drawn(draw, step).take(draw.batch_size)
     fields = (records.parse_example(record) for _, record, _ in drawn)
     return [f"{f['dataset'].numpy().decode()}/{f['frame_id'].numpy().decode()}" for f in fields]
 
 
 def truth_ranks(files: list[str], seed: int) -> np.ndarray:
-    """Pseudo-random rank of each frame, hashed from its name; low-ranked frames keep their truth.
+    """Pseudo-random rank of each frame, a hash of its name; see `Draw.max_truth_rank`.
 
     Args:
         files: shards of a record set.
@@ -162,10 +162,10 @@ class InputClock:
 
 
 def _drawn(draw, first_step):
-    """Endless (number, serialised record, whether its truth is used), starting at `first_step`.
+    """Endless dataset of (number, serialised record, whether its ground truth is used).
 
-    The number of an example seeds its augmentation. Each epoch reserves 2^32 numbers, so that they
-    do not depend on the length of the epoch.
+    It starts at `first_step`. The number of an example seeds its augmentation. Each epoch reserves
+    2^32 numbers, so that they do not depend on the length of the epoch.
     """
     count = len(draw.file_sets)
     weights = [float(weight) for weight in draw.weights or [1.0] * count]
@@ -190,7 +190,7 @@ def _drawn(draw, first_step):
 
 
 def _shuffled(draw, files, limit, seed):
-    """Endless (serialised record, whether its truth is used) of one set, shuffled by `seed`."""
+    """Endless dataset of (record, whether its ground truth is used): a set shuffled by `seed`."""
     shards = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), seed=seed)
     serialized = shards.interleave(tf.data.TFRecordDataset, cycle_length=min(8, len(files)))
 
@@ -205,7 +205,7 @@ def _shuffled(draw, files, limit, seed):
     unlabelled = endless(examples.filter(lambda record, used: ~used))
     if limit < 0:
         return unlabelled
-    # Alternate: if only a few frames have truth, they would otherwise rarely be drawn.
+    # Alternate: if the ground truth of few frames is used, they would otherwise rarely be drawn.
     labelled = endless(examples.filter(lambda record, used: used))
     return tf.data.Dataset.choose_from_datasets(
         [labelled, unlabelled], tf.data.Dataset.range(2).repeat()
@@ -213,6 +213,7 @@ def _shuffled(draw, files, limit, seed):
 
 
 def _is_drawn(record, draw):
+    """Whether a frame whose ground truth is not used is drawn: only single images can be."""
     if draw.unlabelled == "none":
         return tf.constant(False)
     second = {"image2_format": records.FEATURES["image2_format"]}

@@ -66,7 +66,7 @@ def read_index(folder: str | Path) -> dict[str, Any] | None:
 
 
 def has_targets(files: Sequence[str | Path], stream: str, synthetic_flow: bool = True) -> bool:
-    """Whether a record set has targets for a stream, by its index.json; without one, assume yes.
+    """Whether a record set has targets for a stream, by its index.json; without one, True.
 
     Args:
         files: shards of the set.
@@ -204,7 +204,7 @@ def _decode_labels(fields, shape, tables, name):
 
 
 def evaluation_data(files: Iterable[str | Path], label_set: LabelSet) -> tf.data.Dataset:
-    """Every frame of `files` once, in order, with maps (see `frame_decoder`) and file (`shard`)."""
+    """Every frame of `files`, in order, with maps (see `frame_decoder`) and its file, `shard`."""
     decode = frame_decoder(label_set, maps=True)
     shards = tf.data.Dataset.from_tensor_slices([str(path) for path in files])
     read = shards.flat_map(lambda path: tf.data.TFRecordDataset(path).map(lambda r: (r, path)))
@@ -227,5 +227,5 @@ def validation_data(
         return inputs, targets
 
     batches = evaluation_data(files, label_set).map(as_batch_of_one)
-    # Keras treats the end of a dataset of unknown length as an interruption.
+    # Without a known length, Keras would warn that the dataset ended too early.
     return batches.apply(tf.data.experimental.assert_cardinality(records.count(files)))

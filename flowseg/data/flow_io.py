@@ -33,7 +33,7 @@ def decode_kitti_flow(data: bytes, name: str | Path = "flow") -> np.ndarray:
         raise ValueError(f"{name}: not a readable PNG (damaged or truncated)")
     if image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
-            f"{name}: a KITTI flow PNG has 16 bits and 3 channels, this one has "
+            f"{name}: a KITTI flow PNG has 16 bits and 3 channels, but this one has "
             f"{image.dtype.itemsize * 8} bits and {1 if image.ndim == 2 else image.shape[2]}"
         )
     blue_green_red = image.astype(np.float32)

@@ -1,7 +1,7 @@
 """Defines the TFRecord schema, and writes, reads and checks records.
 
-A record is a frame pair with the ground truth that its data set has: the unchanged bytes of the
-original files plus the names needed to decode them. Missing fields are empty strings.
+A record contains a frame pair and the ground truth that its data set has: the unchanged bytes of
+the original files, and the names of their formats. Missing fields are empty strings.
 """
 
 import contextlib
@@ -12,13 +12,13 @@ import tensorflow as tf
 
 SCHEMA_VERSION = 1
 
-# Encoded files; `<name>_format` is the format where there are several (`flow_noc`: as `flow`).
+# Encoded files. `<name>_format` is the format, if there are several; `flow_noc` has that of `flow`.
 _FILES = ("image1", "image2", "flow", "flow_noc", "labels", "instances", "objects")
 _FORMATS = {
     "image1_format": ("png", "jpeg", "ppm"),
     "image2_format": ("", "png", "jpeg", "ppm"),
     "flow_format": ("", "kitti", "flo"),
-    # Records written before this field existed have instances and no format: KITTI's.
+    # Records written before this field existed have instances without a format, which is KITTI's.
     "instances_format": ("", "kitti", "cityscapes"),
 }
 # `label_set` is the numbering of `labels` (see `flowseg.data.labels`).
@@ -68,12 +68,12 @@ def check_fields(values: dict[str, bytes | int], where: str) -> None:
 
     Args:
         values: field name -> bytes or int, as from `parse_example` in NumPy.
-        where: the record, for the message.
+        where: name of the record, for the message.
     """
     if values["schema"] != SCHEMA_VERSION:
         raise ValueError(
-            f"{where}: record of schema version {values['schema']}, this FlowSeg reads version "
-            f"{SCHEMA_VERSION}: convert the data again"
+            f"{where}: record has schema version {values['schema']}, but this FlowSeg reads "
+            f"version {SCHEMA_VERSION}: convert the data again"
         )
     for name, known in _FORMATS.items():
         if values[name].decode() not in known:
@@ -111,13 +111,13 @@ def match_files(*patterns: str | Path) -> list[str]:
     for pattern in patterns:
         matches = sorted(tf.io.gfile.glob(str(pattern)))
         if not matches:
-            raise ValueError(f"{pattern}: no record files match; convert the data first?")
+            raise ValueError(f"{pattern}: no record files match; has the data been converted?")
         files += matches
     return files
 
 
 def read_shard(path: str | Path) -> Iterator[tuple[int, dict[str, bytes | int]]]:
-    """Yield (index, fields) of every record of a shard, checked; used to locate damage.
+    """Yield (index, fields) of every record of a shard after checking it; used to locate damage.
 
     Raises:
         ValueError: damaged bytes, or another schema version; the message names file and record.

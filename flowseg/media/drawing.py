@@ -41,7 +41,7 @@ ERROR_COLOURS = (
 
 
 def color_labels(train_ids: np.ndarray, label_set: LabelSet) -> np.ndarray:
-    """(H, W) train ids -> (H, W, 3) image in the colours of the set; void is black."""
+    """(H, W) train ids -> (H, W, 3) image in the colours of the label set; void is black."""
     return colour_table(label_set)[np.asarray(train_ids, np.uint8)]
 
 
@@ -68,8 +68,8 @@ def flow_error_map(flow: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     The error is normalised by the outlier threshold, epe / max(3 px, 5 % of the true speed), so
     pale blue turns to yellow where a pixel starts to count in Fl-all. Unknown pixels are black, but
-    those next to known pixels take their worst colour: sparse ground truth remains visible in a
-    small image.
+    those next to known pixels take the colour of the largest error among these, so that sparse
+    ground truth remains visible in a small image.
 
     Args:
         flow: (H, W, 2) in pixels; non-finite values count as the largest error.
@@ -129,13 +129,13 @@ def legend(
 
     Args:
         label_set: the :class:`flowseg.data.labels.LabelSet` to show.
-        width: of the image, in px.
+        width: width of the image in px.
         present_ids: the train ids to show, in this order; default: every class.
         text_size: height of the letters, in px.
-        max_height: of the image, in px; entries that do not fit become a final "+N more".
+        max_height: maximum height in px; entries that do not fit become a final "+N more".
 
     Returns:
-        (H, width, 3) uint8 RGB; the height is that of its rows.
+        (H, width, 3) uint8 RGB; H depends on the number of rows.
     """
     ids = range(len(label_set.names)) if present_ids is None else present_ids
     entries = [(label_set.names[i], label_set.palette[i]) for i in ids]

@@ -100,8 +100,8 @@ def open_frames(
 
     Returns:
         (frames, fps, count): an iterator of (name, (H, W, 3) uint8 RGB); frames per second, or
-        None if unknown (always for a folder); the number of frames that the source announces, or
-        None. A damaged video can end before its announced count.
+        None if unknown (always for a folder); the number of frames according to the video's
+        header or the folder, or None. A damaged video can end before this number.
 
     Raises:
         ValueError: the path is missing, unreadable, or has fewer than two frames; or, while
@@ -131,7 +131,7 @@ def _open_folder(folder):
     ]
     if len(files) < 2:
         raise ValueError(
-            f"{folder}: holds {len(files)} image files, flow needs two frames or more "
+            f"{folder}: holds {len(files)} image files, but flow needs at least two frames "
             f"(looked for {', '.join(IMAGE_SUFFIXES)})"
         )
     files.sort(key=lambda file: natural_key(file.name))
@@ -173,8 +173,8 @@ def _open_video(path):
     rest = frames()
     first = list(itertools.islice(rest, 2))
     if len(first) < 2:
-        raise ValueError(f"{path}: holds {len(first)} readable frames, flow needs two or more")
-    # Containers without a frame rate report 0 or their clock (for example 90000); those without a
+        raise ValueError(f"{path}: holds {len(first)} readable frames, but flow needs at least two")
+    # Containers without a frame rate report 0 or their clock rate (such as 90000); those without a
     # frame count report 0 or, as MPEG does, 1.
     return (
         itertools.chain(first, rest),
@@ -193,8 +193,8 @@ def check_video_name(path: str | os.PathLike) -> None:
 def video_writer(path: str | os.PathLike, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
     """Write a video: `with video_writer(path, fps) as write: write(frame)`.
 
-    The file gets its name only if the block succeeds and the video reads back with the size, rate
-    and number of frames that were written. If Ctrl-C or a bad frame ends the block, the frames
+    The file gets its final name only if the block succeeds and the video reads back with the size,
+    rate and number of frames that were written. If Ctrl-C or a bad frame ends the block, the frames
     written so far remain as FILE.part.mp4 (or .webm). Odd sizes are padded by one column or row at
     the right or bottom, because the formats require even sizes.
 

@@ -1,20 +1,20 @@
-"""Build the two-stream decoder: features of two frames to class logits and flow, coarse to fine.
+"""Builds the two-stream decoder: features of two frames to class logits and flow, coarse to fine.
 
 Both streams process the same pyramid (strides 32, 16, 8, 4). At strides 16, 8 and 4 the flow stream
 warps the second frame's features by the current flow, correlates them with the first frame's, and
 refines; the segmentation stream upsamples and refines; and each stream passes its features to the
 other. The flow stream continues to stride 2 for subpixel accuracy.
 
-The matching was chosen by ablation, because flow converges fast with it (experiments/README.md):
-a soft-argmax over the box-filtered correlation of instance-normalised, unit-length features,
-standardised over the displacements. It is added through a gate, together with a convolutional
-residual that starts at zero. Strides 16 and 8 share one set of weights; stride 4, which has more
-pixels, has separate weights of half the width. Pixels without a match (occluded, or out of the
-frame) take the surrounding flow. At stride 2 a Lucas-Kanade step replaces correlation: it costs
-less and is accurate to less than a pixel.
+The matching was chosen by ablation, because flow converges fast with it
+(docs/results/decoder-ablation.md): a soft-argmax over the box-filtered correlation of
+instance-normalised, unit-length features, standardised over the displacements. It is added through
+a gate, together with a convolutional residual that starts at zero. Strides 16 and 8 share one set
+of weights; stride 4, which has more pixels, has separate weights of half the width. Pixels without
+a match (occluded, or out of the frame) take the surrounding flow. At stride 2 a Lucas-Kanade step
+replaces correlation: it costs less and is accurate to less than a pixel.
 
-A third, internal output is computed from the flow stream's last features: the logit that the flow
-is correct.
+A third, internal kind of output is computed from the flow stream's features: the logit of the
+probability that the flow is correct.
 
 Every layer is wrapped by `_seg_layer` or `_flow_layer`, which record its stream; see
 `stream_layers`.
@@ -40,12 +40,13 @@ from flowseg.network.layers import HandOver, Shape, Upsample
 STREAMS = ("seg", "flow")
 EXCHANGES = ("none", "seg_to_flow", "flow_to_seg", "both")
 FLOW_STRIDES = (16, 8, 4)
-# The one layer whose channels are classes.
+# Name of the only layer whose channels are classes.
 SEG_HEAD = "seg_logits"
 # Flow steps of strides 16 and 8 (shared) and of stride 4: the correlation's radius and the widths
 # of the convolutions. The last width is also that of the hidden state and the matched features.
 _COARSE, _FINE = (3, (96, 96, 64)), (2, (48, 48, 32))
-# Two steps where displacements are largest: +-3 px each at stride 16 are 96 px on the image.
+# Refinement steps per stride: two at stride 16, where displacements are largest. Each searches
+# +-3 px of that stride, together +-96 px of the image.
 _STEPS = {16: 2, 8: 1, 4: 1}
 # Window sizes for filling flow without a match after strides 16 and 8, in pixels of the stride.
 _REACHES = (3, 7, 15)
@@ -68,7 +69,7 @@ def build_decoder(
         keras.Model: {"frame1": {"stride2": ...}, "frame2": {...}} -> {"seg": (B, H, W, classes),
         "flow": (B, H, W, 2), "flow_4": ..., "flow_8": ..., "flow_16": ..., "sure_2": (B, H, W, 3),
         "sure_8": ..., "sure_16": ...}, all at the image's resolution and in its pixels. The coarser
-        flows are for supervision. Each of the last three outputs holds the flow matched at its
+        flows are for supervision. Each of the last three outputs contains the flow matched at its
         stride (stride 2: `flow` itself) and the logit that this flow is correct.
 
     Raises:
@@ -108,7 +109,7 @@ def build_decoder(
             flow = fill(flow, logit)
         up = _flow_layer(UpsampleFlow(stride, name=f"flow_{stride}"))
         outputs[f"flow_{stride}"] = up(flow)
-    outputs["seg"] = _seg_output(seg, num_classes, stride)
+    outputs["seg"] = _seg_logits(seg, num_classes, stride)
     flow, hidden = _fine_step(flow, hidden, *(inputs[frame]["stride2"] for frame in inputs))
     outputs["flow"], outputs["sure_2"] = _flow_outputs(flow, hidden)
     return keras.Model(inputs, outputs, name="decoder")
@@ -160,7 +161,7 @@ def _seg_conv(x, width, kernel, name):
 
 
 def _seg_top(features):
-    """Features of stride 32 plus global image context (ParseNet; DeepLabV3)."""
+    """Project the features of stride 32 and add global image context (ParseNet; DeepLabV3)."""
     width = _SEG_WIDTH[32]
     top = _seg_conv(features, width, 1, "seg_32")
     pool = _seg_layer(layers.GlobalAveragePooling2D(keepdims=True, name="seg_whole"))
@@ -169,27 +170,29 @@ def _seg_top(features):
 
 
 def _seg_in(seg, features, stride):
+    """Upsample features of the coarser stride and combine them with the encoder's at this one."""
     side = _seg_conv(features, _SEG_WIDTH[stride], 1, f"seg_{stride}_side")
     up = _seg_layer(Upsample(2, name=f"seg_{stride}_up"))(seg)
     both = _seg_layer(layers.Concatenate(name=f"seg_{stride}_join"))([up, side])
     return _seg_conv(both, _SEG_WIDTH[stride], 3, f"seg_{stride}_in")
 
 
-def _seg_out(seg, motion, stride):
-    if motion is not None:
+def _seg_out(seg, flow_hidden, stride):
+    """Add the hidden state of the flow stream, unless it is None, and refine."""
+    if flow_hidden is not None:
         project = _seg_layer(HandOver(_SEG_WIDTH[stride], name=f"flow_to_seg_{stride}"))
-        seg = _seg_layer(layers.Add(name=f"seg_{stride}_add"))([seg, project(motion)])
+        seg = _seg_layer(layers.Add(name=f"seg_{stride}_add"))([seg, project(flow_hidden)])
     return _seg_conv(seg, _SEG_WIDTH[stride], 3, f"seg_{stride}_out")
 
 
-def _seg_output(seg, num_classes, stride):
+def _seg_logits(seg, num_classes, stride):
     """Map segmentation features of the last stride to logits at full resolution."""
     logits = _seg_layer(layers.Conv2D(num_classes, 1, name=SEG_HEAD))(seg)
     return _seg_layer(Upsample(stride, dtype="float32", name="seg"))(logits)
 
 
 def _flow_refiner(radius, widths, name):
-    """Create the layers of a refinement step once, to be shared by its uses; and its widths."""
+    """Create the layers of a refinement step, shared by all uses; return them and their widths."""
 
     def conv(width, suffix, **kwargs):
         return layers.Conv2D(width, 3, padding="same", name=f"{name}_{suffix}", **kwargs)
@@ -237,7 +240,7 @@ def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
 
 
 def _flow_start(context):
-    """Return zero flow and the first hidden state."""
+    """Return zero flow and the initial hidden state."""
     flow = _flow_layer(StartFlow(name="flow_start"))(context)
     conv = layers.Conv2D(context.shape[-1], 1, activation="relu", name="flow_hidden_start")
     return flow, _flow_layer(conv)(context)
@@ -276,7 +279,7 @@ def _fine_step(flow, hidden, features1, features2):
 
 
 def _flow_outputs(flow, hidden):
-    """Upsample flow of stride 2 to full resolution; return it, and it joined with its logit."""
+    """Upsample flow of stride 2 to full resolution; return it, and flow and logit concatenated."""
     mix = layers.Conv2D(hidden.shape[-1], 3, padding="same", activation="relu", name="mix_1")
     mixed = _flow_layer(mix)(hidden)
     mixed = _flow_layer(layers.Conv2D(2 * 2 * 9, 1, name="mix_2"))(mixed)
@@ -287,7 +290,7 @@ def _flow_outputs(flow, hidden):
 
 
 def _flow_with_logit(flow, logit, stride):
-    """Join coarse flow and the logit that it is correct, at full resolution."""
+    """Concatenate coarse flow and the logit that it is correct, at full resolution."""
     flow = _flow_layer(UpsampleFlow(stride, name=f"sure_{stride}_flow"))(flow)
     logit = _flow_layer(Upsample(stride, dtype="float32", name=f"sure_{stride}_up"))(logit)
     join = layers.Concatenate(dtype="float32", name=f"sure_{stride}")

@@ -45,7 +45,7 @@ class UnitFeatures(layers.Layer):
     """Instance-normalise features, then scale them to unit length at each pixel.
 
     Each channel of each image gets zero mean and unit variance. The correlation of two pixels is
-    then the cosine between them, independent of exposure and layer.
+    then the cosine between them, independent of exposure and of the scale of the features.
     """
 
     def call(self, x: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class UnitFeatures(layers.Layer):
 
 @keras.saving.register_keras_serializable("flowseg")
 class Warp(layers.Layer):
-    """Warp features of the second frame to the first; no gradient reaches the flow (RAFT)."""
+    """Warp features of the second frame to the first; as in RAFT, flow gets no gradient."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
@@ -130,10 +130,10 @@ class LucasKanade(layers.Layer):
     """Features (B, H, W, C) of the first and the warped second frame -> residual flow (B, H, W, 2).
 
     One damped Gauss-Newton step on the squared difference of the features over a square window
-    (Lucas and Kanade 1981), with gradients of both frames' mean. It estimates subpixel motion,
-    which a correlation does not. The damping is learned; steps are clipped to `limit` pixels in x
-    and y. Where the second frame's features are 0, the warp left the image: those pixels are
-    excluded.
+    (Lucas and Kanade 1981), with the gradients of the mean of both frames. It estimates subpixel
+    motion, which a correlation does not. The damping is learned; steps are clipped to `limit`
+    pixels in x and y. Pixels where the second frame's features are 0 are excluded: there the warp
+    sampled outside the image.
     """
 
     def __init__(self, window: int, limit: float = 1.5, **kwargs: Any):
@@ -172,7 +172,7 @@ class LucasKanade(layers.Layer):
 
 @keras.saving.register_keras_serializable("flowseg")
 class MoveFlow(layers.Layer):
-    """Compute flow + gate * match + residual, in float32 under any policy."""
+    """Compute flow + gate * match + residual, in float32 under any dtype policy."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
@@ -191,8 +191,9 @@ class FillFlow(layers.Layer):
     """Flow (B, H, W, 2) and the logit (B, H, W, 1) that it is correct -> flow with pixels filled.
 
     Pixels that are occluded in the second frame or leave it have no match. They get the weighted
-    mean of the trusted flow in squares of `reaches` pixels around them. Each square weighs an
-    eighth of the previous one, so that distant flow matters only where no near flow is trusted.
+    mean of the trusted flow in squares around them, whose sides are `reaches` pixels. Each square
+    has an eighth of the previous one's weight, so that distant flow matters only if no flow nearby
+    is trusted.
     Trust is a sigmoid of the logit with learned sharpness and offset; the logit itself is trained
     only by the confidence loss.
     """
@@ -251,7 +252,7 @@ def _central_difference(x, axis):
         shape = [stop - start if i == axis else n for i, n in enumerate(ops.shape(x))]
         return ops.slice(x, [start if i == axis else 0 for i in range(4)], shape)
 
-    # No symmetric pad, which takes TFLite ten times as long.
+    # Not a symmetric pad, which takes TFLite ten times as long.
     after = ops.concatenate([part(1, count), part(count - 1, count)], axis=axis)
     before = ops.concatenate([part(0, 1), part(0, count - 1)], axis=axis)
     return (after - before) / 2

@@ -23,7 +23,8 @@ def backward_warp(image: Tensor, flow: Tensor) -> Tensor:
     """Sample `image` at p + flow(p), bilinear, 0 outside: image2 warped by flow resembles image1.
 
     A sample between the border and one pixel beyond fades to 0 (every missing neighbour counts
-    as 0). The gather is one flat `take` per corner: the fastest form, and plain TFLite operators.
+    as 0). The gather is one flat `take` per corner: it is the fastest form, and needs only built-in
+    TFLite operators.
 
     Args:
         image: (B, H, W, C) float, an image or features of the second frame.
@@ -35,7 +36,7 @@ def backward_warp(image: Tensor, flow: Tensor) -> Tensor:
     batch, height, width, channels = ops.shape(image)
     flow = ops.cast(flow, "float32")
     x, y = ops.unstack(flow + pixel_grid(height, width), 2, axis=-1)
-    # From one pixel beyond the border on, samples are 0. Clipping keeps indices exact, in int32.
+    # One pixel or more beyond the border, samples are 0. Clipping keeps the indices within int32.
     x = ops.clip(x, -1.0, ops.cast(width, "float32"))
     y = ops.clip(y, -1.0, ops.cast(height, "float32"))
     left, top = ops.floor(x), ops.floor(y)
@@ -63,7 +64,8 @@ def cost_volume(features1: Tensor, features2: Tensor, radius: int) -> Tensor:
 
     Entry (2r+1) * (dy + r) + (dx + r) at p is the mean over channels of features1(p) *
     features2(p + (dx, dy)), where features2 is 0 outside (FlowNet's correlation layer with patches
-    of one pixel; Dosovitskiy et al. 2015). Shifted products: `extract_patches` is 190 times slower.
+    of one pixel; Dosovitskiy et al. 2015). It is computed as shifted products, because
+    `extract_patches` is 190 times slower.
 
     Args:
         features1: (B, H, W, C).
@@ -91,7 +93,7 @@ def upsample(x: Tensor, factor: int) -> Tensor:
     """Upsample bilinearly by an integer factor, with the pixel centres of `ops.image.resize`.
 
     Keras 3.15's `ops.image.resize` evaluates `size <= 0` and so fails in a graph whose sizes are
-    known only at run time; there the same sums are written out, axis by axis.
+    known only at run time. For such graphs the same sums are computed explicitly, axis by axis.
 
     Args:
         x: (B, H, W, C).
@@ -109,7 +111,7 @@ def upsample(x: Tensor, factor: int) -> Tensor:
         inner = (x[:, 1:], x[:, :-1]) if axis == 1 else (x[:, :, 1:], x[:, :, :-1])
         following = ops.concatenate([inner[0], last], axis=axis)
         previous = ops.concatenate([first, inner[1]], axis=axis)
-        # Fine pixel k of a coarse pixel is (k + 1/2) / factor - 1/2 from the coarse centre.
+        # Fine pixel k of a coarse pixel is (k + 1/2) / factor - 1/2 coarse pixels from its centre.
         places = [(k + 0.5) / factor - 0.5 for k in range(factor)]
         fine = [
             x * (1 - abs(place)) + (following if place > 0 else previous) * abs(place)
@@ -159,7 +161,8 @@ def upsample_flow(flow: Tensor, weights: Tensor, factor: int) -> Tensor:
     padded = ops.concatenate([flow[:, :1], flow, flow[:, -1:]], axis=1)
     padded = ops.concatenate([padded[:, :, :1], padded, padded[:, :, -1:]], axis=2)
     neighbours = ops.conv(padded, gather, padding="valid", data_format="channels_last")
-    # One maximum over all parts: a maximum per nine logits would cost as much as this saves.
+    # One maximum for all fine pixels of a coarse one: a maximum of each nine logits would take as
+    # long as avoiding the softmax saves.
     largest = ops.stop_gradient(ops.max(weights, axis=-1, keepdims=True))
     shares = ops.exp(ops.maximum(weights - largest, -80))
     mixed = ops.matmul(ops.concatenate([shares, shares], axis=-1) * neighbours, add)
@@ -175,7 +178,7 @@ def _mixing(factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Returns:
         gather: (3, 3, 2, 2 * parts * 9), u's neighbours for each fine pixel (part), then v's.
         add: (2 * parts * 9, parts * 2), sums them over the neighbours, u next to v.
-        total: (parts * 9, parts * 2), sums the shares themselves likewise.
+        total: (parts * 9, parts * 2), sums the shares themselves in the same way.
     """
     parts = factor * factor
     gather = np.zeros((3, 3, 2, 2, parts, 9))

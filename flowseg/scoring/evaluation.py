@@ -1,4 +1,4 @@
-"""Counts predictions against ground truth over record sets, for `flowseg.evaluate` and studies."""
+"""Compares predictions with ground truth over record sets, for `flowseg.evaluate` and studies."""
 
 import collections
 from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +31,7 @@ def evaluate(
         files: record shards.
         scale: factor by which frames are resized for the network; scores are at the original size.
         each: if given, called with (frame, logits, flow) of each frame.
-        score_as: a `labels.LabelSet` of wider classes to score; default: the run's classes.
+        score_as: a `labels.LabelSet` of broader classes to score; default: the run's classes.
 
     Returns:
         The scores (see `frame_scores.scores`), and the numbers of frames (see `count`).
@@ -54,8 +54,8 @@ def run_predictor(
     """A function for `count`: frame -> a run's train ids, in the classes of `label_set`, and flow.
 
     Raises:
-        ValueError: the run's classes cannot be grouped into `label_set`. The function itself raises
-            it for predictions that are NaN or Inf; the message names the frame.
+        ValueError: the run's classes cannot be grouped into `label_set`. The returned function
+            raises it for predictions that are NaN or Inf; the message names the frame.
     """
     groups = None if label_set == run.label_set else class_groups(run.label_set, label_set)
 
@@ -94,7 +94,7 @@ def count(
     ]
     | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Count predictions against ground truth over every frame of the record shards `files`.
+    """Compare predictions with ground truth over every frame of the record shards `files`.
 
     Args:
         files: record shards.
@@ -105,7 +105,7 @@ def count(
 
     Returns:
         The counts of all frames together (see `frame_scores`), and a dict of numbers of frames:
-        `frames` in total; `seg`, `flow`, `flow_noc` with such ground truth that was counted;
+        `frames` in total; `seg`, `flow`, `flow_noc` with scored ground truth of this kind;
         `single` without a second frame; and `foreground`, by the source of the foreground.
 
     Raises:
@@ -138,9 +138,9 @@ def count_frame(
 ) -> tuple[dict[str, np.ndarray], str | None]:
     """Counts of one frame (see `frame_scores`), and the source of its foreground.
 
-    The foreground, on which KITTI scores flow, is the objects of the frame's object map; without
-    one, the instances of its instance map; else the pixels labelled as persons and vehicles, moving
-    or not.
+    The foreground, whose flow KITTI scores separately, consists of the objects in the frame's
+    object map; without one, of the instances in its instance map; else of the pixels labelled as
+    persons and vehicles, moving or not.
 
     Args:
         frame: decoded frame of `decoding.evaluation_data`, in NumPy.
@@ -180,8 +180,8 @@ def frames_with_truth(shards: Iterable[str | Path]) -> dict[str, list[str]]:
             name = fields["frame_id"].decode()
             if name in shard_of:
                 raise ValueError(
-                    f"frame {name} is in {shard_of[name]} and in {shard}: predictions are files by "
-                    "frame id, so evaluate sets with common ids one at a time"
+                    f"frame {name} is in {shard_of[name]} and in {shard}: predictions are "
+                    "stored by frame id, so evaluate sets with common ids one at a time"
                 )
             shard_of[name] = shard
             for kind, field in (("seg", "labels"), ("flow", "flow")):

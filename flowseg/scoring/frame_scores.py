@@ -72,9 +72,9 @@ def count_seg(truth: Array, prediction: Array, classes: int, things: Array | Non
 def _boundaries(truth, prediction, known, classes):
     """(classes, 2): boundary F-measure of each class, and 1 for classes that have a boundary.
 
-    A boundary pixel is matched if the other map has one of its class within 0.75 % of the diagonal
-    (What is a good evaluation measure for semantic segmentation?, Csurka et al. 2013). There is no
-    boundary between two pixels if the ground truth of either is void.
+    A boundary pixel matches if the other map has a boundary pixel of its class within 0.75 % of the
+    diagonal (What is a good evaluation measure for semantic segmentation?, Csurka et al. 2013).
+    There is no boundary between two pixels if the ground truth of either is void.
     """
     tolerance = max(1.0, _BOUNDARY_TOLERANCE * np.hypot(*truth.shape))
     edges = [_edges(labels, known) for labels in (truth, prediction)]
@@ -177,14 +177,14 @@ def count_flow(
     Args:
         truth: (H, W, 3) (u, v, valid) in pixels.
         flow: (H, W, 2).
-        noc: as `truth`, valid only for non-occluded pixels; None or all invalid if unknown.
+        noc: like `truth`, valid only at non-occluded pixels; None or all invalid if unknown.
         foreground: (H, W) 1 = foreground, 0 = background, 255 = unknown; None if unknown for all
             pixels.
 
     Returns:
         dict of (pixels, error, outliers, share of outliers, 1) by region: `flow/all` and the
         regions of `MAGNITUDES`; if `noc` is known, `flow/noc` and the occluded rest,
-        `flow/hidden`; if `foreground` is known, `flow/fg`, `flow/bg`, and with both, their
+        `flow/occluded`; if `foreground` is known, `flow/fg`, `flow/bg`, and with both, their
         non-occluded parts `flow/fg_noc`, `flow/bg_noc`. Regions without pixels are omitted.
     """
     valid = truth[..., 2] > 0
@@ -193,14 +193,14 @@ def count_flow(
     true_flow, predicted_flow = (np.float64(x[valid]) for x in (truth[..., :2], flow))
     error = np.hypot(*(predicted_flow - true_flow).T)
     magnitude = np.hypot(*true_flow.T)
-    # As evaluate_scene_flow.cpp of KITTI 2015; NaN counts as an outlier.
+    # As in evaluate_scene_flow.cpp of KITTI 2015; NaN counts as an outlier.
     wrong = ~((error <= 3) | (error <= 0.05 * magnitude))
     regions = {"all": np.ones(error.shape, bool)}
     for name, (low, high) in MAGNITUDES.items():
         regions[name] = (low <= magnitude) & (magnitude < high)
     if noc is not None and noc[..., 2].any():
         regions["noc"] = noc[..., 2][valid] > 0
-        regions["hidden"] = ~regions["noc"]
+        regions["occluded"] = ~regions["noc"]
     if foreground is not None:
         regions |= {"fg": foreground[valid] == 1, "bg": foreground[valid] == 0}
         if "noc" in regions:
@@ -228,7 +228,7 @@ def scores(counts: Counts, names: Sequence[str] = ()) -> dict[str, float]:
         `flow/fl_all_per_image`, the three also with `_noc`; and `flow/aepe_<region>`,
         `flow/fl_<region>` for the other regions. For Cityscapes' classes also `seg/category_miou`,
         `seg/category_iou/<category>` and, if instances are known, `seg/iiou` and
-        `seg/category_iiou`, both also per name. From `count_consistency`, `video/consistency`. A
+        `seg/category_iiou`, both also by name. From `count_consistency`, `video/consistency`. A
         mean error is NaN if the predicted flow of any counted pixel is NaN.
     """
     result = _seg_scores(counts, names) if "seg/confusion" in counts else {}

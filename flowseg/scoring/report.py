@@ -32,7 +32,7 @@ _MAIN = {
 _REGIONS = {
     "all": "all",
     "noc": "non-occluded",
-    "hidden": "occluded",
+    "occluded": "occluded",
     "bg": "background",
     "fg": "foreground",
     "bg_noc": "background, non-occluded",

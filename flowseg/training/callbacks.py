@@ -1,4 +1,4 @@
-"""Callbacks run at the end of each epoch: save weights and scores, decide when to stop."""
+"""Callbacks that save weights and scores and decide when to stop, at the end of each epoch."""
 
 import csv
 import io
@@ -37,20 +37,20 @@ def build_callbacks(
     first_host: bool = True,
     task: Task = JOINT,
 ) -> tuple[list[keras.callbacks.Callback], KeepState]:
-    """Build the callbacks of a training in the required order; also return the last, `KeepState`.
+    """Build the callbacks of a run in the required order; also return the last one, `KeepState`.
 
-    1. `Guard` counts the steps, which all others use.
+    1. `Guard` counts the steps; all others use its count.
     2. `CopyWeights` updates the public network before it is saved or used for drawing.
-    3. `History` and `KeepBest` write; `TensorBoard` shows the best scores, from `KeepBest`.
+    3. `History` and `KeepBest` write files; `TensorBoard` shows the best scores of `KeepBest`.
     4. `Patience` and `Alternate` decide how to continue, from the same scores on each host.
     5. `KeepState` saves the progress, which all of these update.
 
     Args:
-        config: settings of the training.
-        progress: progress of the training.
-        run: the run folder, its public network and classes.
+        config: settings of the run.
+        progress: progress of the run.
+        run: the run folder, its public network (see `resume.build_networks`) and classes.
         training: the compiled training model.
-        trained: the network in training, whose weights are copied to the public one.
+        trained: the network being trained, whose weights are copied to the public one.
         metrics: the scores to compute, by output.
         fetch_batch: see `incidents.Guard`.
         frames: see `tensorboard.TensorBoard`.
@@ -83,7 +83,7 @@ class CopyWeights(keras.callbacks.Callback):
     """Copies the trained weights to the public network at the end of each epoch.
 
     Args:
-        trained: the network in training.
+        trained: the network being trained.
         network: the public network; may be the same.
     """
 
@@ -101,14 +101,14 @@ class CopyWeights(keras.callbacks.Callback):
 class KeepBest(keras.callbacks.Callback):
     """Writes the run's last and best weights, and the best scores, each atomically.
 
-    If validation does not give the score, best.keras holds the last weights. (Keras's
-    ModelCheckpoint overwrites the existing file, and forgets the best score when resumed.)
+    Without a validation score, best.keras contains the last weights. (Keras's ModelCheckpoint
+    writes in place, and forgets the best score when a run is resumed.)
 
     Args:
         run_dir: the run folder (pathlib.Path).
         network: the public two-output network, the only one that is saved for use.
         best_metric: validation score, one of `config.BEST_METRICS`.
-        progress: progress of the training; `best` and `best_scores` are updated here.
+        progress: progress of the run; `best` and `best_scores` are updated here.
     """
 
     def __init__(self, run_dir, network, best_metric, progress):
@@ -141,14 +141,14 @@ class KeepBest(keras.callbacks.Callback):
 
 
 class Patience(keras.callbacks.Callback):
-    """Ends the training when neither task has improved for `patience` validations.
+    """Ends training when neither task has improved for `patience` validations.
 
-    (Keras's EarlyStopping monitors one score, and restarts its count in a resumed training.)
+    (Keras's EarlyStopping monitors one score, and restarts its count when a run is resumed.)
 
     Args:
-        patience: number of validations; 0 never ends the training.
-        progress: progress of the training; its `patience` holds for each score the best value and
-            the number of validations since.
+        patience: number of validations; 0 never ends training.
+        progress: progress of the run; its `patience` stores, for each score, the best value and
+            the number of validations since then.
     """
 
     SCORES = ("seg/miou", "flow/aepe")
@@ -159,21 +159,21 @@ class Patience(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Check the scores of a validation."""
-        tasks = self.progress.patience
+        monitored = self.progress.patience
         for name in self.SCORES:
             score = logs.get(f"val_{name}", np.nan)
             if not np.isfinite(score):
                 continue
-            best, waits = tasks.get(name, (None, 0))
+            best, waits = monitored.get(name, (None, 0))
             better = _is_better(name, score, best)
-            tasks[name] = [float(score), 0] if better else [best, waits + 1]
-        if out_of_patience(tasks, self.patience):
+            monitored[name] = [float(score), 0] if better else [best, waits + 1]
+        if out_of_patience(monitored, self.patience):
             self.model.stop_training = True
 
 
-def out_of_patience(tasks: dict[str, list], patience: int) -> bool:
-    """Return whether every task has exceeded the patience; see `Patience`."""
-    return bool(patience and tasks) and all(waits >= patience for _, waits in tasks.values())
+def out_of_patience(monitored: dict[str, list], patience: int) -> bool:
+    """Return whether every monitored score has exhausted the patience; see `Patience`."""
+    return bool(patience and monitored) and all(w >= patience for _, w in monitored.values())
 
 
 def _is_better(name, score, best):
@@ -190,9 +190,9 @@ class Alternate(keras.callbacks.Callback):
     This callback precedes `KeepState`, so that a checkpoint stores the phase to resume with.
 
     Args:
-        config: settings of the training.
-        progress: progress of the training; its `phase` is changed here.
-        switch: function without arguments that recompiles the training for the new phase.
+        config: settings of the run.
+        progress: progress of the run; its `phase` is changed here.
+        switch: function without arguments that recompiles the training model for the new phase.
     """
 
     def __init__(self, config, progress, switch):
@@ -222,11 +222,11 @@ class Alternate(keras.callbacks.Callback):
 class History(keras.callbacks.Callback):
     """Writes history.csv: a line of scores at the end of each Keras epoch.
 
-    (Keras's CSVLogger keeps the lines of steps that a resumed training repeats.)
+    (Keras's CSVLogger keeps the lines of steps that a resumed run repeats.)
 
     Args:
-        path: the file. Existing lines of steps later than that of `progress` are removed.
-        progress: progress of the training.
+        path: the file. Existing lines of steps after `progress.step` are removed.
+        progress: progress of the run.
     """
 
     def __init__(self, path, progress):

@@ -1,8 +1,8 @@
-"""Write and load checkpoints: atomic, with checksums, keeping the last few.
+"""Writes and loads checkpoints: writes are atomic, files have checksums, the last few are kept.
 
 RUN/checkpoints/step-00000500/
-    training.keras    the network in training, with its optimizer
-    metrics.npz       the running metrics, for a state in the middle of an interval
+    training.keras    the training model, with its optimizer
+    metrics.npz       the running metrics, to resume in the middle of a Keras epoch
     state.json        step, best score so far and other progress; SHA-256 of the other two files
 
 A folder is renamed into place once it is complete. A checkpoint that was damaged later is skipped
@@ -41,12 +41,12 @@ _NETWORK, _METRICS, _STATE = "training.keras", "metrics.npz", "state.json"
 
 
 def save(folder: Path, training: keras.Model, progress: Progress, keep: int) -> None:
-    """Write the state of a compiled training.
+    """Write a checkpoint of a compiled training model.
 
     Args:
         folder: folder of the checkpoints (pathlib.Path).
-        training: the compiled `keras.Model`.
-        progress: progress of the training.
+        training: the compiled training model.
+        progress: progress of the run.
         keep: number of checkpoints to keep, including this one.
 
     Raises:
@@ -60,7 +60,7 @@ def save(folder: Path, training: keras.Model, progress: Progress, keep: int) -> 
         files.write(
             temporary / _STATE, json.dumps({**progress.as_dict(), "sha256": sums}, indent=2) + "\n"
         )
-    # Including partial checkpoints of killed trainings.
+    # Remove old checkpoints, and partial ones that killed runs left.
     for old in [*_folders(folder)[:-keep], *folder.glob(".partial-step-*")]:
         shutil.rmtree(old)
 
@@ -92,12 +92,12 @@ def newest(folder: Path) -> tuple[dict | None, Path | None]:
 
 
 def network(path: Path) -> keras.Model:
-    """Load the compiled training network from a checkpoint's folder."""
+    """Load the compiled training model from a checkpoint's folder."""
     return keras.saving.load_model(path / _NETWORK)
 
 
 def load(training: keras.Model, path: Path) -> list[np.ndarray]:
-    """Restore the weights and optimizer state of a compiled training from a checkpoint.
+    """Restore the weights and optimizer state of a compiled training model from a checkpoint.
 
     Returns:
         The running metrics, for `KeepState`.
@@ -115,8 +115,8 @@ def load(training: keras.Model, path: Path) -> list[np.ndarray]:
     except Exception as error:  # zipfile, h5py and Keras each raise their own types.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ArgumentError(
-            f"cannot be resumed: it is of another network ({reason}); start in another run_dir, "
-            "with this run's model.keras as init_from",
+            f"cannot be resumed: it belongs to another network ({reason}); start in another "
+            "run_dir, with this run's model.keras as init_from",
             "run_dir",
             "init_from",
             path=path,
@@ -124,10 +124,10 @@ def load(training: keras.Model, path: Path) -> list[np.ndarray]:
 
 
 def fit_segments(step: int, config: TrainingConfig) -> list[dict]:
-    """Plan the calls of `fit` from a step on: the rest of a Keras epoch, full ones, the last part.
+    """Plan the calls of `fit` from `step` on: rest of the Keras epoch, full epochs, partial last.
 
-    A Keras epoch is the interval between two checkpoints; `steps_per_epoch` is a multiple of it,
-    after which there is validation.
+    A Keras epoch is the interval between two checkpoints. `steps_per_epoch`, the interval between
+    validations, is a multiple of it.
 
     Returns:
         Keyword arguments of `fit`, one dict per call.
@@ -158,14 +158,14 @@ class KeepState(keras.callbacks.Callback):
     """Saves a checkpoint at the end of each Keras epoch and on Ctrl-C or SIGTERM.
 
     It must be the last callback, so that the others have finished the step when it is saved. Ctrl-C
-    and SIGTERM end the training after the current step, which is saved; a second signal ends it
+    and SIGTERM end training after the current step, which is saved; a second signal ends it
     immediately.
 
     Args:
         folder: folder of the checkpoints.
-        progress: progress of the training.
+        progress: progress of the run.
         keep: number of checkpoints to keep.
-        running: the running metrics to continue with, in the middle of a Keras epoch; or None.
+        running: the running metrics to restore in the middle of a Keras epoch; else None.
     """
 
     def __init__(self, folder, progress, keep, running=None):
@@ -234,7 +234,7 @@ def lock(run_dir: Path) -> TextIO:
     """Lock a run folder until the returned file is closed or the process ends.
 
     Raises:
-        ValueError: another training uses the folder.
+        ValueError: another training process uses the folder.
         OSError: the folder is not writable.
     """
     run_dir.mkdir(parents=True, exist_ok=True)

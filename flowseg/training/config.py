@@ -1,7 +1,7 @@
-"""Define all settings of a training: their defaults, bounds and help texts, in one place.
+"""Defines all settings of a training run: their defaults, bounds and help texts, in one place.
 
-`TrainingConfig(train_records=("data/train-*",), steps=400)` configures a training; the command's
-flags are generated from the same fields (see `cli.flags`).
+`TrainingConfig(train_records=("data/train-*",), steps=400)` configures a run; the flags of the
+command are generated from the same fields (see `cli.flags`).
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ def _setting(default: Any, help: str, at_least=None, at_most=None, choices=None)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """All settings of a training; each field's `help` is also its flag's help text.
+    """All settings of a training run; each field's `help` is also its flag's help text.
 
     Raises:
         ArgumentError: a setting has an invalid value, or settings are incompatible.
@@ -36,9 +36,9 @@ class TrainingConfig:
     )
     label_fraction: tuple[float, ...] = _setting(
         (1.0,),
-        "Share of the frames whose ground truth is used, chosen by --seed: one number, or one per "
-        "record set. The others are drawn only for --photometric and --consistency, and are then "
-        "every second example.",
+        "Fraction of the frames whose ground truth is used, selected by --seed: one number, or one "
+        "per record set. With --photometric or --consistency, every second example is one of the "
+        "other frames; otherwise only their single images are used, with --synthetic_flow.",
     )
     val_records: tuple[str, ...] = _setting((), "Record sets to validate on: GLOB[,GLOB ...].")
     label_set: str = _setting("cityscapes", "Classes: a built-in name, or a JSON file.")
@@ -47,14 +47,14 @@ class TrainingConfig:
         "Weights to start from: a .keras file, a run folder (its best weights), a packed network, "
         "or pretrained: the weights in the package (for --backbone efficientnet_lite0).",
     )
-    backbone: str = _setting("resnet50", "The encoder.", choices=BACKBONES)
+    backbone: str = _setting("resnet50", "Encoder architecture.", choices=BACKBONES)
     backbone_weights: str = _setting(
         "none", "Initial weights of the encoder: none, imagenet, or a weights file."
     )
     freeze: str = _setting(
         "none",
-        "What to freeze of the encoder: nothing; its batch norms, for pretrained weights and small "
-        "batches; or all of it, for short trainings on few frames.",
+        "Part of the encoder to freeze: none; norms: its batch norms, for pretrained weights and "
+        "small batches; encoder: all of it, for short runs on few frames.",
         choices=("none", "norms", "encoder"),
     )
     learn: str = _setting(
@@ -64,9 +64,9 @@ class TrainingConfig:
     )
     alternate: int = _setting(
         0,
-        "Train one stream at a time, segmentation first, until its validation score has not "
-        "improved for N epochs of --steps_per_epoch (without validation: for N epochs); then "
-        "the other. 0: both at once.",
+        "Train one stream at a time, segmentation first; switch to the other when the validation "
+        "score has not improved for N epochs of --steps_per_epoch steps (without validation: after "
+        "N epochs). 0: train both at once.",
         at_least=0,
     )
     exchange: str = _setting(
@@ -74,7 +74,7 @@ class TrainingConfig:
     )
     steps: int = _setting(10000, "Total number of training steps.", at_least=1)
     steps_per_epoch: int = _setting(
-        500, "Steps between validations; shuffling and sampling restart at each.", at_least=1
+        500, "Steps between validations, after which shuffling and sampling restart.", at_least=1
     )
     save_every: int | None = _setting(
         None, "Steps between checkpoints; default: --steps_per_epoch.", at_least=1
@@ -96,14 +96,14 @@ class TrainingConfig:
         choices=("stop", "skip"),
     )
     spike: float = _setting(
-        10.0, "Report a loss over N times the recent median, with its frames; 0: never.", at_least=0
+        10.0, "Report losses over N times the recent median, with the frames; 0: never.", at_least=0
     )
     deterministic: bool = _setting(False, "Make runs bit-identical, on one device; slower.")
     batch_size: int = _setting(4, "Examples per step.", at_least=1)
     accumulate: int = _setting(
         1,
-        "Batches whose mean gradient makes one weight update, for large batches in little memory; "
-        "each is a step, and batch norms see each batch separately.",
+        "Number of batches whose gradients are averaged for one weight update, for large batches "
+        "in little memory; each batch counts as a step, and batch norms see it separately.",
         at_least=1,
     )
     height: int = _setting(256, "Rows of a training crop.", at_least=32)
@@ -112,13 +112,13 @@ class TrainingConfig:
     beta: float = _setting(1.0, "Weight of the flow losses.", at_least=0)
     seg_loss: str = _setting(
         "mean",
-        "mean: all pixels weigh the same; balanced: by 1 / sqrt(pixels of their class).",
+        "mean: equal weight for all pixels; balanced: weight 1 / sqrt(pixels of their class).",
         choices=SEG_LOSSES,
     )
     photometric: float = _setting(
         0.0,
         "Weight, within --beta, of the flow loss without ground truth: the warped second frame "
-        "should match the first, and flow be smooth. Costs a second pass of the decoder.",
+        "should match the first, and flow should be smooth. Costs a second pass of the decoder.",
         at_least=0,
     )
     consistency: float = _setting(
@@ -129,7 +129,7 @@ class TrainingConfig:
     )
     flow_loss: str = _setting(
         "log",
-        "epe: end-point error; log: 3 log(1 + epe / 2), which is robust.",
+        "epe: end-point error; log: 3 log(1 + epe / 2), which is robust to outliers.",
         choices=FLOW_LOSSES,
     )
     learning_rate: float = _setting(
@@ -149,13 +149,13 @@ class TrainingConfig:
     seed: int = _setting(0, "Random seed for initialisation, shuffling and augmentation.")
     scale: float = _setting(
         0.3,
-        "Augmentation: images are scaled by 2^s, s within this distance of --enlarge.",
+        "Augmentation: images are scaled by 2^s, with s within this distance of --enlarge.",
         at_least=0,
         at_most=2,
     )
     enlarge: float = _setting(
         0.0,
-        "Augmentation: centre of the range of s; over 0 for larger motion.",
+        "Augmentation: centre of the range of s in --scale; above 0, motion gets larger.",
         at_least=-1,
         at_most=1,
     )
@@ -176,12 +176,12 @@ class TrainingConfig:
     )
     synthetic_flow: bool = _setting(
         True,
-        "Still images get a synthetic second frame: train on its exact flow, or mask it.",
+        "Single images get a synthetic second frame: train on its exact flow, or mask it.",
     )
     best_metric: str = _setting(
         "loss", "Validation score that selects best.keras.", choices=BEST_METRICS
     )
-    pictures: int = _setting(4, "Frames drawn for TensorBoard at each epoch.", at_least=0)
+    pictures: int = _setting(4, "Frames to draw for TensorBoard after each epoch.", at_least=0)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -194,14 +194,14 @@ class TrainingConfig:
             )
         if self.alternate and self.learn != "both":
             raise ArgumentError(
-                f"alternate trains both streams, but learn={self.learn} only one",
+                f"alternate trains both streams, but learn={self.learn} trains only one",
                 "alternate",
                 "learn",
             )
         if self.alternate and self.val_records and self.best_metric == "loss":
             raise ArgumentError(
-                "alternate: each phase has a different loss: select the best weights by another "
-                "score, with best_metric seg/miou or flow/aepe",
+                "alternate: each phase has a different loss, so the best weights must be selected "
+                "by another score: best_metric seg/miou or flow/aepe",
                 "alternate",
                 "best_metric",
             )
@@ -213,7 +213,7 @@ class TrainingConfig:
 
     @property
     def augmentation(self) -> Augmentation:
-        """The settings of augmentation, which have the same names."""
+        """The augmentation settings; they have the same names in `Augmentation`."""
         return Augmentation(**{name: getattr(self, name) for name in Augmentation._fields})
 
     def as_dict(self) -> dict[str, Any]:
@@ -226,7 +226,7 @@ class TrainingConfig:
 
 
 def flag_lines(config: TrainingConfig) -> list[str]:
-    """Return the settings as lines of a flagfile, without those that have no value."""
+    """Return the settings as lines of a flagfile; settings without a value are omitted."""
     lines = []
     for name, value in config.as_dict().items():
         if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Provide a training's data: record sets, batches from any step on, validation and previews."""
+"""Provides training data: record sets, batches from any step on, validation and preview frames."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from flowseg.training.progress import Progress
 
 
 def find_sets(config: TrainingConfig, label_set: LabelSet) -> record_sets.RecordSets:
-    """Find the record sets of a training and check each shard.
+    """Find the record sets of a configuration and check each shard.
 
     Raises:
         ValueError: a set is missing, damaged, or has no ground truth for the configured objective.
@@ -32,7 +32,7 @@ def draws_by_phase(
     """Return the selection of examples for each trained stream: "seg", "flow" or "both".
 
     Raises:
-        ValueError: settings do not fit the sets, or there is nothing to train on.
+        ValueError: the settings do not match the sets, or there is nothing to train on.
     """
     max_ranks = record_sets.max_truth_rank(sets.train, config.label_fraction, config.seed)
     unlabelled = "all" if task.needs_pair(config) else "stills" if config.synthetic_flow else "none"
@@ -65,13 +65,13 @@ def _weights_by_phase(config, sets):
 
 
 class BatchSource:
-    """Provides the batches of a training from any step on.
+    """Provides training batches from any step on.
 
     Args:
-        config: settings of the training.
+        config: settings of the run.
         sets: record sets to read.
         label_set: classes of the run.
-        progress: progress of the training; its phase decides which examples are drawn.
+        progress: progress of the run; its phase decides which examples are drawn.
         task: task to train.
     """
 
@@ -130,10 +130,10 @@ def validation_batches(
     task: tasks.Task = tasks.JOINT,
     copies: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda frames: frames,
 ) -> tf.data.Dataset | None:
-    """Return the validation frames, each a batch at its own size; None if there are none.
+    """Return the validation frames as batches of one, at their original size, or None.
 
     Args:
-        config: settings of the training.
+        config: settings of the run.
         sets: record sets to read.
         label_set: classes of the run.
         task: task to train.
@@ -156,5 +156,5 @@ def leave_out_damaged(
 
 
 def preview_frames(sets: record_sets.RecordSets, label_set: LabelSet) -> tf.data.Dataset:
-    """Return the frames to draw for TensorBoard: of validation, else of the first training set."""
+    """Return frames to draw for TensorBoard: from validation, else from the first training set."""
     return decoding.evaluation_data(sets.val or sets.train[0], label_set)

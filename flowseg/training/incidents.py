@@ -19,7 +19,8 @@ from flowseg.errors import ArgumentError
 _WINDOW, _MIN_LOSSES = 64, 16
 # Consecutive NaN or Inf steps after which skipping is pointless.
 _MAX_CONSECUTIVE = 10
-# Stored batches per kind of incident: fetching one means reading the epoch again up to its step.
+# Maximum number of stored batches per kind of incident: to fetch one, the epoch is read again up to
+# its step.
 _MAX_STORED = 20
 
 
@@ -28,9 +29,9 @@ class Guard(keras.callbacks.Callback):
 
     Args:
         run_dir: the run folder (pathlib.Path).
-        progress: progress of the training; its `step` and `incidents` are updated here.
+        progress: progress of the run; its `step` and `incidents` are updated here.
         fetch_batch: function of a step, counted from 0 -> (names of its frames, inputs, targets).
-        on_nonfinite: "stop" the training at a NaN or Inf step, or "skip" the step.
+        on_nonfinite: "stop" if the loss or a gradient is NaN or Inf, or "skip" the step.
         spike: factor over the median of previous losses above which a loss is reported; 0: never.
     """
 
@@ -41,19 +42,19 @@ class Guard(keras.callbacks.Callback):
         self.losses, self.consecutive = deque(maxlen=_WINDOW), 0
 
     def on_train_begin(self, logs=None):
-        """Ignore steps that were skipped before: they have been reported."""
+        """Ignore steps skipped in earlier calls of `fit`, which have been reported."""
         self.skipped = 0
         self._count_skipped()
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Reset, because Keras restarts the mean loss in its logs."""
+        """Reset the running mean, because Keras restarts the mean loss in its logs."""
         self.count, self.mean = 0, 0.0
 
     def on_train_batch_end(self, batch, logs=None):
         """Check the loss of a step.
 
         Raises:
-            ValueError: the step is NaN or Inf, and the training must stop.
+            ValueError: the loss or a gradient is NaN or Inf, and training must stop.
         """
         self.progress.step += 1
         mean = float(logs["loss"])
@@ -78,7 +79,7 @@ class Guard(keras.callbacks.Callback):
         return self.skipped > before
 
     def on_epoch_end(self, epoch, logs=None):
-        """Report NaN or Inf gradients of steps with a finite loss, which JAX shows only here."""
+        """Report NaN or Inf gradients of steps with a finite loss; JAX exposes them only here."""
         if self._count_skipped():
             warn(f"up to step {self.progress.step}: NaN or Inf gradients; skipped")
 
@@ -106,7 +107,7 @@ class Guard(keras.callbacks.Callback):
         self.count, self.mean = 0, 0.0
 
     def _record(self, kind):
-        """Write an incident to files; return its description, which starts a message."""
+        """Write an incident to files; return its description, for the start of a message."""
         step, incidents = self.progress.step, self.progress.incidents
         incidents[kind] = incidents.get(kind, 0) + 1
         if incidents[kind] > _MAX_STORED:
@@ -119,4 +120,4 @@ class Guard(keras.callbacks.Callback):
             np.savez_compressed(file, **arrays)
         record = {"step": step, "kind": kind, "frames": names}
         files.write(path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
-        return f"step {step}, of {', '.join(names)} ({path}.npz)"
+        return f"step {step}, frames {', '.join(names)} ({path}.npz)"

@@ -1,4 +1,4 @@
-"""Run the training loop: from a configuration to a run folder."""
+"""Runs the training loop: from a configuration to a run folder."""
 
 from pathlib import Path
 
@@ -20,28 +20,29 @@ def train(
     devices: distribution.Devices = distribution.ONE_DEVICE,
     task: tasks.Task = tasks.JOINT,
 ) -> Progress:
-    """Run or resume one training.
+    """Start a training run, or resume it from its last checkpoint.
 
     Args:
-        config: settings of the training.
+        config: settings of the run.
         run_dir: the run folder (see `runs`); all hosts must have access to it.
         devices: devices to compute on; with several hosts, each calls this function.
         task: task to train.
 
     Returns:
-        The training's final progress.
+        The final progress of the run.
 
     Raises:
-        ValueError: a file cannot be read, or settings do not fit; the message names it.
+        ValueError: a file cannot be read, or settings are incompatible; the message names them.
     """
     if config.accumulate > 1 and devices.hosts > 1:
         raise ArgumentError(
-            "accumulate is for one host: several have memory for a larger batch", "accumulate"
+            "accumulate works on one host only; several have memory for a larger batch",
+            "accumulate",
         )
     label_set = load_label_set(config.label_set)
     sets = feeding.find_sets(config, label_set)
-    named = records.named_errors(sets.files())
-    with devices.folder(run_dir) as folder, checkpoints.lock(folder), named:
+    named_errors = records.named_errors(sets.files())
+    with devices.folder(run_dir) as folder, checkpoints.lock(folder), named_errors:
         progress, checkpoint = resume.read_progress(run_dir, config, label_set)
         if _is_finished(progress, config):
             print(f"{run_dir}: finished already, {progress.step} steps")
@@ -61,7 +62,8 @@ def train(
 
         source = feeding.BatchSource(config, sets, label_set, progress, task)
         validation = feeding.validation_batches(config, sets, label_set, task, devices.copies)
-        # TensorFlow forbids the clock in deterministic mode; with several devices it reads ahead.
+        # TensorFlow forbids the clock's variable in deterministic mode; with several devices it
+        # prefetches batches, so that the clock would not measure the wait of the training loop.
         clock = InputClock() if not config.deterministic and devices.here == 1 else None
         callbacks, keeper = build_callbacks(
             config,
@@ -96,12 +98,12 @@ def _is_finished(progress, config):
 
 
 def _write_description(folder, run_dir, config, label_set, frames):
-    """Write the constant part of a run folder: settings, classes, and a real pair of its data."""
+    """Write the files that stay constant during a run: settings, classes and sample frame pair."""
     lines = sorted([*flag_lines(config), f"--run_dir={run_dir}"])
     files.write(folder / "flags.txt", "\n".join(lines) + "\n")
     files.write_json(folder / "label_set.json", label_set._asdict())
     pairs = frames.filter(lambda frame: frame["has_image2"])
-    # Stills have no pair: then the first frame serves as both.
+    # If there are only single images, the first one serves as both frames.
     frame = next(pairs.concatenate(frames).as_numpy_iterator())
     for key, name in runs.SAMPLE.items():
         drawing.write_png(folder / name, frame[key])

@@ -18,7 +18,7 @@ def target_map(outputs: dict[str, tasks.Output]) -> Callable[[dict, dict], tuple
     """Return a function for `Dataset.map` that maps a batch's targets to the network's outputs.
 
     Args:
-        outputs: outputs of the network in training, by name.
+        outputs: outputs of the network being trained, by name.
     """
 
     def by_output(inputs, targets):
@@ -30,14 +30,15 @@ def target_map(outputs: dict[str, tasks.Output]) -> Callable[[dict, dict], tuple
 def weight_accumulated(
     batches: tf.data.Dataset, count: int, outputs: dict[str, tasks.Output]
 ) -> tf.data.Dataset:
-    """Weight losses so that batches with an accumulated gradient share one mean over valid pixels.
+    """Weight losses so that batches of one accumulated gradient share a mean over valid pixels.
 
     Without weights, each of the `count` batches would average over its own valid pixels, and a
     batch with few of them would count as much as one with many. (Unsupervised losses, whose valid
     pixels depend on the predictions, and the class balance are still computed for each batch.)
 
     Args:
-        batches: dataset of (inputs, targets by output), aligned to the first accumulated batch.
+        batches: dataset of (inputs, targets by output) that starts with the first batch of an
+            accumulated gradient.
         count: number of batches whose gradients are accumulated.
         outputs: the trained outputs, by name.
 
@@ -71,11 +72,11 @@ def compile_training(
     phase: Phase | None = None,
     task: tasks.Task = tasks.JOINT,
 ) -> keras.Model:
-    """Build the training model of `network` and compile it for a phase; layers are shared.
+    """Build the training model of `network`, which shares its layers, and compile it for a phase.
 
     Args:
-        network: the public network.
-        config: settings of the training.
+        network: the public network, see `resume.build_networks`.
+        config: settings of the run.
         metrics: the scores to compute, by output.
         phase: default: a single phase from the first step to the last.
         task: task to train.
@@ -92,12 +93,12 @@ def compile_phase(
     phase: Phase,
     task: tasks.Task = tasks.JOINT,
 ) -> None:
-    """Compile a phase of a training: one loss per trained output, weighted by alpha and beta.
+    """Compile the training model for a phase: one loss per trained output, weighted.
 
     A phase starts with a new optimizer, because Adam's moments are outdated after thousands of
     steps in which the other stream changed.
     """
-    # In a flow phase the encoder would drift away from the frozen segmentation stream.
+    # The encoder is frozen in a flow phase: it would drift from the frozen segmentation stream.
     freeze_encoder = config.alternate and phase.learn == "flow"
     set_learning(training, phase.learn, "encoder" if freeze_encoder else config.freeze)
     losses = task.losses(config)
@@ -120,10 +121,10 @@ def compile_phase(
 
 
 def _create_variables(training, by_output):
-    """Create the variables of optimizer, losses and metrics, by one tiny batch without a step.
+    """Create the variables of optimizer, losses and metrics with a tiny batch, without a step.
 
-    If the first step created them, TensorFlow would trace it twice, which takes a minute. (On JAX
-    `fit` creates them first.)
+    If the first step created them, TensorFlow would trace it twice, which takes a minute. (On JAX,
+    `fit` itself creates them before the first step.)
     """
     if keras.backend.backend() != "tensorflow":
         return

@@ -1,4 +1,4 @@
-"""AdamW with warm-up, cosine decay and clipping, which skips steps with NaN or Inf gradients."""
+"""AdamW with warm-up, cosine decay and clipping, which discards NaN and Inf gradients."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,8 @@ from flowseg.training.config import TrainingConfig
 class GuardedAdamW(keras.optimizers.AdamW):
     """AdamW that sets all gradients of a step to zero if any of them is NaN or Inf.
 
-    `skipped` counts such steps. Thus one bad batch cannot corrupt the weights, on any backend.
+    Thus one bad batch cannot corrupt the weights, on any backend. The step is still applied: the
+    momentum and the weight decay move the weights. `skipped` counts such steps.
 
     Under a `tf.distribute` strategy, gradients are summed over the devices first, so that all
     devices skip together and the gradient of the whole batch is clipped. (Keras would clip each
@@ -90,10 +91,10 @@ class GuardedAdamW(keras.optimizers.AdamW):
 
 
 def make_optimizer(config: TrainingConfig, since: int = 0) -> GuardedAdamW:
-    """Create AdamW with warm-up and cosine decay, from a step on.
+    """Create AdamW with warm-up and cosine decay for the steps from `since` to the last.
 
-    The remaining steps are scheduled like a training of that length, with a peak learning rate
-    reduced in proportion to their number.
+    These steps are scheduled like a run of that length; the peak learning rate is reduced in
+    proportion to their number.
     """
     remaining = config.steps - since
     rate = config.learning_rate * (remaining / config.steps)

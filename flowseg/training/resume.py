@@ -1,4 +1,4 @@
-"""Start a training from another run's weights, or resume it from its checkpoint."""
+"""Starts a run from another run's weights, or resumes it from its checkpoint."""
 
 from pathlib import Path
 
@@ -40,8 +40,9 @@ def build_networks(
 ) -> tuple[keras.Model, keras.Model]:
     """Build the public network with the requested initial weights, and the network to train.
 
-    They are the same model, except with precision bfloat16 or on many devices: then the second has
-    separate float32 weights, so that saved networks never depend on how they were trained.
+    The public network is saved for use: it has float32 layers, on one device. It is also the one
+    to train, except with precision bfloat16 or on several devices: then a second model with its
+    own float32 weights is trained, so that saved networks never depend on how they were trained.
     """
     network = _build(config, label_set)
     if config.precision == "float32" and devices.count == 1:
@@ -66,7 +67,7 @@ def _build(config, label_set):
     network = build_flowseg(classes, config.exchange, config.backbone, config.backbone_weights)
     if config.init_from:
         source, source_labels = _start_weights(config.init_from)
-        # The classes of a bare file are unknown; they are assumed equal if their number is.
+        # A bare file has no class names: the same number of classes is taken as the same classes.
         copy_weights(source, network, same_classes=source_labels in (None, label_set))
     return network
 
@@ -90,7 +91,7 @@ def copy_weights(source: keras.Model, target: keras.Model, same_classes: bool = 
     Args:
         source: network from `build_flowseg`.
         target: network from `build_flowseg`.
-        same_classes: whether the channels of the segmentation head mean the same in both.
+        same_classes: whether the channels of the segmentation head are the same classes in both.
 
     Raises:
         ValueError: the encoders differ.
@@ -126,7 +127,7 @@ def read_progress(
     """Read the progress of a run and check that it can be resumed with this configuration.
 
     Returns:
-        Its progress, and the folder of the checkpoint to resume from, None for a new run.
+        Its progress, and the folder of the checkpoint to resume from (None for a new run).
 
     Raises:
         ValueError: the run folder is damaged, or has another configuration, classes or version.
@@ -168,10 +169,11 @@ def read_progress(
 def load_checkpoint(
     training: keras.Model, folder: Path, progress: Progress, config: TrainingConfig
 ) -> list[np.ndarray] | None:
-    """Restore a compiled training from a checkpoint.
+    """Restore a compiled training model from a checkpoint.
 
     Returns:
-        The running metrics to continue with, if the checkpoint is in the middle of a Keras epoch.
+        The running metrics to restore if the checkpoint is in the middle of a Keras epoch, else
+        None.
     """
     running = checkpoints.load(training, folder)
     return running if progress.step % config.checkpoint_interval else None
@@ -179,9 +181,9 @@ def load_checkpoint(
 
 def _earlier_version_error(run_dir):
     return ArgumentError(
-        "of an earlier FlowSeg, which cannot be resumed: weights is now named init_from, and scale "
-        "in the commands after training input_scale; start in another run_dir, with this run as "
-        "init_from",
+        "written by an earlier FlowSeg version and cannot be resumed: weights is now named "
+        "init_from and, outside training, scale is named input_scale; start in another run_dir, "
+        "with this run as init_from",
         "weights",
         "init_from",
         "scale",

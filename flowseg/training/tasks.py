@@ -1,8 +1,8 @@
-"""Define training tasks: outputs with their targets and losses, scores and images.
+"""Defines training tasks: outputs with their targets and losses, scores and images.
 
-A task specifies the outputs of the network in training, and for each the target, the loss, its
-weight and the stream that it trains; the scores to compute; and the images that show them. The loop
-(`loop.train`) does not depend on names of outputs.
+A task specifies the outputs of the network being trained, each with its target, loss, loss weight
+and the stream that it trains; the scores to compute; and the images to draw for TensorBoard. The
+training loop (`loop.train`) does not depend on the names of the outputs.
 """
 
 from collections.abc import Callable, Collection
@@ -21,12 +21,12 @@ from flowseg.training.unsupervised_losses import ConsistencyLoss, PhotometricLos
 
 
 class Output(NamedTuple):
-    """One output of the network in training.
+    """One output of the network being trained.
 
     Attributes:
         stream: the stream that its loss trains: "seg" or "flow".
-        target: name of its target in `data.examples`: "seg", "flow", or "pair" (both frames), if
-            its loss needs no ground truth.
+        target: name of its target in `data.examples`: "seg", "flow", or, if its loss needs no
+            ground truth, "pair" (both frames).
     """
 
     stream: str
@@ -40,8 +40,8 @@ class Task(NamedTuple):
         name: name of the task.
         outputs: every output that the network may have, by name.
         losses: function of the configuration -> for each configured output, its loss and weight.
-        training_model: function of the public network and the names of these outputs -> the
-            network with these outputs, sharing its layers.
+        training_model: function of the public network (see `resume.build_networks`) and the names
+            of these outputs -> a model with these outputs that shares the network's layers.
         metrics: function of the classes -> the streaming scores by output.
         draw: function of (decoded frame, predictions, classes) -> an image (H, W, 3) uint8.
         draw_metrics: function of (metrics, classes) -> images by name.

@@ -98,4 +98,4 @@ def test_command_in_a_new_process_is_quiet(tmp_path):
     command = [sys.executable, "-m", "flowseg.train", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: no/train-*: no record files match; convert the data first?\n"
+    assert done.stderr == "error: no/train-*: no record files match; has the data been converted?\n"

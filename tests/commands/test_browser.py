@@ -132,7 +132,7 @@ def write_clip(path, count):
 def test_two_frames(demo, tab, tmp_path):
     tab.goto(demo)
     tab.get_by_role("button", name="Predict").first.click()
-    tab.get_by_text("drop two frames").wait_for()
+    tab.get_by_text("upload two frames").wait_for()
     for which, path in enumerate(PAIR):
         drop(tab, which, path)
     summary = predict(tab)

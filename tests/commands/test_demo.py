@@ -95,20 +95,20 @@ def test_clip_that_ends_early_is_reported(tmp_path):
     text = demo.predict_clip(fake_run(), tmp_path / "cut.webm", tmp_path / "out.webm")
     read = len(list(open_frames(tmp_path / "cut.webm")[0]))
     assert 2 <= read < 12
-    early = f"the clip announces 12 frames, of which {read} could be read"
+    early = f"the clip's header lists 12 frames, of which {read} could be read"
     assert text == f"{read - 1} frames, 12 per second; {early}"
 
 
 def test_invalid_input_raises(pair, tmp_path):
     run = fake_run()
-    with pytest.raises(ValueError, match="drop two frames"):
+    with pytest.raises(ValueError, match="upload two frames"):
         demo.predict_pair(run, pair[0], None, tmp_path / "out")
     (tmp_path / "cut.png").write_bytes(pair[0].read_bytes()[:60])
     with pytest.raises(ValueError, match="cut.png"):
         demo.predict_pair(run, pair[0], tmp_path / "cut.png", tmp_path / "out")
-    with pytest.raises(ValueError, match="drop a clip"):
+    with pytest.raises(ValueError, match="upload a clip"):
         demo.predict_clip(run, None, tmp_path / "out.webm")
-    with pytest.raises(ValueError, match="flow needs two or more"):
+    with pytest.raises(ValueError, match="flow needs at least two"):
         demo.predict_clip(run, write_clip(tmp_path / "one.mp4", 1), tmp_path / "out.webm")
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.webm").exists()
 

@@ -65,7 +65,7 @@ def test_full_disk(command, tiny_run, tmp_path):
     [
         (("--height", 0, "--width", 64), "--height"),
         (("--height", 9000, "--width", 9000), "9000x9000: TFLite supports frames of at most"),
-        (("--height", 32, "--width", 64, "--calibration", "FARM"), "--quantize none has none"),
+        (("--height", 32, "--width", 64, "--calibration", "FARM"), "--quantize int8, not for none"),
         (("--height", 32, "--width", 64, "--records", "FARM"), "train-00000"),
         (
             ("--height", 32, "--width", 64, "--quantize", "int8", "--calibration", "FARM"),

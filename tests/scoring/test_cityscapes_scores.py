@@ -84,7 +84,7 @@ def test_stored_scores_are_current(case):
 
 
 def test_predictions_of_unscored_classes(tmp_path):
-    """The only known difference, described in README; FlowSeg networks never predict such ids."""
+    """The known difference, see docs/evaluation.md; FlowSeg networks never predict such ids."""
     pytest.importorskip("cityscapesscripts", reason="pip install .[test]")
     frames = city_frames.make_frames()
     # Predict half the cars as caravans: cityscapesscripts counts them only in category iIoU.

@@ -31,8 +31,8 @@ def test_flow_by_regions():
             "flow/aepe_noc": 3.3,
             "flow/fl_all_noc": 50.0,
             "flow/fl_all_per_image_noc": 50.0,
-            "flow/aepe_hidden": 0.5,
-            "flow/fl_hidden": 0.0,
+            "flow/aepe_occluded": 0.5,
+            "flow/fl_occluded": 0.0,
             "flow/aepe_0_10": 4.0,
             "flow/fl_0_10": 100.0,
             "flow/aepe_10_40": 0.5,
@@ -60,7 +60,7 @@ def test_no_counts_without_truth():
     assert frame_scores.scores({}, NAMES) == {}
     # Non-occluded truth without any valid pixel counts as unknown.
     known = flow_truth([(1, 2)])
-    assert "flow/hidden" not in frame_scores.count_flow(known, np.zeros((1, 1, 2)), invalid)
+    assert "flow/occluded" not in frame_scores.count_flow(known, np.zeros((1, 1, 2)), invalid)
 
 
 def test_nan_flow_is_outlier():
@@ -252,7 +252,7 @@ def test_sums_equal_streaming_metrics():
     expected = {k: float(v) for metric in metrics for k, v in metric.result().items()}
     assert {k: scores[k] for k in expected} == pytest.approx(expected, rel=1e-5)
     # The regions partition all pixels.
-    for parts in (("0_10", "10_40", "40_up"), ("noc", "hidden")):
+    for parts in (("0_10", "10_40", "40_up"), ("noc", "occluded")):
         total = sum(counts[f"flow/{part}"][:3] for part in parts)
         np.testing.assert_allclose(total, counts["flow/all"][:3])
 

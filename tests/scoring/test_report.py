@@ -87,7 +87,7 @@ def scored(files, run, path, label_set=CITYSCAPES, **options):
 def test_report_content(kitti_records, tmp_path):
     files = records.match_files(f"{kitti_records}/*.tfrecord")
     others = {"seg/miou": 0.0, "flow/aepe": 0.5, "seg/iou/road": 7.0, "seg/boundary_f/road": 1.0}
-    others |= {"flow/fl_hidden": 100.0, "flow/aepe_fg": 0.25, "flow/aepe_noc": 0.0}
+    others |= {"flow/fl_occluded": 100.0, "flow/aepe_fg": 0.25, "flow/aepe_noc": 0.0}
     others |= {"flow/aepe_0_10": 50.0, "seg/category_iou/vehicle": 3.0, "seg/iiou/car": 2.0}
     other = ("old/metrics.json", others)
     options = {"other": other, "flags_text": "--steps=5\n--x=<y>\n"}
@@ -120,7 +120,7 @@ def test_report_content(kitti_records, tmp_path):
     for region, keys in (
         ("all", ("flow/aepe", "flow/fl_all")),
         ("non-occluded", ("flow/aepe_noc", "flow/fl_all_noc")),
-        ("occluded", ("flow/aepe_hidden", "flow/fl_hidden")),
+        ("occluded", ("flow/aepe_occluded", "flow/fl_occluded")),
         ("foreground", ("flow/aepe_fg", "flow/fl_fg")),
         ("background, non-occluded", ("flow/aepe_bg_noc", "flow/fl_bg_noc")),
         ("moves 0 to 10 px", ("flow/aepe_0_10", "flow/fl_0_10")),
@@ -356,7 +356,7 @@ def test_report_command(run_dir, kitti_records, tmp_path):  # noqa: F811
     for options in (("--run_dir", run_dir, "--output", tmp_path / "o"), sent):
         twice = ("--records", f"{kitti_records}/val-*,{twin}", *options)
         failed = run_command("flowseg.evaluate", *twice, ok=False)
-        assert "predictions are files by frame id" in failed.stderr
+        assert "predictions are stored by frame id" in failed.stderr
     assert f"Compared with: {tmp_path / 'a.json'}" in page.text
     assert page.tables[0][0][1:] == ["this", "other", "difference"]
     assert {row[3] for row in page.tables[0][1:]} == {"+0.00"}

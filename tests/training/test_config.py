@@ -68,7 +68,10 @@ def test_bounds(setting):
     "settings, message",
     [
         ({"save_every": 3}, "save_every=3 must divide steps_per_epoch=500"),
-        ({"alternate": 1, "learn": "seg"}, "alternate trains both streams, but learn=seg only one"),
+        (
+            {"alternate": 1, "learn": "seg"},
+            "alternate trains both streams, but learn=seg trains only one",
+        ),
         ({"alternate": 1, "val_records": ("x",)}, "alternate: each phase has a different loss"),
     ],
 )

@@ -113,7 +113,9 @@ def run_guard(tmp_path, losses, on_nonfinite="stop", spike=0.0):
 
 
 def test_nonfinite_loss_stops_training(tmp_path):
-    with pytest.raises(ValueError, match=r"step 3, of set/2 \(.*step-00000003.npz\).*on_nonfin"):
+    with pytest.raises(
+        ValueError, match=r"step 3, frames set/2 \(.*step-00000003.npz\).*on_nonfin"
+    ):
         run_guard(tmp_path, [1, 2, np.nan])
     record = json.loads((tmp_path / "incidents/step-00000003.json").read_text())
     assert record == {"step": 3, "kind": "nonfinite", "frames": ["set/2"]}
@@ -139,7 +141,7 @@ def test_nonfinite_weights_stop_training(tmp_path):
 def test_spikes(tmp_path, capsys):
     progress, _ = run_guard(tmp_path, [1, 1.5] * 10 + [30, 1], spike=10.0)
     assert progress.incidents == {"spike": 1}
-    assert "step 21, of set/20" in capsys.readouterr().err
+    assert "step 21, frames set/20" in capsys.readouterr().err
     # Only the first 20 batches are stored.
     progress, _ = run_guard(tmp_path / "many", [1] * 20 + [30, 0.1] * 25, spike=2.0)
     assert progress.incidents == {"spike": 25}

@@ -1,4 +1,4 @@
-"""Interrupted trainings resume exactly, or fail with a clear message."""
+"""Interrupted runs resume exactly, or fail with a clear message."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ from tests.support.trainings import compiled, parsed, small
 
 @pytest.fixture(scope="module")
 def command(kitti_records):
-    """A training of six steps, saved after every second, run eagerly: tracing takes a minute."""
+    """Train six steps, eagerly (tracing takes a minute), with a checkpoint every two steps."""
     flags = {**kill_test._FLAGS, "--steps": 6, "--steps_per_epoch": 4, "--batch_size": 1}
     return [
         sys.executable,
@@ -41,7 +41,7 @@ def command(kitti_records):
 
 
 def run(command, folder, *more, ok=True):
-    """Run a training with a run folder; return the CompletedProcess."""
+    """Run the command with a run folder; return the CompletedProcess."""
     _, _, *arguments = map(str, [*command, "--run_dir", folder, *more])
     done = forked.run(arguments[0], arguments[1:], ROOT, timeout=600)
     assert (done.returncode == 0) == ok, done.stderr
@@ -50,7 +50,7 @@ def run(command, folder, *more, ok=True):
 
 @pytest.fixture(scope="module")
 def full_run(command, tmp_path_factory):
-    """Run folder of the uninterrupted training."""
+    """Run folder of the uninterrupted run."""
     folder = tmp_path_factory.mktemp("runs") / "full"
     run(command, folder)
     return folder
@@ -185,16 +185,16 @@ def test_full_disk_keeps_checkpoints(full_run, tmp_path, monkeypatch):
 def test_run_folder_of_earlier_version(tmp_path, kitti_records):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/latest.json").write_text(json.dumps({"step": 3}))
-    with pytest.raises(ArgumentError, match="of an earlier FlowSeg.*with this run as init_from"):
+    with pytest.raises(ArgumentError, match="by an earlier FlowSeg.*with this run as init_from"):
         resume.read_progress(tmp_path, small(), CITYSCAPES)
     # The message names the renamed flags.
     folder = shutil.copytree(ROOT / "tests/reference/earlier_run", tmp_path / "run")
     arguments = ("--train_records", kitti_records / "train-*", "--run_dir", folder)
     error = run_command("flowseg.train", *arguments, ok=False).stderr
-    assert f"{folder}: of an earlier FlowSeg" in error
+    assert f"{folder}: written by an earlier FlowSeg version and cannot be resumed" in error
     for name in (
         "--weights is now named --init_from",
-        "--scale in the commands after training --input_scale",
+        "--init_from and, outside training, --scale is named --input_scale",
         "--run_dir",
     ):
         assert name in error

@@ -1,6 +1,6 @@
 """Training without ground truth: occlusion, census, smoothness, losses, shares of ground truth.
 
-Losses are compared with values computed by hand; their benefit is in experiments/README.md.
+Losses are compared with values computed by hand; their benefit is in docs/results/few-labels.md.
 """
 
 import json

@@ -150,7 +150,7 @@ PNG = {"format": lambda frame: "png"}
         (in_train(2, flow=lambda f: -f["flow"]), "warning", "flow-signs", ["002"], "1 of 5"),
         (
             in_train(1, valid=lambda f: f["valid"] & False),
-            "warning", "flow-unknown", ["001"], "known nowhere",
+            "warning", "flow-unknown", ["001"], "no valid pixel",
         ),
         (add("train", 0, **PNG), "note", "same-within-split", ["000", "again"], "1 record"),
         (add("val", 0, **PNG), "warning", "same-across-splits", ["000", "again"], "train, val"),

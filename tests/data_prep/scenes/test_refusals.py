@@ -57,7 +57,7 @@ def test_foreign_folders_are_rejected(kitti_folder, layer_world, tmp_path):
     before = content(kitti_folder)
     for folder in (kitti_folder, kitti_folder / "data_semantics"):
         with pytest.raises(
-            ValueError, match="holds a .* not created by this command.*another output"
+            ValueError, match="holds a .* this command did not create.*another output"
         ):
             store.write_pairs(folder, count=1, **SIZE, **layer_world)
     assert content(kitti_folder) == before and not list(kitti_folder.rglob(".*"))

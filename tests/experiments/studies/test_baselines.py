@@ -64,8 +64,8 @@ def test_zero_flow_by_hand(files):
         "flow/fl_all_per_image_noc": 50,
         "flow/aepe_0_10": (5 + 2 / 2) / 1.5,
         "flow/fl_0_10": 100 / 1.5,
-        "flow/aepe_hidden": 5,
-        "flow/fl_hidden": 100,
+        "flow/aepe_occluded": 5,
+        "flow/fl_occluded": 100,
     }
     assert pooled["zero"].pop("seconds_per_pair") >= 0
     assert pooled["zero"] == pytest.approx(expected)
