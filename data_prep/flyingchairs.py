@@ -1,4 +1,4 @@
-"""Converts FlyingChairs to FlowSeg records.
+"""Convert FlyingChairs to FlowSeg records.
 
     python -m data_prep.flyingchairs --source CHAIRS --output RECORDS
 

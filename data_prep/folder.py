@@ -1,4 +1,4 @@
-"""Converts a folder of your own frames, with masks or flow or both, to FlowSeg records.
+"""Convert a folder of your own frames, with masks or flow or both, to FlowSeg records.
 
     python -m data_prep.folder --source FOLDER --label_set classes.json --output RECORDS
 
@@ -6,14 +6,14 @@
     FOLDER/masks/VIDEO/00001.png     8-bit grey, one class id per pixel
     FOLDER/flow/VIDEO/00001.flo      `.flo`, or KITTI's 16-bit PNG
 
-A mask or flow file has the name of its image, except for the suffix. Masks and flow are optional,
-for single frames or all of them. VIDEO stands for any subfolders or none. All frames of a subfolder
-are assigned to the same split, because neighbouring video frames are too similar for a fair
-validation; frames directly in `images` are assigned one by one.
+A mask or flow file has the name of its image, except for the suffix. Masks and flow are optional
+for each frame. VIDEO stands for any path of subfolders, also an empty one. All frames of a
+subfolder are assigned to the same split, because neighbouring video frames are too similar for fair
+validation; frames directly in `images` are assigned individually.
 
-The second frame of a frame is in the same subfolder and has the same name, except that its last
+The second frame of a pair is in the same subfolder and has the same name, except that its last
 number is higher by --next: 00001 and 00002, or 000003_10 and 000003_11. A frame without a second
-frame is a still and must not have flow. An image with neither mask nor flow makes no record. Files
+frame is a still and must not have flow. An image with neither mask nor flow gets no record. Files
 and folders whose names begin with a dot are ignored; any other unexpected file is an error.
 """
 
@@ -47,8 +47,8 @@ def find_frames(
 
     Args:
         source: folder, as given to `--source`.
-        step: how much higher the number of a second frame is; 0: stills only.
-        numbering: numbering of the masks' ids; empty: not given, so that masks are an error.
+        step: number of the second frame minus that of the first; 0: stills only.
+        numbering: numbering of the masks' ids; if it is empty, masks are an error.
         known_ids: every id that a mask may contain.
 
     Returns:
@@ -56,8 +56,8 @@ def find_frames(
         `images` without suffix.
 
     Raises:
-        ValueError: the folder is missing or has no ground truth; ground truth without its image,
-            or flow without a second frame; an unexpected file.
+        ValueError: the folder is missing or has no ground truth; ground truth has no image, or flow
+            no second frame; or there is an unexpected file.
         OSError: a folder cannot be read.
     """
     source = Path(source)

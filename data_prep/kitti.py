@@ -1,10 +1,10 @@
-"""Converts KITTI 2015 scene flow and semantics to FlowSeg records.
+"""Convert KITTI 2015 scene flow and semantics to FlowSeg records.
 
     python -m data_prep.kitti --source KITTI --output RECORDS
 
 KITTI is the folder that contains the official, unpacked `data_scene_flow` and `data_semantics`, or
-one of these sets itself (a folder with `training/`). Either set is enough; a frame that is in both
-becomes one record. Repeat --source to join folders.
+one of these sets itself (a folder with `training/`). Either set is sufficient; a frame that is in
+both becomes one record. Repeat --source to join folders.
 
 With --testing, the frames of `testing/` are converted instead. Their ground truth is not public:
 the `test-*` records have none, and `flowseg.evaluate --submission` writes their predictions in the
@@ -80,7 +80,7 @@ def _find_sets(source, testing):
 
 
 def _find_files(folder):
-    """Yield (frame id, record field, file) of one set, including missing expected files."""
+    """Yield (frame id, record field, file) of one set, including missing files."""
     has_flow = (folder / "flow_occ").is_dir()
     has_labels = (folder / "semantic").is_dir()
     has_pairs = has_flow or any(folder.glob("image_2/*_11.png"))

@@ -1,4 +1,4 @@
-"""Converts the Middlebury flow benchmark to FlowSeg records.
+"""Convert the Middlebury flow benchmark to FlowSeg records.
 
     python -m data_prep.middlebury --source MIDDLEBURY --val_fraction 1 --output RECORDS
 

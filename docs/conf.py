@@ -25,6 +25,10 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 
+# Single backticks in docstrings mark code, and blocks without a language are not Python.
+default_role = "code"
+highlight_language = "none"
+
 # Headings can be linked to, as GitHub does it.
 myst_heading_anchors = 3
 suppress_warnings = [

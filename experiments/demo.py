@@ -1,4 +1,4 @@
-"""Runs the complete workflow: predict, render, convert, train, evaluate, draw and export.
+"""Run the complete workflow: predict, render, convert, train, evaluate, draw and export.
 
 python -m experiments.demo                   on synthetic streets: minutes on two cores
 python -m experiments.demo --source KITTI    on your KITTI folder: experiments/kitti_sample.flags

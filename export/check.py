@@ -1,4 +1,4 @@
-"""Checks for all exports: the output path is free, and predictions match those of Keras."""
+"""Checks exports: that the output path is free, and that predictions match those of Keras."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +68,7 @@ def compare(
         One-line summary of the differences.
 
     Raises:
-        ValueError: they differ by more than rounding error.
+        ValueError: the outputs differ by more than rounding error.
     """
     predictions = ((each["seg"].argmax(-1), each["flow"]) for each in (expected, outputs))
     return compare_predictions(*predictions, name)
@@ -80,7 +80,7 @@ def compare_predictions(
     name: Path | str,
     strict: bool = True,
 ) -> str:
-    """Like `compare`, for train ids and flow.
+    """Compare train ids and flow; see `compare`.
 
     Args:
         expected: train ids and flow, (..., 2), of the Keras network.
@@ -122,7 +122,7 @@ def compare_signatures(
     labels, flow = expected["seg"].argmax(-1), expected["flow"]
     png = outputs["predict_png"]
     written = cv2.imdecode(np.frombuffer(png["labels_bytes"][0], np.uint8), cv2.IMREAD_UNCHANGED)
-    # Both sides get the rounding of the PNG format, which is not an error of the export.
+    # Both are rounded to the PNG format, because this rounding is not an error of the export.
     rounded = [decode_kitti_flow(x) for x in (encode_kitti_flow(flow[0]), png["flow_bytes"][0])]
     compare_predictions((labels[0], rounded[0]), (written, rounded[1]), f"{name}, predict_png")
     small = outputs["predict_labels"]

@@ -2,9 +2,9 @@
 
 python -m export.client --image1 A --image2 B --output DIR
 
-sends both images to --server, TensorFlow Serving or `python -m export.serve`, through its REST
-API, and writes seg.png (train ids), flow.png (KITTI's 16-bit PNG), seg_color.png and
-flow_color.png, as `python -m flowseg.predict` does.
+The command sends both images to the REST API of --server, which is TensorFlow Serving or
+`python -m export.serve`. It writes seg.png (train ids), flow.png (KITTI's 16-bit PNG),
+seg_color.png and flow_color.png, as `python -m flowseg.predict` does.
 """
 
 import base64
@@ -100,7 +100,7 @@ def _png(image):
 
 
 def label_set(server: str, **options: str | float) -> labels.LabelSet:
-    """Request the served network's classes; see `call_signature`."""
+    """Request the classes of the served network; see `call_signature`."""
     (content,) = call_signature(server, "metadata", ["label_set"], **options)
     return labels.from_dict(json.loads(content))
 

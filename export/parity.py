@@ -23,7 +23,7 @@ from flowseg.errors import ArgumentError
 from flowseg.scoring import frame_scores
 from flowseg.scoring.evaluation import count_frame
 
-# Number of frames that set the ranges of int8, and of runs whose median is the latency.
+# Number of frames that determine the ranges of int8, and of runs for the median latency.
 CALIBRATION_FRAMES, RUNS = 16, 11
 _SCORES = ("seg/miou", "seg/pixel_accuracy", "flow/aepe", "flow/fl_all")
 # Two (H, W, 3) uint8 RGB frames -> (H, W) train ids, (H, W, 2) flow.
@@ -61,7 +61,7 @@ def calibration_pairs(
     """Return up to `CALIBRATION_FRAMES` uint8 pairs of the given size, spread over the shards.
 
     Raises:
-        ValueError: a shard, named in the message, cannot be read; there are no frames.
+        ValueError: a shard, named in the message, cannot be read; or there are no frames.
     """
     step = max(1, records.count(shards) // CALIBRATION_FRAMES)
     frames = decoding.evaluation_data(shards, label_set).shard(step, 0).take(CALIBRATION_FRAMES)
@@ -89,7 +89,7 @@ def score(
     height: int,
     width: int,
 ) -> dict[str, float]:
-    """Score each method, and measure its differences from the first.
+    """Score each method, and measure the differences of its predictions from the first one's.
 
     Args:
         methods: maps names to predictors; the first is the reference.
@@ -104,7 +104,7 @@ def score(
         `<name>/flow_difference_max`, in px at the file's size.
 
     Raises:
-        ValueError: a shard, named in the message, cannot be read; no frame has ground truth.
+        ValueError: a shard, named in the message, cannot be read; or no frame has ground truth.
     """
     counts, differences, frame_count = {n: {} for n in methods}, {n: [] for n in methods}, 0
     frames = decoding.evaluation_data(shards, label_set).as_numpy_iterator()
@@ -139,7 +139,7 @@ def score(
 
 
 def latencies(content: bytes, image1: np.ndarray, image2: np.ndarray) -> dict[str, float]:
-    """Return `file/latency_<threads>`, the median milliseconds per pair of a file (bytes)."""
+    """Return `file/latency_<threads>`: median milliseconds per pair of a file, given as bytes."""
     results = {}
     for threads in (1, 2):
         predict = lite_file.open_file(content, "the file", threads).predict

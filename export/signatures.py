@@ -12,8 +12,8 @@ decode           frame1_stride2 .. frame2_stride32: features of two frames; size
                  flow as for serving_default, at that size
 metadata         key: (N,) "label_set" or the like, "" for all -> value: (N,) JSON
 
-All of them compose the same encoder and decoder, over one copy of the weights, so that a video
-whose frames are encoded once gets exactly the predictions of the pairs.
+All signatures use the same encoder and decoder with one copy of the weights, so that `decode` on
+the features of two encoded frames returns exactly the predictions of that pair.
 """
 
 import json

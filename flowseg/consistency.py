@@ -54,7 +54,7 @@ def consistency(
             pair_counts = frame_scores.count_consistency(first, seg, applied_flow, len(names))
             counts[i] = frame_scores.add(counts[i], pair_counts)
 
-    # pairwise() ends first: the stream's last prediction, for (last, previous), is not used.
+    # pairwise() ends before the stream, whose last prediction, for (last, previous), is not used.
     predictions = run.stream(streamed_images, scale=scale)
     for (_, following), (seg, flow) in zip(itertools.pairwise(images), predictions, strict=False):
         if previous is not None:

@@ -14,7 +14,7 @@ def warn(message: str) -> None:
 
 @contextlib.contextmanager
 def no_stderr() -> Iterator[None]:
-    """Redirect the file descriptor of stderr, for libraries that bypass Python's `sys.stderr`."""
+    """Discard output to stderr, even of libraries that bypass Python's `sys.stderr`."""
     sys.stderr.flush()
     saved, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 2)
@@ -29,9 +29,9 @@ def no_stderr() -> Iterator[None]:
 class _QuietTensorFlow:
     """Import hook that hides what TensorFlow's import prints to stderr.
 
-    It prints regardless of TF_CPP_MIN_LOG_LEVEL (tensorflow/tensorflow#100442). Python exceptions
-    still propagate: only the file descriptor of stderr is redirected, and only while
-    `import tensorflow` runs.
+    TensorFlow prints there regardless of TF_CPP_MIN_LOG_LEVEL (tensorflow/tensorflow#100442).
+    Python exceptions still propagate: only the file descriptor of stderr is redirected, and only
+    while `import tensorflow` runs.
     """
 
     @classmethod
@@ -54,6 +54,6 @@ class _QuietTensorFlow:
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Users set level 0 to see the log.
+# Users can set the level to 0 to see the log.
 if os.environ["TF_CPP_MIN_LOG_LEVEL"] != "0" and "tensorflow" not in sys.modules:
     sys.meta_path.insert(0, _QuietTensorFlow)

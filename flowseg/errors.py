@@ -1,4 +1,4 @@
-"""Errors about arguments, which commands report with the names of their flags."""
+"""Defines errors about arguments, which commands report with the names of their flags."""
 
 import re
 from pathlib import Path
@@ -7,13 +7,14 @@ from pathlib import Path
 class ArgumentError(ValueError):
     """An argument has an invalid value, or one that conflicts with another argument.
 
-    The message spells arguments as the library does, `init_from`; a command shows them as flags,
-    `--init_from` (see `cli.entry`).
+    The message uses the names of Python arguments (`init_from`); commands show them as flags
+    (`--init_from`; see `cli.entry`).
 
     Args:
         message: text that contains the names of the arguments.
         *arguments: these names.
-        path: file or folder that the message is about, prepended to it; never read as an argument.
+        path: file or folder that the message is about. It is put in front of the message; names of
+            arguments in it are not converted to flags.
     """
 
     def __init__(self, message: str, *arguments: str, path: Path | str | None = None):

@@ -16,19 +16,19 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which becomes `path` when the block succeeds.
 
     If the block fails, the temporary path is removed and an existing `path` is unchanged. An
-    existing file is replaced; a folder is replaced by a folder.
+    existing file is replaced by a file, an existing folder by a folder.
 
     Args:
         path: file or folder to write; its parent folder is created if missing.
 
     Yields:
-        Path in the same folder with the same suffix, by which some writers choose the format.
+        A path in the same folder with the same suffix, from which some writers infer the format.
 
     Raises:
         OSError: `path` cannot be written; the error names it.
     """
     path = Path(path)
-    # One fixed name per file, so that the next run overwrites what a killed run left.
+    # One fixed name per file, so that the next run replaces what a killed run left behind.
     temporary = path.with_name(f".partial-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

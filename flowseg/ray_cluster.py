@@ -11,7 +11,7 @@ from types import ModuleType
 
 from flowseg.errors import ArgumentError
 
-# A local Ray runs no dashboard, and its longer health checks do not take a busy machine for dead.
+# A local Ray has no dashboard, and health-check limits that tolerate a busy machine.
 _LOCAL = {
     "address": "local",
     "include_dashboard": False,
@@ -30,7 +30,7 @@ def connect(
     Args:
         address: address of a running cluster; None or "local" starts one on this machine.
         library: module of Ray that must be importable.
-        extra: the extra of this package that installs it.
+        extra: extra of this package that installs the module.
         code: packages of this repository to send to the machines.
 
     Returns:
@@ -61,10 +61,10 @@ def connect(
 
 
 def _check(address):
-    """Raise ArgumentError if nothing listens there: Ray would wait for minutes silently."""
+    """Raise ArgumentError if nothing listens there; Ray itself would wait silently for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
-        return  # "auto" and the like, which Ray resolves.
+        return  # Names such as "auto", which Ray resolves.
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:

@@ -2,9 +2,9 @@
 
 python -m flowseg.replay --run_dir DIR --step N
 
-reads DIR/incidents/step-N.npz, which the training wrote, and the newest checkpoint (the weights
-at the step itself are not saved). It prints each loss of the batch, the share of known ground truth
-in each frame, and the layers with the largest gradients.
+The command reads DIR/incidents/step-N.npz, which the training wrote, and the newest checkpoint (the
+weights at the step itself are not saved). It prints each loss of the batch, the share of known
+ground truth in each frame, and the weights with the largest gradients.
 """
 
 import json

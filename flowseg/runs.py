@@ -59,7 +59,7 @@ class Run:
 
     @property
     def palette(self) -> np.ndarray:
-        """(C, 3) uint8 RGB colours of the classes: `palette[seg]` is a colour image of `seg`."""
+        """RGB colours of the classes, (C, 3) uint8; `palette[seg]` is a colour image of `seg`."""
         return np.array(self.label_set.palette, np.uint8)
 
     def predict(

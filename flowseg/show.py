@@ -4,9 +4,9 @@ python -m flowseg.show --records GLOB --show N --output DIR
 python -m flowseg.show --flagfile experiments/kitti.flags --show N --output DIR
 
 The first form draws the frames as evaluation reads them; the second draws the training examples of
-a recipe, including augmentation. It writes one PNG per example: both frames with labels and flow
-drawn over them, and the second frame warped back by the flow, which matches the first frame where
-the flow is correct.
+a recipe, including augmentation. The command writes one PNG per example: both frames, the labels
+and the flow drawn over the first frame, and the second frame warped back by the flow, which matches
+the first frame where the flow is correct.
 """
 
 from collections.abc import Iterator, Sequence

@@ -3,11 +3,11 @@
 python -m flowseg.train_on_ray --ray_address ADDRESS --hosts 4 --gpus 8 \
     --flagfile experiments/kitti.flags --run_dir RUN
 
-is equivalent to `python -m flowseg.train --flagfile experiments/kitti.flags --run_dir RUN` on JAX
-with four hosts of eight GPUs each: it takes the same flags, writes the same run folder and resumes
-in the same way, automatically with --restarts. Every machine needs the packages of the extras `ray`
-and `jax`, and the records and run folder under the same paths; the code is sent to it. The output
-of the workers is in Ray's logs.
+This is equivalent to `python -m flowseg.train --flagfile experiments/kitti.flags --run_dir RUN` on
+JAX with four hosts of eight GPUs each: the command takes the same flags, writes the same run folder
+and resumes in the same way; with --restarts it resumes automatically. Every machine needs the
+packages of the extras `ray` and `jax`, and must see the records and the run folder under the same
+paths. The code of FlowSeg is sent to the machines. The output of the workers is in Ray's logs.
 """
 
 import os
@@ -75,7 +75,7 @@ def _fit(args):
         trainer = JaxTrainer(
             train_worker,
             train_loop_config={"folder": os.getcwd(), "flags": lines},
-            # True even without GPUs: otherwise Ray would not connect the workers.
+            # True even without GPUs, because otherwise Ray does not connect the workers.
             jax_config=JaxConfig(use_gpu=True),
             scaling_config=ScalingConfig(
                 num_workers=args.hosts,

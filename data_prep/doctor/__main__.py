@@ -1,4 +1,4 @@
-"""Checks records for faults before a long training is spent on them.
+"""Check records for faults before a long training uses them.
 
     python -m data_prep.doctor --records 'data/kitti/*.tfrecord' --output out/doctor
 

@@ -1,4 +1,4 @@
-"""Renders synthetic frame pairs with exact flow and labels into a folder in KITTI's layout.
+"""Render synthetic frame pairs with exact flow and labels into a folder in KITTI's layout.
 
     python -m data_prep.scenes --world street --count 1000 --output SCENES
     python -m data_prep.scenes --world layers --photos PHOTOS --count 1000 --output LAYERS

@@ -1,4 +1,4 @@
-r"""Compares the cost of backbones and the accuracy of their int8 encoders.
+r"""Compare the cost of backbones and the accuracy of their int8 encoders.
 
 python -m experiments.costs.backbones --records 'data/kitti/train-*' \
     [--run_dir RUN[,RUN]] [--json FILE]

@@ -1,4 +1,4 @@
-r"""Measures the time of scoring and drawing per frame, by function, and the growth of memory.
+r"""Measure the time of scoring and drawing per frame, by function, and the growth of memory.
 
 python -m experiments.costs.frames_cost --weights pretrained \
     --records GLOB [--frames 200] [--json FILE]

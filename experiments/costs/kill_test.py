@@ -1,4 +1,4 @@
-"""Checks that a repeatedly killed training ends bit for bit like an undisturbed one.
+"""Check that a repeatedly killed training ends bit for bit like an undisturbed one.
 
 python -m experiments.costs.kill_test --train_records GLOB --val_records GLOB --output DIR \
     [--kills 20] [--train_flag=--steps=24 ...]

@@ -1,4 +1,4 @@
-"""Measures the time and size of a pair of the `street` world, by stage.
+"""Measure the time and size of a pair of the `street` world, by stage.
 
     python -m experiments.costs.scene_benchmark --height 128 --width 416 --count 40
 

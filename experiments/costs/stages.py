@@ -1,4 +1,4 @@
-"""Measures milliseconds and GFLOPs of each stage of the network.
+"""Measure milliseconds and GFLOPs of each stage of the network.
 
 python -m experiments.costs.stages [--run_dir RUN] [--height H --width W --threads N]
 

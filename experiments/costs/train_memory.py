@@ -1,4 +1,4 @@
-"""Measures the peak memory of a training by batch size, and estimates the batch that fits.
+"""Measure the peak memory of a training by batch size, and estimate the batch that fits.
 
 python -m experiments.costs.train_memory --recipe experiments/kitti.flags --train_records GLOB \
     [--batches 1,2,4] [--fits 8,16,24] [--train_flag=--height=256 ...]

@@ -1,4 +1,4 @@
-r"""Measures the time of a training step by part, and compares `fit` with a hand-written loop.
+r"""Measure the time of a training step by part, and compare `fit` with a hand-written loop.
 
 python -m experiments.costs.train_speed --records 'data/kitti/train-*' \
     [--trace DIR] [training flags]

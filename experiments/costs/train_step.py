@@ -1,4 +1,4 @@
-"""Measures a training step relative to its bare encoder, and the rate of the input pipeline.
+"""Measure a training step relative to its bare encoder, and the rate of the input pipeline.
 
 python -m experiments.costs.train_step --records 'data/kitti/train-*.tfrecord'
 

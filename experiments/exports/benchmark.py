@@ -1,4 +1,4 @@
-"""Benchmarks every export format of the network against the models a user would run instead.
+"""Benchmark every export format of the network against the models a user would run instead.
 
 python -m experiments.exports.benchmark --weights pretrained --calibration GLOB \
     [--sizes 128x416,256x832,384x1248] [--threads 1,2] [--output FILE.json] [--profile]

@@ -1,4 +1,4 @@
-"""Measures the requests per second of a server, compared with the bare network.
+"""Measure the requests per second of a server, compared with the bare network.
 
 python -m export.serve --model out/served &
 python -m experiments.exports.serve_load --model out/served

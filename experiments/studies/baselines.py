@@ -1,4 +1,4 @@
-"""Scores methods without learning on any records, as a baseline for every table.
+"""Score methods without learning on any records, as a baseline for every table.
 
     python -m experiments.studies.baselines --records GLOB[,GLOB] --metrics_json FILE
 

@@ -1,4 +1,4 @@
-r"""Compares data sets: statistics of their frames, flow and classes side by side.
+r"""Compare data sets: statistics of their frames, flow and classes side by side.
 
     python -m experiments.studies.compare_sets --set street=DIR --set kitti=DIR[,DIR2] \
         [--picture FILE.png]

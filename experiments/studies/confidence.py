@@ -1,4 +1,4 @@
-"""Evaluates the flow confidence: scores without the least confident pixels.
+"""Evaluate the flow confidence: scores without the least confident pixels.
 
 python -m experiments.studies.confidence --run_dir DIR --records GLOB[,GLOB]
 

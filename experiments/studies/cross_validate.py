@@ -1,4 +1,4 @@
-r"""Cross-validates a recipe on a few labelled KITTI frames.
+r"""Cross-validate a recipe on a few labelled KITTI frames.
 
 python -m experiments.studies.cross_validate --source KITTI --recipe FLAGFILE --output DIR \
     --train_flag=--init_from=RUN

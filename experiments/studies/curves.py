@@ -1,4 +1,4 @@
-"""Plots the training curves of runs from their history.csv.
+"""Plot the training curves of runs from their history.csv.
 
 python -m experiments.studies.curves --run_dir runs/kitti_sample --output curves.png
 

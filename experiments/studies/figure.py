@@ -1,4 +1,4 @@
-r"""Draws a run's predictions for one pair as a small image: frame, classes, motion and legends.
+r"""Draw a run's predictions for one pair as a small image: frame, classes, motion and legends.
 
 python -m experiments.studies.figure --run_dir DIR --image1 A --image2 B --output FILE.png \
     [--width 640] [--flow_truth FLOW]

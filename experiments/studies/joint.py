@@ -1,4 +1,4 @@
-"""Compares joint networks with single-task networks, in two tables.
+"""Compare joint networks with single-task networks, in two tables.
 
     python -m experiments.studies.joint --train_records GLOB --val_records GLOB --output DIR
 

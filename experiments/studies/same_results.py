@@ -1,4 +1,4 @@
-"""Checks that this checkout computes the same results as another one, bit for bit.
+"""Check that this checkout computes the same results as another one, bit for bit.
 
 python -m experiments.studies.same_results --before CHECKOUT --records GLOB --output DIR
 

@@ -1,4 +1,4 @@
-"""Compares trainings of one recipe that differ in a few flags, over several seeds, in a table.
+"""Compare trainings of one recipe that differ in a few flags, over several seeds, in a table.
 
     python -m experiments.studies.schedules --train_records GLOB --val_records GLOB --output DIR \
         --variant 'fixed:' --variant 'alternating:--alternate=1' [--seeds 0,1,2]

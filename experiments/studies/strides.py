@@ -1,4 +1,4 @@
-"""Scores the flow after each stride of the decoder.
+"""Score the flow after each stride of the decoder.
 
 python -m experiments.studies.strides --run_dir DIR --records GLOB[,GLOB]
 

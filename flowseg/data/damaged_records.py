@@ -1,8 +1,8 @@
-"""Skips damaged records: reports and counts them, and trains on the others.
+"""Finds damaged records, reports and counts them, and writes copies of their shards without them.
 
 `python -m flowseg.train --bad_records skip` checks every record before the first step, which takes
-as long as decoding all of them once. The results are stored beside copies of the damaged shards
-without their bad records, so a resumed run checks only the shards that changed.
+as long as decoding all of them once. The results are stored beside the copies, so that a resumed
+run checks only the shards that have changed.
 """
 
 import json
@@ -18,14 +18,14 @@ from flowseg.console import warn
 from flowseg.data import decoding, records
 from flowseg.data.labels import LabelSet
 
-# A record is: its length, CRC of the length; its bytes, CRC of the bytes.
+# Layout of a record: length, CRC of the length, bytes, CRC of the bytes.
 _HEAD, _TAIL = struct.Struct("<QI"), 4
 
 
 def intact_files(
     paths: Iterable[str | Path], label_set: LabelSet, folder: Path
 ) -> tuple[list[str], int]:
-    """The shards to train on: intact ones themselves; for damaged ones, a copy without bad records.
+    """Return the shards to train on: intact shards, and copies of damaged ones without bad records.
 
     Args:
         paths: record shards.
@@ -61,7 +61,7 @@ def intact_files(
 
 
 def _check_shard(path, decode, intact_copy):
-    """One line per bad record of a shard; if there are any, write the others to `intact_copy`."""
+    """Return one line per bad record; if there are any, write the others to `intact_copy`."""
     try:
         for _ in tf.data.TFRecordDataset(path).map(decode, tf.data.AUTOTUNE):
             pass
@@ -96,9 +96,9 @@ def _first_line(error):
 
 
 def _read_raw(path):
-    """Yield the bytes of each record or, where TensorFlow's reader would stop, the error as a text.
+    """Yield each record's bytes, or an error text where TensorFlow's reader would stop.
 
-    CRCs are compared with those that TensorFlow writes for the same bytes.
+    The CRCs are compared with those that TensorFlow writes for the same bytes.
     """
     with tf.io.gfile.GFile(path, "rb") as file:
         content = file.read()
@@ -123,7 +123,7 @@ def _read_raw(path):
 
 
 def _framed(record):
-    """The bytes that TensorFlow writes for a record, with its length and CRCs."""
+    """Return the bytes that TensorFlow writes for a record, with its length and CRCs."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "record"
         with tf.io.TFRecordWriter(str(path)) as writer:

@@ -23,7 +23,7 @@ def training_example(
     synthetic_flow: bool = True,
     pair: bool = False,
 ) -> tuple[dict, dict]:
-    """Inputs and targets of one frame, without a batch axis. Works in graph and eager mode.
+    """Build the inputs and targets of one frame, without a batch axis, in graph or eager mode.
 
     Args:
         frame: dict of `image1` (H, W, 3), RGB 0..255, and optionally: `image2`
@@ -33,8 +33,8 @@ def training_example(
         seed: (2,) integers; the same seed gives the same example.
         height: rows of the crop.
         width: columns of the crop.
-        strength: an :class:`augment.Augmentation`; default: its defaults.
-        use_truth: scalar bool: whether labels and flow of the frame are used as targets.
+        strength: strength of the augmentation; default: the defaults of `augment.Augmentation`.
+        use_truth: scalar bool: whether the frame's labels and flow are used as targets.
         synthetic_flow: whether the exact flow of a synthetic second frame is a target, or masked.
         pair: whether to add a target `pair` (height, width, 7): both frames before colour jitter
             and erasing, and 1 where the flow target is valid.

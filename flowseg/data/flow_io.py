@@ -1,7 +1,7 @@
 """Reads, writes and colours flow: KITTI's 16-bit PNG, Middlebury's `.flo` and colour wheel.
 
-Flow is (H, W, 2) float32, (u, v) = (x right, y down) in pixels, with a (H, W) mask of where it is
-known. In memory both are one (H, W, 3) array (u, v, valid).
+Flow is (H, W, 2) float32, (u, v) = (x right, y down) in pixels, with an (H, W) mask of the pixels
+where it is known. In memory both are stored in one (H, W, 3) array (u, v, valid).
 """
 
 import zlib
@@ -47,7 +47,7 @@ def encode_kitti_flow(flow: np.ndarray, valid: np.ndarray | None = None) -> byte
     """(H, W, 2) flow and its (H, W) mask -> bytes of a KITTI flow PNG; see `decode_kitti_flow`.
 
     Flow that is not finite or does not fit in 16 bits (beyond -512..511.98 px) is written as
-    unknown: a wrapped or clipped value would be wrong but look valid.
+    unknown, because a wrapped or clipped value would be wrong but look valid.
     """
     flow = np.asarray(flow, np.float32)
     fits = np.isfinite(flow).all(-1)
@@ -152,7 +152,7 @@ def flow_to_color(
     Args:
         flow: (H, W, 2) in pixels.
         max_magnitude: speed of full saturation, in pixels; default: the 99th percentile of the
-            valid speeds, at least 1 px, so that a single outlier does not bleach the image.
+            valid speeds, at least 1 px, so that single outliers do not make all other colours pale.
         valid: (H, W); where it is 0 the colour is black.
 
     Returns:
@@ -167,7 +167,7 @@ def flow_to_color(
     if max_magnitude is None:
         max_magnitude = max(float(np.percentile(speed[known], 99)), 1.0) if known.any() else 1.0
     image = np.zeros((*known.shape, 3), np.uint8)
-    # A few rows at a time: colouring a full-resolution camera image at once takes gigabytes.
+    # A few rows at a time: colouring a large camera image at once takes gigabytes of memory.
     for top in range(0, len(image), _ROWS_AT_ONCE):
         rows = np.s_[top : top + _ROWS_AT_ONCE]
         image[rows] = _wheel_colours(flow[rows], speed[rows] / max(float(max_magnitude), 1e-6))
@@ -190,10 +190,10 @@ def _wheel_colours(flow, radius):
 def fill_holes(flow: np.ndarray) -> np.ndarray:
     """(H, W, 3) (u, v, valid) -> (H, W, 2), with unknown pixels filled as in KITTI's kit.
 
-    Between two known pixels of a row: the smaller u and the smaller v; outside them: the nearest
-    known pixel. Rows above the first and below the last row with known pixels copy that row
-    (`interpolateBackground` of io_flow.h, KITTI 2015 development kit). Other rows without known
-    pixels remain 0.
+    Pixels between two known pixels of a row get the smaller u and the smaller v of the two; pixels
+    beyond the outermost known ones get the flow of the nearest known pixel. Rows above the first
+    and below the last row with known pixels copy that row (`interpolateBackground` of io_flow.h,
+    KITTI 2015 development kit). Other rows without known pixels remain 0.
     """
     flow, valid = flow[..., :2].copy(), flow[..., 2] > 0
     if valid.all():

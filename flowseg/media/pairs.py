@@ -55,7 +55,7 @@ def as_frame(frame: Frame, name: str) -> np.ndarray:
 
 
 def read_pair(image1: Frame, image2: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Two frames as arrays of the same size; see `as_frame`.
+    """Return two frames as arrays of the same size; see `as_frame`.
 
     Raises:
         ValueError: see `as_frame`; or the frames have different sizes.
@@ -74,7 +74,7 @@ def read_pair(image1: Frame, image2: Frame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def frames_of_one_size(frames: Iterable[Frame]) -> Iterator[np.ndarray]:
-    """The frames of a video as arrays; see `as_frame`.
+    """Yield the frames of a video as arrays; see `as_frame`.
 
     Raises:
         ValueError: while iterating: see `as_frame`; or a frame differs in size from the first. The
@@ -104,7 +104,7 @@ def stream(
     features are in memory, regardless of the length of the video.
 
     Args:
-        frames: in order.
+        frames: the frames in order.
         encode: a frame -> its features.
         decode: features of two frames -> seg of the first, and flow from the first to the second.
 

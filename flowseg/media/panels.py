@@ -12,7 +12,7 @@ from flowseg.media import drawing
 from flowseg.media.drawing import color_labels, flow_error_map, panel
 from flowseg.network.flow_ops import backward_warp
 
-# Speed of full colour for flow without ground truth, as a share of the width: 50 px on KITTI.
+# Speed drawn in full colour without ground truth, as a share of the image width (50 px on KITTI).
 _UNKNOWN_SPEED = 0.04
 # Colours of a confusion matrix.
 _RIGHT, _WRONG = (80, 160, 90), (210, 80, 70)
@@ -31,8 +31,8 @@ def draw_predictions(
 
     Returns:
         (H', W', 3) uint8 RGB, without panels for missing ground truth and errors against it. The
-        flow of a frame without a second frame is omitted: its input was the same frame twice, so
-        the flow is noise.
+        flow of a frame without a second frame is omitted: the network's input was the same frame
+        twice, so the flow is noise.
     """
     titled, errors = [("Image", frame["image1"])], []
     if frame["has_image2"]:
@@ -43,13 +43,13 @@ def draw_predictions(
             titled.append(("Segmentation, true", color_labels(frame["seg"], label_set)))
             wrong = np.where((seg != frame["seg"]) & labelled, 255, 0).astype(np.uint8)
             errors.append(("Segmentation errors", np.repeat(wrong[..., None], 3, -1)))
-        # Without ground truth it comes last, so that true and predicted flow are side by side.
+        # Without ground truth, predicted classes come last, so that both flows are side by side.
         group = titled if labelled.any() else errors
         group.append(("Segmentation, predicted", color_labels(seg, label_set)))
     if flow is not None and frame["has_image2"]:
         truth, known = frame["flow"], frame["flow"][..., 2] > 0
         # Both flows use the scale of the ground truth, so that their colours are comparable.
-        # Without it the scale is fixed, as that of the prediction would change during training.
+        # Without it, the scale is fixed, because that of the prediction changes during training.
         max_speed = _UNKNOWN_SPEED * flow.shape[1]
         if known.any():
             max_speed = float(np.percentile(np.hypot(*truth[known][:, :2].T), 99))

@@ -17,8 +17,8 @@ from flowseg.media import drawing
 from flowseg.media.frames import video_writer
 
 DEFAULT_FPS = 10.0
-# Maximum size of the three images together, in px: the width of a full-HD screen, and a height at
-# which three stacked KITTI frames keep their size. Tiny frames are enlarged to be readable.
+# Maximum size of the three panels together, in px: they fit on a full-HD screen in width, and three
+# stacked KITTI frames keep their size. Frames smaller than MIN_SIDE are enlarged.
 MAX_WIDTH, MAX_HEIGHT, MIN_SIDE = 1840, 1200, 320
 STRIP_HEIGHT = 140
 
@@ -63,7 +63,7 @@ def write_video(
     with writer(output, fps) as write:
         pairs = itertools.pairwise(shown)
         pairs = tqdm(pairs, total=count and count - 1, unit="pair", disable=None)
-        # zip ends with the pairs, one frame before the streams: their last prediction has no flow.
+        # zip ends with the pairs: the last prediction of a stream has no flow and is not drawn.
         for ((name, image), _), *outputs in zip(pairs, *streams, strict=False):
             predictions = {
                 run_name: (seg, flow, run.label_set)
@@ -77,7 +77,7 @@ def write_video(
 
 @contextlib.contextmanager
 def writer(output: str | Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """`frames.video_writer` for a video; for a folder, a writer of one PNG per frame: 000000.png.
+    """Yield a function that writes one frame, to a video or as a numbered PNG (000000.png).
 
     Raises:
         ValueError: the output is neither a supported video nor a folder.
@@ -93,7 +93,7 @@ def writer(output: str | Path, fps: float) -> Iterator[Callable[[np.ndarray], No
 
 
 def first_max_flow(flow: np.ndarray) -> int:
-    """Speed of full colour for a whole video, in px, from the flow of its first pair.
+    """Return the speed drawn in full colour in a video, in px, from the flow of its first pair.
 
     It is 1.5 times the 99th percentile of the speeds, rounded up. The minimum of 0.5 % of the width
     prevents a video that starts at rest from showing noise first and saturated colours later.
@@ -181,7 +181,7 @@ def _draw_arrows(image, flow, spacing):
 
 
 def _key(seg, label_set, max_flow, size, text_size):
-    """Keys to flow and class colours, centred in an image of `size` = (width, height)."""
+    """Draw the keys to flow and class colours, centred, in an image of `size` = (width, height)."""
     width, height = size
     margin = round(0.6 * text_size)
     wheel = drawing.color_wheel(round(min(0.25 * width, 0.68 * height)), max_flow)

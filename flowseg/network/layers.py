@@ -1,6 +1,6 @@
-"""General Keras layers of the network: upsampling, feature exchange, padding and cropping.
+"""Defines general Keras layers: upsampling, feature exchange, padding and cropping.
 
-All accept heights and widths that are known only at run time. Layers specific to flow are in
+All layers accept heights and widths that are known only at run time. Layers specific to flow are in
 `flow_layers`.
 """
 
@@ -37,8 +37,8 @@ class Upsample(layers.Layer):
 class HandOver(layers.Conv2D):
     """Project the other stream's features (B, H, W, C) to `filters` channels at each pixel.
 
-    The kernel starts at zero, so that training starts as if without exchange. No gradient flows
-    back: each stream's features are trained only by its own task.
+    The kernel is initialised with zeros, so that training starts as if there were no exchange. No
+    gradient flows back: each stream's features are trained only by its own task.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class HandOver(layers.Conv2D):
 class PadToMultiple(layers.Layer):
     """Pad height and width to multiples of `multiple`, equally on both sides, by replication.
 
-    An odd row or column goes to the bottom or right. Padding only the bottom would put all of it
-    next to the road, where a driving scene moves most.
+    An odd row or column is added at the bottom or right. Padding only the bottom would put all of
+    it next to the road, where motion in a driving scene is largest.
     """
 
     def __init__(self, multiple: int, **kwargs: Any):
@@ -95,7 +95,7 @@ class CropLike(layers.Layer):
     def call(self, x: Tensor, image: Tensor) -> Tensor:
         known = tuple(image.shape[1:3])
         if None not in known and known == tuple(x.shape[1:3]):
-            return x  # A full slice is not free: its gradient copies everything.
+            return x  # Slicing everything would cost time: the gradient of a slice copies it.
         height, width = ops.shape(image)[1:3]
         top, left = ((a - b) // 2 for a, b in zip(ops.shape(x)[1:3], (height, width), strict=True))
         return x[:, top : top + height, left : left + width]

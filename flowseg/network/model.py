@@ -1,4 +1,4 @@
-"""Compose encoder and decoder into FlowSeg, with padding inside, and build its other forms."""
+"""Composes encoder and decoder into FlowSeg, and builds its training and streaming variants."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -54,8 +54,9 @@ def set_learning(model: keras.Model, learn: str, freeze: str) -> None:
         model: from `build_flowseg` or `training_model`; loaded from a file only if `learn` is
             "both", because files do not store the stream of each layer.
         learn: the decoder's stream to train, "seg", "flow" or "both".
-        freeze: what to freeze of the encoder: "none", "encoder", or "norms" (its batch norms):
-            pretrained statistics cover a million images; those of small, mixed batches drift.
+        freeze: part of the encoder to freeze: "none", "encoder" (all of it), or "norms" (its batch
+            norms). Their pretrained statistics are from a million images; small, mixed batches
+            would make them drift.
 
     Raises:
         ValueError: the stream is unknown, or not recorded because the network was loaded from a
@@ -90,8 +91,8 @@ def training_model(model: keras.Model, unlabelled: Sequence[str] = ()) -> keras.
 def confident_model(model: keras.Model) -> keras.Model:
     """Build `model` with a third output, `confidence`: (B, H, W), 0..1; all layers are shared.
 
-    It is the probability that the flow is correct by KITTI's rule (within 3 px or 5 %); low where
-    pixels are occluded in the second frame, leave the image or have no texture.
+    The confidence is the probability that the flow is correct by KITTI's rule (within 3 px or 5 %).
+    It is low where pixels are occluded in the second frame, leave the image or have no texture.
 
     Raises:
         ValueError: the model was saved before the confidence head existed.
@@ -107,7 +108,7 @@ def confident_model(model: keras.Model) -> keras.Model:
 
 
 def streaming_models(network: keras.Model, outputs: tuple[str, ...] = ("seg", "flow")) -> Parts:
-    """Split `network` into two models, to encode each video frame only once; layers are shared.
+    """Split `network` into two models, so that each video frame is encoded once; shares layers.
 
     Given the encoded features of two frames, the decoder returns the network's predictions for
     that pair.
@@ -144,7 +145,7 @@ def compose(
     name: str,
     unlabelled: Sequence[str] = (),
 ) -> keras.Model:
-    """Compose a two-frame network: `encoder` runs on each frame, `decoder` on both; pads inside.
+    """Compose a two-frame network: `encoder` runs on each padded frame, `decoder` on both.
 
     Args:
         encoder: (B, H, W, 3) -> features by name; see `backbones.build_encoder`.
@@ -158,7 +159,7 @@ def compose(
     """
     images = {frame: keras.Input((None, None, 3), name=frame) for frame in ("image1", "image2")}
     pad = PadToMultiple(STRIDES[-1], name="pad")
-    # One pass over both frames: half the graph, and batch statistics over both.
+    # One pass over both frames halves the graph, and batch statistics cover both.
     both = encoder(ops.concatenate([pad(image) for image in images.values()], axis=0))
     frames = {"frame1": {}, "frame2": {}}
     for key, features in both.items():

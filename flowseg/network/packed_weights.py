@@ -1,9 +1,9 @@
-"""Write and read packed networks: a trained network of a few megabytes in a run-like folder.
+"""Writes and reads packed networks: trained networks stored in a few megabytes.
 
-Every command accepts the folder as `--run_dir`, and training as `--init_from`. The packed network
-in `PRETRAINED_DIR`, which comes with the package, is also `--weights pretrained`, and for training
-`--init_from pretrained`. Like any run folder it holds `label_set.json` and a sample pair; this
-module reads and writes:
+Every command accepts a packed network's folder as `--run_dir`, and training as `--init_from`. The
+one in `PRETRAINED_DIR`, which comes with the package, can also be selected by `--weights
+pretrained`, and for training by `--init_from pretrained`. Like a run folder, the folder contains
+`label_set.json` and a sample pair. This module reads and writes two more files:
 
 weights.npz   every weight: kernels in float16, the rest (norms, biases) in float32
 network.json  the arguments of `build_flowseg`, and the SHA-256 of weights.npz
@@ -101,7 +101,7 @@ def _shapes(weights):
 
 def _packed_array(key, variable):
     array = np.asarray(keras.ops.convert_to_numpy(variable))
-    # A norm's variance may be 1e-6, which is imprecise in float16; vectors take little space.
+    # Vectors stay float32: the variance of a norm may be 1e-6, which float16 stores imprecisely.
     with np.errstate(over="ignore"):
         packed = array.astype(np.float16 if array.ndim > 1 else np.float32)
     if not np.isfinite(packed).all():

@@ -43,18 +43,18 @@ class PredictionFolder(NamedTuple):
     seg_ids: str
 
     def read_frame(self, frame: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Train ids and flow for a decoded frame, as `evaluation.count` needs them; see `read`.
+        """Read train ids and flow of a decoded frame, as `evaluation.count` needs them; see `read`.
 
-        A kind for which the frame has no ground truth is not read: None.
+        Each is None if the frame has no ground truth of that kind.
         """
         name, size = frame["frame_id"].decode(), frame["seg"].shape
         has = {"seg": (frame["seg"] != IGNORE_LABEL).any(), "flow": frame["flow"][..., 2].any()}
         return tuple(self.read(kind, name, size) if has[kind] else None for kind in has)
 
     def read(self, kind: str, frame_id: str, size: tuple[int, int]) -> np.ndarray | None:
-        """Prediction for one frame: (H, W) train ids, 255 = no prediction; or (H, W, 2) flow.
+        """Read one prediction: (H, W) train ids, 255 = no prediction; or (H, W, 2) flow.
 
-        None if the folder has no predictions of this kind.
+        Returns None if the folder has no predictions of this kind.
 
         Raises:
             ValueError: the file is missing, damaged, has another size or depth, or has invalid ids
@@ -102,7 +102,7 @@ class PredictionFolder(NamedTuple):
 
 
 def _read_flow(path):
-    """(H, W, 2), unknown pixels filled. NaN and Inf are errors of the method, not unknown flow."""
+    """Read (H, W, 2) flow and fill unknown pixels; NaN and Inf raise an error."""
     flow = read_flow(path)
     if path.suffix == ".flo":
         vectors = np.frombuffer(path.read_bytes(), "<f4", offset=12).reshape(-1, 2)
@@ -140,7 +140,7 @@ def open_predictions(
 
 
 def _files_by_frame(folder, name, subfolder, suffix):
-    """Frame id -> file; an id may contain slashes, as those of videos do."""
+    """Map frame ids to files; an id may contain slashes, as the ids of video frames do."""
     by_folder = {path.parent.relative_to(folder).as_posix(): path for path in folder.rglob(name)}
     others = (path for path in (folder / subfolder).rglob(f"*{suffix}") if path.name != name)
     return by_folder | {
@@ -171,7 +171,7 @@ def check_complete(predictions: PredictionFolder, required: dict[str, list[str]]
 
 
 def summary(seg: np.ndarray, flow: np.ndarray, label_set: LabelSet) -> str:
-    """One-line summary: the three largest classes, and the median motion."""
+    """Return a one-line summary: the three largest classes and the median motion."""
     return f"{_main_classes(seg, label_set)}; {_motion(flow)}"
 
 

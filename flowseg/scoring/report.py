@@ -1,8 +1,9 @@
 """Writes the report of `evaluate`: one HTML file with scores and embedded images.
 
 `Collector` receives every frame during scoring and stores its scores, and images of the worst and
-best frames; `write` creates the page. Kinds without ground truth have no section. If another run is
-compared, its score and the difference are shown beside each score that both have.
+best frames; `write` creates the page. Without ground truth for classes or flow, their section is
+omitted. If the run is compared with another one, each score that both have is shown with the other
+run's score and the difference.
 """
 
 import base64
@@ -73,7 +74,7 @@ class ScoreTable(NamedTuple):
 
 
 class Collector(set_scores.Tally):
-    """A tally that also draws the worst and best frames; see `add`.
+    """Tally that also draws the worst and best frames; see `add`.
 
     Attributes:
         extremes: score -> list of (quality, frame id, folder, value, JPEG), from worst to best.
@@ -159,7 +160,7 @@ def write(
 
 
 def _score_table(rows, names, scores, others):
-    """A `ScoreTable`.
+    """Build a `ScoreTable`.
 
     Args:
         rows: list of (content of the first cells, keys of its scores).
@@ -200,7 +201,7 @@ def _flow_table(counts, scores, others):
 
 
 def _class_table(label_set, scores, others):
-    """Colours, IoU with bars, boundary F-measure and, if instances are known, iIoU."""
+    """Table of classes: colour, IoU with bars, boundary F and, if instances are known, iIoU."""
     rows = []
     for name, colour in zip(label_set.names, label_set.palette, strict=True):
         iou = f"seg/iou/{name}"
@@ -212,7 +213,7 @@ def _class_table(label_set, scores, others):
 
 
 def _category_table(scores, others):
-    """Cityscapes categories; empty for other label sets."""
+    """Table of Cityscapes' categories; empty for other label sets."""
     head = "seg/category_iou/"
     names = [key.removeprefix(head) for key in scores if key.startswith(head)]
     rows = [(n, [f"seg/category_{kind}/{n}" for kind in ("iou", "iiou")]) for n in names]

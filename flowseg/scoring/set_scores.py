@@ -1,4 +1,4 @@
-"""Scores of all frames, each record set and each frame, as text, JSON and CSV."""
+"""Collects scores of all frames, each record set and each frame; writes text, JSON and CSV."""
 
 import csv
 import io
@@ -42,9 +42,9 @@ class Tally:
         return scores
 
     def set_names(self) -> dict[str, str]:
-        """Folder -> name of its record set: the shortest ends of the paths that differ.
+        """Name each folder's record set by the shortest path endings that are all different.
 
-        The data set's name is not used: synthetic streets are written, and read, as KITTI.
+        The data set's name is not used, because synthetic streets have that of KITTI.
         """
         parts, length = {folder: Path(folder).parts for folder in self.by_folder}, 1
         while len({path[-length:] for path in parts.values()}) < len(parts):
@@ -52,7 +52,7 @@ class Tally:
         return {folder: "/".join(path[-length:]) for folder, path in parts.items()}
 
     def set_scores(self) -> dict[str, dict[str, float]]:
-        """Name -> scores of each record set; empty for a single set, as they equal those of all."""
+        """Return name -> scores of each record set; empty if there is only one set."""
         if len(self.by_folder) < 2:
             return {}
         return {
@@ -76,7 +76,7 @@ class Tally:
 
 
 def flat(scores: dict[str, float], sets: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The scores of all frames, and `set/<name>/<score>` of each set, in one dict."""
+    """Return the scores of all frames, and `set/<name>/<score>` of each set, in one dict."""
     return scores | {
         f"set/{name}/{key}": score
         for name, set_scores in sets.items()
@@ -85,7 +85,7 @@ def flat(scores: dict[str, float], sets: dict[str, dict[str, float]]) -> dict[st
 
 
 def read_scores(path: str | Path) -> tuple[str, dict[str, float]]:
-    """Name and scores from the metrics file of another evaluation.
+    """Read the name and scores of another evaluation from its metrics file.
 
     Raises:
         ValueError: the file is not a metrics file.

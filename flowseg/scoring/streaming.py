@@ -1,10 +1,10 @@
-"""Streaming scores: mIoU and pixel accuracy for `seg`; AEPE and Fl-all for `flow`.
+"""Defines streaming scores: mIoU and pixel accuracy for `seg`; AEPE and Fl-all for `flow`.
 
 Scores are pooled over every valid pixel of the set, regardless of the sizes of frames and batches.
-A score without any valid pixel (no labels, no valid flow) is NaN, never 0. Counts are exact: two
-integers each, since float32 loses single pixels above 2^24 and JAX has no int64. (The type is
-Keras's "int", int64 on TensorFlow, which places int32 variables on the CPU, where XLA on a GPU
-fails.)
+A score without any valid pixel (no labels, no valid flow) is NaN, never 0. Counts are exact: each
+is stored in two integers, since float32 loses single pixels above 2^24 and JAX has no int64. (Their
+type is Keras's "int". This is int64 on TensorFlow, which would place int32 variables on the CPU,
+where XLA-compiled code on a GPU cannot use them.)
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class _Scores(keras.metrics.Metric):
 
 
 def _ratio(part, total):
-    """Percent; NaN where `total` is 0."""
+    """Return `part` / `total` in percent; NaN where `total` is 0."""
     # JAX does not accept Keras variables inside `where`.
     part, total = ops.convert_to_tensor(part), ops.convert_to_tensor(total)
     known = total > 0
@@ -52,11 +52,11 @@ def _ratio(part, total):
 def grouped_logits(
     logits: keras.KerasTensor | np.ndarray, groups: Sequence[int] | np.ndarray
 ) -> keras.KerasTensor:
-    """Logits of wider classes: the logarithm of the sum of the probabilities of their members.
+    """Compute logits of broader classes: logarithms of the summed probabilities of their members.
 
     Args:
         logits: (..., C).
-        groups: (C,) wider class of each class, from `labels.class_groups`; 255 = in no group.
+        groups: (C,) broader class of each class, from `labels.class_groups`; 255 = in no group.
 
     Returns:
         (..., max group + 1) float32 log-probabilities (the probabilities do not sum to 1 if a class
@@ -142,7 +142,7 @@ class FlowScores(_Scores):
         self.suffix = suffix
         self._valid = self._counter("valid")
         self._outliers = self._counter("outliers")
-        # Kahan summation: float32 errors of possibly billions of pixels.
+        # Kahan summation, because float32 has to sum the errors of up to billions of pixels.
         self._error, self._lost, self._shares, self._images = (
             self.add_variable((), initializer="zeros", dtype="float32", name=name)
             for name in ("error", "lost", "shares", "images")

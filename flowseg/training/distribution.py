@@ -1,11 +1,11 @@
-"""Distribute a training over one device, all devices of this host, or those of many hosts.
+"""Distributes a training over one device, all devices of this host, or those of many hosts.
 
 A step is equivalent to one device processing the whole batch: losses and gradients are computed
 over all of it (see `losses.masked_mean`, `optimizer.GuardedAdamW`), and so are the statistics of
 batch norms.
 
 On TensorFlow `tf.distribute.MirroredStrategy` copies the network to the devices of one host. On
-JAX `keras.distribution.DataParallel` does so for one host, or for many via `jax.distributed`.
+JAX `keras.distribution.DataParallel` does this for one host, or for many via `jax.distributed`.
 """
 
 import contextlib
@@ -53,8 +53,8 @@ class Devices(NamedTuple):
     def copies(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """Repeat each batch of one frame for each device of this host.
 
-        Frames of a set differ in size, so they cannot be batched and split. Every device scores
-        every frame, and the scores equal those of one device.
+        Frames of a set differ in size, so they cannot be batched and split over devices. Instead,
+        every device scores every frame, and the scores equal those of one device.
         """
         if self.count == 1:
             return dataset
@@ -75,7 +75,7 @@ def find(
     host: int = 0,
     coordinator: str | None = None,
 ) -> Devices:
-    """Set up the requested devices; joins the hosts. Must be called before any JAX computation.
+    """Set up the devices and connect the hosts. Must be called before any JAX computation.
 
     Args:
         batch_size: batch size of a step, over all devices.
@@ -124,9 +124,10 @@ def _jax():
 
 
 def _synchronise_hosts():
-    """Let the hosts communicate once while they are at the same point of the program.
+    """Let the hosts communicate for the first time while they are at the same point.
 
-    Gloo, which connects CPUs, times out if hosts start their first communication over 30 s apart.
+    Gloo, which connects CPU hosts, times out if they start their first communication more than
+    30 s apart.
     """
     from jax.experimental import multihost_utils
 

@@ -1,4 +1,4 @@
-"""Masked losses: cross-entropy for `seg`, end-point error for `flow`, and its confidence.
+"""Defines masked losses: cross-entropy of `seg`, end-point error of `flow`, confidence of flow.
 
 A masked mean divides by the number of valid pixels of the whole batch, over all devices, and is 0
 (with zero gradients) if there are none. Ground truth is masked before the arithmetic, so that a NaN
@@ -16,11 +16,11 @@ SEG_LOSSES = ("mean", "balanced")
 
 
 def masked_mean(values: keras.KerasTensor, mask: keras.KerasTensor) -> keras.KerasTensor:
-    """Mean of `values` where `mask` (bool, same shape) is true; 0 if nowhere.
+    """Return the mean of `values` where `mask` (bool, same shape) is true; 0 if it is nowhere true.
 
     A numeric mask gives a weighted mean. The result has shape (1,). Under a `tf.distribute`
     strategy, where each device has only its part of the batch, the count is the mean over devices,
-    so that the mean of the result over devices is that of the batch.
+    so that the mean of the results over devices is the mean over the batch.
     """
     mask = ops.cast(mask, values.dtype)
     # Not a scalar: Keras divides a loss by the number of devices only if it is not a scalar.
@@ -30,7 +30,7 @@ def masked_mean(values: keras.KerasTensor, mask: keras.KerasTensor) -> keras.Ker
 
 def _mean_over_devices(count):
     """Average a vector of counts, which each device computes over its part of the batch."""
-    if keras.backend.backend() != "tensorflow":  # On JAX sums are over all devices.
+    if keras.backend.backend() != "tensorflow":  # On JAX, sums already cover all devices.
         return count
     return ops.moments(count[None], axes=[0], synchronized=True)[0]
 

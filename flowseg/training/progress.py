@@ -1,4 +1,4 @@
-"""State of a training apart from its weights: counters and best scores, stored in checkpoints."""
+"""Defines the state of a training, except weights: counters and best scores, for checkpoints."""
 
 import dataclasses
 from typing import Any
@@ -15,7 +15,7 @@ class Phase:
         learn: the trained stream: "seg", "flow" or "both".
         since: step at which the phase began.
         best: its best validation score so far, None before the first.
-        waits: epochs since that score.
+        waits: number of epochs since that score.
     """
 
     learn: str
@@ -26,12 +26,12 @@ class Phase:
 
 @dataclasses.dataclass
 class Progress:
-    """State of a training apart from its weights; callbacks update it, checkpoints store it.
+    """State of a training, except its weights; callbacks update it, and checkpoints store it.
 
     Attributes:
         phase: the current phase.
         step: number of completed steps.
-        seconds: time that they took.
+        seconds: total time of these steps.
         best: the best validation score so far, None before the first.
         best_metric: name of that score.
         best_scores: all scores of the best weights with their `step`, and whether they are

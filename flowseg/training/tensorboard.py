@@ -23,8 +23,8 @@ class TensorBoard(keras.callbacks.Callback):
     """Writes scores, speed and images by global step, under the names that `evaluate` uses.
 
     The layer graph is written once. The run's settings and the scores of its best weights go to a
-    separate writer, which makes the run's line under HPARAMS: that page shows only the first few of
-    all scalars of all splits. The callback must follow `KeepBest`, which determines the best
+    separate writer, which creates the run's line under HPARAMS: that page shows only the first few
+    of a run's scalars. The callback must follow `KeepBest`, which determines the best
     scores. (Keras's TensorBoard callback writes neither images nor these names.)
 
     Args:
@@ -34,7 +34,7 @@ class TensorBoard(keras.callbacks.Callback):
         frames: dataset of decoded frames (`decoding.evaluation_data`) that are drawn after every
             `steps_per_epoch`.
         metrics: the scores computed in training, by output.
-        clock: clock of the batches, if pending times are measured.
+        clock: measures the time spent waiting for batches; None: not measured.
         task: the trained task, which draws the images.
     """
 
@@ -71,7 +71,7 @@ class TensorBoard(keras.callbacks.Callback):
             tf.summary.graph(layer_graph(self.run.model))
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Reset the clock; it starts after the first batch, which may trace."""
+        """Reset the clock; it starts after the first batch, which may trace the graph."""
         self._since = self.validated = None
 
     def on_train_batch_end(self, batch, logs=None):
@@ -108,7 +108,7 @@ class TensorBoard(keras.callbacks.Callback):
             writer.flush()
 
     def _draw(self, step):
-        # Without validation, the scores are of training crops, and the images of full frames.
+        # Without validation, the scores are those of training crops, but full frames are drawn.
         scores, split = self.validated, "val"
         if scores is None:
             scores, split = self.task.draw_metrics(self.metrics, self.run.label_set), "train"
@@ -122,7 +122,7 @@ class TensorBoard(keras.callbacks.Callback):
                 tf.summary.image(f"frames/{frame['frame_id'].decode()}", image[None], step)
 
     def _speed(self):
-        """Return the speed of this epoch without its first step; empty if it had only one."""
+        """Return the speed of this epoch without its first step; empty if there is only one."""
         seconds, waited, batches = (b - a for a, b in zip(self._since, self._until, strict=True))
         if not batches:
             return {}

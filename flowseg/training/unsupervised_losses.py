@@ -1,6 +1,6 @@
-"""Losses for pairs without ground truth: photometric loss of flow, class consistency along flow.
+"""Defines losses for pairs without ground truth: photometric, and class consistency along flow.
 
-Both need flow in both directions, see `model.training_model`. Both exclude pixels that are occluded
+Both need flow in both directions; see `model.training_model`. Both exclude pixels that are occluded
 in the second frame, where forward and backward flow are inconsistent (UnFlow, Meister, Hur and
 Roth, AAAI 2018).
 """
@@ -12,25 +12,26 @@ from keras import ops
 from flowseg.network.flow_ops import backward_warp, pixel_grid
 from flowseg.training.losses import masked_mean
 
-# Weight of smoothness relative to the photometric term, and how fast it decays with edge strength
-# in 0..255 (UFlow, Jonschkowski et al., ECCV 2020, has 150 for images in 0..1).
+# Weight of smoothness relative to the photometric term, and the rate at which that weight decays
+# with edge strength in 0..255 (UFlow, Jonschkowski et al., ECCV 2020, uses 150 for images in 0..1).
 _SMOOTH, _EDGE = 1.0, 0.6
 # Radius of the census transform's neighbourhood.
 _REACH = 2
 
 
 def visible_in_both(flow: keras.KerasTensor, back: keras.KerasTensor) -> keras.KerasTensor:
-    """Mask of the first frame's pixels that are visible in the second; passes no gradient.
+    """Return the mask of pixels that are visible in both frames; passes no gradient.
 
     Args:
         flow: (B, H, W, 2), first to second frame.
         back: (B, H, W, 2), second to first.
 
     Returns:
-        (B, H, W) bool: forward and backward flow agree within UnFlow's bound, inside the image. If
-        they agree for less than half of the pixels that stay inside an image, flow is too
-        inaccurate to detect occlusions, and all pixels inside count: otherwise an untrained network
-        would have nothing to learn from. (UFlow starts without occlusions, too.)
+        (B, H, W) bool: true where the flow ends inside the image, and forward and backward flow
+        agree within UnFlow's bound. If they agree for less than half of the pixels that stay inside
+        an image, flow is too inaccurate to detect occlusions, and all pixels that stay inside are
+        used: otherwise an untrained network would have nothing to learn from. (UFlow also starts
+        without occlusion masks.)
     """
     flow, back = ops.stop_gradient(flow), ops.stop_gradient(back)
     returned = backward_warp(back, flow)
@@ -53,13 +54,13 @@ def inside(flow: keras.KerasTensor) -> keras.KerasTensor:
 def census(image: keras.KerasTensor) -> keras.KerasTensor:
     """Soft census transform: squashed differences to each neighbour, robust to illumination.
 
-    (UnFlow's, here in a 5x5 neighbourhood.)
+    This is UnFlow's transform, here in a 5x5 neighbourhood.
 
     Args:
         image: (B, H, W, 3) RGB 0..255.
 
     Returns:
-        (B, H, W, 24), each over -1 and under 1. In a border of 2 pixels it is invalid: some
+        (B, H, W, 24), each between -1 and 1. A border of 2 pixels is invalid, because some
         neighbours are outside the image.
     """
     grey = ops.mean(image, axis=-1, keepdims=True)
@@ -74,7 +75,7 @@ def census(image: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def census_distance(image1: keras.KerasTensor, image2: keras.KerasTensor) -> keras.KerasTensor:
-    """Soft Hamming distance between the census of two images: (B, H, W) in 0..1."""
+    """Return the soft Hamming distance between two images' census: (B, H, W) in 0..1."""
     squared = ops.square(census(image1) - census(image2))
     return ops.mean(squared / (0.1 + squared), axis=-1)
 
@@ -82,8 +83,8 @@ def census_distance(image1: keras.KerasTensor, image2: keras.KerasTensor) -> ker
 def roughness(flow: keras.KerasTensor, image: keras.KerasTensor) -> keras.KerasTensor:
     """Mean second difference of flow in pixels, weighted down at edges of the image.
 
-    Second-order smoothness permits the flow gradient of a road, which is faster the nearer it is
-    (UFlow uses it for KITTI).
+    A second-order penalty permits flow that grows steadily towards the camera, as on a road (UFlow
+    uses it for KITTI).
 
     Args:
         flow: (B, H, W, 2).
@@ -113,9 +114,9 @@ def _shifted(x, axis, begin, length):
 class PhotometricLoss(keras.losses.Loss):
     """Census distance between the first frame and the warped second frame, plus roughness.
 
-    `y_true`: (B, H, W, 7): both frames, RGB 0..255, before colour augmentation; and 1 where flow
-    has ground truth, which supervises those pixels instead. `y_pred`: (B, H, W, 4): forward and
-    backward flow, in pixels.
+    `y_true`: (B, H, W, 7): both frames, RGB 0..255, before colour augmentation, and a channel that
+    is 1 where flow has ground truth, which supervises those pixels instead. `y_pred`: (B, H, W, 4):
+    forward and backward flow, in pixels.
     """
 
     def __init__(self, name="photometric_loss", **kwargs):
@@ -146,7 +147,7 @@ class ConsistencyLoss(keras.losses.Loss):
 
     `y_true`: as for :class:`PhotometricLoss`; pixels weigh less where the warped second frame looks
     different. `y_pred`: (B, H, W, 4 + 2 C): forward flow, backward flow, and the logits of C
-    classes in each frame. No gradient reaches the flows, which could otherwise avoid disagreement.
+    classes in each frame. No gradient reaches the flow, which could otherwise change to agree.
     """
 
     def __init__(self, name="consistency_loss", **kwargs):

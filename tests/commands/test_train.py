@@ -56,7 +56,8 @@ def test_run_folder_has_the_documented_files(trained_run):
 def test_finished_run_is_reported_and_more_steps_resume(trained_run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(trained_run, folder)
-    command = ("flowseg.train", "--flagfile", folder / "flags.txt", "--run_dir", folder)
+    train = ("tests.support.small_train", "--flagfile", folder / "flags.txt")
+    command = (*train, "--run_dir", folder)
     assert "finished already, 2 steps" in run_command(*command).stdout
     error = run_command(*command, "--height", 64, ok=False).stderr
     assert "trained with other flags (--height=64, --height=96)" in error

@@ -301,7 +301,7 @@ def test_damaged_photograph_is_named(photos, tmp_path, damage):
 
 
 def test_no_photographs():
-    with pytest.raises(ValueError, match="needs photographs"):
+    with pytest.raises(ValueError, match="requires photographs"):
         layers.make_pair(0, 0, *SIZE, ())
 
 

@@ -18,7 +18,7 @@ def run(height=HEIGHT, width=WIDTH):
         np.zeros((height, width), np.uint8),
         np.full((height, width, 2), (3, 4), np.float32),
     )
-    return SimpleNamespace(label_set=CITYSCAPES, predict=lambda *pair: predictions)
+    return SimpleNamespace(label_set=CITYSCAPES, predict=lambda *pair, scale: predictions)
 
 
 def test_flow_errors_are_below_the_predictions():
