@@ -28,7 +28,7 @@ from flowseg.media import drawing, panels
 from flowseg.media.frames import read_image
 
 # Number and size of the synthetic street pairs.
-COUNT, HEIGHT, WIDTH = 400, 128, 416
+COUNT, HEIGHT, WIDTH = 240, 128, 416
 # The clip has another seed than the training data, so it is not part of them.
 FILM = {"seed": 1, "index": 9, "count": 24}
 # A real frame pair, downscaled to the width of a figure. The page credits its source.
