@@ -28,7 +28,7 @@ from flowseg.media import drawing, panels
 from flowseg.media.frames import read_image
 
 # Number and size of the synthetic street pairs.
-COUNT, HEIGHT, WIDTH = 240, 128, 416
+COUNT, HEIGHT, WIDTH = 320, 128, 416
 # The clip has another seed than the training data, so it is not part of them.
 FILM = {"seed": 1, "index": 9, "count": 24}
 # A real frame pair, downscaled to the width of a figure. The page credits its source.
@@ -129,8 +129,8 @@ def demo(output: str | None, source: str | None, backbone: str) -> None:
     summary = (
         "Each picture shows two consecutive frames, the classes and the motion that the network "
         "predicts for every pixel, the ground truth and the errors. The network was trained on "
-        f"{COUNT * 9 // 10} synthetic street scenes, and the scores and pictures are of "
-        "scenes that were held out of training."
+        f"about nine tenths of {COUNT} synthetic street scenes; the scores and pictures are of the "
+        "others."
     )
     if source is not None:
         summary = (
