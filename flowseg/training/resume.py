@@ -182,10 +182,12 @@ def load_checkpoint(
 def _earlier_version_error(run_dir):
     return ArgumentError(
         "written by an earlier FlowSeg version and cannot be resumed: weights is now named "
-        "init_from and, outside training, scale is named input_scale; start in another run_dir, "
-        "with this run as init_from",
+        "init_from, made_flow is named synthetic_flow and, outside training, scale is named "
+        "input_scale; start in another run_dir, with this run as init_from",
         "weights",
         "init_from",
+        "made_flow",
+        "synthetic_flow",
         "scale",
         "input_scale",
         "run_dir",

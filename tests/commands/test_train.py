@@ -56,12 +56,12 @@ def test_run_folder_has_the_documented_files(trained_run):
 def test_finished_run_is_reported_and_more_steps_resume(trained_run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(trained_run, folder)
-    train = ("tests.support.small_train", "--flagfile", folder / "flags.txt")
-    command = (*train, "--run_dir", folder)
-    assert "finished already, 2 steps" in run_command(*command).stdout
-    error = run_command(*command, "--height", 64, ok=False).stderr
+    arguments = ("--flagfile", folder / "flags.txt", "--run_dir", folder)
+    assert "finished already, 2 steps" in run_command("flowseg.train", *arguments).stdout
+    error = run_command("flowseg.train", *arguments, "--height", 64, ok=False).stderr
     assert "trained with other flags (--height=64, --height=96)" in error
-    done = run_command(*command, "--steps", 3, "--val_records=", "--pictures", 0)
+    more = ("--steps", 3, "--val_records=", "--pictures", 0)
+    done = run_command("tests.support.small_train", *arguments, *more)
     assert "resuming after step 2" in done.stdout
     assert "resuming with --steps=3" in done.stdout.replace("--pictures=0, ", "")
     state, state_folder = checkpoints.newest(folder / "checkpoints")

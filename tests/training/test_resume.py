@@ -194,7 +194,8 @@ def test_run_folder_of_earlier_version(tmp_path, kitti_records):
     assert f"{folder}: written by an earlier FlowSeg version and cannot be resumed" in error
     for name in (
         "--weights is now named --init_from",
-        "--init_from and, outside training, --scale is named --input_scale",
+        "--made_flow is named --synthetic_flow",
+        "--synthetic_flow and, outside training, --scale is named --input_scale",
         "--run_dir",
     ):
         assert name in error
