@@ -63,7 +63,7 @@ def test_another_schema_version(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "SCHEMA_VERSION", 99)
     path = write(tmp_path / "new.tfrecord", records.make_example(**FRAME))
     monkeypatch.undo()
-    match = "new.tfrecord, record 0: .*version 99, this FlowSeg reads version 1: convert"
+    match = "new.tfrecord, record 0: .*version 99, but this FlowSeg reads version 1: convert"
     with pytest.raises(ValueError, match=match):
         next(records.read_shard(path))
 
