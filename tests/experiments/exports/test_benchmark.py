@@ -75,7 +75,7 @@ def test_int8_of_the_pretrained_network(frames, request, tmp_path):
     assert results["64x96/2/int8/bytes"] < 0.5 * floats
     # The row loads no TensorFlow; the parent process, which has loaded it, is not counted.
     assert 30 < results["64x96/2/int8/peak_mb"] < 400
-    _check_profile(text, "TFLite int8", "int8")
+    _check_profile(text, "TFLite int8", "int8", "encoder")
 
 
 def test_sizes_and_memory(measured):
@@ -87,17 +87,18 @@ def test_sizes_and_memory(measured):
     assert 30 < peak["none"] < 400 < peak["keras"]
 
 
-def _check_profile(text, title, kind):
+def _check_profile(text, title, kind, scope):
     part = text.split(f"\n{title}, 64x96\n")[1].split("\n| ")[0]
     assert re.search(rf"^CONV_2D {kind} +\d+ +operators", part, re.M)
-    assert re.search(r"^encoder +\d+ +operators", part, re.M)
+    assert re.search(rf"^{scope} +\d+ +operators", part, re.M)
     for block in part.strip().split("\n\n")[1:3]:
         shares = [float(x) for x in re.findall(r"([\d.]+)%", block)]
         assert sum(shares) == pytest.approx(100, abs=2)
 
 
 def test_profile(measured):
-    _check_profile(measured[0], "TFLite float32", "float32")
+    # The small encoder is not among the parts that cost most.
+    _check_profile(measured[0], "TFLite float32", "float32", "flow_2_warp")
 
 
 def test_operators_run_alone_reproduce_the_network():
