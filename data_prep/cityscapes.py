@@ -1,15 +1,16 @@
-"""Cityscapes in its official layout -> FlowSeg records.
+"""Convert Cityscapes, in its official layout, to FlowSeg records.
 
     python -m data_prep.cityscapes --source CITYSCAPES --output RECORDS
 
-CITYSCAPES holds what `leftImg8bit_trainvaltest.zip` and `gtFine_trainvaltest.zip` unpack to:
+CITYSCAPES is the folder into which `leftImg8bit_trainvaltest.zip` and
+`gtFine_trainvaltest.zip` were unpacked:
 
     leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png
     gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png and _gtFine_instanceIds.png
 
-Its own split is kept; `test` may be missing, and so may its labels, which are void. Frames are
-stills: Cityscapes has no flow, and its videos are not read. The instance maps are for scores
-(iIoU); a frame without one has none.
+The official split is kept. `test` is optional, and so are its labels, which are void. All frames
+are stills: Cityscapes has no flow, and its videos are not read. The instance maps are optional and
+only used for scoring (iIoU).
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,17 +27,17 @@ _IMAGE, _LABELS, _INSTANCES = "_leftImg8bit", "_gtFine_labelIds", "_gtFine_insta
 
 
 def find_frames(sources: Iterable[str | Path]) -> dict[str, list[Frame]]:
-    """The frames of Cityscapes folders; nothing is opened yet.
+    """List the frames of Cityscapes folders without opening any file.
 
     Args:
-        sources: folders, each as `--source` takes it.
+        sources: folders, each as given to `--source`.
 
     Returns:
         dict, split name -> list of :class:`frames.Frame`, sorted by frame id
-        (aachen_000000_000019) within a source; `test` only where there is one.
+        (aachen_000000_000019) within a source; `test` only if the folder has one.
 
     Raises:
-        ValueError: a folder that is missing or empty.
+        ValueError: a folder is missing or empty.
     """
     splits = {"train": [], "val": []}
     for source in map(Path, sources):
@@ -50,21 +51,21 @@ def find_frames(sources: Iterable[str | Path]) -> dict[str, list[Frame]]:
 
 
 def _find_frames(images, truth):
-    """The frames of one split, files that ought to be there included."""
+    """Yield the frames of one split, including expected files that are missing."""
     needed = {images: _IMAGE, truth: _LABELS}
     if images.name == "test" and not truth.is_dir():
         del needed[truth]
-    found = set()
+    frame_ids = set()
     for folder, ending in needed.items():
         paths = list(folder.glob(f"*/*{ending}.png"))
         if not paths:
             raise ArgumentError(
-                f"no */*{ending}.png here: source is the folder that holds leftImg8bit and gtFine",
+                f"no */*{ending}.png here: source is the folder with leftImg8bit and gtFine",
                 "source",
                 path=folder,
             )
-        found |= {(path.parent.name, path.stem.removesuffix(ending)) for path in paths}
-    for city, frame_id in sorted(found):
+        frame_ids |= {(path.parent.name, path.stem.removesuffix(ending)) for path in paths}
+    for city, frame_id in sorted(frame_ids):
         files = {"image1": images / city / f"{frame_id}{_IMAGE}.png"}
         if truth in needed:
             files["labels"] = truth / city / f"{frame_id}{_LABELS}.png"
@@ -80,7 +81,7 @@ def _find_frames(images, truth):
 
 
 def convert(
-    sources: Sequence[str | Path], output: str | Path, seed: int = 0, **how: Any
+    sources: Sequence[str | Path], output: str | Path, seed: int = 0, **kwargs: Any
 ) -> dict[str, Any]:
     """Convert Cityscapes folders to records below `output`; see `writer.write`.
 
@@ -89,19 +90,19 @@ def convert(
     """
     return writer.write(
         "cityscapes",
-        split.as_told(find_frames(sources), seed),
+        split.shuffle(find_frames(sources), seed),
         output,
         sources=sources,
         settings={"seed": seed},
-        **how,
+        **kwargs,
     )
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     options.convert_from_flags(convert)
 
 
 if __name__ == "__main__":
-    options.define_flags("Folder that holds leftImg8bit and gtFine", official_split=True)
+    options.define_flags("Folder that contains leftImg8bit and gtFine", official_split=True)
     entry.run(main)

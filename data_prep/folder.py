@@ -1,20 +1,20 @@
-"""A folder of your own frames, with masks or flow or both -> FlowSeg records.
+"""Convert a folder of your own frames, with masks or flow or both, to FlowSeg records.
 
     python -m data_prep.folder --source FOLDER --label_set classes.json --output RECORDS
 
     FOLDER/images/VIDEO/00001.jpg    8-bit colour: PNG, JPEG or PPM
-    FOLDER/masks/VIDEO/00001.png     8-bit grey, one class id a pixel
+    FOLDER/masks/VIDEO/00001.png     8-bit grey, one class id per pixel
     FOLDER/flow/VIDEO/00001.flo      `.flo`, or KITTI's 16-bit PNG
 
-A mask and a flow file have the name of their image but for its suffix; either may be missing, for a
-frame or for all. VIDEO stands for any subfolders or none: the frames of one subfolder fall into
-one split, as neighbours in a video are too alike to score on; those in `images` itself fall one by
-one.
+A mask or flow file has the name of its image, except for the suffix. Masks and flow are optional
+for each frame. VIDEO stands for any path of subfolders, also an empty one. All frames of a
+subfolder are assigned to the same split, because neighbouring video frames are too similar for fair
+validation; frames directly in `images` are assigned individually.
 
-The second frame of a frame is the one in its subfolder with the same name but for its last number,
-which is higher by --next: 00001 and 00002, or 000003_10 and 000003_11. A frame without one is a
-still, and may have no flow. An image without mask and flow makes no record. Files and folders whose
-names begin with a dot are the system's; any other file that does not belong here is an error.
+The second frame of a pair is in the same subfolder and has the same name, except that its last
+number is higher by --next: 00001 and 00002, or 000003_10 and 000003_11. A frame without a second
+frame is a still and must not have flow. An image with neither mask nor flow gets no record. Files
+and folders whose names begin with a dot are ignored; any other unexpected file is an error.
 """
 
 import os
@@ -43,42 +43,46 @@ def find_frames(
     numbering: str | None = "",
     known_ids: tuple[int, ...] = (),
 ) -> list[Frame]:
-    """The frames with truth of one folder, told on the screen; nothing is opened yet.
+    """List the frames with ground truth of a folder without opening them, and print a summary.
 
     Args:
-        source: folder, as `--source` takes it.
-        step: how much higher the number of a second frame is; 0: there are stills alone.
-        numbering: of the masks' ids; empty: none is chosen, so that masks are an error.
-        known_ids: every id that a mask may hold.
+        source: folder, as given to `--source`.
+        step: number of the second frame minus that of the first; 0: stills only.
+        numbering: numbering of the masks' ids; if it is empty, masks are an error.
+        known_ids: every id that a mask may contain.
 
     Returns:
         list of :class:`frames.Frame`, sorted by frame id: the path of its image below
         `images` without suffix.
 
     Raises:
-        ValueError: no such folder; no truth in it; truth without its image, flow without its
-            second frame; a file that does not belong there.
-        OSError: a folder that cannot be read.
+        ValueError: the folder is missing or has no ground truth; ground truth has no image, or flow
+            no second frame; or there is an unexpected file.
+        OSError: a folder cannot be read.
     """
     source = Path(source)
     if not (source / "images").is_dir():
         raise ArgumentError(
-            "no such folder (source is the folder above it)", "source", path=source / "images"
+            "no such folder (source is its parent folder)", "source", path=source / "images"
         )
-    found = {kind: _scan(source / kind, suffixes) for kind, suffixes in SUFFIXES.items()}
-    images, masks, flow = found.values()
+    scans = {kind: _scan(source / kind, suffixes) for kind, suffixes in SUFFIXES.items()}
+    images, masks, flow = scans.values()
     for truth in (masks, flow):
         _refuse(truth, truth.keys() - images.keys(), f"its image is missing in {source / 'images'}")
     with_truth = masks.keys() | flow.keys()
     if not with_truth:
-        raise ValueError(f"{source}: no truth here, neither masks/*.png nor flow/*.flo or *.png")
+        raise ValueError(
+            f"{source}: no ground truth here: neither masks/*.png nor flow/*.flo or *.png"
+        )
     if masks and not numbering:
         raise ArgumentError(
-            "name the classes of these masks by label_set", "label_set", path=source / "masks"
+            "these masks need label_set, which names their classes",
+            "label_set",
+            path=source / "masks",
         )
     following = find_next(images.values(), [step] if step else [])
-    alone = [name for name in flow if images[name] not in following]
-    _refuse(flow, alone, f"has no second frame in {source / 'images'} (next={step})")
+    without_second = [name for name in flow if images[name] not in following]
+    _refuse(flow, without_second, f"has no second frame in {source / 'images'} (next={step})")
     frames = []
     for name in sorted(with_truth):
         files = {"image1": images[name], "image2": following.get(images[name])}
@@ -94,63 +98,63 @@ def find_frames(
         )
     print(f"{source}: {len(images)} images, {len(masks)} masks, {len(flow)} flow files")
     used = {path for frame in frames for path in frame.files.values()}
-    if left_out := [path for path in images.values() if path not in used]:
-        print(f"left out: {len(left_out)} images without mask and flow, the first: {left_out[0]}")
+    if skipped := [path for path in images.values() if path not in used]:
+        print(f"skipped: {len(skipped)} images with neither mask nor flow, first: {skipped[0]}")
     return frames
 
 
 def _scan(folder, suffixes):
-    """Name below `folder`, without suffix -> file; sorted by folder and name.
+    """Map names below `folder`, without suffix, to files; sorted by folder and name.
 
     Raises:
-        ValueError: a file with another suffix, or two files of one name.
-        OSError: a folder that cannot be read.
+        ValueError: a file with another suffix, or two files with the same name.
+        OSError: a folder cannot be read.
     """
-    found = {}
-    # Links to folders are followed: data sets are large and often lie elsewhere.
-    for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+    files = {}
+    # Links to folders are followed: data sets are large and often stored elsewhere.
+    for parent, folders, names in os.walk(folder, onerror=_raise_unless_missing, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for path in (Path(place, name) for name in sorted(names) if not name.startswith(".")):
+        for path in (Path(parent, name) for name in sorted(names) if not name.startswith(".")):
             if path.suffix.lower() not in suffixes:
-                raise ValueError(f"{path}: does not belong here ({', '.join(suffixes)} do)")
+                raise ValueError(f"{path}: unexpected file type (expected {', '.join(suffixes)})")
             name = path.relative_to(folder).with_suffix("").as_posix()
-            if name in found:
-                raise ValueError(f"{path}: beside {found[name].name}: keep one of the two")
-            found[name] = path
-    return found
+            if name in files:
+                raise ValueError(f"{path}: same name as {files[name].name}: keep one of the two")
+            files[name] = path
+    return files
 
 
-def _raise(error):
-    # A folder that is not there at all is one that the user does without.
+def _raise_unless_missing(error):
+    # Masks and flow are optional, so their folders may be missing.
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
 def _refuse(files, names, reason):
-    """Raise ArgumentError with `reason`, naming the first of these files, if there is any."""
+    """Raise ArgumentError with `reason` for the first of these files, if there are any."""
     names = sorted(names)
     if names:
-        more = f" (and so for {len(names) - 1} more)" if names[1:] else ""
+        more = f" (and {len(names) - 1} more files)" if names[1:] else ""
         raise ArgumentError(
-            f"{reason}{more}: add it, or take this file away", "next", path=files[names[0]]
+            f"{reason}{more}: add it, or remove this file", "next", path=files[names[0]]
         )
 
 
 def choose_ids(
     label_set: str, numbering: str | None = None, void_ids: Sequence[int] = ()
 ) -> tuple[str, tuple[int, ...]]:
-    """What the ids of a folder's masks mean.
+    """Choose the numbering of the masks and the ids that they may contain.
 
     Args:
-        label_set: as `--label_set` takes it.
+        label_set: as given to `--label_set`.
         numbering: one of its numberings; default: its first.
-        void_ids: ids that mean nothing, beside those that the numbering itself knows.
+        void_ids: further ids to treat as void, in addition to those of the numbering.
 
     Returns:
-        (numbering, known_ids): its name for the records; tuple of every id that is no error.
+        (numbering, known_ids): name stored in the records; tuple of all accepted ids.
 
     Raises:
-        ValueError: no such label set or numbering; a void id that is none, or is a class.
+        ValueError: unknown label set or numbering; a void id is out of range or is a class.
     """
     label_set = labels.load_label_set(label_set)
     numbering = numbering or next(iter(label_set.ids))
@@ -171,8 +175,8 @@ def choose_ids(
             raise ArgumentError(
                 f"void_ids={i}: is {names[i]} in label set {label_set.name}", "void_ids"
             )
-    owners = labels.KNOWN_IDS.get(numbering, (labels.IGNORE_LABEL,))
-    return numbering, tuple(sorted({*owners, *names, *void_ids}))
+    official_ids = labels.KNOWN_IDS.get(numbering, (labels.IGNORE_LABEL,))
+    return numbering, tuple(sorted({*official_ids, *names, *void_ids}))
 
 
 def convert(
@@ -180,14 +184,14 @@ def convert(
     output: str | Path,
     val_fraction: float = 0.1,
     seed: int = 0,
-    next: int = 1,  # as the flag is called
+    next: int = 1,  # named like the flag
     label_set: str | None = None,
     numbering: str | None = None,
     void_ids: Sequence[int | str] = (),
     dataset: str | None = None,
-    **how: Any,
+    **kwargs: Any,
 ) -> dict[str, Any]:
-    """Convert folders of a user's own to records below `output`; see `writer.write`.
+    """Convert folders of custom data to records below `output`; see `writer.write`.
 
     Raises:
         ValueError, OSError: see `find_frames`, `choose_ids` and `writer.write`.
@@ -216,27 +220,29 @@ def convert(
             "numbering": numbering,
             "void_ids": void_ids,
         },
-        **how,
+        **kwargs,
     )
 
 
 def define_flags() -> None:
-    """Define the flags that only this reader has."""
+    """Define the flags specific to this converter."""
     flags.DEFINE_integer(
-        "next", 1, "How much higher a second frame's number is; 0: stills.", lower_bound=0
+        "next", 1, "Number of the second frame minus that of the first; 0: stills.", lower_bound=0
     )
-    flags.DEFINE_string("label_set", None, "Classes of the masks: a built-in name or a JSON file.")
-    flags.DEFINE_string("numbering", None, "Of --label_set, which the masks hold; default: first.")
-    flags.DEFINE_list("void_ids", [], "Further ids of the masks that mean nothing, as 0,99.")
-    flags.DEFINE_string("dataset", None, "Name in the records; default: the folder's.")
+    flags.DEFINE_string(
+        "label_set", None, "Classes of the masks: a built-in label set or a JSON file."
+    )
+    flags.DEFINE_string("numbering", None, "Numbering of --label_set in the masks; default: first.")
+    flags.DEFINE_list("void_ids", [], "Further mask ids to treat as void, such as 0,99.")
+    flags.DEFINE_string("dataset", None, "Data set name in the records; default: the folder's.")
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     options.convert_from_flags(convert, "next", "label_set", "numbering", "void_ids", "dataset")
 
 
 if __name__ == "__main__":
-    options.define_flags("Folder that holds images, and masks or flow or both")
+    options.define_flags("Folder that contains images, and masks or flow or both")
     define_flags()
     entry.run(main)

@@ -1,14 +1,15 @@
-"""Middlebury's flow benchmark -> FlowSeg records.
+"""Convert the Middlebury flow benchmark to FlowSeg records.
 
     python -m data_prep.middlebury --source MIDDLEBURY --val_fraction 1 --output RECORDS
 
-MIDDLEBURY is the folder that holds the official, unpacked `other-data` (of the colour archives, two
-frames or all: frames 10 and 11 are read) and `other-gt-flow` (vision.middlebury.edu/flow):
+MIDDLEBURY is the folder that contains the official, unpacked `other-data` (colour, from the
+two-frame or the all-frames archive: frames 10 and 11 are read) and `other-gt-flow`
+(vision.middlebury.edu/flow):
 
     other-data/RubberWhale/frame10.png, frame11.png    other-gt-flow/RubberWhale/flow10.flo
 
-Values over 1e9 in a flow file mean unknown. The owners give truth for 8 of their 12 sequences: one
-without truth is left out, and told. One that has truth but lacks a frame is an error.
+Values over 1e9 in a flow file mean unknown. Only 8 of the 12 sequences have public ground truth: a
+sequence without it is skipped and reported. One with ground truth but without a frame is an error.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,17 +25,17 @@ IMAGES, TRUTH = "other-data", "other-gt-flow"
 
 
 def find_frames(sources: Iterable[str | Path]) -> tuple[list[Frame], list[Path]]:
-    """The pairs with truth of Middlebury folders; nothing is opened yet.
+    """List the pairs of Middlebury folders with ground truth without opening any file.
 
     Args:
-        sources: folders, each as `--source` takes it.
+        sources: folders, each as given to `--source`.
 
     Returns:
-        (frames, without_truth): list of :class:`frames.Frame`, the sequence is the frame
-        id; list of folders of sequences that have none.
+        (frames, without_truth): list of :class:`frames.Frame` with the sequence's name as
+        frame id; list of the folders of sequences without ground truth.
 
     Raises:
-        ValueError: a folder that is missing or holds no truth.
+        ValueError: a folder is missing or contains no ground truth.
     """
     frames, without_truth = [], []
     for source in map(Path, sources):
@@ -43,8 +44,8 @@ def find_frames(sources: Iterable[str | Path]) -> tuple[list[Frame], list[Path]]
         truth = {path.parent.name: path for path in sorted(source.glob(f"{TRUTH}/*/flow10.flo"))}
         if not truth:
             raise ArgumentError(
-                f"no Middlebury truth here ({TRUTH}/SEQUENCE/flow10.flo): source is the folder "
-                f"that holds {IMAGES} and {TRUTH}",
+                f"no Middlebury ground truth here ({TRUTH}/SEQUENCE/flow10.flo): source is the "
+                f"folder that contains {IMAGES} and {TRUTH}",
                 "source",
                 path=source,
             )
@@ -62,7 +63,7 @@ def convert(
     output: str | Path,
     val_fraction: float = 0.1,
     seed: int = 0,
-    **how: Any,
+    **kwargs: Any,
 ) -> dict[str, Any]:
     """Convert Middlebury folders to records below `output`; see `writer.write`.
 
@@ -71,22 +72,22 @@ def convert(
     """
     frames, without_truth = find_frames(sources)
     for folder in without_truth:
-        print(f"{folder}: left out, it has no {TRUTH}/{folder.name}/flow10.flo")
+        print(f"{folder}: skipped, it has no {TRUTH}/{folder.name}/flow10.flo")
     return writer.write(
         "middlebury",
         options.split_by_hash(frames, val_fraction, seed),
         output,
         sources=sources,
         settings={"val_fraction": val_fraction, "seed": seed},
-        **how,
+        **kwargs,
     )
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     options.convert_from_flags(convert)
 
 
 if __name__ == "__main__":
-    options.define_flags("Folder that holds other-data and other-gt-flow")
+    options.define_flags("Folder that contains other-data and other-gt-flow")
     entry.run(main)

@@ -1,1 +1,1 @@
-"""Recipes (one flagfile each), and the commands that show, measure and compare."""
+"""Training recipes (flagfiles), and commands that demonstrate, measure and compare."""

@@ -1,12 +1,12 @@
-"""The whole way in one go: a first look, then render, convert, train, evaluate, draw, export.
+"""Run the complete workflow: predict, render, convert, train, evaluate, draw and export.
 
-python -m experiments.demo                   on made streets, minutes on two cores
-python -m experiments.demo --source KITTI    on your KITTI folder, by experiments/kitti_sample.flags
+python -m experiments.demo                   on synthetic streets: minutes on two cores
+python -m experiments.demo --source KITTI    on your KITTI folder: experiments/kitti_sample.flags
 
-First of all the network that comes with the package answers to a real pair. Every step is one of
-the project's commands and is printed before it runs, so that it can be repeated by hand. The first
-form scores frames held out of training. The second over-fits your frames and scores the same ones,
-which proves the way and not the network.
+The demo first runs the pretrained network on a real frame pair. Every step is one of the project's
+commands and is printed before it runs, so that you can repeat it by hand. The first form scores
+frames held out of training. The second over-fits your frames and scores the same frames, which
+verifies the workflow, not the quality of the network.
 """
 
 import shutil
@@ -27,19 +27,24 @@ from flowseg.data import decoding, records
 from flowseg.media import drawing, panels
 from flowseg.media.frames import read_image
 
-# Of the made streets.
-COUNT, HEIGHT, WIDTH = 400, 128, 416
-# A drive of another seed, so that no training saw it.
+# Number and size of the synthetic street pairs.
+COUNT, HEIGHT, WIDTH = 320, 128, 416
+# The clip has another seed than the training data, so it is not part of them.
 FILM = {"seed": 1, "index": 9, "count": 24}
-# A real pair, shrunk to the width of a figure; its credit stands beside it and on the page.
+# A real frame pair, downscaled to the width of a figure. The page credits its source.
 PAIR = tuple(f"experiments/pictures/kitti_pair_{number}.png" for number in (1, 2))
+# Brings the pair to about 375 rows, the size that the pretrained network knows.
+PAIR_SCALE = 2
+# Initial weights of each encoder: the package of the edge encoder's comes with `make setup`, those
+# of ResNet50 would be a download.
+BACKBONE_WEIGHTS = {"efficientnet_lite0": "imagenet", "resnet50": "none"}
 
 
 def step(*arguments: object) -> None:
-    """Run `python -m ARGUMENTS`, told on screen.
+    """Print and run `python -m ARGUMENTS`.
 
     Raises:
-        ValueError: it failed; its own message stands above.
+        ValueError: the command failed, and has printed its error message.
     """
     arguments = [str(argument) for argument in arguments]
     print(f"\n$ python -m {' '.join(arguments)}", flush=True)
@@ -47,66 +52,69 @@ def step(*arguments: object) -> None:
         raise ValueError(f"the step python -m {arguments[0]} failed")
 
 
-def draw(run_dir: Path, files: Sequence[Path | str], output: Path, most: int = 8) -> None:
-    """Write one picture a frame: frames, truth, answers and errors side by side."""
+def draw(run_dir: Path, files: Sequence[Path | str], output: Path, limit: int = 8) -> None:
+    """Write one picture per frame: frames, ground truth, predictions and errors side by side."""
     run = runs.load_run(run_dir)
     empty(output)
-    for frame in decoding.evaluation_data(files, run.label_set).take(most).as_numpy_iterator():
+    for frame in decoding.evaluation_data(files, run.label_set).take(limit).as_numpy_iterator():
         path = output / f"{frame['frame_id'].decode()}.png"
-        answers = run.predict(frame["image1"], frame["image2"])
-        drawing.write_png(path, panels.draw_answers(frame, *answers, run.label_set))
+        predictions = run.predict(frame["image1"], frame["image2"])
+        drawing.write_png(path, panels.draw_predictions(frame, *predictions, run.label_set))
         print(f"drew {path}")
 
 
 def empty(folder: Path) -> None:
-    """Make the folder, without what an earlier run left there."""
+    """Create the folder, or empty it if it exists."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
 
 def film(folder: Path) -> None:
-    """Write the frames of a drive."""
+    """Write the frames of a drive through a synthetic street."""
     empty(folder)
     street = farm.load("street")
     for number, frame in enumerate(street.film(height=HEIGHT, width=WIDTH, **FILM)):
         drawing.write_png(folder / f"{number:04d}.png", frame)
 
 
-def index_of(folder: Path) -> str | None:
-    """The text of a conversion's index.json; None where there is none."""
+def read_index(folder: Path) -> str | None:
+    """Contents of a conversion's index.json, or None if there is none."""
     path = folder / "index.json"
     return path.read_text() if path.is_file() else None
 
 
-def demo(output: str | None, source: str | None) -> None:
-    """Run all steps into the folder `output`."""
-    output = Path(output or ("demo/made" if source is None else "demo/yours"))
+def demo(output: str | None, source: str | None, backbone: str) -> None:
+    """Run all steps, and write their results to the folder `output`."""
+    output = Path(output or ("demo/synthetic" if source is None else "demo/yours"))
     recipe = "demo" if source is None else "kitti_sample"
-    shown = ("--image1", PAIR[0], "--image2", PAIR[1], "--output", output / "roads.png")
-    step(
-        "experiments.studies.figure", "--weights", "pretrained", "--name", "KITTI 000003_10", *shown
-    )
-    # Named by what is in it, so that scenes of an earlier version are never in the way.
-    made = output / f"street-{COUNT}x{HEIGHT}x{WIDTH}-v{store.VERSION}"
+    shown = ("--image1", PAIR[0], "--image2", PAIR[1], "--input_scale", PAIR_SCALE)
+    named = ("--name", "KITTI 000003_10", "--output", output / "roads.png")
+    step("experiments.studies.figure", "--weights", "pretrained", *shown, *named)
+    # The name holds count, size and version, so that scenes of another version are not reused.
+    scenes_dir = output / f"street-{COUNT}x{HEIGHT}x{WIDTH}-v{store.VERSION}"
     if source is None:
         size = ("--height", HEIGHT, "--width", WIDTH)
-        step("data_prep.scenes", "--world", "street", "--count", COUNT, *size, "--output", made)
+        step(
+            "data_prep.scenes", "--world", "street", "--count", COUNT, *size, "--output", scenes_dir
+        )
         film(output / "film")
-    records_dir, run_dir = output / "records", output / "run"
+    records_dir, run_dir = output / "records", output / f"run-{backbone}"
     held_out = 0.1 if source is None else 0
     convert = ("--output", records_dir, "--val_fraction", held_out, "--overwrite")
-    before = index_of(records_dir)
-    step("data_prep.kitti", "--source", source or made, *convert)
-    if before not in (None, index_of(records_dir)):
-        # Other frames than last time: what was learnt from those is of no use.
+    previous_index = read_index(records_dir)
+    step("data_prep.kitti", "--source", source or scenes_dir, *convert)
+    if previous_index not in (None, read_index(records_dir)):
+        # The frames changed since the last run: discard the network trained on the earlier ones.
         shutil.rmtree(run_dir, ignore_errors=True)
     shards = {split: records_dir / f"{split}-*.tfrecord" for split in ("train", "val")}
     scored = shards["val" if source is None else "train"]
     sets = ("--train_records", shards["train"], "--val_records", scored)
-    step("flowseg.train", "--flagfile", f"experiments/{recipe}.flags", *sets, "--run_dir", run_dir)
-    asked = ("--records", scored, "--metrics_json", output / "metrics.json")
-    answers = ("--output", output / "answers", "--seg_ids", "label")
-    step("flowseg.evaluate", "--run_dir", run_dir, *asked, *answers)
+    encoder = ("--backbone", backbone, "--backbone_weights", BACKBONE_WEIGHTS[backbone])
+    recipe = ("--flagfile", f"experiments/{recipe}.flags", *encoder)
+    step("flowseg.train", *recipe, *sets, "--run_dir", run_dir)
+    scoring = ("--records", scored, "--metrics_json", output / "metrics.json")
+    predictions = ("--output", output / "predictions", "--seg_ids", "label")
+    step("flowseg.evaluate", "--run_dir", run_dir, *scoring, *predictions)
     files = records.match_files(str(scored))
     draw(run_dir, files, output / "pictures")
     if source is None:
@@ -118,32 +126,45 @@ def demo(output: str | None, source: str | None) -> None:
     height, width = read_image(run_dir / runs.SAMPLE["image1"]).shape[:2]
     tflite = ("--output", output / "flowseg.tflite", "--height", height, "--width", width)
     step("export.tflite", "--run_dir", run_dir, *tflite, "--overwrite")
-    told = f"{COUNT} made street scenes, a tenth of them held out; the scores are of those."
+    summary = (
+        "Each picture shows two consecutive frames, the classes and the motion that the network "
+        "predicts for every pixel, the ground truth and the errors. The network was trained on "
+        f"about nine tenths of {COUNT} synthetic street scenes; the scores and pictures are of the "
+        "others."
+    )
     if source is not None:
-        told = f"Trained on {source} and scored on the same frames: this proves the way alone."
-    demo_page.write_page(output, "FlowSeg: classes and motion from two frames", told)
-    print(f"\nLook at {output}/index.html, and beside it:")
-    print("  roads.png       what the pretrained network says to a real pair")
-    print("  pictures/       frames, truth, answers and errors side by side")
+        summary = (
+            "Each picture shows two consecutive frames, the classes and the motion that the "
+            "network predicts for every pixel, the ground truth and the errors. The network was "
+            f"trained and scored on the same frames of {source}, which verifies the workflow only."
+        )
+    title = "FlowSeg: classes and motion from two frames"
+    demo_page.write_page(output, title, summary, run_dir.name)
+    print(f"\nOpen {output}/index.html. In the same folder:")
+    print("  roads.png       predictions of the pretrained network for a real frame pair")
+    print("  pictures/       frames, ground truth, predictions and errors side by side")
     print("  metrics.json    the scores" + (" on held-out frames" if source is None else ""))
     if source is None:
-        print("  video.mp4       input, classes and motion of a clip that was never trained on")
-    print("  answers/        each frame's seg.png and flow.png, as files for other programs")
-    print("  served/, flowseg.tflite: the network for servers and for edge devices")
-    print(f"  the training: tensorboard --logdir {output}")
+        print("  video.mp4       input, classes and motion of a clip that was not used in training")
+    print("  predictions/    seg.png and flow.png of each frame, as files for other programs")
+    print("  served/, flowseg.tflite: exports for servers and for edge devices")
+    print(f"  To view the training: tensorboard --logdir {output}")
 
 
 def define_flags():
-    """The flags of this command."""
-    flags.DEFINE_string("source", None, "Your KITTI folder; default: made streets.")
+    """Define the flags of this command."""
+    flags.DEFINE_string("source", None, "Your KITTI folder; default: synthetic streets.")
     flags.DEFINE_string(
-        "output", None, "Folder for everything; default: demo/made, or demo/yours with --source."
+        "output", None, "Output folder; default: demo/synthetic, or demo/yours with --source."
+    )
+    flags.DEFINE_enum(
+        "backbone", "efficientnet_lite0", list(BACKBONE_WEIGHTS), "Encoder of the trained network."
     )
 
 
 def main():
     """Run the demo."""
-    demo(flags.FLAGS.output, flags.FLAGS.source)
+    demo(flags.FLAGS.output, flags.FLAGS.source, flags.FLAGS.backbone)
 
 
 if __name__ == "__main__":

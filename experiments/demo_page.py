@@ -1,4 +1,4 @@
-"""The demo's page: scores, a moving picture and drawn frames, in one folder that can be sent on."""
+"""Demo page: scores, an animated clip and annotated frames in one self-contained folder."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from flowseg import files
 from flowseg.media import frames
 from flowseg.scoring import html_page
 
-# What a page shows first; the rest stands in metrics.json.
+# Scores shown on the page; metrics.json has all of them.
 _SCORES = (
     ("seg/miou", "mIoU", "%"),
     ("seg/iou/road", "road", "% IoU"),
@@ -21,7 +21,7 @@ _SCORES = (
 
 
 def animate(video: str | Path, output: str | Path, width: int = 960) -> None:
-    """Write a video again as an animated WebP, which every browser plays.
+    """Re-encode a video as an animated WebP, which every browser plays.
 
     Raises:
         ValueError: the video cannot be read.
@@ -35,18 +35,19 @@ def animate(video: str | Path, output: str | Path, width: int = 960) -> None:
         small.append(image[..., ::-1].copy())
     animation = cv2.Animation()
     animation.frames, animation.durations = small, [round(1000 / (fps or 10))] * len(small)
-    with files.whole(output) as partial:
+    with files.atomic(output) as partial:
         if not cv2.imwriteanimation(str(partial), animation, [cv2.IMWRITE_WEBP_QUALITY, 80]):
             raise OSError(0, "cannot write the animation", str(output))
 
 
-def write_page(folder: Path, title: str, told: str) -> None:
-    """Write `folder`/index.html over what the demo left there.
+def write_page(folder: Path, title: str, summary: str, run: str) -> None:
+    """Write `folder`/index.html, a page about the files that the demo has written there.
 
     Args:
-        folder: Path that holds metrics.json, pictures/ and perhaps video.webp and roads.png.
-        title: of the page.
-        told: a sentence below it: what was trained on what.
+        folder: Path that contains metrics.json, pictures/ and optionally video.webp and roads.png.
+        title: title of the page.
+        summary: text below the title: what the pictures show, and which frames are scored.
+        run: name of the run folder, in `folder`.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -56,7 +57,8 @@ def write_page(folder: Path, title: str, told: str) -> None:
         folder / "index.html",
         Path(__file__).with_suffix(".html.jinja"),
         title=title,
-        summary=told,
+        summary=summary,
+        run=run,
         scores=[
             (name, f"{scores[key]:.1f} {unit}")
             for key, name, unit in _SCORES

@@ -1,1 +1,1 @@
-"""Trained runs leave the house here: as a SavedModel for servers, as TFLite for edge devices."""
+"""Exports trained runs as a SavedModel for servers, TFLite for edge devices, and ONNX."""

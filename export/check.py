@@ -1,4 +1,4 @@
-"""What every export must pass: it replaces nothing unasked, and answers as Keras does."""
+"""Checks exports: that the output path is free, and that predictions match those of Keras."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,38 +12,38 @@ from flowseg.errors import ArgumentError
 from flowseg.media.frames import read_image
 from flowseg.runs import SAMPLE
 
-# Float32 files differ from Keras by rounding alone; at a motion boundary rounding may decide
-# which of two answers a pixel takes, so flow is held on average and labels by share.
+# Float32 files differ from Keras only by rounding. At a motion boundary, rounding may decide which
+# of two motions a pixel gets, so flow is compared on average and labels by their share.
 MAX_FLOW_DIFFERENCE = 1e-3
 MIN_EQUAL_LABELS = 99.99
 
 
-def ready(output: Path | str, overwrite: bool) -> None:
-    """Whether an export may begin.
+def check_output(output: Path | str, overwrite: bool) -> None:
+    """Check that an export can start.
 
     Args:
         output: path to write.
-        overwrite: whether what stands there may be replaced.
+        overwrite: whether an existing file or folder may be replaced.
 
     Raises:
-        ValueError: it exists, or Keras runs on another backend than TensorFlow.
+        ValueError: the path exists, or the Keras backend is not TensorFlow.
     """
     if Path(output).exists() and not overwrite:
         raise ArgumentError(f"{output}: exists already; overwrite replaces it", "overwrite")
     if keras.backend.backend() != "tensorflow":
-        raise ValueError("exports need KERAS_BACKEND=tensorflow; weights of any backend load there")
+        raise ValueError("exports need KERAS_BACKEND=tensorflow; it loads weights of all backends")
 
 
 def sample_pair(
     run_dir: Path | str, height: int | None = None, width: int | None = None
 ) -> dict[str, np.ndarray]:
-    """The run's own sample pair as a batch of one, at its own size or the one asked for.
+    """Load the run's sample pair as a batch of one, at its original or the requested size.
 
     Returns:
         {"image1", "image2"}: (1, H, W, 3) float32 RGB 0..255.
 
     Raises:
-        ValueError: the run folder holds no readable pair.
+        ValueError: the run folder has no readable sample pair.
     """
     pair = {}
     for key, name in SAMPLE.items():
@@ -55,79 +55,79 @@ def sample_pair(
 
 
 def compare(
-    expected: dict[str, np.ndarray], answers: dict[str, np.ndarray], name: Path | str
+    expected: dict[str, np.ndarray], outputs: dict[str, np.ndarray], name: Path | str
 ) -> str:
-    """Hold an export's answers to Keras's.
+    """Compare an export's outputs with those of Keras.
 
     Args:
         expected: {"seg": (1, H, W, C), "flow": (1, H, W, 2)} of the Keras network.
-        answers: the same of the exported file.
-        name: the export, for the message.
+        outputs: outputs of the exported file, in the same form.
+        name: name of the export, for the message.
 
     Returns:
-        One line that says how near they are.
+        One-line summary of the differences.
 
     Raises:
-        ValueError: they differ by more than rounding explains.
+        ValueError: the outputs differ by more than rounding error.
     """
-    told = ((each["seg"].argmax(-1), each["flow"]) for each in (expected, answers))
-    return compare_answers(*told, name)
+    predictions = ((each["seg"].argmax(-1), each["flow"]) for each in (expected, outputs))
+    return compare_predictions(*predictions, name)
 
 
-def compare_answers(
+def compare_predictions(
     expected: Sequence[np.ndarray],
-    answers: Sequence[np.ndarray],
+    predicted: Sequence[np.ndarray],
     name: Path | str,
     strict: bool = True,
 ) -> str:
-    """The same of answers that are train ids and flow.
+    """Compare train ids and flow; see `compare`.
 
     Args:
-        expected: class ids and flow, (..., 2), of the Keras network.
-        answers: the same of the exported file.
-        name: the export, for the message.
-        strict: whether more than rounding is an error.
+        expected: train ids and flow, (..., 2), of the Keras network.
+        predicted: predictions of the exported file, in the same form.
+        name: name of the export, for the message.
+        strict: whether to raise an error if they differ by more than rounding.
     """
-    labels = np.mean(expected[0] == answers[0]) * 100
-    difference = np.subtract(expected[1], answers[1], dtype=np.float32)
+    labels = np.mean(expected[0] == predicted[0]) * 100
+    difference = np.subtract(expected[1], predicted[1], dtype=np.float32)
     distance = np.sqrt(np.square(difference).sum(-1))
-    told = (
+    text = (
         f"against Keras on the run's sample pair: {labels:.3f} % of labels equal, flow differs by "
         f"{distance.mean():.1e} px on average, {distance.max():.1e} at most"
     )
-    # Not >, so that NaN fails.
+    # Not >, so that NaN also fails.
     if strict and not (labels >= MIN_EQUAL_LABELS and distance.mean() <= MAX_FLOW_DIFFERENCE):
-        raise ValueError(f"{name}: the export does not answer as the network does: {told}")
-    return told
+        raise ValueError(f"{name}: the export's outputs differ from the network's: {text}")
+    return text
 
 
 def compare_signatures(
     expected: dict[str, np.ndarray],
-    answers: dict[str, dict[str, np.ndarray]],
+    outputs: dict[str, dict[str, np.ndarray]],
     name: Path | str,
 ) -> str:
-    """Hold what each signature of a SavedModel answers to one pair to Keras's answers.
+    """Compare the outputs of each signature of a SavedModel with those of Keras, for one pair.
 
     Args:
         expected: {"seg", "flow"} of the Keras network, a batch of one.
-        answers: {signature: {output: array}} of the SavedModel.
-        name: the export, for the message.
+        outputs: {signature: {output: array}} of the SavedModel.
+        name: name of the export, for the message.
 
     Returns:
-        One line that says how near `serving_default` is.
+        One-line summary of the differences of `serving_default`.
 
     Raises:
-        ValueError: naming the signature: it differs by more than rounding explains.
+        ValueError: a signature, named in the message, differs by more than rounding error.
     """
     labels, flow = expected["seg"].argmax(-1), expected["flow"]
-    png = answers["predict_png"]
+    png = outputs["predict_png"]
     written = cv2.imdecode(np.frombuffer(png["labels_bytes"][0], np.uint8), cv2.IMREAD_UNCHANGED)
-    # The same rounding on both sides, as the file's is no fault of the network.
+    # Both are rounded to the PNG format, because this rounding is not an error of the export.
     rounded = [decode_kitti_flow(x) for x in (encode_kitti_flow(flow[0]), png["flow_bytes"][0])]
-    compare_answers((labels[0], rounded[0]), (written, rounded[1]), f"{name}, predict_png")
-    small = answers["predict_labels"]
-    given = (small["labels"], small["flow"])
-    compare_answers((labels, np.float16(flow)), given, f"{name}, predict_labels")
+    compare_predictions((labels[0], rounded[0]), (written, rounded[1]), f"{name}, predict_png")
+    small = outputs["predict_labels"]
+    predicted = (small["labels"], small["flow"])
+    compare_predictions((labels, np.float16(flow)), predicted, f"{name}, predict_labels")
     for signature in ("serving_uint8", "decode"):
-        compare(expected, answers[signature], f"{name}, {signature}")
-    return compare(expected, answers["serving_default"], name)
+        compare(expected, outputs[signature], f"{name}, {signature}")
+    return compare(expected, outputs["serving_default"], name)

@@ -1,10 +1,10 @@
-"""Ask a server about two frames and draw its answer; needs no TensorFlow.
+"""Send a frame pair to a server and draw its predictions; does not need TensorFlow.
 
 python -m export.client --image1 A --image2 B --output DIR
 
-sends the two pictures to --server, TensorFlow Serving or `python -m export.serve`, by its REST
-interface, and writes seg.png (train ids), flow.png (KITTI's 16 bits), seg_color.png and
-flow_color.png, as `python -m flowseg.predict` does.
+The command sends both images to the REST API of --server, which is TensorFlow Serving or
+`python -m export.serve`. It writes seg.png (train ids), flow.png (KITTI's 16-bit PNG),
+seg_color.png and flow_color.png, as `python -m flowseg.predict` does.
 """
 
 import base64
@@ -26,27 +26,27 @@ from flowseg.media import drawing
 from flowseg.media.pairs import read_pair
 from flowseg.scoring.prediction_files import summary
 
-# A server of one's own is not asked by way of a proxy.
+# Requests to the user's own server must not go through a proxy.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def ask(
+def call_signature(
     server: str, signature: str, instances: list, name: str = "flowseg", timeout: float = 60
 ) -> list:
-    """What a signature of the served network answers.
+    """Call a signature of the served network.
 
     Args:
         server: http://HOST:PORT.
-        signature: its name.
-        instances: one entry a row of the batch, as TensorFlow Serving's REST interface wants them.
-        name: of the model.
-        timeout: in seconds.
+        signature: name of the signature.
+        instances: one entry per row of the batch, in the format of TensorFlow Serving's REST API.
+        name: name of the model.
+        timeout: timeout in seconds.
 
     Returns:
-        The predictions, one a row.
+        The predictions, one per row.
 
     Raises:
-        ValueError: no server there, or it refuses; in its own words.
+        ValueError: there is no server, or it rejects the request; the message contains its reason.
     """
     url = f"{server}/v1/models/{name}:predict"
     body = json.dumps({"signature_name": signature, "instances": instances}).encode()
@@ -55,12 +55,12 @@ def ask(
         with _OPENER.open(request, timeout=timeout) as response:
             return json.loads(response.read())["predictions"]
     except urllib.error.HTTPError as error:
-        raise ValueError(f"{url}: answers {error.code}: {_reason(error.read())}") from error
+        raise ValueError(f"{url}: HTTP status {error.code}: {_reason(error.read())}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise ValueError(f"{server}: no answer ({reason}); is a server running there?") from error
+        raise ValueError(f"{server}: no response ({reason}); is a server running there?") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{url}: no URL of a server that speaks TensorFlow Serving's") from error
+        raise ValueError(f"{url}: not the REST API of TensorFlow Serving") from error
 
 
 def _reason(body):
@@ -71,48 +71,48 @@ def _reason(body):
 
 
 def predict(
-    server: str, image1: np.ndarray, image2: np.ndarray, **where: str | float
+    server: str, image1: np.ndarray, image2: np.ndarray, **options: str | float
 ) -> tuple[bytes, bytes]:
-    """A server's answer to one pair.
+    """Request the predictions for one pair.
 
     Args:
-        server: see `ask`.
+        server: see `call_signature`.
         image1: (H, W, 3) uint8 RGB, the earlier frame.
-        image2: the later one.
-        **where: see `ask`.
+        image2: (H, W, 3) uint8 RGB, the later frame.
+        **options: `name` and `timeout` of `call_signature`.
 
     Returns:
-        Bytes of seg.png (8-bit train ids) and of flow.png (KITTI's 16 bits).
+        Bytes of seg.png (8-bit train ids) and of flow.png (KITTI's 16-bit PNG).
 
     Raises:
-        ValueError: see `ask`.
+        ValueError: see `call_signature`.
     """
-    sent = {
+    instance = {
         f"image{n}_bytes": {"b64": base64.b64encode(_png(image)).decode()}
         for n, image in ((1, image1), (2, image2))
     }
-    (answer,) = ask(server, "predict_png", [sent], **where)
-    return tuple(base64.b64decode(answer[key]["b64"]) for key in ("labels_bytes", "flow_bytes"))
+    (prediction,) = call_signature(server, "predict_png", [instance], **options)
+    return tuple(base64.b64decode(prediction[key]["b64"]) for key in ("labels_bytes", "flow_bytes"))
 
 
 def _png(image):
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
 
-def label_set(server: str, **where: str | float) -> labels.LabelSet:
-    """The served network's classes, a `labels.LabelSet`; see `ask`."""
-    (told,) = ask(server, "metadata", ["label_set"], **where)
-    return labels.from_dict(json.loads(told))
+def label_set(server: str, **options: str | float) -> labels.LabelSet:
+    """Request the classes of the served network; see `call_signature`."""
+    (content,) = call_signature(server, "metadata", ["label_set"], **options)
+    return labels.from_dict(json.loads(content))
 
 
 def write(output: str | Path, seg_png: bytes, flow_png: bytes, classes: labels.LabelSet) -> str:
-    """Write an answer's two files and what they look like; one line about it.
+    """Write the predictions as files and as colour images, and return a one-line summary.
 
     Args:
-        output: folder; made where missing.
-        seg_png: bytes; see `predict`.
-        flow_png: likewise.
-        classes: a `labels.LabelSet`.
+        output: folder; created if missing.
+        seg_png: bytes of seg.png; see `predict`.
+        flow_png: bytes of flow.png.
+        classes: classes of the network.
 
     Raises:
         OSError: a file cannot be written.
@@ -125,29 +125,29 @@ def write(output: str | Path, seg_png: bytes, flow_png: bytes, classes: labels.L
     files.write(output / "flow.png", flow_png)
     drawing.write_png(output / "seg_color.png", drawing.color_labels(seg, classes))
     drawing.write_png(output / "flow_color.png", flow_to_color(flow[..., :2], valid=known))
-    told = summary(seg, flow[..., :2], classes)
+    text = summary(seg, flow[..., :2], classes)
     lost = int((~known).sum())
-    return told + (f"; {lost} px move too far for flow.png, unknown there" if lost else "")
+    return text + (f"; {lost} px move too far for flow.png: stored as unknown" if lost else "")
 
 
 def define_flags():
-    """The flags of this command."""
-    flags.DEFINE_string("server", "http://127.0.0.1:8501", "Where it is.")
-    flags.DEFINE_string("name", "flowseg", "Of the model on the server.")
+    """Define the flags of this command."""
+    flags.DEFINE_string("server", "http://127.0.0.1:8501", "Address of the server.")
+    flags.DEFINE_string("name", "flowseg", "Name of the model on the server.")
     flags.DEFINE_string("image1", None, "Earlier frame.", required=True)
     flags.DEFINE_string("image2", None, "Later frame, of the same size.", required=True)
     flags.DEFINE_string("output", None, "Folder to write into.", required=True)
-    flags.DEFINE_float("timeout", 60, "Seconds to wait for an answer.", 0.001)
+    flags.DEFINE_float("timeout", 60, "Seconds to wait for the response.", 0.001)
 
 
 def main():
-    """Read the frames, ask, draw."""
+    """Read the frames, request the predictions and write them."""
     args = flags.FLAGS
     pair = read_pair(args.image1, args.image2)
-    where = {"name": args.name, "timeout": args.timeout}
-    classes = label_set(args.server, **where)
-    told = write(args.output, *predict(args.server, *pair, **where), classes)
-    print(f"{args.output}: seg.png, flow.png, seg_color.png, flow_color.png; {told}")
+    options = {"name": args.name, "timeout": args.timeout}
+    classes = label_set(args.server, **options)
+    text = write(args.output, *predict(args.server, *pair, **options), classes)
+    print(f"{args.output}: seg.png, flow.png, seg_color.png, flow_color.png; {text}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A network converted to TFLite: a SavedModel of fixed size, and its bytes in each number format.
+"""Converts a network to TFLite: to a SavedModel of fixed size, then to a file in a number format.
 
 The signatures are described in `export.tflite`, which writes and checks the file.
 """
@@ -20,17 +20,17 @@ from flowseg.network.layers import CropLike, PadToMultiple
 from flowseg.network.model import parts
 
 Pairs = Sequence[Sequence[np.ndarray]]
-# Bytes that a weight takes at least.
+# Minimum number of bytes per weight.
 FORMATS = {"none": 4, "float16": 2, "dynamic": 1, "int8": 1}
-# Convolutions that go into int8, by the names of their tensors: all but those that sum up flow.
-_LEARNED = r"^(?!.*decoder_?\d*/flow(_\d+)?/)"
-# Whose other operators do too.
+# Tensor names of the convolutions quantized to int8: all but those that upsample the flow.
+_CONVOLUTIONS = r"^(?!.*decoder_?\d*/flow(_\d+)?/)"
+# Scopes whose other operators are quantized too.
 _SCOPES = ("(.*/)?encoder", r"(.*/)?decoder_?\d*/(seg|flow_to_seg)")
-UNCALIBRATED = "int8 needs real frames to set its ranges: calibration GLOB of records"
+UNCALIBRATED = "int8 needs real frames to set its ranges: give records with calibration GLOB"
 
 
 def write_signatures(model: keras.Model, folder: Path | str, height: int, width: int) -> None:
-    """Write a network of fixed size as a SavedModel with the signatures of `export.tflite`."""
+    """Write a network as a SavedModel of fixed size with the signatures of `export.tflite`."""
     encoder, decoder = parts(model)
     pad, crop = PadToMultiple(STRIDES[-1]), CropLike()
     frame = np.zeros((1, height, width, 1), np.float32)
@@ -40,7 +40,7 @@ def write_signatures(model: keras.Model, folder: Path | str, height: int, width:
     def encode(image):
         return encoder(pad(tf.cast(image, tf.float32)), training=False)
 
-    def answer(features):
+    def outputs(features):
         decoded = decoder(features, training=False)
         seg, flow = (crop(decoded[key], frame) for key in ("seg", "flow"))
         return {"seg": tf.cast(tf.argmax(seg, -1, tf.int32), tf.uint8), "flow": flow}
@@ -48,10 +48,12 @@ def write_signatures(model: keras.Model, folder: Path | str, height: int, width:
     def predict(image1, image2):
         both = encode(tf.concat([image1, image2], 0))
         halves = {name: tf.split(features, 2) for name, features in both.items()}
-        return answer({f: {n: half[i] for n, half in halves.items()} for i, f in enumerate(frames)})
+        return outputs(
+            {f: {n: half[i] for n, half in halves.items()} for i, f in enumerate(frames)}
+        )
 
     def decode(features):
-        return answer({f: {n: features[f"{f}_{n}"] for n in shapes} for f in frames})
+        return outputs({f: {n: features[f"{f}_{n}"] for n in shapes} for f in frames})
 
     def image(name):
         return tf.TensorSpec((1, height, width, 3), tf.uint8, name=name)
@@ -67,17 +69,18 @@ def write_signatures(model: keras.Model, folder: Path | str, height: int, width:
 
 
 def convert(folder: str, quantize: str = "none", pairs: Pairs = ()) -> bytes:
-    """What `write_signatures` wrote, as the bytes of a TFLite file.
+    """Convert the SavedModel of `write_signatures` to the bytes of a TFLite file.
 
-    By way of a SavedModel: converting a bare concrete function can write a file without weights.
+    It starts from a SavedModel because converting a concrete function directly can lose the
+    weights.
 
     Args:
-        folder: the SavedModel.
+        folder: folder of the SavedModel.
         quantize: one of `FORMATS`.
         pairs: for int8, pairs of (H, W, 3) uint8 frames whose activations set the ranges.
 
     Raises:
-        ValueError: no pairs for int8, or no quantizer.
+        ValueError: for int8, there are no pairs or the quantizer is not installed.
     """
     signatures = list(lite_file.SIGNATURES)
     converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=signatures)
@@ -90,17 +93,17 @@ def convert(folder: str, quantize: str = "none", pairs: Pairs = ()) -> bytes:
 
 
 def to_int8(content: bytes, pairs: Pairs) -> bytes:
-    """A float32 file's convolutions, and what lies between those of images and classes, in int8.
+    """Quantize the convolutions of a float32 file to int8, and the operators between them.
 
-    Flow itself, warping and matching stay float: in steps of 1/256 of its range a displacement
-    loses what the network exists for.
+    The other operators are those of the encoder and the segmentation stream. Flow, warping and
+    matching stay float: displacements in steps of 1/256 of their range would be too coarse.
 
     Args:
-        content: bytes of a file with those signatures.
-        pairs: as `convert` takes them.
+        content: bytes of a TFLite file with the signatures of `lite_file`.
+        pairs: see `convert`.
 
     Raises:
-        ValueError: no pairs; ai-edge-quantizer is not installed.
+        ValueError: there are no pairs, or ai-edge-quantizer is not installed.
     """
     try:
         from ai_edge_quantizer import quantizer
@@ -120,24 +123,24 @@ def to_int8(content: bytes, pairs: Pairs) -> bytes:
         samples["decode"].append({f"{f}_{n}": x for f, each in both for n, x in each.items()})
     quantizing = quantizer.Quantizer(content)
     for op in (Op.CONV_2D, Op.DEPTHWISE_CONV_2D):
-        quantizing.add_static_config(_LEARNED, op, activation_num_bits=8, weight_num_bits=8)
+        quantizing.add_static_config(_CONVOLUTIONS, op, activation_num_bits=8, weight_num_bits=8)
     for op in (Op.ADD, Op.PAD, Op.AVERAGE_POOL_2D, Op.MEAN, Op.CONCATENATION, Op.RESIZE_BILINEAR):
         for scope in _SCOPES:
             quantizing.add_static_config(scope, op, activation_num_bits=8, weight_num_bits=8)
-    # The quantizer draws bars of its own.
+    # The quantizer draws progress bars.
     with contextlib.redirect_stdout(io.StringIO()), console.no_stderr():
-        # The other mode asks XNNPACK for tensors that it does not keep.
+        # The other mode reads tensors that XNNPACK does not keep.
         ranges = quantizing.calibrate(samples, mode=CalibrationMode.CALIBRATION_PROFILER_BASED)
         quantized = bytearray(quantizing.quantize(ranges).quantized_model)
-    _mend_outputs(quantized)
+    _fix_outputs(quantized)
     return bytes(quantized)
 
 
-def _mend_outputs(content):
-    """Make each graph of a file give what its signature names, in place.
+def _fix_outputs(content):
+    """Set the outputs of each graph in a file to those of its signature, in place.
 
-    Where a float tensor is an answer and goes on into an int8 operator, ai-edge-quantizer 0.10
-    makes the int8 copy the graph's output, and XNNPACK does not keep the one that is asked for.
+    Where a float output is also the input of an int8 operator, ai-edge-quantizer 0.10 makes the
+    int8 copy the graph's output, and XNNPACK does not keep the tensor that the signature names.
     """
     from ai_edge_litert import schema_py_generated as schema
 

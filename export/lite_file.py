@@ -1,8 +1,8 @@
-"""A FlowSeg TFLite file, read: its signatures, run by LiteRT, and what it tells of itself.
+"""Reads a FlowSeg TFLite file: its signatures, run by LiteRT, and its embedded metadata.
 
-Nothing but NumPy and LiteRT is needed, so that an edge device can read it. What the file tells
-(classes, palette, size, units) is a zip archive behind the model, as TFLite keeps associated
-files: `unzip FILE.tflite` shows `flowseg.json` and `labels.txt`, and every runtime skips them.
+This needs only NumPy and LiteRT, so that it runs on edge devices. The metadata (classes, palette,
+size, units) is a zip archive appended to the model, as TFLite stores associated files:
+`unzip FILE.tflite` extracts `flowseg.json` and `labels.txt`, and runtimes ignore them.
 """
 
 import contextlib
@@ -18,58 +18,59 @@ import numpy as np
 from flowseg.console import no_stderr
 
 SIGNATURES = ("predict", "encode", "decode")
-_ABOUT, _LABELS = "flowseg.json", "labels.txt"
+_METADATA, _LABELS = "flowseg.json", "labels.txt"
 
 
 class LiteFile(NamedTuple):
     """An opened file.
 
     Attributes:
-        about: dict: `height`, `width`, `quantize`, `label_set` (its dict), `units`, and what else
-            `metadata.about` tells.
-        signatures: each of `SIGNATURES` -> function of named arrays -> dict of arrays.
+        metadata: dict with `height`, `width`, `quantize`, `label_set` (a dict), `units`, and the
+            entries that `metadata.export_metadata` adds.
+        signatures: maps each of `SIGNATURES` to a function of named arrays that returns a dict of
+            arrays.
     """
 
-    about: dict
+    metadata: dict
     signatures: dict[str, Callable]
 
     def predict(self, image1: np.ndarray, image2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W) uint8 train ids and (H, W, 2) float32 flow of two (H, W, 3) uint8 RGB frames."""
-        return _answers(self.signatures["predict"](image1=image1[None], image2=image2[None]))
+        """Predict (H, W) uint8 train ids and (H, W, 2) float32 flow of (H, W, 3) uint8 frames."""
+        return _first(self.signatures["predict"](image1=image1[None], image2=image2[None]))
 
     def encode(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """The features of one frame, by name, for `decode`."""
+        """Return the features of one frame, by name, for `decode`."""
         return self.signatures["encode"](image=image[None])
 
     def decode(
         self, features1: dict[str, np.ndarray], features2: dict[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What `predict` answers, of the features of two frames."""
+        """Return the predictions of `predict`, from the features of two frames."""
         both = {"frame1": features1, "frame2": features2}
         named = {f"{frame}_{name}": x for frame, each in both.items() for name, x in each.items()}
-        return _answers(self.signatures["decode"](**named))
+        return _first(self.signatures["decode"](**named))
 
 
-def _answers(answers):
-    return answers["seg"][0], answers["flow"][0]
+def _first(outputs):
+    return outputs["seg"][0], outputs["flow"][0]
 
 
 def open_file(data: bytes, name: Path | str, threads: int = 1) -> LiteFile:
-    """The TFLite file of these bytes, opened by LiteRT.
+    """Open a TFLite file, given as bytes, with LiteRT.
 
     Args:
-        data: bytes.
-        name: the file, for messages.
-        threads: how many cores it may use.
+        data: content of the file.
+        name: name of the file, for messages.
+        threads: number of threads for inference.
 
     Raises:
-        ValueError: no such file of FlowSeg's, or LiteRT is not installed.
+        ValueError: this is not a TFLite file of FlowSeg, or LiteRT is not installed.
     """
-    return LiteFile(_read_about(data, name), signatures(data, name, threads))
+    return LiteFile(_read_metadata(data, name), signatures(data, name, threads))
 
 
 def signatures(data: bytes, name: Path | str, threads: int = 1) -> dict[str, Callable]:
-    """Those of a file, which need not tell of itself yet; see `LiteFile`.
+    """Return the signatures of a file, which may lack metadata; see `LiteFile`.
 
     Raises:
         ValueError: LiteRT is not installed, or cannot run the file.
@@ -86,47 +87,47 @@ def signatures(data: bytes, name: Path | str, threads: int = 1) -> dict[str, Cal
 
 
 def _copying(runner):
-    """The runner with answers of their own: LiteRT's may be written over by the next call."""
-    # At the first call it says that it runs on the CPU.
+    """Wrap a runner to copy its outputs, which LiteRT may overwrite in the next call."""
+    # The first call prints that it runs on the CPU.
     quiet = no_stderr
 
-    def ask(**inputs):
+    def run(**inputs):
         nonlocal quiet
         with quiet():
-            answers = runner(**inputs)
+            outputs = runner(**inputs)
         quiet = contextlib.nullcontext
-        return {key: value.copy() for key, value in answers.items()}
+        return {key: value.copy() for key, value in outputs.items()}
 
-    return ask
+    return run
 
 
-def _read_about(data, name):
+def _read_metadata(data, name):
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return json.loads(archive.read(_ABOUT))
+            return json.loads(archive.read(_METADATA))
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ValueError(
-            f"{name}: damaged, or no TFLite file of export.tflite: {_ABOUT} is not in it"
+            f"{name}: damaged, or not a TFLite file of export.tflite: it lacks {_METADATA}"
         ) from error
 
 
 def read(path: Path | str, threads: int = 1) -> LiteFile:
-    """The file at `path`; see `open_file`.
+    """Open the file at `path`; see `open_file`.
 
     Raises:
-        ValueError: likewise.
-        OSError: it cannot be read.
+        ValueError: see `open_file`.
+        OSError: the file cannot be read.
     """
     return open_file(Path(path).read_bytes(), path, threads)
 
 
-def with_about(data: bytes, about: dict) -> bytes:
-    """The bytes of a TFLite file, with what it tells of itself behind them."""
+def with_metadata(data: bytes, metadata: dict) -> bytes:
+    """Return the bytes of a TFLite file with the metadata appended."""
     buffer = io.BytesIO()
     buffer.write(data)
-    labels = "".join(f"{name}\n" for name in about["label_set"]["names"])
+    labels = "".join(f"{name}\n" for name in metadata["label_set"]["names"])
     with zipfile.ZipFile(buffer, "a") as archive:
-        for name, text in ((_ABOUT, json.dumps(about, indent=1)), (_LABELS, labels)):
-            # A date of its own would make each export another file.
+        for name, text in ((_METADATA, json.dumps(metadata, indent=1)), (_LABELS, labels)):
+            # A fixed date keeps exports reproducible, byte for byte.
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
     return buffer.getvalue()

@@ -1,12 +1,13 @@
-"""Write a trained run as an ONNX file, for ONNX Runtime, OpenVINO, TensorRT and their like.
+"""Export a trained run as an ONNX file, for ONNX Runtime, OpenVINO, TensorRT and similar runtimes.
 
 python -m export.onnx --run_dir DIR --output FILE.onnx [--height H --width W]
 
-By Keras's own exporter. image1 and image2, (B, H, W, 3) float32 RGB 0..255, give seg, (B, H, W,
-classes) logits, and flow, (B, H, W, 2) in pixels: any B, and any H and W unless they are fixed,
-which some runtimes want and all are faster with. What `export.metadata` tells lies in the file's
-metadata under `flowseg`, as JSON. The written file is run by ONNX Runtime and held to the Keras
-network on the run's sample pair, and, if it takes any size, on a batch of parts of it.
+uses Keras's exporter. The inputs image1 and image2, (B, H, W, 3) float32 RGB 0..255, give the
+outputs seg, (B, H, W, classes) logits, and flow, (B, H, W, 2) in pixels. B is arbitrary, and so
+are H and W unless they are fixed: some runtimes require fixed sizes, and all are faster with them.
+The metadata of `export.metadata` is stored as JSON in the file's metadata under `flowseg`. The
+written file is run with ONNX Runtime and compared with the Keras network on the run's sample pair
+and, if its size is arbitrary, also on a batch of crops of that pair.
 """
 
 import json
@@ -21,13 +22,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from export.check import compare, ready, sample_pair
-from export.metadata import FLOW, IMAGES, LOGITS, about
+from export.check import check_output, compare, sample_pair
+from export.metadata import FLOW, IMAGES, LOGITS, export_metadata
 from flowseg import console, files, runs
 from flowseg.cli import flags as shared_flags
 from flowseg.errors import ArgumentError
 
-# Known to runtimes since 2022.
+# Supported by runtimes since 2022.
 OPSET = 17
 _UNITS = {"image1, image2": IMAGES, "seg": LOGITS, "flow": FLOW}
 
@@ -39,40 +40,41 @@ def export(
     width: int | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Export a run, check it, and only then give the file its name.
+    """Export a run and check the file before it gets its final name.
 
     Args:
         run: a `runs.Run`.
         output: file to write.
-        height: rows of the frames that it will take; None: any.
-        width: columns; None with `height`.
+        height: height of the input frames; None allows any.
+        width: width of the input frames; None if `height` is None.
         overwrite: whether an existing file is replaced.
 
     Returns:
-        One line that says how large the file is and how near to the network.
+        One-line summary of the file's size and its differences from the network.
 
     Raises:
-        ValueError: the file exists, does not answer as the network does, or a package is missing.
+        ValueError: the file exists, its outputs differ from the network's, or a package is
+            missing.
     """
     output = Path(output)
-    ready(output, overwrite)
+    check_output(output, overwrite)
     if (height is None) != (width is None):
         raise ArgumentError(
-            "height and width fix the size together, or neither does", "height", "width"
+            "height and width must be given together, or neither", "height", "width"
         )
     try:
         import onnx
-        import tf2onnx  # noqa: F401  (Keras's exporter wants it)
+        import tf2onnx  # noqa: F401  (Keras's exporter needs it)
         from onnxruntime import InferenceSession
     except ImportError as error:
         raise ValueError(f"{error.name} is missing: pip install -e '.[onnx]'") from error
     pairs = [sample_pair(run.folder, height, width)]
     if height is None:
-        pairs.append(_parts(pairs[0]))
-    with files.whole(output) as temporary:
+        pairs.append(_crops(pairs[0]))
+    with files.atomic(output) as temporary:
         shape = (None, height, width, 3)
         inputs = {key: keras.InputSpec(shape=shape, dtype="float32", name=key) for key in pairs[0]}
-        # The converter and TensorFlow tell of each of their steps.
+        # The converter and TensorFlow log every step.
         with console.no_stderr():
             run.model.export(
                 str(temporary),
@@ -82,20 +84,20 @@ def export(
                 opset_version=OPSET,
             )
         model = onnx.load(temporary)
-        told = about(run, _UNITS, height=height, width=width)
-        onnx.helper.set_model_props(model, {"flowseg": json.dumps(told)})
+        metadata = export_metadata(run, _UNITS, height=height, width=width)
+        onnx.helper.set_model_props(model, {"flowseg": json.dumps(metadata)})
         onnx.save(model, temporary)
         session = InferenceSession(temporary.read_bytes())
         lines = []
         for pair in pairs:
             names = [output.name for output in session.get_outputs()]
-            answers = dict(zip(names, session.run(names, pair), strict=True))
-            lines.append(compare(run.model.predict_on_batch(pair), answers, output))
+            outputs = dict(zip(names, session.run(names, pair), strict=True))
+            lines.append(compare(run.model.predict_on_batch(pair), outputs, output))
         return f"{temporary.stat().st_size / 1e6:.1f} MB, {lines[0]}"
 
 
-def _parts(pair):
-    """Two overlapping parts of a pair as a batch, of another size than it."""
+def _crops(pair):
+    """Return two overlapping crops of a pair as a batch, which differ from the pair in size."""
     _, height, width, _ = next(iter(pair.values())).shape
     height, width = max(1, height * 2 // 3), max(1, width * 2 // 3)
     return {
@@ -105,31 +107,31 @@ def _parts(pair):
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     shared_flags.define_run_flags(input_scale=False)
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_string("output", None, "File to write, FILE.onnx.", required=True)
-    flags.DEFINE_integer("height", None, "Rows of the frames; default: any.", 1)
-    flags.DEFINE_integer("width", None, "Columns of the frames; default: any.", 1)
-    flags.DEFINE_bool("overwrite", False, "Replace a file that stands there.")
+    flags.DEFINE_integer("height", None, "Height of the frames; default: any.", 1)
+    flags.DEFINE_integer("width", None, "Width of the frames; default: any.", 1)
+    flags.DEFINE_bool("overwrite", False, "Replace an existing file.")
 
 
 def main():
-    """Load, export, tell."""
+    """Load the run, export it and print the summary."""
     args = flags.FLAGS
-    # A GPU's own float formats would make Keras differ from the file by more than rounding.
+    # A GPU's float formats would make Keras differ from the file by more than rounding.
     tf.config.set_visible_devices([], "GPU")
     run = runs.load_run(args.run_dir, args.weights)
-    told = export(run, args.output, height=args.height, width=args.width, overwrite=args.overwrite)
+    text = export(run, args.output, height=args.height, width=args.width, overwrite=args.overwrite)
     size = f"{args.height}x{args.width}" if args.height else "of any size"
-    print(f"{args.output}: ONNX {size}, {told}")
+    print(f"{args.output}: ONNX {size}, {text}")
 
 
-def run():
-    """Entry point."""
+def entry_point():
+    """Run the command."""
     define_flags()
     entry.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    entry_point()

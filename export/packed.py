@@ -1,10 +1,10 @@
-"""Pack a trained run into a few megabytes that stand for it (see `network.packed_weights`).
+"""Pack a trained run into a folder of a few megabytes (see `network.packed_weights`).
 
 python -m export.packed --run_dir RUN --output FOLDER
 
-writes weights (kernels as float16), description, classes and a made sample pair, and says what
-rounding changed. A card, README.md beside them, is written by hand: scores, data and their
-licences, limits.
+writes the weights (kernels as float16), their description, the classes and a synthetic sample pair,
+and prints how much rounding changed the predictions. The model card, README.md in the same folder,
+is written by hand: scores, data and their licences, limits.
 """
 
 from pathlib import Path
@@ -21,38 +21,38 @@ from flowseg.cli import flags as shared_flags
 from flowseg.media import drawing
 from flowseg.network import packed_weights
 
-# A drive that no training sees, for exports to be checked on: no data set's frame may lie here.
+# Synthetic drive not used in training, for checking exports: frames of data sets must not ship.
 _SAMPLE = {"height": 128, "width": 416, "seed": 1, "index": 9, "count": 2}
 
 
 def pack(run: runs.Run, folder: Path) -> str:
-    """Write `run` into `folder`, as `packed_weights.read_network` takes it.
+    """Write `run` into `folder` for `packed_weights.read_network`.
 
     Returns:
-        Lines that say what was written, and how far the rounded network is from the run's.
+        Summary of the files and of how the rounded network differs from the run's.
 
     Raises:
-        ValueError: what `packed_weights.write_network` refuses.
+        ValueError: `packed_weights.write_network` rejects the network.
     """
-    network = _network(run.folder)
-    count = packed_weights.write_network(folder, run.model, **network)
+    settings = _build_settings(run.folder)
+    count = packed_weights.write_network(folder, run.model, **settings)
     files.write_json(folder / "label_set.json", run.label_set._asdict())
     frames = list(farm.load("street").film(**_SAMPLE))
     for name, frame in zip(runs.SAMPLE.values(), frames, strict=True):
         drawing.write_png(folder / name, frame)
     rounded = packed_weights.read_network(folder, len(run.label_set.names))
     seg, flow = run.predict(*frames)
-    again = runs.Run(rounded, run.label_set).predict(*frames)
-    apart = np.hypot(*np.moveaxis(again[1] - flow, -1, 0))
+    predictions = runs.Run(rounded, run.label_set).predict(*frames)
+    distance = np.hypot(*np.moveaxis(predictions[1] - flow, -1, 0))
     return (
-        f"{folder}: {count / 1e6:.1f} MB, backbone {network['backbone']}; beside the run's own: "
-        f"{100 * (again[0] == seg).mean():.2f} % of labels equal, flow {apart.mean():.4f} px apart "
-        f"on average, {apart.max():.3f} px at most"
+        f"{folder}: {count / 1e6:.1f} MB, backbone {settings['backbone']}; compared with the run: "
+        f"{100 * (predictions[0] == seg).mean():.2f} % of labels equal, flow differs by "
+        f"{distance.mean():.4f} px on average, {distance.max():.3f} px at most"
     )
 
 
-def _network(run_dir):
-    """What the run's network was built with."""
+def _build_settings(run_dir):
+    """Return the arguments that the run's network was built with."""
     values = dict(
         line.lstrip("-").partition("=")[::2]
         for line in (Path(run_dir) / "flags.txt").read_text().splitlines()
@@ -61,18 +61,18 @@ def _network(run_dir):
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     shared_flags.define_run_flags(input_scale=False)
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_string("output", None, "Folder to write.", required=True)
 
 
 def main():
-    """Load, write, tell."""
+    """Load the run, pack it and print the summary."""
     args = flags.FLAGS
     run = runs.load_run(args.run_dir, args.weights)
     if packed_weights.is_packed(run.folder):
-        raise ValueError(f"{run.folder}: is packed already")
+        raise ValueError(f"{run.folder}: is already packed")
     print(pack(run, Path(args.output)))
 
 

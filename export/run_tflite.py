@@ -1,10 +1,10 @@
-"""Run a TFLite file on a video, as an edge device does: each frame is encoded once.
+"""Run a TFLite file on a video as an edge device does, encoding each frame once.
 
 python -m export.run_tflite --model FILE.tflite --input VIDEO|FOLDER --output FILE.mp4
 
-needs neither TensorFlow nor Keras: NumPy, OpenCV, ai-edge-litert and absl-py do. What is written is
-what `flowseg.visualize` writes. Frames are brought to the size that the file was made for. Ends
-with the frames a second: of the network alone, and with reading, drawing and writing.
+needs neither TensorFlow nor Keras, only NumPy, OpenCV, ai-edge-litert and absl-py. It writes the
+same video as `flowseg.visualize`. Frames are resized to the size of the file. At the end it prints
+the frames per second, of the network alone and including reading, drawing and writing.
 """
 
 import time
@@ -24,31 +24,31 @@ from flowseg.media.video_panels import DEFAULT_FPS, write_video
 
 
 class LiteRun:
-    """An opened file in the place of a run, for `write_video`.
+    """Presents an opened file as a run, for `write_video`.
 
     Attributes:
-        label_set: the file's classes.
-        seconds: of the network so far.
+        label_set: classes of the file.
+        seconds: total run time of the network so far.
     """
 
     def __init__(self, opened: lite_file.LiteFile):
         self._opened = opened
-        self.label_set, self.seconds = from_dict(opened.about["label_set"]), 0.0
+        self.label_set, self.seconds = from_dict(opened.metadata["label_set"]), 0.0
 
     def stream(
         self, frames: Iterable[np.ndarray], scale: float = 1.0
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Classes and motion of every frame of a video, as `flowseg.runs.Run.stream` gives them.
+        """Predict classes and flow of every frame of a video, as `flowseg.runs.Run.stream` does.
 
         Args:
-            frames: (H, W, 3) uint8 RGB, of the size that the file was made for.
-            scale: 1; the size is the file's.
+            frames: (H, W, 3) uint8 RGB, of the file's size.
+            scale: must be 1, since the file's size is fixed.
 
         Yields:
             (seg, flow) of each frame; see `pairs.stream`.
 
         Raises:
-            ValueError: another scale. While iterating: frames of another size.
+            ValueError: the scale is not 1. While iterating: a frame has another size.
         """
         if scale != 1:
             raise ValueError(f"scale: {scale}, but the size of a TFLite file's frames is fixed")
@@ -56,7 +56,7 @@ class LiteRun:
         return pairs.stream(self._checked(frames), timed(opened.encode), timed(opened.decode))
 
     def _checked(self, frames):
-        height, width = self._opened.about["height"], self._opened.about["width"]
+        height, width = self._opened.metadata["height"], self._opened.metadata["width"]
         for number, frame in enumerate(frames):
             if frame.dtype != np.uint8 or frame.shape != (height, width, 3):
                 raise ValueError(
@@ -75,55 +75,55 @@ class LiteRun:
         return timed
 
 
-def fitted(
+def resized(
     frames: Iterable[tuple[str, np.ndarray]], height: int, width: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Named frames, brought to that size."""
+    """Yield named frames, resized to the given size."""
     for name, image in frames:
         if image.shape[:2] != (height, width):
-            how = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR
-            image = cv2.resize(image, (width, height), interpolation=how)
+            interpolation = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR
+            image = cv2.resize(image, (width, height), interpolation=interpolation)
         yield name, image
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     flags.DEFINE_string("model", None, "File of export.tflite.", required=True)
     flags.DEFINE_string("input", None, "Video file, or folder of frames.", required=True)
     flags.DEFINE_string(
-        "output", None, "FILE.mp4 or FILE.webm; or a folder for pictures.", required=True
+        "output", None, "FILE.mp4 or FILE.webm; or a folder for images.", required=True
     )
-    flags.DEFINE_integer("threads", 2, "Cores that the network may use.", 1)
-    flags.DEFINE_float("overlay", 0.5, "Strength of the class colours over the frame.", 0, 1)
+    flags.DEFINE_integer("threads", 2, "Threads of the network.", 1)
+    flags.DEFINE_float("overlay", 0.5, "Opacity of the class colours over the frame.", 0, 1)
 
 
 def main():
-    """Open, run, tell."""
+    """Run the file on the video and print the frames per second."""
     args = flags.FLAGS
     opened = lite_file.read(args.model, args.threads)
     if Path(args.output).suffix:
         check_video_name(args.output)
     if Path(args.output).resolve() == Path(args.input).resolve():
-        raise ValueError(f"--output {args.output}: is the input itself, which would be lost")
+        raise ValueError(f"--output {args.output}: is the input itself, which would be overwritten")
     frames, fps, count = open_frames(args.input)
     lite_run = LiteRun(opened)
-    frames = fitted(frames, opened.about["height"], opened.about["width"])
+    frames = resized(frames, opened.metadata["height"], opened.metadata["width"])
     fps = fps or DEFAULT_FPS
     begin = time.perf_counter()
     written = write_video({"": lite_run}, frames, args.output, fps, count, overlay=args.overlay)
-    whole = time.perf_counter() - begin
-    alone = written / lite_run.seconds
+    seconds = time.perf_counter() - begin
+    rate = written / lite_run.seconds
     print(
-        f"wrote {args.output}: {written} frames; {alone:.1f} frames a second by the network, "
-        f"{written / whole:.1f} with reading, drawing and writing"
+        f"wrote {args.output}: {written} frames; {rate:.1f} frames per second by the network, "
+        f"{written / seconds:.1f} with reading, drawing and writing"
     )
 
 
-def run():
-    """Entry point."""
+def entry_point():
+    """Run the command."""
     define_flags()
     entry.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    entry_point()

@@ -1,9 +1,9 @@
-"""What lies beside the network in a folder that is served: metadata, warm-up, configuration.
+"""Writes the metadata, warm-up requests and configuration of a folder for TensorFlow Serving.
 
 DIR/models.config                                for tensorflow_model_server --model_config_file
 DIR/batching.config                              for --batching_parameters_file
-DIR/1/assets.extra/metadata.json                 what the signature `metadata` tells
-DIR/1/assets.extra/tf_serving_warmup_requests    what TensorFlow Serving asks before it takes users
+DIR/1/assets.extra/metadata.json                 content of the signature `metadata`
+DIR/1/assets.extra/tf_serving_warmup_requests    requests that are run before the server is ready
 """
 
 import json
@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from export.metadata import FLOW, IMAGES, LABELS, LOGITS, NAME, about
+from export.metadata import FLOW, IMAGES, LABELS, LOGITS, NAME, export_metadata
 from flowseg import files
 from flowseg.runs import Run
 
 MODELS_CONFIG = "models.config"
 _WARMUP = "tf_serving_warmup_requests"
-# Under which the container of TensorFlow Serving sees the folder; see README.
+# The base path is where the container of TensorFlow Serving mounts the folder; see docs/serving.md.
 _MODELS = f"""\
 model_config_list {{
   config {{
@@ -31,22 +31,22 @@ model_config_list {{
 }}
 """
 _BATCHING = """\
-# Requests join a batch only if their frames have one size: TensorFlow Serving refuses a batch of
-# several. Leave --enable_batching out if your users' frames differ.
+# Requests can only share a batch if their frames have the same size: TensorFlow Serving rejects
+# batches of mixed sizes. Omit --enable_batching if the frames of your users differ in size.
 max_batch_size { value: 8 }
 batch_timeout_micros { value: 5000 }
 max_enqueued_batches { value: 64 }
 """
-# Rows and columns of the frames of warm-up requests that carry plain numbers, to keep them small.
+# Height and width of the frames in warm-up requests with unencoded pixels, to keep them small.
 _CORNER = (64, 128)
 
 
 def metadata(run: Run, version: int) -> dict:
-    """What a user of the served network must know, as plain JSON values.
+    """Return the metadata for users of the served network, as JSON values.
 
     Args:
         run: a `runs.Run`.
-        version: of the folder, as TensorFlow Serving counts.
+        version: version number of the folder, for TensorFlow Serving.
     """
     units = {
         "images": IMAGES,
@@ -56,29 +56,29 @@ def metadata(run: Run, version: int) -> dict:
         "labels_bytes": "8-bit PNG of labels",
         "flow_bytes": "KITTI's 16-bit PNG: flow = (R - 32768, G - 32768) / 64, known if B is 1",
     }
-    size = "any height and width; both frames alike"
-    return about(run, units, model_version=version, size=size)
+    size = "any height and width, equal for both frames"
+    return export_metadata(run, units, model_version=version, size=size)
 
 
 def write_extras(
     folder: Path | str,
-    told: dict,
+    metadata: dict,
     signatures: Mapping[str, Callable],
     pair: dict[str, np.ndarray],
 ) -> None:
     """Write metadata and warm-up requests into the folder of a SavedModel.
 
     Args:
-        folder: of one version.
-        told: of `metadata`.
-        signatures: of the loaded SavedModel.
-        pair: a real pair, as `check.sample_pair` gives it.
+        folder: folder of one version.
+        metadata: the values of the function `metadata`.
+        signatures: signatures of the loaded SavedModel.
+        pair: a real pair from `check.sample_pair`.
 
     Raises:
-        ValueError: the package of TensorFlow Serving's messages is missing.
+        ValueError: the package with TensorFlow Serving's messages is not installed.
     """
     extra = Path(folder) / "assets.extra"
-    files.write(extra / "metadata.json", json.dumps(told, indent=2) + "\n")
+    files.write(extra / "metadata.json", json.dumps(metadata, indent=2) + "\n")
     message = _prediction_log()
     with tf.io.TFRecordWriter(str(extra / _WARMUP)) as writer:
         for name, inputs in requests(signatures, pair).items():
@@ -91,7 +91,7 @@ def write_extras(
 
 
 def read_requests(folder: Path | str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Yields (signature, {input: array}) of each warm-up request in the folder of a version."""
+    """Yield (signature, {input: array}) of each warm-up request in a version's folder."""
     message = _prediction_log()
     records = tf.data.TFRecordDataset(str(Path(folder) / "assets.extra" / _WARMUP))
     for record in records.as_numpy_iterator():
@@ -111,7 +111,7 @@ def _prediction_log():
 
 
 def requests(signatures: Mapping[str, Callable], pair: dict[str, np.ndarray]) -> dict[str, dict]:
-    """One request a signature, of a real pair: {signature: {input: array}}."""
+    """Build one request per signature from a real pair: {signature: {input: array}}."""
     rows, columns = _CORNER
     corner = {key: image[:, :rows, :columns] for key, image in pair.items()}
     uint8 = {key: image.astype("uint8") for key, image in corner.items()}
@@ -127,12 +127,12 @@ def requests(signatures: Mapping[str, Callable], pair: dict[str, np.ndarray]) ->
 
 
 def png(image: np.ndarray) -> bytes:
-    """(H, W, 3) RGB 0..255 as the bytes of a PNG."""
+    """Encode an image, (H, W, 3) RGB 0..255, as PNG."""
     return cv2.imencode(".png", image[..., ::-1].astype("uint8"))[1].tobytes()
 
 
 def decode_inputs(encode: Callable, pair: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What `decode` takes, made by encoding each frame of a uint8 pair on its own."""
+    """Build the inputs of `decode` by encoding each frame of a uint8 pair separately."""
     inputs = {}
     for frame, image in zip(("frame1", "frame2"), pair.values(), strict=True):
         features = {key: value.numpy() for key, value in encode(image=tf.constant(image)).items()}
@@ -142,6 +142,6 @@ def decode_inputs(encode: Callable, pair: dict[str, np.ndarray]) -> dict[str, np
 
 
 def write_configs(folder: Path | str) -> None:
-    """Write what TensorFlow Serving is started with into the folder of all versions."""
+    """Write the configuration files of TensorFlow Serving into the folder of all versions."""
     files.write(Path(folder) / MODELS_CONFIG, _MODELS)
     files.write(Path(folder) / "batching.config", _BATCHING)

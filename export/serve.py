@@ -1,18 +1,19 @@
-"""Serve the folder of `export.saved_model` by Ray Serve, on TensorFlow Serving's REST paths.
+"""Serve an exported SavedModel with Ray Serve, under TensorFlow Serving's REST paths.
 
 python -m export.serve --model out/served
 
-answers, to this machine alone unless --host says otherwise, until Ctrl-C or SIGTERM:
+serves until Ctrl-C or SIGTERM, to this machine only unless --host is given:
 
-GET  /v1/models/flowseg            whether it is ready; the version
-GET  /v1/models/flowseg/metadata   the signatures
+GET  /v1/models/flowseg            readiness and version
+GET  /v1/models/flowseg/metadata   signatures
 POST /v1/models/flowseg:predict    {"signature_name": ..., "instances": [...]} or "inputs"
-GET  /-/healthz                    whether the server lives
+GET  /-/healthz                    health check
 
-Requests whose frames are alike run as one batch. What does not fit into the queue is refused with
-503, a body over --max_request_mb with 413, a bad one with 400 and a line that says why. A stopped
-server finishes what it has begun. With --ray_address replicas spread over the machines of a Ray
-cluster, on all of which the folder and this package lie in the same place.
+Requests with frames of the same size run as one batch. If the queue is full, requests are rejected
+with status 503, bodies over --max_request_mb with 413, and invalid ones with 400 and the reason. On
+shutdown the server finishes the requests it has accepted. With --ray_address the replicas are
+distributed over the machines of a Ray cluster; all machines need the folder and this package under
+the same paths.
 """
 
 import asyncio
@@ -35,13 +36,13 @@ from export.metadata import NAME
 from flowseg import ray_cluster
 from flowseg.errors import ArgumentError
 
-# Seconds that a client may take to send its body, and a stopped server to finish.
+# Time limits in seconds: for a client to send its body, and for a stopped server to finish.
 BODY_TIMEOUT, STOP_TIMEOUT = 30, 120
 _BASE = f"/v1/models/{NAME}"
 
 
 class Replica:
-    """One copy of the network, and the paths that it answers; Ray makes as many as it is told."""
+    """One copy of the network and its HTTP handlers; Ray creates the configured number of them."""
 
     def __init__(self, folder: str, threads: int, max_batch: int, max_bytes: int, max_pixels: int):
         import tensorflow as tf
@@ -51,34 +52,34 @@ class Replica:
         from export.serving.batching import Network
 
         self.network = Network(folder)
-        # Lists of JSON's numbers make the collector look, again and again, at all of TensorFlow:
-        # five times the time of reading them.
+        # Large lists of JSON numbers trigger garbage collections that scan all of TensorFlow's
+        # objects, which made parsing take five times as long.
         gc.freeze()
         self.max_bytes = max_bytes
         self.max_pixels = max_pixels
-        self.together = serve.batch(max_batch_size=max_batch, batch_wait_timeout_s=0.005)(
-            self.answer_all
+        self.batched = serve.batch(max_batch_size=max_batch, batch_wait_timeout_s=0.005)(
+            self.run_batch
         )
 
-    async def answer_all(self, requests):
-        """Answers, or the ValueErrors, to a list of requests. Ray gathers the list."""
-        return await asyncio.to_thread(self.network.answer_all, requests)
+    async def run_batch(self, requests):
+        """Return the outputs or the ValueError of each request in a list gathered by Ray."""
+        return await asyncio.to_thread(self.network.run_batch, requests)
 
     async def check_health(self):
-        """Ray replaces a replica in which this raises, or does not come back."""
-        await asyncio.to_thread(self.network.answer, "metadata", {"key": [b"name"]})
+        """Run a request; Ray replaces a replica in which this raises or does not return."""
+        await asyncio.to_thread(self.network.predict, "metadata", {"key": [b"name"]})
 
     async def __call__(self, request):
-        """One HTTP request."""
+        """Handle one HTTP request."""
         path = request.url.path.replace(f"/versions/{self.network.version}", "")
         if path not in (_BASE, f"{_BASE}/metadata", f"{_BASE}:predict"):
             return _refuse(404, f"no such path; this server has {_BASE}[/metadata|:predict]")
         method = "POST" if path.endswith(":predict") else "GET"
         if request.method != method:
-            return _refuse(405, f"{path} is asked by {method}", {"Allow": method})
+            return _refuse(405, f"{path} needs the method {method}", {"Allow": method})
         if method == "GET":
-            told = self.network.metadata if path.endswith("metadata") else self.network.status
-            return _respond(200, told)
+            content = self.network.metadata if path.endswith("metadata") else self.network.status
+            return _respond(200, content)
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
                 body = await self._body(request)
@@ -89,7 +90,7 @@ class Replica:
         return await self._predict(body)
 
     async def _body(self, request):
-        """The bytes of a request's body; None if they are too many."""
+        """Return the bytes of a request's body; None if it is too large."""
         length = request.headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self.max_bytes:
             return None
@@ -109,10 +110,10 @@ class Replica:
             request = await asyncio.to_thread(rest.read, body, signatures, self.max_pixels)
         except ValueError as error:
             return _refuse(400, error)
-        answer = await self.together(request)
-        if isinstance(answer, ValueError):
-            return _refuse(400, answer)
-        return _respond(200, await asyncio.to_thread(rest.write, answer, request.rows))
+        result = await self.batched(request)
+        if isinstance(result, ValueError):
+            return _refuse(400, result)
+        return _respond(200, await asyncio.to_thread(rest.write, result, request.rows))
 
 
 def _respond(status, content, headers=None):
@@ -140,22 +141,22 @@ def start(
     max_pixels: int = 8_000_000,
     address: str | None = None,
 ) -> None:
-    """Start serving; returns when the first request can be answered.
+    """Start serving; returns when the server is ready for requests.
 
     Args:
-        folder: of `export.saved_model`.
-        host: of the machine itself that is listened at; 0.0.0.0 is all.
-        port: likewise.
-        replicas: copies of the network.
-        max_batch: requests that run together.
-        queue: requests that may wait beside those that run.
-        max_mb: of a body.
-        max_pixels: of one input's frames.
-        address: of a running Ray cluster; None starts one of this machine alone.
+        folder: folder written by `export.saved_model`.
+        host: address to listen on; 0.0.0.0 listens on all.
+        port: port to listen on.
+        replicas: number of copies of the network.
+        max_batch: maximum number of requests per batch.
+        queue: maximum number of requests that wait, in addition to the running ones.
+        max_mb: maximum size of a body.
+        max_pixels: maximum number of pixels of all frames of one input.
+        address: address of a running Ray cluster; None starts one on this machine only.
 
     Raises:
-        ValueError: Ray is missing, the port is taken, the folder holds no model, or there are not
-            so many cores.
+        ValueError: Ray is not installed, the port is taken, the folder has no model, or there are
+            fewer cores than replicas.
     """
     from export.serving.batching import newest
 
@@ -164,11 +165,11 @@ def start(
     ray = ray_cluster.connect(address, "ray.serve", "serve")
     from ray import serve
 
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # Its import sets another one.
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # The import sets another level.
     cores = int(ray.cluster_resources().get("CPU", 0))
     if replicas > cores:
         raise ArgumentError(
-            f"replicas {replicas}: there are {cores} cores, one a replica at least", "replicas"
+            f"replicas {replicas}: each needs a core, and there are {cores}", "replicas"
         )
     options = {"host": host, "port": port, "request_timeout_s": 300}
     serve.start(http_options=options, logging_config={"log_level": "ERROR"})
@@ -180,21 +181,21 @@ def start(
         )
     except RuntimeError as error:
         status = serve.status().applications[NAME]
-        told = [d.message for d in status.deployments.values()] or [str(error)]
+        messages = [d.message for d in status.deployments.values()] or [str(error)]
         raise ValueError(
-            f"{folder}: cannot be served: {told[0].strip().splitlines()[-1]}"
+            f"{folder}: cannot be served: {messages[0].strip().splitlines()[-1]}"
         ) from error
 
 
 def _deployment(replicas, max_batch, queue):
-    """Copies of `Replica` as Ray Serve takes them."""
+    """Build the Ray Serve deployment of `Replica`."""
     from ray import serve
 
     return serve.deployment(
         Replica,
         name=NAME,
         num_replicas=replicas,
-        # As many as run and as many as wait to join them.
+        # One running batch and one batch that is being collected.
         max_ongoing_requests=2 * max_batch,
         max_queued_requests=queue,
         graceful_shutdown_timeout_s=STOP_TIMEOUT,
@@ -211,46 +212,50 @@ def _check_port(host, port):
             probe.bind((host, port))
         except OSError as error:
             raise ArgumentError(
-                f"{host}:{port} cannot be had ({error}); name another: port", "port"
+                f"{host}:{port} is not available ({error}); choose another: port", "port"
             ) from error
 
 
 def check() -> None:
-    """Raises ValueError if Ray has died, and with it the server."""
+    """Raise ValueError if Ray, and with it the server, has died."""
     from ray import serve
 
     try:
         serve.status()
-    except Exception as error:  # Ray raises many, by which of its processes is gone.
-        raise ValueError(f"Ray has died under the server ({error}); start it again") from error
+    except Exception as error:  # The type depends on which of Ray's processes died.
+        raise ValueError(
+            f"Ray has died ({error}), and the server with it; start it again"
+        ) from error
 
 
 def finish() -> None:
-    """Answer what was begun, take nothing new."""
+    """Finish the accepted requests and reject new ones."""
     from ray import serve
 
     serve.delete(NAME)
 
 
 def define_flags():
-    """The flags of this command."""
-    flags.DEFINE_string("model", None, "Folder of export.saved_model.", required=True)
-    flags.DEFINE_string("host", "127.0.0.1", "Where to listen; 0.0.0.0: wherever it is reached.")
+    """Define the flags of this command."""
+    flags.DEFINE_string("model", None, "Folder written by export.saved_model.", required=True)
+    flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0: all addresses.")
     flags.DEFINE_integer(
-        "port", 8501, "Likewise; TensorFlow Serving's own is the default.", 1, 65535
+        "port", 8501, "Port to listen on; default: that of TensorFlow Serving.", 1, 65535
     )
     flags.DEFINE_integer("replicas", 1, "Copies of the network; they share the cores.", 1)
-    flags.DEFINE_integer("max_batch", 8, "Requests that run as one batch, at most.", 1)
-    flags.DEFINE_integer("queue", 64, "Requests that may wait; those beyond get 503.", 1)
-    flags.DEFINE_integer("max_request_mb", 32, "Of a body; larger ones get 413.", 1)
-    flags.DEFINE_float("max_megapixels", 8, "Of a request's first frames together.", 0.001)
-    flags.DEFINE_string("ray_address", None, "Of a Ray cluster to run on; default: none.")
+    flags.DEFINE_integer("max_batch", 8, "Maximum number of requests per batch.", 1)
+    flags.DEFINE_integer("queue", 64, "Maximum number of waiting requests; others get 503.", 1)
+    flags.DEFINE_integer("max_request_mb", 32, "Maximum size of a body; larger ones get 413.", 1)
+    flags.DEFINE_float(
+        "max_megapixels", 8, "Maximum total size of a request's first frames.", 0.001
+    )
+    flags.DEFINE_string("ray_address", None, "Address of a Ray cluster; default: none.")
 
 
 def main():
-    """Serve until a signal."""
+    """Serve until a signal arrives."""
     args = flags.FLAGS
-    begun = time.monotonic()
+    begin = time.monotonic()
     try:
         start(
             args.model,
@@ -263,21 +268,21 @@ def main():
             max_pixels=int(args.max_megapixels * 1e6),
             address=args.ray_address,
         )
-        ended = threading.Event()
-        # Not before, as Ray has a handler of its own, which prints a stack.
+        stopping = threading.Event()
+        # Set after Ray has started, because Ray installs a handler that prints a stack trace.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: ended.set())
-        took = time.monotonic() - begun
-        where = f"http://{args.host}:{args.port}{_BASE}"
-        print(f"{where} answers (after {took:.0f} s); Ctrl-C ends it", flush=True)
-        while not ended.wait(5):
+            signal.signal(number, lambda *_: stopping.set())
+        seconds = time.monotonic() - begin
+        url = f"http://{args.host}:{args.port}{_BASE}"
+        print(f"{url} is ready (after {seconds:.0f} s); Ctrl-C stops it", flush=True)
+        while not stopping.wait(5):
             check()
         finish()
     finally:
         ray = sys.modules.get("ray")
         if ray:
             ray.shutdown()
-    print("stopped: all that was begun is answered", flush=True)
+    print("stopped: all accepted requests were answered", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""What the SavedModel can be asked: the network behind the signatures that servers and videos want.
+"""Builds the signatures of the SavedModel, for servers and for video.
 
 serving_default  image1, image2: (B, H, W, 3) float32 RGB 0..255, any B, H and W -> seg: (B, H, W,
                  classes) float32 logits; flow: (B, H, W, 2) float32 pixels
-serving_uint8    the same of uint8 frames (a signature has one type an input)
+serving_uint8    the same for uint8 frames (each input of a signature has one type)
 predict_labels   image1, image2: (B, H, W, 3) uint8 -> labels: (B, H, W) uint8 train ids; flow:
                  (B, H, W, 2) float16
-predict_png      image1_bytes, image2_bytes: (B,) or one encoded picture (PNG, JPEG) ->
+predict_png      image1_bytes, image2_bytes: (B,) or one encoded image (PNG, JPEG) ->
                  labels_bytes: (B,) PNG, 8-bit train ids; flow_bytes: (B,) KITTI's 16-bit PNG
 encode           image: (B, H, W, 3) uint8 -> stride2 .. stride32: features; size: (B, 2), (H, W)
-decode           frame1_stride2 .. frame2_stride32: of two frames; size: (B, 2) -> seg, flow as
-                 serving_default's, at that size
+decode           frame1_stride2 .. frame2_stride32: features of two frames; size: (B, 2) -> seg,
+                 flow as for serving_default, at that size
 metadata         key: (N,) "label_set" or the like, "" for all -> value: (N,) JSON
 
-All are decode of two encodes, over one copy of the weights, so that a video whose frames are each
-encoded once gets exactly the answers of a pair.
+All signatures use the same encoder and decoder with one copy of the weights, so that `decode` on
+the features of two encoded frames returns exactly the predictions of that pair.
 """
 
 import json
@@ -29,11 +29,11 @@ _FRAMES = ("frame1", "frame2")
 
 
 def signatures(model: keras.Model, metadata: dict) -> dict[str, Callable]:
-    """All signatures of a network.
+    """Build all signatures of a network.
 
     Args:
-        model: of `model.build_flowseg`, on Keras's TensorFlow backend.
-        metadata: what the signature `metadata` tells, by key; plain JSON values.
+        model: network of `model.build_flowseg`, on Keras's TensorFlow backend.
+        metadata: JSON values by key, which the signature `metadata` returns.
 
     Returns:
         {name: tf.function}, each with its input signature.
@@ -49,16 +49,16 @@ def signatures(model: keras.Model, metadata: dict) -> dict[str, Callable]:
         return predict(*(tf.cast(image, tf.float32) for image in (image1, image2)))
 
     def predict_labels(image1, image2):
-        answers = predict_uint8(image1, image2)
-        labels = tf.argmax(answers["seg"], -1, tf.int32)
-        flow = tf.cast(answers["flow"], tf.float16)
+        outputs = predict_uint8(image1, image2)
+        labels = tf.argmax(outputs["seg"], -1, tf.int32)
+        flow = tf.cast(outputs["flow"], tf.float16)
         return {"labels": tf.cast(labels, tf.uint8), "flow": flow}
 
     def predict_png(image1_bytes, image2_bytes):
-        answers = predict(_decode_pictures(image1_bytes), _decode_pictures(image2_bytes))
-        labels = tf.cast(tf.argmax(answers["seg"], -1, tf.int32), tf.uint8)[..., None]
-        pictures = {"labels_bytes": labels, "flow_bytes": _kitti_pixels(answers["flow"])}
-        return {key: _encode_pictures(picture) for key, picture in pictures.items()}
+        outputs = predict(_decode_images(image1_bytes), _decode_images(image2_bytes))
+        labels = tf.cast(tf.argmax(outputs["seg"], -1, tf.int32), tf.uint8)[..., None]
+        pixels = {"labels_bytes": labels, "flow_bytes": _kitti_pixels(outputs["flow"])}
+        return {key: _encode_images(image) for key, image in pixels.items()}
 
     def encode_frame(image):
         size = tf.broadcast_to(tf.shape(image)[1:3], (tf.shape(image)[0], 2))
@@ -70,19 +70,19 @@ def signatures(model: keras.Model, metadata: dict) -> dict[str, Callable]:
         *features, size = inputs
         frames = (dict(zip(names, part, strict=True)) for part in _split(features))
         stride = STRIDES[-1]
-        fits = "size must be one for all, and that of the frames which the features are of"
+        message = "size must be equal across the batch and match the frames of the features"
         padded = tf.broadcast_to(tf.shape(features[-1])[1:3], tf.shape(size))
-        tf.debugging.assert_equal((size + stride - 1) // stride, padded, fits)
-        tf.debugging.assert_equal(size, tf.broadcast_to(size[0], tf.shape(size)), fits)
+        tf.debugging.assert_equal((size + stride - 1) // stride, padded, message)
+        tf.debugging.assert_equal(size, tf.broadcast_to(size[0], tf.shape(size)), message)
         return _crop(decode(*frames), size[0])
 
     keys = tf.constant(["", *metadata])
     values = tf.constant([json.dumps(value) for value in (metadata, *metadata.values())])
 
-    def tell(key):
+    def lookup(key):
         equal = tf.equal(tf.reshape(key, [-1, 1]), keys)
-        known = "key: one of " + ", ".join(metadata) + ', or "" for all'
-        tf.debugging.assert_equal(tf.reduce_any(equal, -1), True, known)
+        message = "key: one of " + ", ".join(metadata) + ', or "" for all'
+        tf.debugging.assert_equal(tf.reduce_any(equal, -1), True, message)
         return {"value": tf.gather(values, tf.argmax(tf.cast(equal, tf.int32), -1))}
 
     def images(dtype, names=("image1", "image2")):
@@ -103,16 +103,16 @@ def signatures(model: keras.Model, metadata: dict) -> dict[str, Callable]:
         "predict_png": (predict_png, encoded),
         "encode": (encode_frame, images(tf.uint8, ("image",))),
         "decode": (decode_frames, [*features, size]),
-        "metadata": (tell, key),
+        "metadata": (lookup, key),
     }
     return {name: tf.function(f, input_signature=inputs) for name, (f, inputs) in functions.items()}
 
 
 def _halves(model):
-    """Encoder, with the padding, and decoder as functions that all signatures share."""
+    """Return the encoder, with padding, and the decoder as functions that all signatures share."""
     encoder, decoder = parts(model)
     pad = model.get_layer("pad")
-    # Without what only training asks for.
+    # Without the outputs that only training needs.
     decoder = keras.Model(decoder.input, {key: decoder.output[key] for key in ("seg", "flow")})
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3))])
@@ -128,14 +128,14 @@ def _halves(model):
     return encode, decode
 
 
-def _crop(answers, size):
-    """Takes back what `layers.PadToMultiple` added, as `layers.CropLike` does."""
+def _crop(outputs, size):
+    """Remove the padding of `layers.PadToMultiple`, as `layers.CropLike` does."""
 
     def middle(x):
         top, left = tf.unstack((tf.shape(x)[1:3] - size) // 2)
         return x[:, top : top + size[0], left : left + size[1]]
 
-    return {key: middle(x) for key, x in answers.items()}
+    return {key: middle(x) for key, x in outputs.items()}
 
 
 def _split(features):
@@ -143,25 +143,25 @@ def _split(features):
     return features[:half], features[half:]
 
 
-def _decode_pictures(encoded):
-    """(B,) or scalar bytes of PNG or JPEG -> (B, H, W, 3) float32 RGB; all of one size."""
+def _decode_images(encoded):
+    """(B,) or scalar bytes of PNG or JPEG -> (B, H, W, 3) float32 RGB, all of the same size."""
 
-    def picture(data):
+    def decode(data):
         return tf.io.decode_image(data, channels=3, expand_animations=False)
 
     spec = tf.TensorSpec((None, None, 3), tf.uint8)
-    pictures = tf.map_fn(picture, tf.reshape(encoded, [-1]), fn_output_signature=spec)
-    return tf.cast(pictures, tf.float32)
+    images = tf.map_fn(decode, tf.reshape(encoded, [-1]), fn_output_signature=spec)
+    return tf.cast(images, tf.float32)
 
 
-def _encode_pictures(pictures):
-    return tf.map_fn(tf.io.encode_png, pictures, fn_output_signature=tf.TensorSpec((), tf.string))
+def _encode_images(images):
+    return tf.map_fn(tf.io.encode_png, images, fn_output_signature=tf.TensorSpec((), tf.string))
 
 
 def _kitti_pixels(flow):
-    """(B, H, W, 2) flow -> (B, H, W, 3) uint16 as `flow_io.encode_kitti_flow` has it, in RGB."""
+    """(B, H, W, 2) flow -> (B, H, W, 3) uint16 RGB, encoded as in `flow_io.encode_kitti_flow`."""
     rounded = tf.round(flow * 64) + 2.0**15
-    # Not < and >, so that NaN is unknown too.
+    # Not < and >, so that NaN is unknown as well.
     valid = tf.reduce_all((rounded >= 0) & (rounded <= 65535), -1, keepdims=True)
     pixels = tf.concat([tf.where(valid, rounded, 0), tf.cast(valid, tf.float32)], -1)
     return tf.cast(pixels, tf.uint16)

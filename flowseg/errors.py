@@ -1,19 +1,20 @@
-"""Errors that name an argument, which commands have as a flag."""
+"""Defines errors about arguments, which commands report with the names of their flags."""
 
 import re
 from pathlib import Path
 
 
 class ArgumentError(ValueError):
-    """A value that an argument cannot have, or that does not go with another.
+    """An argument has an invalid value, or one that conflicts with another argument.
 
-    The message names arguments as the library does, `init_from`; a command shows it with their
-    flags, `--init_from` (see `cli.entry`).
+    The message uses the names of Python arguments (`init_from`); commands show them as flags
+    (`--init_from`; see `cli.entry`).
 
     Args:
-        message: with the names in it.
-        *arguments: the names.
-        path: file or folder that the message is about, put before it. No part of it is an argument.
+        message: text that contains the names of the arguments.
+        *arguments: these names.
+        path: file or folder that the message is about. It is put in front of the message; names of
+            arguments in it are not converted to flags.
     """
 
     def __init__(self, message: str, *arguments: str, path: Path | str | None = None):
@@ -22,9 +23,9 @@ class ArgumentError(ValueError):
         super().__init__(self.prefix + message)
 
     def with_flags(self) -> str:
-        """The message as a command says it.
+        """Return the message with arguments spelled as flags.
 
-        A name that is part of a path (`next/0.png`) or a value (`photos=photos`) is no argument.
+        A name inside a path (`next/0.png`) or a value (`photos=photos`) is not an argument.
         """
         message = str(self).removeprefix(self.prefix)
         if self.arguments:

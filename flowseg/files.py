@@ -1,4 +1,4 @@
-"""Files and folders written whole or not at all, and a library's chatter kept off stderr."""
+"""Writes files and folders atomically."""
 
 import contextlib
 import json
@@ -10,27 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from flowseg import files
-
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what is written there gets the name at the end.
+def atomic(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which becomes `path` when the block succeeds.
 
-    When the block fails nothing is left, and what stood under `path` stays. An existing file is
-    replaced; a folder is replaced by a folder.
+    If the block fails, the temporary path is removed and an existing `path` is unchanged. An
+    existing file is replaced by a file, an existing folder by a folder.
 
     Args:
-        path: file or folder to write; its parent folder is made where missing.
+        path: file or folder to write; its parent folder is created if missing.
 
     Yields:
-        Path in the same folder, with the same suffix (some writers choose the format by it).
+        A path in the same folder with the same suffix, from which some writers infer the format.
 
     Raises:
-        OSError: naming `path`: it cannot be written.
+        OSError: `path` cannot be written; the error names it.
     """
     path = Path(path)
-    # One name a file, so that what a killed run left is overwritten by the next.
+    # One fixed name per file, so that the next run replaces what a killed run left behind.
     temporary = path.with_name(f".partial-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +38,7 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
             shutil.rmtree(path)
         os.replace(temporary, path)
     except OSError as error:
-        # A full disk is told without a name, other errors with the temporary one.
+        # A full disk is reported without a name, other errors with the temporary name.
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         _remove(temporary)
@@ -54,19 +52,19 @@ def _remove(path):
 
 
 def write(path: str | os.PathLike, data: bytes | str) -> None:
-    """Write bytes, or text, whole or not at all.
+    """Write bytes or text atomically.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with whole(path) as temporary:
+    with atomic(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
-    """Write a flat JSON file whole or not at all; not-a-number becomes null, as JSON wants."""
+    """Write a flat JSON file atomically; NaN and Inf become null, since JSON has neither."""
     clean = {
         key: None if isinstance(value, float) and not np.isfinite(value) else value
         for key, value in content.items()
     }
-    files.write(path, json.dumps(clean, indent=2) + "\n")
+    write(path, json.dumps(clean, indent=2) + "\n")

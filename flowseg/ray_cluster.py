@@ -1,4 +1,4 @@
-"""Ray, for work on many machines: joined quietly, or started on this machine alone."""
+"""Joins a Ray cluster for work on many machines, or starts Ray on this machine only."""
 
 import importlib
 import logging
@@ -11,8 +11,8 @@ from types import ModuleType
 
 from flowseg.errors import ArgumentError
 
-# This machine's own Ray has no page, and does not take a machine for dead that is merely busy.
-_ALONE = {
+# A local Ray has no dashboard, and health-check limits that tolerate a busy machine.
+_LOCAL = {
     "address": "local",
     "include_dashboard": False,
     "_system_config": {
@@ -25,24 +25,24 @@ _ALONE = {
 def connect(
     address: str | None = None, library: str = "ray", extra: str = "ray", code: Sequence[str] = ()
 ) -> ModuleType:
-    """Join a Ray cluster, or start one of this machine alone; `ray.shutdown` leaves it.
+    """Join a Ray cluster, or start one on this machine only; `ray.shutdown` leaves it.
 
     Args:
-        address: of a running cluster; None or "local": of this machine alone.
-        library: which part of Ray will be used.
-        extra: the extra of this package that brings it.
-        code: packages of this repository that are sent to the machines.
+        address: address of a running cluster; None or "local" starts one on this machine.
+        library: module of Ray that must be importable.
+        extra: extra of this package that installs the module.
+        code: packages of this repository to send to the machines.
 
     Returns:
-        The module `ray`.
+        The `ray` module.
 
     Raises:
-        ValueError: Ray is missing, or there is no cluster at the address.
+        ValueError: Ray is not installed, or there is no cluster at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    alone = address in (None, "local")
-    if alone:
-        # Ray's own ports are open to the network: to those who know this.
+    local = address in (None, "local")
+    if local:
+        # Ray's ports are open to the network; the token restricts them to this process.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray
@@ -51,23 +51,23 @@ def connect(
     except ImportError as error:
         raise ValueError(f"{library} is missing: pip install -e '.[{extra}]'") from error
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if not alone:
+    if not local:
         _check(address)
     root = Path(__file__).parent.parent
-    # Ray stumbles over an empty list.
-    sent = {"runtime_env": {"py_modules": [str(root / name) for name in code]}} if code else {}
-    ray.init(**(quiet | sent | (_ALONE if alone else {"address": address})))
+    # Ray fails on an empty list.
+    runtime = {"runtime_env": {"py_modules": [str(root / name) for name in code]}} if code else {}
+    ray.init(**(quiet | runtime | (_LOCAL if local else {"address": address})))
     return ray
 
 
 def _check(address):
-    """Raises ArgumentError where nobody listens: Ray would wait for minutes without a word."""
+    """Raise ArgumentError if nothing listens there; Ray itself would wait silently for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
-        return  # "auto" and the like: Ray looks for it.
+        return  # Names such as "auto", which Ray resolves.
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
         raise ArgumentError(
-            f"ray_address={address}: no Ray cluster answers there ({error})", "ray_address"
+            f"ray_address={address}: no Ray cluster responds there ({error})", "ray_address"
         ) from error

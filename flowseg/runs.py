@@ -1,13 +1,16 @@
-"""Run folders: where a training leaves its weights, and how the other commands ask it.
+"""Loads trained runs from their folders and predicts with them.
 
-flags.txt        the flags of the run, reloadable by --flagfile
-label_set.json   its classes
-model.keras      the network with the last weights, best.keras with the best
-checkpoints/     the training's full state after its last epoch, to resume from
-sample_image*.png a real pair of its data, on which exports are checked
-metrics.json     validation scores of the best weights (without validation: on the training crops)
-history.csv      every score of every epoch
-tensorboard/     events
+A run folder contains:
+
+flags.txt          the flags of the run, as a file for --flagfile
+label_set.json     the classes
+model.keras        the network with its last weights
+best.keras         the network with its best weights
+checkpoints/       the complete training state, for resuming
+sample_image*.png  a frame pair from the run's data, on which exports are checked
+metrics.json       validation scores of the best weights (without validation: training scores)
+history.csv        all scores of each epoch
+tensorboard/       TensorBoard events
 """
 
 import dataclasses
@@ -29,7 +32,7 @@ from flowseg.media.pairs import Frame
 from flowseg.media.resize import largest_class, resize, resize_flow
 from flowseg.network import packed_weights
 
-# Also registers the network's own layers, so that a saved model loads in safe mode.
+# Also registers the network's custom layers, so that a saved model loads in safe mode.
 from flowseg.network.model import confident_model, streaming_models
 
 SAMPLE = {"image1": "sample_image1.png", "image2": "sample_image2.png"}
@@ -38,11 +41,11 @@ WEIGHTS = {"best": "best.keras", "last": "model.keras"}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """A trained network, its classes, and the folder that both are from.
+    """A trained network, its classes, and the folder that both were loaded from.
 
-    Frames are (H, W, 3) RGB arrays, uint8 or floating-point 0..255, or paths of image files. What
-    is predicted lies in the pixels of the (earlier) frame. `scale` resizes the frames for the
-    network, and its predictions back.
+    Frames are (H, W, 3) RGB arrays, uint8 or floating-point 0..255, or paths of image files.
+    Predictions have the resolution of the frame. `scale` is the factor by which frames are resized
+    before they enter the network; predictions are resized back.
     """
 
     model: keras.Model
@@ -51,75 +54,75 @@ class Run:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes: train id `i` is `classes[i]`."""
+        """Class names, indexed by train id."""
         return tuple(self.label_set.names)
 
     @property
     def palette(self) -> np.ndarray:
-        """(C, 3) uint8 RGB colours of the classes: `palette[seg]` is a picture of `seg`."""
+        """RGB colours of the classes, (C, 3) uint8; `palette[seg]` is a colour image of `seg`."""
         return np.array(self.label_set.palette, np.uint8)
 
     def predict(
         self, image1: Frame, image2: Frame, scale: float = 1.0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Classes of a frame and its motion to the next one.
+        """Predict the classes of a frame and its optical flow to the next frame.
 
         Args:
             image1: the earlier frame.
             image2: the later frame, of the same size.
-            scale: see above.
+            scale: resize factor, see the class.
 
         Returns:
             (H, W) uint8 train ids and (H, W, 2) float32 flow, in pixels to the right and down.
 
         Raises:
-            ValueError: frames that are not as above or differ in size; a scale that is not
-                positive.
+            ValueError: a frame is invalid, the frames differ in size, or the scale is not positive.
         """
-        outputs, size = _ask(self.model, image1, image2, scale)
+        outputs, size = _predict_pair(self.model, image1, image2, scale)
         return largest_class(outputs["seg"], size), resize_flow(outputs["flow"], size)
 
     def predict_logits(
         self, image1: Frame, image2: Frame, scale: float = 1.0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, C) float32 logits and (H, W, 2) float32 flow of a pair; see `predict`."""
-        outputs, size = _ask(self.model, image1, image2, scale)
+        """Predict (H, W, C) float32 logits and (H, W, 2) float32 flow; see `predict`."""
+        outputs, size = _predict_pair(self.model, image1, image2, scale)
         return resize(outputs["seg"], size), resize_flow(outputs["flow"], size)
 
     def predict_confidence(self, image1: Frame, image2: Frame, scale: float = 1.0) -> np.ndarray:
-        """(H, W) float32, 0..1: the probability that `predict`'s flow is right.
+        """Predict the probability that the flow of `predict` is correct: (H, W) float32, 0..1.
 
-        That is within 3 px, of the resized frames, or 5 %. The network is run again: for many
-        pairs, `model.confident_model` gives all three outputs in one pass.
+        Flow is correct if its end-point error is at most 3 px, measured at the size that the
+        network processes, or at most 5 % of the true motion. This method runs the network again;
+        for many pairs, `network.model.confident_model` computes all three outputs in one pass.
 
         Raises:
-            ValueError: see `predict`; a model saved before the confidence head existed.
+            ValueError: see `predict`; the model was saved before the confidence head existed.
         """
-        outputs, size = _ask(self._confident_model, image1, image2, scale)
+        outputs, size = _predict_pair(self._confident_model, image1, image2, scale)
         return resize(outputs["confidence"][..., None], size)[..., 0]
 
     def stream(
         self, frames: Iterable[Frame] | str | os.PathLike, scale: float = 1.0
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Classes and motion of every frame of a video; each frame is encoded once.
+        """Predict classes and flow of every frame of a video, encoding each frame once.
 
-        The same as `predict` of all consecutive pairs, in about 0.7 of the time. A
-        prediction comes when the frame after it has been read; memory stays flat.
+        Equivalent to `predict` on all consecutive pairs, in about 70 % of the time. A prediction
+        is yielded once the next frame has been read; memory use is constant.
 
         Args:
-            frames: any iterable of frames, of one size; or the path of a video file or of a folder
-                of frames (see `media.frames.open_frames`), which must have at least two.
-            scale: see above.
+            frames: iterable of frames of one size, or the path of a video file or a folder of
+                at least two frames (see `media.frames.open_frames`).
+            scale: resize factor, see the class.
 
         Yields:
             (seg, flow) of each frame in order: (H, W) uint8 train ids, and (H, W, 2) float32 flow
             to the next frame. The last frame's seg comes from the pair (last, previous), and its
-            flow is None; a single frame is paired with itself. No frames yield nothing.
+            flow is None; a single frame is paired with itself. Without frames, nothing is yielded.
 
         Raises:
-            ValueError: a path that cannot be read; a scale that is not positive. While iterating:
-                a frame that is not as above or of another size than the first, by its number,
-                which counts from 0.
+            ValueError: the path cannot be read, or the scale is not positive. While iterating: a
+                frame is invalid or differs in size from the first; the message gives its number,
+                counted from 0.
         """
         _check_scale(scale)
         if isinstance(frames, (str, os.PathLike)):
@@ -138,7 +141,7 @@ class Run:
 
         return pairs.stream(pairs.frames_of_one_size(frames), encode, decode)
 
-    # Composed once: a model composed anew would be compiled anew.
+    # Cached, because Keras would compile a newly composed model again.
     @functools.cached_property
     def _confident_model(self):
         return confident_model(self.model)
@@ -148,8 +151,8 @@ class Run:
         return streaming_models(self.model)
 
 
-def _ask(model, image1, image2, scale):
-    """A model's outputs for a pair resized by `scale`, without the batch's axis; the pair's size.
+def _predict_pair(model, image1, image2, scale):
+    """Return a model's outputs for a resized pair, without the batch axis, and the pair's size.
 
     Raises:
         ValueError: see `Run.predict`.
@@ -166,7 +169,7 @@ def _check_scale(scale):
 
 
 def _fit(image, scale):
-    """(1, H, W, 3) float32: a frame resized by `scale`, as a batch."""
+    """Return a frame resized by `scale`, as a batch: (1, H, W, 3) float32."""
     size = tuple(max(1, round(n * scale)) for n in image.shape[:2])
     return resize(image, size)[None].astype(np.float32)
 
@@ -176,17 +179,17 @@ def _without_batch(outputs):
 
 
 def load_run(run_dir: str | os.PathLike | None, weights: str = "best") -> Run:
-    """A trained run.
+    """Load a trained run.
 
     Args:
-        run_dir: folder of a training, or one that a run was packed into (see `packed_weights`),
-            where "best" and "last" are one. Not looked at for "pretrained".
-        weights: "best", "last", or "pretrained": the network that comes with the package.
+        run_dir: a run folder, or the folder of a packed run (see `packed_weights`), for which
+            "best" and "last" are the same. Ignored for "pretrained".
+        weights: "best", "last", or "pretrained" for the network that comes with the package.
 
     Raises:
-        ValueError: no such folder, or one without (readable) weights.
+        ValueError: the folder does not exist or has no readable weights.
     """
-    run_dir = packed_weights.BOX if weights == "pretrained" else Path(run_dir)
+    run_dir = packed_weights.PRETRAINED_DIR if weights == "pretrained" else Path(run_dir)
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir}: no such run folder")
     if packed_weights.is_packed(run_dir):
@@ -197,39 +200,40 @@ def load_run(run_dir: str | os.PathLike | None, weights: str = "best") -> Run:
     classes = model.output["seg"].shape[-1]
     if classes != len(label_set.names):
         raise ValueError(
-            f"{run_dir}: label_set.json has {len(label_set.names)} classes, the network {classes}"
+            f"{run_dir}: label_set.json has {len(label_set.names)} classes, but the network has "
+            f"{classes}"
         )
     return Run(model, label_set, run_dir)
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:
-    """A network from a `.keras` file, in Keras's safe mode.
+    """Load a network from a `.keras` file, in Keras's safe mode.
 
     Raises:
-        ValueError: missing or unreadable.
+        ValueError: the file is missing, unreadable, or not a FlowSeg network.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(
-            f"{path}: missing; a run folder has it after its first epoch: train first "
+            f"{path}: missing; training writes it after the first epoch: train first "
             "(python -m flowseg.train)"
         )
     try:
         model = keras.saving.load_model(path, compile=False)
-        network = (set(model.input), set(model.output)) == ({"image1", "image2"}, {"seg", "flow"})
-    except Exception as error:  # zipfile, h5py, json and Keras each raise their own.
+        valid = (set(model.input), set(model.output)) == ({"image1", "image2"}, {"seg", "flow"})
+    except Exception as error:  # zipfile, h5py, json and Keras each raise their own types.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: damaged, or no Keras file ({reason})") from error
-    if not network:
+        raise ValueError(f"{path}: damaged, or not a Keras file ({reason})") from error
+    if not valid:
         raise ValueError(f"{path}: a Keras model, but not a FlowSeg network")
     return model
 
 
 def load_run_labels(run_dir: str | os.PathLike) -> LabelSet:
-    """The classes of a run.
+    """Load the classes of a run.
 
     Raises:
-        ValueError: its label_set.json is missing or damaged.
+        ValueError: label_set.json is missing or damaged.
     """
     path = Path(run_dir) / "label_set.json"
     try:
@@ -239,6 +243,6 @@ def load_run_labels(run_dir: str | os.PathLike) -> LabelSet:
 
 
 def save_model(model: keras.Model, path: str | os.PathLike) -> None:
-    """Write a `.keras` file whole or not at all."""
-    with files.whole(path) as temporary:
+    """Write a `.keras` file atomically."""
+    with files.atomic(path) as temporary:
         model.save(temporary)

@@ -1,11 +1,12 @@
-"""Draw what the network will see: records as they leave the data pipeline.
+"""Draw records as the data pipeline passes them to the network.
 
 python -m flowseg.show --records GLOB --show N --output DIR
 python -m flowseg.show --flagfile experiments/kitti.flags --show N --output DIR
 
-The second form draws the training batches of a recipe, augmentation and all; the first the frames
-as evaluation takes them. One PNG an example: both frames, labels and flow over them, and the second
-frame warped back by the flow, which looks like the first where the flow is right.
+The first form draws the frames as evaluation reads them; the second draws the training examples of
+a recipe, including augmentation. The command writes one PNG per example: both frames, the labels
+and the flow drawn over the first frame, and the second frame warped back by the flow, which matches
+the first frame where the flow is correct.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,10 +30,10 @@ from flowseg.training import feeding
 from flowseg.training.config import TrainingConfig
 
 
-def frames_of(
+def record_examples(
     files: Sequence[str], label_set: LabelSet
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield (name, image1, image2, flow, seg) in NumPy: the frames of record shards as they are."""
+    """Yield the frames of record shards as NumPy arrays (name, image1, image2, flow, seg)."""
     decoding.check_records(files, label_set)
     with records.named_errors(files):
         for frame in decoding.evaluation_data(files, label_set).as_numpy_iterator():
@@ -43,8 +44,8 @@ def frames_of(
 def training_examples(
     config: TrainingConfig, label_set: LabelSet
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield the same of a training's examples, augmentation and all, without end."""
-    # As `train` does, so that these are the examples that it will see.
+    """Yield augmented training examples without end, in the form of `record_examples`."""
+    # Same seed as `train`, so that these are the examples that it will use.
     keras.utils.set_random_seed(config.seed + 1)
     sets = feeding.find_sets(config, label_set)
     draw = next(iter(feeding.draws_by_phase(config, sets).values()))
@@ -54,7 +55,7 @@ def training_examples(
         height=config.height,
         width=config.width,
         strength=config.augmentation,
-        made_flow=config.made_flow,
+        synthetic_flow=config.synthetic_flow,
     )
     with records.named_errors(sets.files()):
         for i, (inputs, targets) in enumerate(batches.as_numpy_iterator()):
@@ -63,22 +64,22 @@ def training_examples(
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     shared_flags.define_training_flags(train_records_required=False)
     flags.adopt_module_key_flags(shared_flags)
-    flags.DEFINE_list("records", None, "Draw these shards' frames as they are: GLOB[,GLOB].")
-    flags.DEFINE_integer("show", 8, "How many examples to draw.", 1)
-    flags.DEFINE_string("output", None, "Folder for the pictures.", required=True)
+    flags.DEFINE_list("records", None, "Draw the original frames of these shards: GLOB[,GLOB].")
+    flags.DEFINE_integer("show", 8, "Number of examples to draw.", 1)
+    flags.DEFINE_string("output", None, "Folder for the images.", required=True)
 
 
 def main():
-    """Draw the first examples."""
+    """Draw the first --show examples."""
     args = flags.FLAGS
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     label_set = load_label_set(args.label_set)
     if args.records:
-        examples = frames_of(records.match_files(*args.records), label_set)
+        examples = record_examples(records.match_files(*args.records), label_set)
     elif args.train_records:
         examples = training_examples(shared_flags.training_config(args), label_set)
     else:
@@ -89,14 +90,14 @@ def main():
         drawn += 1
         if drawn == args.show:
             break
-    print(f"{output}: {drawn} pictures")
+    print(f"{output}: {drawn} images")
 
 
-def run():
+def entry_point():
     """Entry point of `flowseg-show`."""
     define_flags()
     entry.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    entry_point()

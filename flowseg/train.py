@@ -2,9 +2,9 @@
 
 python -m flowseg.train --flagfile experiments/kitti.flags [--run_dir DIR]
 
-leaves a run folder (see flowseg/runs.py) that evaluate, predict, visualize and the exports take,
-and that `tensorboard --logdir runs` shows. The same command again on the same folder, whatever
-stopped it, goes on from the last checkpoint as if nothing had happened.
+writes a run folder (see flowseg/runs.py) for evaluate, predict, visualize and the exports;
+`tensorboard --logdir runs` shows its progress. Running the same command again on the same folder
+resumes from the last checkpoint as if the training had never stopped.
 """
 
 from pathlib import Path
@@ -24,10 +24,10 @@ from flowseg.training.progress import Progress
 
 
 def default_run_dir() -> str:
-    """runs/<name of the flagfile>.
+    """Return runs/<name of the flagfile>.
 
     Raises:
-        ValueError: no flagfile to take the name from.
+        ValueError: the command line has no flagfile to take the name from.
     """
     name = shared_flags.flagfile_name()
     if not name:
@@ -36,49 +36,49 @@ def default_run_dir() -> str:
 
 
 def main():
-    """Train by the flags."""
+    """Train with the configuration in the flags."""
     args = flags.FLAGS
     config = shared_flags.training_config(args)
     run_dir = Path(args.run_dir or default_run_dir())
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    spread = distribution.find(
+    devices = distribution.find(
         config.batch_size,
         devices=args.devices,
         hosts=args.hosts,
         host=args.host,
         coordinator=args.coordinator,
     )
-    progress = loop.train(config, run_dir, spread)
-    if spread.host == 0:
-        tell(run_dir, progress)
+    progress = loop.train(config, run_dir, devices)
+    if devices.host == 0:
+        print_summary(run_dir, progress)
 
 
-def tell(run_dir: Path, progress: Progress):
-    """Print what became of a run."""
+def print_summary(run_dir: Path, progress: Progress):
+    """Print the duration, the best scores and the incidents of a run."""
     scores = progress.best_scores
     shown = {key: scores[key] for key in BEST_METRICS if np.isfinite(scores.get(key, np.nan))}
-    minutes = f"{progress.step} steps in {progress.seconds / 60:.1f} minutes"
+    duration = f"{progress.step} steps in {progress.seconds / 60:.1f} minutes"
     best = ", ".join(f"{key} {np.round(value, 3)}" for key, value in shown.items())
-    print(f"{run_dir}: {minutes}; best after step {scores['step']}: {best}")
+    print(f"{run_dir}: {duration}; best after step {scores['step']}: {best}")
     if progress.incidents:
-        told = ", ".join(f"{kind}: {count}" for kind, count in progress.incidents.items())
-        print(f"{told}: see {run_dir / 'incidents'}")
-    print(f"look at it: tensorboard --logdir {run_dir.parent}")
+        incidents = ", ".join(f"{kind}: {count}" for kind, count in progress.incidents.items())
+        print(f"{incidents}: see {run_dir / 'incidents'}")
+    print(f"view it with: tensorboard --logdir {run_dir.parent}")
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     shared_flags.define_training_flags()
     shared_flags.define_device_flags()
     flags.adopt_module_key_flags(shared_flags)
 
 
-def run():
+def entry_point():
     """Entry point of `flowseg-train`."""
     define_flags()
     entry.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    entry_point()

@@ -1,12 +1,13 @@
-"""Train on the machines of a Ray cluster, by Ray Train's JaxTrainer.
+"""Train on the machines of a Ray cluster, with Ray Train's JaxTrainer.
 
 python -m flowseg.train_on_ray --ray_address ADDRESS --hosts 4 --gpus 8 \
     --flagfile experiments/kitti.flags --run_dir RUN
 
-is `python -m flowseg.train --flagfile experiments/kitti.flags --run_dir RUN` on JAX by four hosts
-of eight GPUs: the same flags, the same run folder, the same resuming, by itself with --restarts.
-The machines have the packages of the extras `ray` and `jax`, and see records and run folder under
-the same names; the code is sent to them. What a worker says is in Ray's logs.
+This is equivalent to `python -m flowseg.train --flagfile experiments/kitti.flags --run_dir RUN` on
+JAX with four hosts of eight GPUs each: the command takes the same flags, writes the same run folder
+and resumes in the same way; with --restarts it resumes automatically. Every machine needs the
+packages of the extras `ray` and `jax`, and must see the records and the run folder under the same
+paths. The code of FlowSeg is sent to the machines. The output of the workers is in Ray's logs.
 """
 
 import os
@@ -25,8 +26,8 @@ from flowseg.training.config import flag_lines
 from flowseg.training.progress import Progress
 
 
-def work(config: dict[str, str | list[str]]) -> None:
-    """What a worker does: its share of the training, JAX's hosts being joined by Ray."""
+def train_worker(config: dict[str, str | list[str]]) -> None:
+    """Run one worker's share of the training, after Ray has connected JAX's hosts."""
     os.chdir(config["folder"])
     from absl import flags
 
@@ -38,19 +39,19 @@ def work(config: dict[str, str | list[str]]) -> None:
 
 
 def define_flags():
-    """The flags of this command, and all of a training."""
+    """Define the flags of this command and of a training."""
     train.define_flags()
-    flags.FLAGS["hosts"].help = "How many workers, each a process on a machine of the cluster."
+    flags.FLAGS["hosts"].help = "Number of workers, each a process on a machine of the cluster."
     flags.DEFINE_string(
-        "ray_address", "local", "Of the Ray cluster; local: one of this machine alone."
+        "ray_address", "local", "Address of the Ray cluster; local starts one on this machine only."
     )
-    flags.DEFINE_integer("cpus", 1, "Cores that each worker asks Ray for.", 1)
-    flags.DEFINE_integer("gpus", 0, "GPUs that each worker asks Ray for.", 0)
-    flags.DEFINE_integer("restarts", 0, "How often to go on by itself after a worker failed.", 0)
+    flags.DEFINE_integer("cpus", 1, "CPU cores per worker.", 1)
+    flags.DEFINE_integer("gpus", 0, "GPUs per worker.", 0)
+    flags.DEFINE_integer("restarts", 0, "How often to resume after a worker has failed.", 0)
 
 
 def main():
-    """Train by the flags."""
+    """Train with the configuration in the flags."""
     args = flags.FLAGS
     args.run_dir = os.path.abspath(args.run_dir or train.default_run_dir())
     ray = ray_cluster.connect(args.ray_address, "ray.train.v2.jax", code=("flowseg",))
@@ -58,8 +59,8 @@ def main():
         _fit(args)
     finally:
         ray.shutdown()
-    kept, _ = checkpoints.newest(Path(args.run_dir) / "checkpoints")
-    train.tell(Path(args.run_dir), Progress.from_dict(kept))
+    state, _ = checkpoints.newest(Path(args.run_dir) / "checkpoints")
+    train.print_summary(Path(args.run_dir), Progress.from_dict(state))
 
 
 def _fit(args):
@@ -72,9 +73,9 @@ def _fit(args):
     lines = [*flag_lines(config), f"--run_dir={args.run_dir}", "--devices=all"]
     with tempfile.TemporaryDirectory() as folder:
         trainer = JaxTrainer(
-            work,
+            train_worker,
             train_loop_config={"folder": os.getcwd(), "flags": lines},
-            # Said of GPUs or not: else Ray would not join the workers.
+            # True even without GPUs, because otherwise Ray does not connect the workers.
             jax_config=JaxConfig(use_gpu=True),
             scaling_config=ScalingConfig(
                 num_workers=args.hosts,
@@ -93,9 +94,9 @@ def _fit(args):
             trainer.fit()
         except WorkerGroupError as error:
             host, cause = min(error.worker_failures.items())
-            # Ray wraps what a worker raised, and says its traceback for it.
-            told = entry.message(getattr(cause, "_base_exc", cause))
-            raise ValueError(f"worker {host}: {told}") from error
+            # Ray wraps a worker's exception, and its own message is a traceback.
+            text = entry.message(getattr(cause, "_base_exc", cause))
+            raise ValueError(f"worker {host}: {text}") from error
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Make a video that shows frames, their segmentation and their motion side by side.
+"""Make a video that shows frames, their segmentation and their optical flow side by side.
 
 python -m flowseg.visualize --run_dir DIR --input VIDEO|FOLDER --output FILE.mp4|FILE.webm|FOLDER
 
-A folder's frames are taken in the natural order of their names. N frames make N-1 pairs, and the
-video has one frame a pair: the pair's first frame, its classes, and its motion to the second. One
-scale of flow colours holds for the whole video (see --max_flow), so that they do not flicker; a
-colour darker than the wheel's rim is faster than the rim. --arrows also draws motion as arrows,
---beside RUN shows another run's answers next to each. FILE.mp4 is MPEG-4 Part 2, which media
-players show and web browsers do not; FILE.webm is VP8, which both show, and which takes longer to
-write. An --output without a suffix is a folder of pictures instead.
+Frames of a folder are read in the natural order of their names. N frames make N-1 pairs, and the
+video has one frame per pair: the pair's first frame, its classes, and its flow to the second frame.
+The whole video uses one scale of flow colours (see --max_flow), so that colours do not flicker;
+flow faster than the speed at the rim of the colour wheel is drawn darker. --arrows also draws the
+flow as arrows, and --beside RUN adds the predictions of another run. FILE.mp4 is MPEG-4 Part 2,
+which media players support and web browsers do not; FILE.webm is VP8, which both support but which
+takes longer to write. An --output without a suffix is a folder of images instead.
 
-After Ctrl-C or a frame that cannot be read, what was written so far is a video too: FILE.part.mp4.
+After Ctrl-C or an unreadable frame, the frames written so far are kept as a video: FILE.part.mp4.
 """
 
 from pathlib import Path
@@ -24,62 +24,62 @@ from flowseg.media.video_panels import DEFAULT_FPS, write_video
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     shared_flags.define_run_flags()
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_string("input", None, "Video file, or folder of frames.", required=True)
     flags.DEFINE_string(
         "output",
         None,
-        "Video to write, FILE.mp4 or FILE.webm; or a folder for pictures.",
+        "Video to write, FILE.mp4 or FILE.webm; or a folder for images.",
         required=True,
     )
-    flags.DEFINE_string("beside", None, "Folder of another run, to be shown next to this one.")
-    flags.DEFINE_integer("arrows", 0, "Also draw motion as arrows, this many px apart.", 0)
+    flags.DEFINE_string("beside", None, "Folder of another run to show next to this one.")
+    flags.DEFINE_integer("arrows", 0, "Also draw the flow as arrows, this many px apart.", 0)
     flags.DEFINE_float(
-        "fps", None, f"Frames a second; default: the source's, else {DEFAULT_FPS:g}.", 0.1, 240
+        "fps", None, f"Frames per second; default: the source's, else {DEFAULT_FPS:g}.", 0.1, 240
     )
-    flags.DEFINE_float("overlay", 0.5, "Strength of class colours over the frame.", 0, 1)
+    flags.DEFINE_float("overlay", 0.5, "Opacity of the class colours over the frame.", 0, 1)
     flags.DEFINE_float(
         "max_flow",
         None,
-        "Speed of full colour in px; default: 1.5 times the 99th percentile of the first pair's "
-        "speeds, at least 0.5 % of the width. Set it for a video that begins slowly.",
+        "Speed drawn in full colour, in px; default: 1.5 times the 99th percentile of the first "
+        "pair's speeds, at least 0.5 % of the width. Set it for a video that starts slowly.",
         0.01,
     )
 
 
 def main():
-    """Open the frames, load the run, write the video."""
+    """Open the frames, load the run and write the video."""
     args = flags.FLAGS
     if Path(args.output).suffix:
         check_video_name(args.output)
     if Path(args.output).resolve() == Path(args.input).resolve():
-        raise ValueError(f"--output {args.output}: is the input itself, which would be lost")
+        raise ValueError(f"--output {args.output}: is the input itself, which would be overwritten")
     if args.beside and args.run_dir and Path(args.beside) == Path(args.run_dir):
         raise ValueError(f"--beside {args.beside}: is --run_dir itself; name another run")
     frames, fps, count = open_frames(args.input)
-    # Imported late: TensorFlow takes seconds to start, and bad input is told before that.
+    # Imported late: TensorFlow takes seconds to start, and bad input is reported before that.
     from flowseg.runs import load_run
 
     runs = {args.run_dir or args.weights: load_run(args.run_dir, args.weights)}
     if args.beside:
         runs[args.beside] = load_run(args.beside, "last" if args.weights == "last" else "best")
     fps = args.fps or fps or DEFAULT_FPS
-    look = {"overlay": args.overlay, "arrows": args.arrows}
-    more = (args.input_scale, args.max_flow)
-    written = write_video(runs, frames, args.output, fps, count, *more, **look)
+    style = {"overlay": args.overlay, "arrows": args.arrows}
+    options = (args.input_scale, args.max_flow)
+    written = write_video(runs, frames, args.output, fps, count, *options, **style)
     # A damaged video ends early without an error.
-    early = f"; the input announced {count} frames" if count and written < count - 1 else ""
-    rate = f", {fps:g} a second" if Path(args.output).suffix else ""
+    early = f"; the input's header lists {count} frames" if count and written < count - 1 else ""
+    rate = f", {fps:g} per second" if Path(args.output).suffix else ""
     print(f"{args.output}: {written} frames{rate}{early}")
 
 
-def run():
+def entry_point():
     """Entry point of `flowseg-visualize`."""
     define_flags()
     entry.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    entry_point()

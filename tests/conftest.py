@@ -1,4 +1,4 @@
-"""What the tests share: data folders made once a session, and how a command is run."""
+"""Fixtures shared by the tests, most of them folders created once per session; `run_command`."""
 
 import fcntl
 import os
@@ -18,25 +18,25 @@ from tests.support import forked
 from tests.support.kitti_writer import write_kitti
 
 ROOT = Path(__file__).parent.parent
-# Where tests run in the background SIGINT is ignored, and so in the commands that they start: then
-# no test could stop one as Ctrl-C does.
+# Background processes ignore SIGINT, and so would the commands that tests start. Restoring the
+# handler lets tests stop commands like Ctrl-C does.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Of the made-up frames, in turn.
+# Sizes of the synthetic frames, in turn.
 SIZES = [(96, 160), (90, 168)]
 
 
 @pytest.fixture(scope="session")
 def kitti_folder(tmp_path_factory):
-    """Made-up KITTI: frames 0..3 in both sets, frame 4 with labels alone. Not to be changed.
+    """Synthetic KITTI: frames 0..3 in both sets, frame 4 with only labels. Do not modify.
 
-    Of two sizes, as the real one has four: whatever takes these frames takes that too.
+    The frames have two sizes, because those of the real data set differ in size, too.
     """
     return write_kitti(tmp_path_factory.mktemp("kitti"), count=4, semantics_only=1, sizes=SIZES)
 
 
 @pytest.fixture(scope="session")
 def kitti_records(kitti_folder, tmp_path_factory):
-    """Its records: frame 3 is val, the others train. Not to be changed."""
+    """Records of the synthetic KITTI: frame 3 is val, the others train. Do not modify."""
     from data_prep import kitti
 
     output = tmp_path_factory.mktemp("records")
@@ -45,7 +45,7 @@ def kitti_records(kitti_folder, tmp_path_factory):
 
 
 def once(tmp_path_factory, name, make):
-    """A folder that one of the processes that run tests makes for all: `make(folder)`."""
+    """Return a folder that one test process creates for all of them, with `make(folder)`."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
@@ -58,19 +58,27 @@ def once(tmp_path_factory, name, make):
     return folder
 
 
+@pytest.fixture
+def small_encoder(monkeypatch):
+    """Makes `build_flowseg` build a small encoder in place of the backbone, in this process."""
+    from flowseg.network import model
+    from tests.support.small_encoder import build_encoder
+
+    monkeypatch.setattr(model, "build_encoder", build_encoder)
+
+
 @pytest.fixture(scope="session")
 def trained_run(kitti_records, tmp_path_factory):
-    """Run folder of the KITTI recipe after two steps on the made-up records.
+    """Run folder of the KITTI recipe after two steps on the synthetic records. Do not modify.
 
-    By small crops and the small encoder, and without a graph, which saves minutes.
-
-    Not to be changed. Tests that ask a network about pictures take it; what it knows is nothing.
+    Trained eagerly with small crops and the small encoder, which saves minutes. For tests that need
+    a network's predictions, but not good ones.
     """
     sets = [f"--{split}_records={kitti_records}/{split}-*" for split in ("train", "val")]
 
     def make(folder):
         run_command(
-            "tests.support.eager_train",
+            "tests.support.small_train",
             "--flagfile",
             "experiments/kitti.flags",
             *sets,
@@ -95,9 +103,9 @@ def trained_run(kitti_records, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
-    """Run folder of a network of a few thousand weights, which is exported in seconds.
+    """Run folder of a network with a few thousand weights, which exports in seconds.
 
-    It was written by an earlier version: see tests/reference/earlier_run. Not to be changed.
+    It was written by an earlier version: see tests/reference/earlier_run. Do not modify.
     """
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     shutil.copytree(ROOT / "tests/reference/earlier_run", folder)
@@ -110,7 +118,7 @@ def tiny_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def served(trained_run, tmp_path_factory):
-    """Its folder for servers, by the command. Not to be changed."""
+    """Folder of served models, exported from `trained_run` by the command. Do not modify."""
 
     def make(folder):
         done = run_command("export.saved_model", "--run_dir", trained_run, "--output", folder)
@@ -125,7 +133,7 @@ def samples():
     """Folder of small real samples of the public data sets."""
     folder = os.environ.get("FLOWSEG_SAMPLES")
     if not folder:
-        pytest.skip("FLOWSEG_SAMPLES is not set: no real samples at hand")
+        pytest.skip("FLOWSEG_SAMPLES is not set: no real samples available")
     return Path(folder)
 
 
@@ -133,9 +141,9 @@ def run_command(*args, ok=True, timeout=600):
     """Run `python -m ARGS` and return the CompletedProcess; see `forked`.
 
     Args:
-        *args: module and its arguments; anything that `str` makes text of.
-        ok: whether it must exit with 0; else it must end with one line on stderr and exit code 1.
-        timeout: seconds after which it is taken for hanging.
+        *args: module and its arguments, converted to text by `str`.
+        ok: whether it must exit with 0; else it must print one line to stderr and exit with 1.
+        timeout: seconds after which the command is killed.
     """
     module, *arguments = map(str, args)
     done = forked.run(module, arguments, ROOT, timeout)
@@ -149,18 +157,18 @@ def run_command(*args, ok=True, timeout=600):
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """Folder of pictures that have something to see at every scale."""
+    """Folder of images with texture at every scale."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(5)
     for k in range(3):
-        picture = sum(
+        image = sum(
             cv2.resize(rng.uniform(0, 85, (n, n, 3)), (160, 120)) for n in (4, 16, 64)
         )  # fmt: skip
-        files.write(folder / f"{k}.png", cv2.imencode(".png", np.uint8(picture))[1].tobytes())
+        files.write(folder / f"{k}.png", cv2.imencode(".png", np.uint8(image))[1].tobytes())
     return folder
 
 
 @pytest.fixture(scope="session")
 def layer_world(photos):
-    """The world that costs least, as keywords of `write_pairs`."""
+    """Keyword arguments of `write_pairs` for the cheapest world."""
     return {"world": "layers", "photos": photos}

@@ -1,4 +1,4 @@
-"""`import flowseg`, and what it offers."""
+"""The public API: `import flowseg`."""
 
 import doctest
 import subprocess
@@ -11,14 +11,14 @@ from flowseg import files, runs
 from tests.conftest import ROOT
 
 
-def test_the_documented_example_runs(monkeypatch):
+def test_documented_example(monkeypatch):
     monkeypatch.chdir(ROOT)
     (example,) = doctest.DocTestFinder(recurse=False).find(flowseg.load, "flowseg.load")
     assert len(example.examples) >= 8
-    said = []
-    found = doctest.DocTestRunner(verbose=False).run(example, out=said.append)
-    assert found.failed == 0, "".join(said)
-    assert found.attempted == len(example.examples)
+    printed = []
+    results = doctest.DocTestRunner(verbose=False).run(example, out=printed.append)
+    assert results.failed == 0, "".join(printed)
+    assert results.attempted == len(example.examples)
 
 
 @pytest.mark.parametrize(
@@ -30,12 +30,12 @@ def test_the_documented_example_runs(monkeypatch):
         (("pretrained", "first"), 'weights: \'first\' is neither "best" nor "last"'),
     ],
 )
-def test_what_cannot_be_loaded(arguments, message):
+def test_invalid_sources(arguments, message):
     with pytest.raises(ValueError, match=message):
         flowseg.load(*arguments)
 
 
-def test_a_run_folder(tmp_path):
+def test_load_run_folder(tmp_path):
     run = flowseg.load("pretrained")
     files.write_json(tmp_path / "label_set.json", run.label_set._asdict())
     runs.save_model(run.model, tmp_path / "best.keras")
@@ -46,7 +46,7 @@ def test_a_run_folder(tmp_path):
             flowseg.load(source, "last")
 
 
-def test_importing_is_light():
+def test_import_is_lightweight():
     program = "import sys; old = set(sys.modules); import flowseg; print(*set(sys.modules) - old)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     loaded = {name.split(".")[0] for name in done.stdout.split()}

@@ -1,4 +1,4 @@
-"""Every `python -m` that the documentation shows is a module, with the flags shown beside it."""
+"""Every `python -m` command in the documentation is a module with the documented flags."""
 
 import ast
 import functools
@@ -17,12 +17,12 @@ from flowseg.cli import entry  # noqa: F401  (quiets TensorFlow's start, so it c
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("data_prep", "experiments", "export", "flowseg", "tests")
-# Absl's own, which every command has.
+# Flags of Absl, which every command has.
 COMMON_FLAGS = {"flagfile", "help", "helpfull"}
 
 
 def documents():
-    """Yields (file, text) of what users read: Markdown, flagfiles, and the strings of the code."""
+    """Yield (file, text) of the documentation: Markdown, flagfiles, and strings in the code."""
     folders = [ROOT / name for name in (*PACKAGES, "docs")]
     paths = [*ROOT.glob("*.md"), *(path for folder in folders for path in folder.rglob("*"))]
     for path in sorted(paths):
@@ -37,24 +37,24 @@ def documents():
 
 
 def commands(text):
-    """Yields (module, flags) of each command of this project in a text."""
-    # Blocks that check out an earlier commit show the commands of that time.
+    """Yield (module, flags) of each command of this project in a text."""
+    # Blocks that check out an earlier commit show commands of that version.
     blocks = text.split("```")
     blocks[1::2] = ["" if "git checkout" in block else block for block in blocks[1::2]]
     text = re.sub(r"\\\n[# ]*", " ", "\n\n".join(blocks))
     names = "|".join(PACKAGES)
-    for found in re.finditer(rf"\bpython -m\s+((?:{names})(?:\.\w+)*)", text):
-        paragraph = text[: found.start()].rpartition("\n\n")[2]
-        # In inline code a command goes on to the closing backtick, else to the end of the line.
+    for match in re.finditer(rf"\bpython -m\s+((?:{names})(?:\.\w+)*)", text):
+        paragraph = text[: match.start()].rpartition("\n\n")[2]
+        # In inline code a command ends at the closing backtick, else at the end of the line.
         end = "`" if paragraph.count("`") % 2 else "\n"
-        arguments = text[found.end() :].partition(end)[0]
-        # Not what is for another command: --train_flag=--steps=5, --variant 'A:--steps=5', "the
-        # file of python -m flowseg.convert_lite0 as --backbone_weights".
+        arguments = text[match.end() :].partition(end)[0]
+        # Excludes flags of other commands: --train_flag=--steps=5, --variant 'A:--steps=5', "the
+        # file written by python -m flowseg.convert_lite0 as --backbone_weights".
         arguments = re.sub(r"'[^']*'", "''", arguments)
-        yield found[1], re.findall(r"(?<![\w=-])(?<!\bas )--(\w+)", arguments)
+        yield match[1], re.findall(r"(?<![\w=-])(?<!\bas )--(\w+)", arguments)
 
 
-def test_commands_are_found_with_their_flags():
+def test_commands_in_text():
     text = """Look: `python -m flowseg.train --flagfile
     F --steps 5`, then --this. Or `pip install`:
     python -m data_prep.kitti --source A \\
@@ -73,33 +73,33 @@ python -m flowseg.gone --away
 
 
 @functools.cache
-def shown():
-    """Module -> {flag: a file that shows it}."""
-    found = {}
+def documented_flags():
+    """Return module -> {flag: a file that mentions it}."""
+    modules = {}
     for path, text in documents():
         for module, names in commands(text):
-            found.setdefault(module, {"": path}).update(dict.fromkeys(names, path))
-    return found
+            modules.setdefault(module, {"": path}).update(dict.fromkeys(names, path))
+    return modules
 
 
 def flags_of(path, monkeypatch):
-    """The flags that the command in a file knows, when asked for its --help."""
+    """Return the flags that the command in a file defines, by running its --help."""
     monkeypatch.setattr(sys, "argv", [path, "--help"])
     app.define_help_flags()
     before = set(flags.FLAGS)
     try:
-        with redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as ended:
+        with redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as exited:
             runpy.run_path(path, run_name="__main__")
-        assert ended.value.code == 0
+        assert exited.value.code == 0
         return set(flags.FLAGS) - before
     finally:
         for name in set(flags.FLAGS) - before:
             delattr(flags.FLAGS, name)
 
 
-@pytest.mark.parametrize("module", sorted(shown()))
-def test_documented_modules_have_the_flags_shown_beside_them(module, monkeypatch):
-    used = shown()[module]
+@pytest.mark.parametrize("module", sorted(documented_flags()))
+def test_documented_flags_exist(module, monkeypatch):
+    used = documented_flags()[module]
     spec = importlib.util.find_spec(module)
     if spec and spec.submodule_search_locations:
         spec = importlib.util.find_spec(f"{module}.__main__")

@@ -1,8 +1,8 @@
-"""What may import what, held by reading the imports of every module and importing none.
+"""Checks the import rules by parsing the imports of every module, without importing any.
 
-A package imports from itself and from those below it, never from one above or beside it. Only
-commands read flags (and `flowseg.cli` and `data_prep.conversion.options`, which define them for
-many); the commands of flowseg and export are no libraries.
+A package imports only from itself and from lower layers. Only commands read flags (and
+`flowseg.cli` and `data_prep.conversion.options`, which define them for many commands); other
+packages do not import the commands of flowseg and export.
 """
 
 import ast
@@ -14,8 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# From the lowest floor up. What stands on one floor does not import its neighbours.
-FLOORS = (
+# From the lowest layer up. Packages of the same layer do not import each other.
+LAYERS = (
     {"flowseg.errors"},
     {"flowseg.files", "flowseg.console", "flowseg.tables", "flowseg.ray_cluster"},
     {"flowseg.network", "flowseg.data"},
@@ -24,7 +24,7 @@ FLOORS = (
     {"flowseg.training"},
     {"flowseg.cli"},
 )
-# Written in Keras alone, so that they train on any backend.
+# Written only in Keras, so that they train on any backend.
 KERAS_ONLY = (
     "flowseg.network",
     "flowseg.scoring.flow_errors",
@@ -33,20 +33,20 @@ KERAS_ONLY = (
     "flowseg.training.unsupervised_losses",
     "flowseg.training.optimizer",
 )
-# Beside the package: it never looks at these, and they take nothing from its commands.
-BESIDE = ("data_prep", "export", "experiments")
-# Whose commands no other module imports, but for one command of flowseg another.
+# Packages outside flowseg: it never imports them, and they do not import its commands.
+OTHER_PACKAGES = ("data_prep", "export", "experiments")
+# Their commands are not imported, except by other commands of flowseg.
 CLOSED = ("flowseg", "export")
 # Define flags for many commands.
 SHARED_FLAGS = ("flowseg.cli", "data_prep.conversion.options")
 
 
 def imports(source, package):
-    """Yields (line, dotted name) of every import in a module, also inside functions.
+    """Yield (line, dotted name) of every import in a module, also inside functions.
 
     Args:
-        source: its text.
-        package: the package that it is in, for relative imports.
+        source: text of the module.
+        package: package of the module, to resolve relative imports.
     """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -60,7 +60,7 @@ def imports(source, package):
 
 
 def module_of(name, known):
-    """The longest beginning of a dotted name that is a module."""
+    """Return the longest prefix of a dotted name that is a module."""
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         if ".".join(parts[:end]) in known:
@@ -68,13 +68,13 @@ def module_of(name, known):
     return None
 
 
-def place_of(module):
-    """The package, or module beside the packages, whose floor counts for a module of flowseg."""
+def package_of(module):
+    """Return the package of flowseg that contains a module, or the top-level module itself."""
     return ".".join(module.split(".")[:2])
 
 
 def commands_of(sources):
-    """The modules that are run."""
+    """Return the modules that are commands."""
     return {
         name
         for name, source in sources.items()
@@ -83,10 +83,10 @@ def commands_of(sources):
 
 
 def violations(sources):
-    """Returns one line for each breach in `sources`, a dict of dotted module name to text."""
+    """Return one line per violation in `sources`, a dict of dotted module name to text."""
     packages = {name.rpartition(".")[0] for name in sources} - {""}
     commands = commands_of(sources)
-    found, graph = [], {}
+    lines, graph = [], {}
     for module, source in sources.items():
         package = module if module in packages else module.rpartition(".")[0]
         graph[module] = set()
@@ -94,71 +94,71 @@ def violations(sources):
             target = module_of(name, sources)
             if target and target != module and target not in packages:
                 graph[module].add(target)
-            breach = [*breaches(module, name, target, commands)]
-            found += [f"{module}:{line}: {text}" for text in breach]
-        if module.startswith("flowseg.") and not floor_of(module, commands):
-            found.append(
-                f"{module}: {place_of(module)} is on no floor; place it in test_imports.py"
+            messages = [*import_violations(module, name, target, commands)]
+            lines += [f"{module}:{line}: {text}" for text in messages]
+        if module.startswith("flowseg.") and not layer_of(module, commands):
+            lines.append(
+                f"{module}: {package_of(module)} is in no layer; add it in test_imports.py"
             )
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
-        found.append("cycle: " + " <- ".join(error.args[1]))
-    return found
+        lines.append("cycle: " + " <- ".join(error.args[1]))
+    return lines
 
 
-def floor_of(module, commands):
-    """The number of a module's floor, from 1; commands stand above all; None: on none."""
-    for number, names in enumerate(FLOORS, 1):
-        if place_of(module) in names:
+def layer_of(module, commands):
+    """Return the number of a module's layer, from 1; commands are above all; None if in none."""
+    for number, names in enumerate(LAYERS, 1):
+        if package_of(module) in names:
             return number
-    return len(FLOORS) + 1 if module in commands else None
+    return len(LAYERS) + 1 if module in commands else None
 
 
-def breaches(module, name, target, commands):
-    """What is wrong with a module's import of a name, whose module is `target` if it is ours."""
-    top, own = name.split(".")[0], module.split(".")[0]
-    if target in commands and target.startswith(CLOSED) and own != "flowseg":
-        yield f"imports the command {target}; take it from a package"
-    if top == "absl" and module not in commands and not module.startswith(SHARED_FLAGS):
-        yield f"imports {name}, but is no command"
-    if own != "flowseg":
+def import_violations(module, name, target, commands):
+    """Yield what is wrong with a module's import of a name from `target`, if in this project."""
+    imported, importer = name.split(".")[0], module.split(".")[0]
+    if target in commands and target.startswith(CLOSED) and importer != "flowseg":
+        yield f"imports the command {target}; import it from a package instead"
+    if imported == "absl" and module not in commands and not module.startswith(SHARED_FLAGS):
+        yield f"imports {name}, but is not a command"
+    if importer != "flowseg":
         return
     if module == "flowseg":
-        if top not in {*sys.stdlib_module_names, "flowseg"}:
-            yield f"imports {name}, not of the standard library"
+        if imported not in {*sys.stdlib_module_names, "flowseg"}:
+            yield f"imports {name}, which is not in the standard library"
         return
-    if top in BESIDE:
-        yield f"flowseg imports {top}"
-    if top == "tensorflow" and module.startswith(KERAS_ONLY):
-        yield "imports tensorflow, but is written in keras alone"
-    if target and target.startswith("flowseg.") and place_of(target) != place_of(module):
-        ours, theirs = (floor_of(each, commands) or 0 for each in (module, target))
+    if imported in OTHER_PACKAGES:
+        yield f"flowseg imports {imported}"
+    if imported == "tensorflow" and module.startswith(KERAS_ONLY):
+        yield "imports tensorflow, but must use only keras"
+    if target and target.startswith("flowseg.") and package_of(target) != package_of(module):
+        ours, theirs = (layer_of(each, commands) or 0 for each in (module, target))
         if theirs > ours:
-            yield f"imports {place_of(target)} from above"
-        elif theirs == ours <= len(FLOORS):
-            yield f"imports {place_of(target)} from beside"
+            yield f"imports {package_of(target)} from a higher layer"
+        elif theirs == ours <= len(LAYERS):
+            yield f"imports {package_of(target)} from the same layer"
 
 
 def sources_of(root):
-    """Dotted name -> text of every module of the project."""
-    found = {}
-    for top in ("flowseg", *BESIDE):
+    """Return dotted name -> text of every module of the project."""
+    sources = {}
+    for top in ("flowseg", *OTHER_PACKAGES):
         for path in sorted((root / top).rglob("*.py")):
             parts = path.relative_to(root).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            found[name] = path.read_text(encoding="utf-8")
-    return found
+            sources[name] = path.read_text(encoding="utf-8")
+    return sources
 
 
-def test_every_import_goes_down():
+def test_imports():
     sources = sources_of(ROOT)
     assert len(sources) > 100 and "flowseg.training.loop" in sources
     assert violations(sources) == []
 
 
 RUN = 'if __name__ == "__main__":\n    run()\n'
-SOUND = {
+VALID = {
     "flowseg": "import os\ndef load():\n    from flowseg import runs\n",
     "flowseg.errors": "import re\n",
     "flowseg.runs": "from flowseg.network.model import build\nfrom flowseg.media import frames\n",
@@ -185,15 +185,15 @@ SOUND = {
 }
 
 
-def test_sound_sources_pass():
-    assert violations(SOUND) == []
+def test_valid_sources():
+    assert violations(VALID) == []
 
 
 @pytest.mark.parametrize(
     "module, line, expected",
     [
-        ("flowseg.newcomer", "", "flowseg.newcomer: flowseg.newcomer is on no floor"),
-        ("flowseg.sub.newcomer", "", "flowseg.sub.newcomer: flowseg.sub is on no floor"),
+        ("flowseg.newcomer", "", "flowseg.newcomer: flowseg.newcomer is in no layer"),
+        ("flowseg.sub.newcomer", "", "flowseg.sub.newcomer: flowseg.sub is in no layer"),
         ("flowseg", "import keras", "flowseg:1: imports keras"),
         ("flowseg.errors", "from flowseg import runs", "flowseg.errors:1: imports flowseg.runs"),
         ("flowseg.data.labels", "import flowseg.training.loop", "flowseg.data.labels:1: imports"),
@@ -201,7 +201,7 @@ def test_sound_sources_pass():
         (
             "flowseg.data.labels",
             "def f():\n    from flowseg.network.model import build",
-            "flowseg.data.labels:2: imports flowseg.network from beside",
+            "flowseg.data.labels:2: imports flowseg.network from the same layer",
         ),
         ("flowseg.data.labels", "from .records import read", "cycle: "),
         ("flowseg.data.labels", "from flowseg.data import records", "cycle: "),
@@ -232,10 +232,10 @@ def test_sound_sources_pass():
         ("data_prep.kitti", "from absl import flags", "data_prep.kitti:1: imports absl.flags, but"),
     ],
 )
-def test_planted_violation_is_caught(module, line, expected):
-    # A command stays one.
-    end = f"\n{RUN}" if RUN in SOUND.get(module, "") else ""
-    found = violations({**SOUND, module: line + end})
-    assert found[0].startswith(expected), found
-    # What is imported from above may import from below, too: then there is a cycle besides.
-    assert all(line.startswith("cycle: ") for line in found[1:]), found
+def test_violations(module, line, expected):
+    # Commands remain commands.
+    end = f"\n{RUN}" if RUN in VALID.get(module, "") else ""
+    lines = violations({**VALID, module: line + end})
+    assert lines[0].startswith(expected), lines
+    # An import from a higher layer may also create a cycle.
+    assert all(line.startswith("cycle: ") for line in lines[1:]), lines

@@ -1,4 +1,4 @@
-"""Tables as text: how columns stand, and that cells are printed as they are given."""
+"""Text tables: alignment of columns, and unchanged cells."""
 
 import pytest
 
@@ -18,11 +18,11 @@ def test_plain_columns():
     ]
 
 
-def test_nothing_to_print():
+def test_plain_empty():
     assert tables.plain([]) == ""
 
 
-def test_markdown_aligns_its_columns():
+def test_markdown_alignment():
     heading, rule, row = tables.markdown(["", "n", "m"], [["a", "1.10", ""]], left=2).splitlines()
     assert [cell.strip() for cell in heading.split("|")] == ["", "", "n", "m", ""]
     assert [cell.strip("-") for cell in rule.split("|")] == ["", ":", ":", ":", ""]
@@ -30,7 +30,7 @@ def test_markdown_aligns_its_columns():
     assert [cell.strip() for cell in row.split("|")] == ["", "a", "1.10", "", ""]
 
 
-def test_markdown_without_rows_is_its_heading():
+def test_markdown_without_rows():
     heading, rule = tables.markdown(["a", "b"], []).splitlines()
     assert [cell.strip() for cell in heading.split("|")] == ["", "a", "b", ""]
     assert set(rule) == {"|", "-"} and rule.count("|") == 3

@@ -1,4 +1,4 @@
-"""Public functions of the product code say what they take and give."""
+"""Public functions of the product code have type hints."""
 
 import ast
 
@@ -6,12 +6,12 @@ import pytest
 
 from tests.test_imports import ROOT, sources_of
 
-# A Keras layer's or callback's own methods have Keras's signatures, and need no words of ours.
+# Methods of Keras layers and callbacks have Keras's signatures and need no hints.
 _METHODS = ("call", "build", "get_config", "compute_output_shape", "update_state", "result", "on_")
 
 
 def missing(source):
-    """Yields (line, what has no hint) of the public functions and methods in a module's text."""
+    """Yield (line, what has no hint) of the public functions and methods in a module's text."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef):
             yield from _missing(node, node.name)
@@ -24,37 +24,37 @@ def missing(source):
 def _missing(node, name):
     if node.name.startswith("_"):
         return
-    given = node.args
-    for argument in [*given.posonlyargs, *given.args, *given.kwonlyargs]:
+    arguments = node.args
+    for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
         if argument.annotation is None and argument.arg not in ("self", "cls"):
             yield node.lineno, f"{name}: {argument.arg}"
-    if node.returns is None and _gives(node):
-        yield node.lineno, f"{name}: what it returns"
+    if node.returns is None and _returns_value(node):
+        yield node.lineno, f"{name}: return value"
 
 
-def _gives(node):
-    """Whether a function returns a value, or yields."""
+def _returns_value(node):
+    """Return whether a function returns or yields a value."""
     inner = {
         id(part)
         for child in ast.walk(node)
         if isinstance(child, ast.FunctionDef | ast.Lambda) and child is not node
         for part in ast.walk(child)
     }
-    own = [part for part in ast.walk(node) if id(part) not in inner]
+    outer = [part for part in ast.walk(node) if id(part) not in inner]
     return any(
         isinstance(part, ast.Yield | ast.YieldFrom)
         or (isinstance(part, ast.Return) and part.value is not None)
-        for part in own
+        for part in outer
     )
 
 
-def test_every_public_function_has_type_hints():
-    found = [
+def test_type_hints():
+    violations = [
         f"{module}:{line}: {what}"
         for module, source in sources_of(ROOT).items()
         for line, what in missing(source)
     ]
-    assert found == []
+    assert violations == []
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_every_public_function_has_type_hints():
     [
         ("def f(a: int) -> int:\n    return a", []),
         ("def f(a):\n    print(a)", ["f: a"]),
-        ("def f():\n    return 1", ["f: what it returns"]),
-        ("def f():\n    yield 1", ["f: what it returns"]),
+        ("def f():\n    return 1", ["f: return value"]),
+        ("def f():\n    yield 1", ["f: return value"]),
         ("def f():\n    def g():\n        return 1\n    g()", []),
         ("def _f(a):\n    return a", []),
         (
@@ -73,5 +73,5 @@ def test_every_public_function_has_type_hints():
         ("class _A:\n    def f(self, a):\n        pass", []),
     ],
 )
-def test_what_is_missing_is_found(source, expected):
+def test_missing(source, expected):
     assert [what for _, what in missing(source)] == expected

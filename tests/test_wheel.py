@@ -1,4 +1,4 @@
-"""The built wheel: all of the package is in it, and it works where there is no checkout."""
+"""The built wheel: it contains the complete package and works without a checkout."""
 
 import shutil
 import subprocess
@@ -26,14 +26,14 @@ def command(*arguments, cwd):
 
 
 def package_files():
-    """Names of the package's modules and data files, as the checkout has them."""
-    found = (path for path in PACKAGE.rglob("*") if path.is_file())
-    return {str(path.relative_to(ROOT)) for path in found if path.parent.name != "__pycache__"}
+    """Return the names of the package's modules and data files in the checkout."""
+    paths = (path for path in PACKAGE.rglob("*") if path.is_file())
+    return {str(path.relative_to(ROOT)) for path in paths if path.parent.name != "__pycache__"}
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Built from a copy: building leaves folders beside setup.py."""
+    """The wheel, built from a copy, because building creates folders next to setup.py."""
     source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in BUILT_FROM:
         shutil.copy(ROOT / name, source)
@@ -48,19 +48,19 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """A fresh environment with the wheel, and with this one's packages but for the checkout."""
+    """A new environment with the wheel and this environment's packages, but not the checkout."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder)
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", folder)
     command(*pip, "install", "--no-deps", "--no-index", wheel, cwd=folder)
-    # A line of a .pth file adds a folder but does not obey that folder's own .pth files, by which
-    # the checkout is installed there. Added last: the wheel stands before it.
+    # A line of a .pth file adds a folder, but does not process that folder's .pth files, which
+    # would add the checkout. It is added last, after the wheel.
     (site_packages,) = folder.glob("lib/python*/site-packages")
     (site_packages / "more.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     return folder
 
 
-def test_everything_is_in_the_wheel(wheel):
+def test_wheel_is_complete(wheel):
     expected = package_files()
     assert {"flowseg/weights/weights.npz", "flowseg/network/model.py"} <= expected
     with zipfile.ZipFile(wheel) as archive:
@@ -70,14 +70,14 @@ def test_everything_is_in_the_wheel(wheel):
         assert archive.read(weights) == (ROOT / weights).read_bytes()
 
 
-def test_the_wheel_runs_where_there_is_no_checkout(installed, tmp_path):
+def test_wheel_without_checkout(installed, tmp_path):
     program = "import sys, flowseg.runs as runs; print(runs.__file__, *sys.path, sep='\\n')"
     module, *path = command(installed / "bin/python", "-c", program, cwd=tmp_path).splitlines()
     assert Path(module).is_relative_to(installed)
     assert str(ROOT) not in path
 
     pictures = ROOT / "experiments/pictures"
-    said = command(
+    printed = command(
         installed / "bin/flowseg-predict",
         "--weights",
         "pretrained",
@@ -89,7 +89,7 @@ def test_the_wheel_runs_where_there_is_no_checkout(installed, tmp_path):
         tmp_path / "out",
         cwd=tmp_path,
     )
-    assert "seg.png, flow.png, seg_color.png, flow_color.png; " in said
+    assert "seg.png, flow.png, seg_color.png, flow_color.png; " in printed
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["flow.png", "flow_color.png", "seg.png", "seg_color.png"]
     shape = read_image(pictures / "kitti_pair_1.png").shape

@@ -1,1 +1,1 @@
-"""What every conversion into records shares: reading, checking, splitting, writing."""
+"""Shared by all converters: reading, checking, splitting and writing records."""

@@ -1,4 +1,4 @@
-"""SHA-256 digests: of what a shard is made from, and of what it holds."""
+"""Computes SHA-256 digests of the inputs and the content of shards."""
 
 import hashlib
 import json
@@ -11,14 +11,14 @@ from data_prep.conversion.frames import Frame
 
 
 def relative(text: str, roots: Iterable[Path]) -> str:
-    """`text` with the source folders taken off the paths in it: the same on every machine."""
+    """Return `text` with its paths relative to the source folders: equal on every machine."""
     for root in roots:
         text = text.replace(f"{root}{os.sep}", "")
     return text
 
 
 def of_inputs(frames: Iterable[Frame], roots: Sequence[Path]) -> str:
-    """Changes when a file of these frames does, by its size and time of change."""
+    """Digest of the frames and their files' paths, sizes and modification times."""
 
     def describe(path):
         stat = path.stat() if path.is_file() else None
@@ -35,12 +35,12 @@ def of_inputs(frames: Iterable[Frame], roots: Sequence[Path]) -> str:
 
 
 def of_value(value: Any) -> str:
-    """Of a JSON value."""
+    """Digest of a JSON value."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def of_file(path: Path) -> str:
-    """Of the content of a file; empty where there is none."""
+    """Digest of the content of a file; empty if the file is missing."""
     if not path.is_file():
         return ""
     with open(path, "rb") as file:

@@ -1,6 +1,6 @@
-"""One frame of a data set: which files it has, and the check that each is what it should be.
+"""Reads the files of a frame and checks that each is valid and fits the others.
 
-Imports no TensorFlow, so that the worker processes start in a moment and stay small.
+Does not import TensorFlow, so that worker processes start fast and stay small.
 """
 
 import re
@@ -13,7 +13,7 @@ import numpy as np
 
 from flowseg.data import flow_io, labels
 
-# The last number of a name, and what stands before and after it.
+# The last number of a name, and the text before and after it.
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.ASCII | re.DOTALL)
 _PPM_HEADER = re.compile(rb"P6\s+(?:#[^\n]*\n\s*)*(\d+)\s+(\d+)\s+255\s")
 
@@ -24,13 +24,13 @@ class Frame(NamedTuple):
     Attributes:
         frame_id: unique in the data set.
         files: record field (image1, image2, flow, flow_noc, labels, instances, objects) -> file.
-            A file that does not exist is an error of this frame, told when it is read.
-        copies: record field -> further files of the same content (another source, or the other
-            official set): images must have equal pixels, truth must have equal bytes.
-        label_set: numbering of `labels`, as `flowseg.data.labels` calls it.
-        known_ids: every id that `labels` may hold; default: `flowseg.data.labels.KNOWN_IDS` says.
-        group: frames of one group (a video) stay in one split; default: each goes its own way.
-        instances_format: coding of `instances`, as `flowseg.data.records` calls it.
+            A missing file is an error of this frame, raised when the frame is read.
+        copies: record field -> further files with the same content (from another source or the
+            other official set): images must have equal pixels, all other files equal bytes.
+        label_set: name of the numbering of `labels`, see `flowseg.data.labels`.
+        known_ids: every id that `labels` may contain; default: `flowseg.data.labels.KNOWN_IDS`.
+        group: frames of one group (a video) stay in one split; default: no group.
+        instances_format: encoding of `instances`, see `flowseg.data.records`.
     """
 
     frame_id: str
@@ -43,39 +43,39 @@ class Frame(NamedTuple):
 
 
 def find_next(paths: Iterable[Path], steps: Sequence[int]) -> dict[Path, Path]:
-    """The next frame of each frame that has one.
+    """Find the next frame of each frame that has one.
 
-    It lies in the same folder and has the same name but for the last number in it, which is higher
-    by one of `steps`, the first of them that there is.
+    It is in the same folder and has the same name, except that the last number in the name is
+    higher by one of `steps`; the first step for which a file exists is used.
 
     Args:
         paths: image files, as Path.
-        steps: frame numbers ahead, in the order of preference.
+        steps: differences of the frame numbers, in order of preference.
 
     Returns:
-        dict, image file -> the next.
+        dict, image file -> next image file.
 
     Raises:
-        ValueError: two files of one number (`a_1.png`, `a_01.png`): either could be the next.
+        ValueError: two files with the same number (`a_1.png`, `a_01.png`), which is ambiguous.
     """
-    places = {}
+    path_of = {}
     for path in paths:
         if match := _NUMBERED.fullmatch(path.stem):
-            place = (path.parent, match[1], match[3], int(match[2]))
-            if place in places:
+            key = (path.parent, match[1], match[3], int(match[2]))
+            if key in path_of:
                 raise ValueError(
-                    f"{path}: has the frame number of {places[place].name}: rename one of the two"
+                    f"{path}: same frame number as {path_of[key].name}: rename one of the two"
                 )
-            places[place] = path
-    found = {}
-    for (*video, number), path in places.items():
-        later = (places.get((*video, number + step)) for step in steps)
-        if following := next(filter(None, later), None):
-            found[path] = following
-    return found
+            path_of[key] = path
+    next_of = {}
+    for (*video, number), path in path_of.items():
+        candidates = (path_of.get((*video, number + step)) for step in steps)
+        if next_path := next(filter(None, candidates), None):
+            next_of[path] = next_path
+    return next_of
 
 
-# Read with other depths, their numbers would be others.
+# Required bit depth of id maps: at another one the ids would be misread.
 _BITS = {"objects": 8, "instances": 16}
 
 
@@ -83,13 +83,13 @@ def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read, decode and check every file of a frame.
 
     Returns:
-        (fields, facts): the fields of `flowseg.data.records.make_example` but for `dataset`; and
-        {"height", "width", "truth": names of the optional fields that it has,
+        (fields, facts): the arguments of `flowseg.data.records.make_example` except `dataset`;
+        and {"height", "width", "truth": names of the optional fields present,
         "class_pixels": {label id: pixels}}.
 
     Raises:
         ValueError: naming the first file that is missing, damaged, or does not fit the others.
-        OSError: a file that cannot be read.
+        OSError: a file cannot be read.
     """
     data = {field: _read(path) for field, path in frame.files.items()}
     image = decode_image(data["image1"], frame.files["image1"])
@@ -101,9 +101,9 @@ def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
             decoded = image if field == "image1" else decode_image(data[field], path)
             fields[f"{field}_format"] = image_format(data[field], path)
         elif field in ("flow", "flow_noc"):
-            decoded, form = _decode_flow(data[field], path)
-            if fields.setdefault("flow_format", form) != form:
-                raise ValueError(f"{path}: both flow files of a frame must have one format")
+            decoded, flow_format = _decode_flow(data[field], path)
+            if fields.setdefault("flow_format", flow_format) != flow_format:
+                raise ValueError(f"{path}: both flow files of a frame must have the same format")
         else:
             decoded = decode_ids(data[field], path)
             bits = 8 * decoded.itemsize
@@ -127,10 +127,10 @@ def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def image_format(data: bytes, name: str | Path) -> str:
-    """ "png", "jpeg" or "ppm", by the first bytes of an image file.
+    """Detect the format of an image file, "png", "jpeg" or "ppm", from its first bytes.
 
     Raises:
-        ValueError: none of them; `name` says which file.
+        ValueError: none of these formats; the message names the file by `name`.
     """
     magics = {flow_io.PNG_MAGIC: "png", b"\xff\xd8\xff": "jpeg", b"P6": "ppm"}
     for magic, kind in magics.items():
@@ -146,10 +146,11 @@ def _read(path):
 
 
 def decode_image(data: bytes, name: str | Path) -> np.ndarray:
-    """Bytes of a PNG, JPEG or binary PPM -> (H, W, 3) uint8, blue first, as OpenCV has it.
+    """Decode a PNG, JPEG or binary PPM to (H, W, 3) uint8 in OpenCV's BGR order.
 
     Raises:
-        ValueError: damaged, truncated, or no 8-bit colour image; `name` says which file.
+        ValueError: damaged, truncated, or not an 8-bit colour image; the message names the file
+            by `name`.
     """
     kind = image_format(data, name)
     if kind == "png":
@@ -162,7 +163,9 @@ def decode_image(data: bytes, name: str | Path) -> np.ndarray:
     if image is None:
         raise ValueError(f"{name}: not a readable image (damaged)")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"{name}: an image has 8 bits and 3 channels, this one {_kind(image)}")
+        raise ValueError(
+            f"{name}: an image must have 8 bits and 3 channels, but this one {_kind(image)}"
+        )
     return image
 
 
@@ -172,7 +175,9 @@ def _check_ppm(data, name):
         raise ValueError(f"{name}: not an 8-bit binary PPM")
     expected = header.end() + int(header[1]) * int(header[2]) * 3
     if len(data) != expected:
-        raise ValueError(f"{name}: a PPM of {len(data)} bytes, its header asks for {expected}")
+        raise ValueError(
+            f"{name}: the PPM has {len(data)} bytes, but its header implies {expected}"
+        )
 
 
 def _decode_flow(data, name):
@@ -184,10 +189,10 @@ def _decode_flow(data, name):
 
 
 def decode_ids(data: bytes, name: str | Path) -> np.ndarray:
-    """Bytes of a PNG of ids -> (H, W), 8 or 16 bits.
+    """Decode a PNG of ids to (H, W), 8 or 16 bits.
 
     Raises:
-        ValueError: damaged, or not of one channel; `name` says which file.
+        ValueError: damaged, or not a single channel; the message names the file by `name`.
     """
     flow_io.check_png(data, name)
     ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -195,15 +200,17 @@ def decode_ids(data: bytes, name: str | Path) -> np.ndarray:
         raise ValueError(f"{name}: not a readable PNG (damaged)")
     if ids.ndim != 2:
         raise ValueError(
-            f"{name}: a map of ids has one channel, this one {_kind(ids)} (colours or a palette?): "
-            "save the ids themselves as an 8-bit grey PNG"
+            f"{name}: an id map must have one channel, but this one {_kind(ids)} (colours or a "
+            "palette?): save the ids themselves as an 8-bit grey PNG"
         )
     return ids
 
 
 def _count_classes(ids, frame, name):
     if ids.dtype != np.uint8:
-        raise ValueError(f"{name}: a label map has 8 bits and 1 channel, this one {_kind(ids)}")
+        raise ValueError(
+            f"{name}: a label map must have 8 bits and 1 channel, but this one {_kind(ids)}"
+        )
     counts = np.bincount(ids.ravel(), minlength=256)
     present = np.flatnonzero(counts).tolist()
     known = frame.known_ids or labels.KNOWN_IDS[frame.label_set]
@@ -219,9 +226,11 @@ def _check_copy(field, data, path, copy):
     if other == data:
         return
     if field not in ("image1", "image2"):
-        raise ValueError(f"{copy}: differs from {path}: keep one of the two, or the same file")
+        raise ValueError(
+            f"{copy}: differs from {path}: keep one of the two, or make them identical"
+        )
     if not np.array_equal(decode_image(other, copy), decode_image(data, path)):
-        raise ValueError(f"{copy}: other pixels than {path}, which is the same frame by its name")
+        raise ValueError(f"{copy}: its pixels differ from {path}, which should be the same frame")
 
 
 def _size(image):
@@ -229,4 +238,7 @@ def _size(image):
 
 
 def _kind(image):
-    return f"has {image.dtype.itemsize * 8} and {1 if image.ndim == 2 else image.shape[2]}"
+    return (
+        f"has {image.dtype.itemsize * 8} bits and "
+        f"{1 if image.ndim == 2 else image.shape[2]} channel(s)"
+    )

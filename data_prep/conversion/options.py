@@ -1,4 +1,4 @@
-"""The flags that every reader of a data set has, and what it says of them."""
+"""Defines and reads the flags that all converters share."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -13,35 +13,42 @@ from flowseg import console
 
 
 def define_flags(source_help: str, official_split: bool = False) -> None:
-    """Define the flags.
+    """Define the shared flags of a converter.
 
     Args:
         source_help: what --source is for this data set.
-        official_split: the data set's own split is kept, so that there is no --val_fraction.
+        official_split: whether the official split is kept, so that there is no --val_fraction.
     """
     flags.DEFINE_multi_string("source", [], f"{source_help}; repeat it to join several.")
-    flags.DEFINE_string("output", None, "Folder for the shards and index.json; made if need be.")
-    decides = "the order of records"
+    flags.DEFINE_string("output", None, "Folder for the shards and index.json; created if missing.")
+    purpose = "the order of records"
     if not official_split:
         flags.DEFINE_float(
             "val_fraction",
             0.1,
-            "Share of the frames for val; 0: all in train.",
+            "Fraction of the frames for val; 0: all in train.",
             lower_bound=0.0,
             upper_bound=1.0,
         )
-        decides = f"which frames are val, and {decides}"
-    flags.DEFINE_integer("seed", 0, f"Decides {decides}.")
-    flags.DEFINE_integer("records_per_shard", RECORDS_PER_SHARD, "At most.", lower_bound=1)
-    flags.DEFINE_integer("workers", None, "Processes; default: one a CPU core.", lower_bound=1)
+        purpose = f"the choice of val frames and {purpose}"
+    flags.DEFINE_integer("seed", 0, f"Random seed for {purpose}.")
+    flags.DEFINE_integer(
+        "records_per_shard",
+        RECORDS_PER_SHARD,
+        "Maximum number of records per shard.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "workers", None, "Number of processes; default: one per CPU core.", lower_bound=1
+    )
     flags.DEFINE_string(
         "ray_address",
         None,
-        "Of a Ray cluster whose machines do the work in place of processes, and see --source under "
-        "the same name; local: of this machine alone.",
+        "Address of a Ray cluster whose machines do the work instead of local processes and see "
+        "--source under the same path; local: a cluster on this machine only.",
     )
     flags.DEFINE_enum(
-        "on_error", "stop", ["stop", "skip"], "At a bad frame: stop, or leave it out and list it."
+        "on_error", "stop", ["stop", "skip"], "At a bad frame: stop, or skip it and list it."
     )
     flags.DEFINE_bool("overwrite", False, "Replace another conversion's shards in --output.")
 
@@ -49,30 +56,30 @@ def define_flags(source_help: str, official_split: bool = False) -> None:
 def split_by_hash(
     frames: Sequence[Frame], val_fraction: float, seed: int
 ) -> dict[str, list[Frame]]:
-    """`split.by_hash`, with a warning where a split is wanted but no frame falls into it.
+    """Call `split.by_hash`, and warn if no frame falls into a requested split.
 
     Raises:
         ValueError: `val_fraction` outside 0..1.
     """
     splits = split.by_hash(frames, val_fraction, seed)
     groups = {frame.group for frame in frames if frame.group}
-    told = f" (the frames of each of {len(groups)} subfolders stay together)" if groups else ""
+    note = f" (the frames of each of {len(groups)} subfolders stay together)" if groups else ""
     if val_fraction > 0 and not splits["val"]:
-        mend = "choose another --seed, or --val_fraction=0 to want none"
-        console.warn(f"no frame falls into val{told}: {mend}")
+        advice = "choose another --seed, or --val_fraction=0 for no val split"
+        console.warn(f"no frame falls into val{note}: {advice}")
     if val_fraction < 1 and not splits["train"]:
         console.warn(
-            f"no frame falls into train{told}: choose another --seed or a smaller --val_fraction"
+            f"no frame falls into train{note}: choose another --seed or a smaller --val_fraction"
         )
     return splits
 
 
-def convert_from_flags(convert: Callable[..., Any], *own: str) -> None:
+def convert_from_flags(convert: Callable[..., Any], *extra: str) -> None:
     """Call `convert(sources, output, ...)` with the values of the flags.
 
     Args:
-        convert: takes each flag as a keyword; --workers is called `processes`.
-        *own: names of the flags that only this reader has.
+        convert: accepts each flag as a keyword; --workers is called `processes`.
+        *extra: names of the flags specific to this converter.
 
     Raises:
         ValueError: --source or --output is not given.
@@ -83,8 +90,8 @@ def convert_from_flags(convert: Callable[..., Any], *own: str) -> None:
     if not values.output:
         raise ValueError("--output is not given: the folder to write records to (see --help)")
     fraction = ["val_fraction"] if "val_fraction" in values else []
-    names = (*fraction, "seed", "records_per_shard", "on_error", "overwrite", "ray_address", *own)
-    # Ray's workers stand in other folders.
+    names = (*fraction, "seed", "records_per_shard", "on_error", "overwrite", "ray_address", *extra)
+    # Ray's workers run in other working directories.
     sources = [os.path.abspath(s) for s in values.source] if values.ray_address else values.source
     convert(
         sources,

@@ -1,4 +1,4 @@
-"""What a conversion tells of itself: `index.json`, the summary table, and how two plans differ."""
+"""Builds `index.json` and the summary table, and describes how two plans differ."""
 
 import json
 from collections import Counter
@@ -13,12 +13,12 @@ TRUTH = ("image2", "flow", "flow_noc", "labels", "instances", "objects")
 
 
 def add_facts(entry: dict[str, Any], frame: Frame, facts: dict[str, Any]) -> None:
-    """Count one record into its shard's journal entry, in place; `facts` as `read_frame` gives."""
+    """Add a record to its shard's journal entry, in place; `facts` as `read_frame` returns them."""
     entry["records"] += 1
     entry["truth"].update(facts["truth"])
     entry["sizes"].update([f"{facts['height']}x{facts['width']}"])
     if facts["class_pixels"]:
-        # Text keys: they come back from JSON as text.
+        # String keys, because JSON turns keys into strings.
         counts = {str(i): count for i, count in facts["class_pixels"].items()}
         _add(entry["class_pixels"].setdefault(frame.label_set, {}), counts)
 
@@ -31,10 +31,10 @@ def _add(total, counts):
 def make_index(
     plan: dict[str, Any], shards: dict[str, dict], roots: Sequence[Path]
 ) -> dict[str, Any]:
-    """The content of `index.json`.
+    """Build the content of `index.json`.
 
     Args:
-        plan: what was asked for.
+        plan: the plan of the conversion, see `writer`.
         shards: shard name -> its journal entry.
         roots: the source folders; only their names are stored.
     """
@@ -56,7 +56,7 @@ def make_index(
         "dataset": plan["dataset"],
         "sources": [root.resolve().name for root in roots],
         "settings": plan["settings"],
-        # A split for testing stands here only where the data set has one.
+        # `test` is listed only if the data set has such a split.
         "records": {
             split: splits.get(split, Counter())["records"]
             for split in ("train", "val", *(["test"] if "test" in splits else []))
@@ -77,7 +77,7 @@ def make_index(
 
 
 def summary(index: dict[str, Any]) -> str:
-    """The table printed at the end, and the frames that were left out."""
+    """Format the table printed at the end, and the list of skipped frames."""
     rows = [("split", "records", "pairs", "flow", "labels", "shards", "MB")]
     for split in index["records"]:
         files = [file for name, file in index["files"].items() if name.startswith(split)]
@@ -87,21 +87,21 @@ def summary(index: dict[str, Any]) -> str:
         rows.append((split, index["records"][split], *counts, len(files), megabytes))
     lines = [tables.plain(rows)]
     if index["left_out"]:
-        lines.append(f"left out: {len(index['left_out'])}")
+        lines.append(f"skipped: {len(index['left_out'])}")
         lines += [f"  {item['frame_id']}: {item['reason']}" for item in index["left_out"]]
     return "\n".join(lines)
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """In words, how the plan of an output folder differs from the one now asked for."""
+    """Describe how the plan of an output folder differs from the requested one."""
     if not old:
         return "without its journal"
     for key in ("schema", "dataset"):
         if old.get(key) != new[key]:
             return f"{key} {old.get(key)} instead of {new[key]}"
-    before = old["settings"]
+    old_settings = old["settings"]
     for key, value in new["settings"].items():
-        if before.get(key) != value:
-            was = json.dumps(before.get(key))
-            return f"with {key}={was} instead of {json.dumps(value)}"
-    return "of other sources" if old.get("sources") != new["sources"] else "of other frames"
+        if old_settings.get(key) != value:
+            old_value = json.dumps(old_settings.get(key))
+            return f"with {key}={old_value} instead of {json.dumps(value)}"
+    return "of different sources" if old.get("sources") != new["sources"] else "of different frames"

@@ -1,4 +1,4 @@
-"""Which frames are for training and which for validation, and the order of their records."""
+"""Assigns frames to training and validation, and shuffles the order of their records."""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,10 +8,10 @@ from flowseg.errors import ArgumentError
 
 
 def by_hash(frames: Iterable[Frame], val_fraction: float, seed: int) -> dict[str, list[Frame]]:
-    """{"train": [...], "val": [...]}, each in an order mixed by `seed`.
+    """Split frames into {"train": [...], "val": [...]} by hash; each split is shuffled by `seed`.
 
-    A frame's split depends on its group (its id, where it has none) and the seed alone, so that
-    new frames move no old one.
+    A frame's split depends only on its group (or its id if it has no group) and on the seed, so
+    that adding frames never moves existing ones.
 
     Raises:
         ValueError: `val_fraction` outside 0..1.
@@ -19,38 +19,38 @@ def by_hash(frames: Iterable[Frame], val_fraction: float, seed: int) -> dict[str
     if not 0 <= val_fraction <= 1:
         raise ArgumentError(f"val_fraction={val_fraction}: must be between 0 and 1", "val_fraction")
     splits = {"train": [], "val": []}
-    for frame in _mix(frames, seed):
-        in_val = _share(f"split {seed} {frame.group or frame.frame_id}") < val_fraction
+    for frame in _shuffle(frames, seed):
+        in_val = _hash_fraction(f"split {seed} {frame.group or frame.frame_id}") < val_fraction
         splits["val" if in_val else "train"].append(frame)
     return splits
 
 
-def as_told(splits: dict[str, list[Frame]], seed: int) -> dict[str, list[Frame]]:
-    """The splits that a data set's owner made (split name -> frames), each mixed by `seed`."""
-    return {name: _mix(frames, seed) for name, frames in splits.items()}
+def shuffle(splits: dict[str, list[Frame]], seed: int) -> dict[str, list[Frame]]:
+    """Shuffle each of the given splits (split name -> frames) by `seed`."""
+    return {name: _shuffle(frames, seed) for name, frames in splits.items()}
 
 
 def check_ids(splits: dict[str, list[Frame]]) -> None:
-    """Raise ValueError, naming both files, where two frames have one id, in one split or in two.
+    """Raise ValueError, naming both files, if two frames of any splits have the same id.
 
     Args:
         splits: split name -> list of :class:`data_prep.conversion.frames.Frame`.
     """
-    seen = {}
+    path_of_id = {}
     for frame in (frame for frames in splits.values() for frame in frames):
         path = frame.files["image1"]
-        first = seen.setdefault(frame.frame_id, path)
+        first = path_of_id.setdefault(frame.frame_id, path)
         if first is not path:
             raise ValueError(
-                f"{path}: a second frame {frame.frame_id}, the first is {first}: rename one, or "
-                "convert the two folders into outputs of their own"
+                f"{path}: duplicate frame id {frame.frame_id}, also used by {first}: rename one, "
+                "or convert the two folders into separate outputs"
             )
 
 
-def _mix(frames, seed):
-    return sorted(frames, key=lambda frame: _share(f"order {seed} {frame.frame_id}"))
+def _shuffle(frames, seed):
+    return sorted(frames, key=lambda frame: _hash_fraction(f"order {seed} {frame.frame_id}"))
 
 
-def _share(text):
-    """`text` -> a number in 0..1, the same on every machine."""
+def _hash_fraction(text):
+    """Hash `text` to a number in 0..1; the same on every machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64

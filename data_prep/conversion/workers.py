@@ -1,7 +1,7 @@
-"""Work done side by side in worker processes, without TensorFlow in them.
+"""Runs work in parallel worker processes, which do not load TensorFlow.
 
-This room imports nothing heavy: a worker that is to keep to one core must know it before NumPy,
-OpenCV or MuJoCo start their threads.
+This module imports nothing heavy: a worker must be pinned to its core before NumPy, OpenCV or
+MuJoCo start their threads.
 """
 
 import multiprocessing
@@ -20,23 +20,23 @@ from flowseg.errors import ArgumentError
 # Below this many frames, starting processes takes longer than the work.
 _FEW_FRAMES = 16
 
-_work = None  # what this worker process was started for
+_work = None  # the function that this worker process runs
 
 
 class OutOfMemory(ArgumentError, OSError):
-    """There is too little memory for so many worker processes."""
+    """Too little memory for this number of worker processes."""
 
 
 def read_frames(
     frames: Sequence, processes: int | None = None, ray_address: str | None = None
 ) -> Iterator[tuple[dict, dict] | Exception]:
-    """Yield, in order, what `read_frame` returns of every frame, or the exception it raised.
+    """Yield, in order, the result of `read_frame` for every frame, or the exception it raised.
 
     Args:
         frames: list of :class:`data_prep.conversion.frames.Frame`.
-        processes: how many; default: one a core that this process may use. One, or few frames:
-            none but this.
-        ray_address: the work is that of a Ray cluster's machines in place of processes; see
+        processes: number of processes; default: one per core that this process may use. With
+            one process, or few frames, the work runs in this process.
+        ray_address: Ray cluster whose machines do the work instead of local processes; see
             `map_on_ray`.
 
     Raises:
@@ -66,7 +66,7 @@ def _attempt(frame):
 
 
 def cores() -> list[int]:
-    """The CPU cores that this process may use, as far as the system tells."""
+    """Return the CPU cores that this process may use, as far as the system reports them."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
@@ -75,33 +75,33 @@ def cores() -> list[int]:
 def map_in_processes(
     function: Callable[[Any], Any], items: Iterable, processes: int, pin: bool = False
 ) -> Generator:
-    """Yield `function(item)` of every item, in order; only few items are under way at a time.
+    """Yield `function(item)` for every item, in order; only a few items are in flight at a time.
 
-    Close the generator to end the processes early; what they have begun is finished first.
+    Close the generator to stop the processes early; items already started are finished first.
 
     Args:
-        function: can be pickled; sent once to every process, so it may carry much with it.
-        items: iterable, read as the work goes on.
-        processes: how many.
-        pin: keep each process to one core of its own, where the system can.
+        function: picklable; sent once to every process, so it may be large.
+        items: iterable, consumed lazily.
+        processes: number of processes.
+        pin: pin each process to a core of its own, where the system supports it.
 
     Raises:
         OSError: a worker process died.
-        Exception: whatever `function` raised.
+        Exception: any exception that `function` raised.
     """
     # Spawned, not forked: TensorFlow's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    own_cores = context.SimpleQueue()
+    core_queue = context.SimpleQueue()
     if pin and hasattr(os, "sched_setaffinity"):
-        # Not always from the first core on: a second run beside this one would crowd there.
+        # Not always starting at the first core, where a concurrent run would compete for it.
         usable, first = cores(), os.getpid()
         for i in range(processes):
-            own_cores.put(usable[(first + i) % len(usable)])
+            core_queue.put(usable[(first + i) % len(usable)])
     pool = ProcessPoolExecutor(
         max_workers=processes,
         mp_context=context,
         initializer=_start_worker,
-        initargs=(pickle.dumps(function), own_cores),
+        initargs=(pickle.dumps(function), core_queue),
     )
     waiting = deque()
     try:
@@ -119,20 +119,20 @@ def map_in_processes(
 
 
 def map_on_ray(function: Callable[[Any], Any], items: Iterable, address: str) -> Generator:
-    """Yield `function(item)` of every item, in order, by the machines of a Ray cluster.
+    """Yield `function(item)` for every item, in order, computed by the machines of a Ray cluster.
 
-    They have the packages that FlowSeg wants, and see files under the same names; the code is sent
-    to them. What a lost machine had begun another does again.
+    The machines need the packages that FlowSeg requires and must see files under the same paths;
+    the code is sent to them. The work of a lost machine is repeated by another.
 
     Args:
-        function: can be pickled.
-        items: iterable, read as the work goes on.
-        address: as `flowseg.ray_cluster.connect` takes it.
+        function: picklable.
+        items: iterable, consumed lazily.
+        address: as `flowseg.ray_cluster.connect` accepts it.
 
     Raises:
         ValueError: Ray is missing.
-        OSError: no cluster there, or a worker process died.
-        Exception: whatever `function` raised.
+        OSError: no cluster at the address, or a worker process died.
+        Exception: any exception that `function` raised.
     """
     from flowseg import ray_cluster
 
@@ -140,10 +140,10 @@ def map_on_ray(function: Callable[[Any], Any], items: Iterable, address: str) ->
     waiting = deque()
     try:
         work = ray.remote(function)
-        most = 2 * int(ray.cluster_resources().get("CPU", 1))
+        max_waiting = 2 * int(ray.cluster_resources().get("CPU", 1))
         for item in items:
             waiting.append(work.remote(item))
-            if len(waiting) > most:  # bounds the memory
+            if len(waiting) > max_waiting:  # bounds the memory
                 yield ray.get(waiting.popleft())
         while waiting:
             yield ray.get(waiting.popleft())
@@ -151,31 +151,32 @@ def map_on_ray(function: Callable[[Any], Any], items: Iterable, address: str) ->
         raise error.cause from error
     except ray.exceptions.RayError as error:
         reason = str(error).splitlines()[0]
-        raise OSError(f"Ray at {address}: the work was not done: {reason}") from error
+        raise OSError(f"Ray at {address}: the work failed: {reason}") from error
     finally:
         ray.shutdown()
 
 
 def _submit(pool, item):
-    """Submit with Ctrl-C blocked, which the processes started here inherit: only the parent
-    heeds it, and ends them.
+    """Submit an item with Ctrl-C blocked, which processes started here inherit.
+
+    Only the parent handles Ctrl-C, and stops them.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(_do, item)
+        return pool.submit(_run, item)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
 
 
-def _start_worker(function, own_cores):
+def _start_worker(function, core_queue):
     global _work
-    # Else a worker whose parent was killed would wait for work for ever.
+    # Otherwise a worker whose parent was killed would wait for work forever.
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    if not own_cores.empty():
-        os.sched_setaffinity(0, {own_cores.get()})
-    _work = pickle.loads(function)  # imports what it needs only now
+    if not core_queue.empty():
+        os.sched_setaffinity(0, {core_queue.get()})
+    _work = pickle.loads(function)  # imports its dependencies only now
 
 
-def _do(item):
+def _run(item):
     return _work(item)

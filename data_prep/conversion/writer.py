@@ -1,8 +1,9 @@
-"""Frames -> shards: what every reader of a data set shares.
+"""Writes frames as TFRecord shards, for all converters.
 
-Parallel checking, sharding, resume and `index.json`. A shard gets its name when it is
-whole; `.plan.json` beside the shards is the journal: what was asked for and what made each shard,
-so that a second run makes only what is missing. `index.json` is written last.
+Checks frames in parallel, writes the shards and `index.json`, and resumes interrupted runs. A shard
+gets its final name when it is complete. `.plan.json` beside the shards is the journal: the plan of
+the conversion and the inputs of each shard, so that a second run writes only the missing shards.
+`index.json` is written last.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from flowseg.errors import ArgumentError
 RECORDS_PER_SHARD = 32
 JOURNAL = ".plan.json"
 INDEX = "index.json"
-_OURS = re.compile(r"(train|val|test)-\d{5}-of-\d{5}\.tfrecord|index\.json|\.plan\.json")
+_OUTPUT_FILE = re.compile(r"(train|val|test)-\d{5}-of-\d{5}\.tfrecord|index\.json|\.plan\.json")
 
 
 def write(
@@ -44,23 +45,23 @@ def write(
     """Write the frames of all splits as shards with `index.json`, and print a summary.
 
     Args:
-        dataset: name that the records carry.
+        dataset: data set name stored in the records.
         splits: split name (train, val, test) -> list of :class:`frames.Frame`, in the
             order of the records; see `data_prep.conversion.split`.
-        output: folder; made if need be.
-        sources: folders that the frames come from; stored paths are relative to them.
-        settings: the reader's arguments that decide the content, name -> JSON value.
-        records_per_shard: how many records a shard holds at most.
-        processes: how many check frames side by side; default: one a CPU core.
+        output: folder; created if missing.
+        sources: folders of the frames; stored paths are relative to them.
+        settings: the converter's arguments that determine the content, name -> JSON value.
+        records_per_shard: maximum number of records per shard.
+        processes: number of processes that check frames; default: one per CPU core.
         on_error: "stop" at a bad frame, or "skip" it and list it.
-        overwrite: replace another conversion in `output`.
-        ray_address: of a Ray cluster that checks the frames; see `workers.map_on_ray`.
+        overwrite: whether to replace another conversion in `output`.
+        ray_address: address of a Ray cluster that checks the frames; see `workers.map_on_ray`.
 
     Returns:
         The content of `index.json`.
 
     Raises:
-        ValueError: no good frame, a bad frame, two of one id, or `output` holds another
+        ValueError: a bad frame, no valid frame, a duplicate frame id, or `output` holds another
             conversion.
         OSError: reading or writing failed.
     """
@@ -74,7 +75,7 @@ def write(
     )
     shards = _plan_shards(splits, records_per_shard)
     inputs = {name: digests.of_inputs(frames, roots) for name, frames in shards.items()}
-    with _tidy(output):
+    with _clean_up(output):
         _claim(output, plan, overwrite)
         done = _find_done(output, inputs, strict=on_error == "stop")
         if len(done) == len(shards) and (output / INDEX).is_file():
@@ -90,8 +91,8 @@ def write(
 
 
 def _make_plan(dataset, splits, roots, settings):
-    """What a conversion was asked for: two with equal plans write the same shards."""
-    # Not at the top: the worker processes import this room, and TensorFlow costs each 4 s.
+    """Build the plan of a conversion; conversions with equal plans write the same shards."""
+    # Imported late: worker processes import this module, and TensorFlow takes 4 s to start.
     from flowseg.data import records
 
     return {
@@ -106,7 +107,7 @@ def _make_plan(dataset, splits, roots, settings):
 
 
 def _plan_shards(splits, records_per_shard):
-    """Shard name -> its frames; the frames of a split are dealt out in turn."""
+    """Map shard names to frames; the frames of a split are distributed round-robin."""
     shards = {}
     for split, frames in splits.items():
         count = -(-len(frames) // records_per_shard)
@@ -116,42 +117,42 @@ def _plan_shards(splits, records_per_shard):
 
 
 def _claim(output, plan, overwrite):
-    """Make `output` ours: empty of other conversions, with a journal of this plan.
+    """Prepare `output`: remove files of another conversion and write a journal of this plan.
 
     Raises:
         ValueError: `output` holds another conversion and `overwrite` is not set.
     """
     for path in output.glob(".*.partial-*"):
-        if _OURS.fullmatch(path.name[1:].rsplit(".partial-", 1)[0]):
-            path.unlink()  # a run that was killed left it
-    ours = [path for path in sorted(output.iterdir()) if _OURS.fullmatch(path.name)]
+        if _OUTPUT_FILE.fullmatch(path.name[1:].rsplit(".partial-", 1)[0]):
+            path.unlink()  # left by a killed run
+    outputs = [path for path in sorted(output.iterdir()) if _OUTPUT_FILE.fullmatch(path.name)]
     old = _read_json(output / JOURNAL).get("plan", {})
     if old == plan:
         return
-    shown = [path.name for path in ours if path.name != JOURNAL]
-    if shown and not overwrite:
+    visible = [path.name for path in outputs if path.name != JOURNAL]
+    if visible and not overwrite:
         raise ArgumentError(
-            f"holds another conversion, {report.difference(old, plan)} ({shown[0]}): "
+            f"holds another conversion, {report.difference(old, plan)} ({visible[0]}): "
             "give another output, or overwrite to replace it",
             "output",
             "overwrite",
             *plan["settings"],
             path=output,
         )
-    for path in ours:
+    for path in outputs:
         path.unlink()
     _write_json(output / JOURNAL, {"plan": plan, "shards": {}})
 
 
 def _find_done(output, inputs, strict):
-    """The journal's entries of the shards that stand finished.
+    """Return the journal entries of the finished shards.
 
-    The others stay until their successors are whole: a bad input must not cost what was there.
+    Outdated shards stay until their replacements are complete, so that bad input loses no data.
 
     Args:
         output: folder.
-        inputs: shard name -> digest of the files it is made from.
-        strict: a shard that left out a bad frame is not finished.
+        inputs: shard name -> digest of its input files.
+        strict: whether a shard that skipped a bad frame counts as unfinished.
     """
     done = {}
     for name, entry in _read_json(output / JOURNAL)["shards"].items():
@@ -162,9 +163,9 @@ def _find_done(output, inputs, strict):
 
 
 def _write_rest(output, plan, shards, inputs, roots, done, read, on_error):
-    """Write the shards that are not in `done`; each goes there and into the journal.
+    """Write the shards missing in `done`, and add each to `done` and the journal.
 
-    `read`: list of frames -> generator of what `workers.read_frames` gives of each.
+    `read` maps a list of frames to a generator of results, see `workers.read_frames`.
     """
     todo = {name: frames for name, frames in shards.items() if name not in done}
     results = read(sum(todo.values(), []))
@@ -172,14 +173,14 @@ def _write_rest(output, plan, shards, inputs, roots, done, read, on_error):
     bar = tqdm(total=total, initial=total - left, unit="frame", disable=None)
     with bar, contextlib.closing(results):
         for name, frames in todo.items():
-            taken = _take(frames, results, bar, on_error)
-            written = _write_shard(output / name, plan["dataset"], taken, roots)
+            results_of_shard = _take_results(frames, results, bar, on_error)
+            written = _write_shard(output / name, plan["dataset"], results_of_shard, roots)
             done[name] = {"inputs": inputs[name], **written}
             _write_json(output / JOURNAL, {"plan": plan, "shards": done})
 
 
-def _take(frames, results, bar, on_error):
-    """Yield (frame, result) of one shard's frames; raise a bad frame's error, unless skipped."""
+def _take_results(frames, results, bar, on_error):
+    """Yield (frame, result) for a shard's frames; raise a bad frame's error unless skipping."""
     for frame in frames:
         result = next(results)
         if isinstance(result, Exception) and on_error == "stop":
@@ -189,7 +190,7 @@ def _take(frames, results, bar, on_error):
 
 
 def _write_shard(path, dataset, results, roots):
-    """Write one shard; a shard without a good frame is not kept. Returns its journal entry."""
+    """Write a shard, unless it has no valid frame, and return its journal entry."""
     import tensorflow as tf
 
     from flowseg.data import records
@@ -208,7 +209,7 @@ def _write_shard(path, dataset, results, roots):
             report.add_facts(entry, frame, facts)
     if entry["records"]:
         entry |= {"bytes": unfinished.stat().st_size, "sha256": digests.of_file(unfinished)}
-    # From here until the new index the folder is of two minds, and must not look finished.
+    # Until the new index is written the folder is inconsistent and must not look finished.
     path.with_name(INDEX).unlink(missing_ok=True)
     if entry["records"]:
         _finish(unfinished, path)
@@ -219,31 +220,31 @@ def _write_shard(path, dataset, results, roots):
 
 
 def _write_index(output, plan, shards, roots):
-    """Write `index.json` of the shards' journal entries, and return it.
+    """Write `index.json` from the shards' journal entries, and return it.
 
     Raises:
-        ValueError: there is not one record.
+        ValueError: there are no records.
     """
     index = report.make_index(plan, shards, roots)
     if not index["files"]:
         reason = index["left_out"][0]["reason"]
-        raise ValueError(f"{output}: nothing written, every frame is bad; the first: {reason}")
+        raise ValueError(f"{output}: nothing written, every frame is bad; first: {reason}")
     _write_json(output / INDEX, index)
     return index
 
 
 @contextlib.contextmanager
-def _tidy(output):
-    """Leave no partial file behind, and say what a full disk means."""
+def _clean_up(output):
+    """Remove partial files at the end, and replace the error of a full disk by a clear one."""
     try:
         yield
     except Exception as error:
-        # TensorFlow has an error class of its own for it.
+        # TensorFlow raises its own error class for a full disk.
         full = getattr(error, "errno", None) == errno.ENOSPC
         if full or type(error).__name__ == "ResourceExhaustedError":
-            mend = "make room and run the same command again, finished shards are kept"
+            advice = "free some space and run the same command again; finished shards are kept"
             raise OSError(
-                errno.ENOSPC, f"no space left on the disk: {mend}", str(output)
+                errno.ENOSPC, f"no space left on the disk: {advice}", str(output)
             ) from error
         raise
     finally:
@@ -269,7 +270,7 @@ def _partial(path):
 
 
 def _finish(unfinished, path):
-    """Give a whole file its name, once it is safely on the disk."""
+    """Give a complete file its final name once it is safely on disk."""
     with open(unfinished, "rb") as file:
         os.fsync(file.fileno())
     os.replace(unfinished, path)

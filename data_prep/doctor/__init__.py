@@ -1,1 +1,1 @@
-"""Looks at records before a night of training is spent on them: see `data_prep.doctor.__main__`."""
+"""Checks records for faults before training: see `data_prep.doctor.__main__`."""

@@ -1,13 +1,13 @@
-"""Can this data be trusted? Looks at records before a night of training is spent on them.
+"""Check records for faults before a long training uses them.
 
     python -m data_prep.doctor --records 'data/kitti/*.tfrecord' --output out/doctor
 
-Counts what is there, and looks for what is wrong: damaged records, labels with foreign ids or away
-from the pictures, classes that are never trained, frames in two splits, and flow that does not
-bring image2 back to image1, with the reason (axes, signs, scale, pairs shifted). Every record is
-decoded once; --limit frames of each data set are looked at closely. Exit code 1 when there is an
-error. --output is a page of pictures with every finding beside the frames it names; mismatch is
-1 - correlation of 7x7 patches: 0 is alike, 1 is nothing alike.
+Prints statistics and reports faults: damaged records, labels with unknown ids or not aligned with
+the images, classes that are never trained, frames in two splits, and flow that does not warp image2
+back to image1, with the reason (axes, signs, scale, shifted pairs). Every record is decoded once;
+--limit frames per data set are examined in detail. The exit code is 1 if there is an error.
+--output writes a page that shows each finding with the frames it names. Mismatch is 1 - correlation
+of 7x7 patches: 0 for identical patches, 1 for uncorrelated ones.
 """
 
 import json
@@ -24,39 +24,41 @@ from flowseg.data.labels import load_label_set
 
 
 def define_flags() -> None:
-    """The flags of this command."""
-    flags.DEFINE_list("records", None, "Shards to look at: GLOB[,GLOB].")
-    flags.DEFINE_string("label_set", "cityscapes", "Classes: a built-in name, or a JSON file.")
-    flags.DEFINE_string("output", None, "Folder for a page of pictures; default: none.")
-    flags.DEFINE_string("json", None, "File for the numbers and findings; default: none.")
-    flags.DEFINE_integer("limit", 200, "Frames of each data set to look at closely.", lower_bound=1)
-    flags.DEFINE_integer("workers", None, "Processes; default: one a CPU core.", lower_bound=1)
+    """Define the flags of this command."""
+    flags.DEFINE_list("records", None, "Shards to examine: GLOB[,GLOB].")
+    flags.DEFINE_string("label_set", "cityscapes", "Classes: a built-in label set or a JSON file.")
+    flags.DEFINE_string("output", None, "Folder for an HTML page with images; default: none.")
+    flags.DEFINE_string("json", None, "JSON file for the numbers and findings; default: none.")
+    flags.DEFINE_integer("limit", 200, "Frames per data set to examine in detail.", lower_bound=1)
+    flags.DEFINE_integer(
+        "workers", None, "Number of processes; default: one per CPU core.", lower_bound=1
+    )
 
 
 def main() -> None:
-    """The command.
+    """Run the command.
 
     Raises:
-        ValueError: no records; or errors were found in them.
+        ValueError: no records, or errors were found in them.
         OSError: a file cannot be read or written.
     """
     values = flags.FLAGS
     if not values.records:
-        raise ValueError("--records is not given: the shards to look at (see --help)")
+        raise ValueError("--records is not given: the shards to examine (see --help)")
     from flowseg.data import records
 
     label_set = load_label_set(values.label_set)
     paths = records.match_files(*values.records)
     diagnosis = examine(paths, label_set, limit=values.limit, processes=values.workers)
-    found = {level: [f for f in diagnosis.findings if f.level == level] for level in LEVELS}
+    by_level = {level: [f for f in diagnosis.findings if f.level == level] for level in LEVELS}
     print(text(diagnosis.facts, diagnosis.numbers, label_set))
-    if diagnosis.looked:
-        print("\nlooked closely at")
-        print("\n".join(f"  {line}" for line in diagnosis.looked))
+    if diagnosis.inspected:
+        print("\nexamined in detail")
+        print("\n".join(f"  {line}" for line in diagnosis.inspected))
     print()
     for finding in diagnosis.findings:
         print(f"{finding.level}: {finding.line()}")
-    print(", ".join(count(len(part), level) for level, part in found.items()))
+    print(", ".join(count(len(part), level) for level, part in by_level.items()))
     if values.json:
         files.write(values.json, json.dumps(report(diagnosis), indent=1) + "\n")
         print(f"wrote {values.json}")
@@ -64,13 +66,13 @@ def main() -> None:
         from data_prep.doctor import pictures
 
         print(f"wrote {pictures.write_page(values.output, diagnosis, label_set)}")
-    if found["error"]:
-        names = ", ".join(finding.name for finding in found["error"])
-        raise ValueError(f"{count(len(found['error']), 'fault')} in these records: {names}")
+    if by_level["error"]:
+        names = ", ".join(finding.name for finding in by_level["error"])
+        raise ValueError(f"{count(len(by_level['error']), 'fault')} in these records: {names}")
 
 
 def report(diagnosis: Diagnosis) -> dict[str, Any]:
-    """What --json writes: the numbers, how many findings of each level, and the findings."""
+    """Build the content of --json: the numbers, the findings and their counts by level."""
     levels = {f"{k}s": sum(f.level == k for f in diagnosis.findings) for k in LEVELS}
     findings = [
         {

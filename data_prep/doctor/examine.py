@@ -1,4 +1,4 @@
-"""The whole examination: every record once, a sample of them closely, and what was found."""
+"""Examines records: decodes each once, tests a sample in detail, and collects the findings."""
 
 import contextlib
 import functools
@@ -12,49 +12,50 @@ from tqdm import tqdm
 
 from data_prep.conversion import workers
 from data_prep.doctor import classes, duplicates, flow, survey, warp
-from data_prep.doctor.facts import Facts, note
-from data_prep.doctor.findings import Finding, by_weight, count
+from data_prep.doctor.facts import Facts, collect
+from data_prep.doctor.findings import Finding, by_severity, count
 from data_prep.doctor.read import count_records, decode, read_records, read_some
 from flowseg.data.labels import LabelSet
 
 # Below this many bytes of records, starting processes takes longer than the work.
 _FEW_BYTES = 30e6
-# How far to either side neighbours are asked for the pair that goes with a misfit.
+# Number of neighbours on either side whose second frame or flow is tried for a bad pair.
 _NEIGHBOURS = 2
 
 
 class Diagnosis(NamedTuple):
-    """What an examination gives.
+    """Result of an examination.
 
     Attributes:
         facts: list of :class:`Facts` of the readable records.
-        numbers: see `survey.table`; besides "damaged", and "DATASET/warp/..." of `_warp_numbers`.
+        numbers: see `survey.table`; also "damaged", "shards" and "DATASET/warp/..." from
+            `_warp_numbers`.
         findings: list of :class:`Finding`, worst first.
-        looked: lines that tell what was looked at closely, and what it gave.
+        inspected: lines that summarise the detailed examination.
     """
 
     facts: list[Facts]
     numbers: dict[str, float]
     findings: list[Finding]
-    looked: list[str]
+    inspected: list[str]
 
 
 def examine(
     files: Sequence[str], label_set: LabelSet, limit: int = 200, processes: int | None = None
 ) -> Diagnosis:
-    """Look at record shards.
+    """Examine record shards.
 
     Args:
-        files: their paths, as text.
-        label_set: the :class:`flowseg.data.labels.LabelSet` that is to be trained.
-        limit: frames of each data set that are looked at closely.
-        processes: how many work side by side; default: one a CPU core, none for little data.
+        files: paths of the shards, as str.
+        label_set: the :class:`flowseg.data.labels.LabelSet` to train with.
+        limit: frames per data set to examine in detail.
+        processes: number of worker processes; default: one per CPU core; none for little data.
 
     Returns:
         :class:`Diagnosis`.
 
     Raises:
-        OSError: a file that cannot be read, or a worker process died.
+        OSError: a file cannot be read, or a worker process died.
     """
     if sum(Path(path).stat().st_size for path in files) < _FEW_BYTES:
         processes = 1
@@ -62,35 +63,36 @@ def examine(
     damaged = []
     items = _every_record(files, damaged)
     with tqdm(total=sum(map(count_records, files)), unit="record", disable=None) as bar:
-        facts = _name_sets(list(_map(note, items, processes, bar)))
+        facts = _name_sets(list(_map(collect, items, processes, bar)))
     findings = _check_shards(files, facts, damaged) + _check_files(facts)
     findings += classes.check(facts, label_set) + duplicates.check(facts)
     numbers = survey.table(facts, label_set)
     numbers |= {"damaged": len(damaged), "shards": len(files)}
-    looked, tables = [], classes.tables(label_set, facts)
+    inspected, tables = [], classes.tables(label_set, facts)
     for dataset in sorted({frame.dataset for frame in facts}):
-        own = [frame for frame in facts if frame.dataset == dataset]
-        pairs = evenly([f for f in own if f.speeds is not None and f.pixels2], limit)
-        labelled = evenly([f for f in own if f.numbering in tables and f.pixels1], limit)
+        frames_of_set = [frame for frame in facts if frame.dataset == dataset]
+        pairs = evenly([f for f in frames_of_set if f.speeds is not None and f.pixels2], limit)
+        labelled = evenly([f for f in frames_of_set if f.numbering in tables and f.pixels1], limit)
         chosen = {(frame.shard, frame.index): frame for frame in pairs + labelled}
-        work = functools.partial(_look, tables)
+        work = functools.partial(_inspect, tables)
         with tqdm(total=len(chosen), unit="frame", desc=dataset, disable=None) as bar:
             results = list(_map(work, fields_of(chosen.values()), processes, bar))
-        seen = {(shard, index): values for shard, index, *values in results}
-        probes = [(frame, seen[frame.shard, frame.index][0]) for frame in pairs]
-        fits = [seen[frame.shard, frame.index][1] for frame in labelled]
+        result_of = {(shard, index): values for shard, index, *values in results}
+        probes = [(frame, result_of[frame.shard, frame.index][0]) for frame in pairs]
+        fits = [result_of[frame.shard, frame.index][1] for frame in labelled]
         findings += classes.check_borders(dataset, fits, labelled)
-        findings += flow.check(dataset, probes, _partners(probes, own))
-        told = _warp_numbers(probes)
-        numbers |= {f"{dataset}/warp/{name}": number for name, number in told.items()}
-        looked += _tell_looked(dataset, own, labelled, told)
-    return Diagnosis(facts, numbers, by_weight(findings), looked)
+        findings += flow.check(dataset, probes, _find_partners(probes, frames_of_set))
+        warp_numbers = _warp_numbers(probes)
+        numbers |= {f"{dataset}/warp/{name}": number for name, number in warp_numbers.items()}
+        inspected += _describe_inspection(dataset, frames_of_set, labelled, warp_numbers)
+    return Diagnosis(facts, numbers, by_severity(findings), inspected)
 
 
 def _name_sets(facts):
-    """The same Facts; sets of one name in several folders get the folder's name instead.
+    """Return the Facts, with data sets that share a name renamed after their folders.
 
-    Made streets are named like KITTI's frames, and a fault of either must not be lost in the other.
+    Synthetic streets, for example, are converted as KITTI. If they were merged with the real KITTI,
+    each set could mask faults of the other.
     """
     folders = {}
     for frame in facts:
@@ -104,7 +106,7 @@ def _name_sets(facts):
 
 
 def _every_record(files, damaged):
-    """Yield (shard, index, fields) of sound records; the others go to `damaged`."""
+    """Yield (shard, index, fields) of intact records; add the others to `damaged`."""
     for path in files:
         for index, fields in read_records(path):
             if isinstance(fields, ValueError):
@@ -114,7 +116,7 @@ def _every_record(files, damaged):
 
 
 def _map(function, items, processes, bar):
-    """`map`, in worker processes where there is more than one, with progress."""
+    """Map with a progress bar, in worker processes if there is more than one."""
     results = (
         map(function, items)
         if processes == 1
@@ -136,7 +138,7 @@ def _check_shards(files, facts, damaged):
         findings.append(Finding("error", "empty-shards", text))
     if damaged:
         _, _, first = damaged[0]
-        text = f"{count(len(damaged), 'damaged record')}, training would stop there; {first}"
+        text = f"{count(len(damaged), 'damaged record')}, training would stop there; first: {first}"
         more = "".join(f", {Path(path).name} record {i}" for path, i, _ in damaged[1:6])
         findings.append(Finding("error", "damaged-records", text + (more and f"; also{more[1:]}")))
     for folder in sorted({Path(path).parent for path in files}):
@@ -146,10 +148,10 @@ def _check_shards(files, facts, damaged):
             findings.append(Finding("error", "index", str(error)))
             continue
         for path in (Path(path) for path in files if Path(path).parent == folder):
-            size, told = path.stat().st_size, index and index["files"].get(path.name, {})
-            if told and told.get("bytes", size) != size:
+            size, entry = path.stat().st_size, index and index["files"].get(path.name, {})
+            if entry and entry.get("bytes", size) != size:
                 text = (
-                    f"{path}: {size} bytes, but index.json says {told['bytes']}: not the whole "
+                    f"{path}: {size} bytes, but index.json says {entry['bytes']}: incomplete "
                     "shard; copy or convert it again"
                 )
                 findings.append(Finding("error", "index", text))
@@ -157,30 +159,34 @@ def _check_shards(files, facts, damaged):
 
 
 def _check_files(facts):
-    """Records that hold files which cannot be used."""
+    """Report records with unusable files."""
     findings = []
-    kinds = {"file": "that cannot be decoded", "size": "of another size than the record"}
-    for kind, told in kinds.items():
+    kinds = {"file": "that cannot be decoded", "size": "whose size differs from the record's"}
+    for kind, description in kinds.items():
         bad = [frame for frame in facts if kind in dict(frame.problems)]
         if bad:
-            reason = next(reason for what, reason in bad[0].problems if what == kind)
-            text = f"{count(len(bad), 'record')} with a file {told} (the first: {reason})"
+            reason = next(
+                reason for problem_kind, reason in bad[0].problems if problem_kind == kind
+            )
+            text = f"{count(len(bad), 'record')} with a file {description} (first: {reason})"
             findings.append(Finding("error", f"bad-{kind}", text, bad))
     blank = [frame for frame in facts if frame.speeds is not None and not frame.flow_sums[0]]
     if blank:
-        text = f"{count(len(blank), 'record')} with flow that is known nowhere: it teaches nothing"
+        text = (
+            f"{count(len(blank), 'record')} whose flow has no valid pixel: it gives no supervision"
+        )
         findings.append(Finding("warning", "flow-unknown", text, blank))
     return findings
 
 
 def evenly(frames: Sequence, limit: int) -> list:
-    """At most `limit` of them, evenly spread."""
-    places = np.linspace(0, len(frames) - 1, min(limit, len(frames)))
-    return [frames[round(place)] for place in places]
+    """Return at most `limit` of the frames, evenly spaced."""
+    indexes = np.linspace(0, len(frames) - 1, min(limit, len(frames)))
+    return [frames[round(index)] for index in indexes]
 
 
 def fields_of(frames: Iterable[Facts]) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Yield (shard, index, fields) of Facts, shard by shard."""
+    """Yield (shard, index, fields) of the records of Facts, shard by shard."""
     wanted = {}
     for frame in frames:
         wanted.setdefault(frame.shard, set()).add(frame.index)
@@ -189,8 +195,8 @@ def fields_of(frames: Iterable[Facts]) -> Iterator[tuple[str, int, dict[str, Any
             yield shard, index, fields
 
 
-def _look(tables, item):
-    """The slow checks of one record: (shard, index, Probe or None, border fit or None)."""
+def _inspect(tables, item):
+    """Run the slow checks of a record: (shard, index, Probe or None, border fit or None)."""
     shard, index, fields = item
     frame, _ = decode(fields)
     pair = {"image1", "image2", "flow"} <= frame.keys()
@@ -200,62 +206,62 @@ def _look(tables, item):
     return shard, index, warp.probe(frame) if pair else None, fit
 
 
-def _partners(probes, own):
-    """What `flow.find_partner` gives of some bad pairs, by id of their Facts."""
+def _find_partners(probes, frames_of_set):
+    """Call `flow.find_partner` for some bad pairs; the keys are the `id` of their Facts."""
     partners = {}
-    for facts, _ in evenly(flow.bad_pairs(probes), flow.SEARCHED):
-        near = _neighbours(facts, own)
-        fields = {(s, i): f for s, i, f in fields_of([facts, *near])}
+    for facts, _ in evenly(flow.bad_pairs(probes), flow.MAX_SEARCHED):
+        neighbours = _neighbours(facts, frames_of_set)
+        fields = {(s, i): f for s, i, f in fields_of([facts, *neighbours])}
         frames = {key: decode(value)[0] for key, value in fields.items()}
-        others = [(other, frames[other.shard, other.index]) for other in near]
+        others = [(other, frames[other.shard, other.index]) for other in neighbours]
         partners[id(facts)] = flow.find_partner(frames[facts.shard, facts.index], others)
     return partners
 
 
-def _neighbours(facts, own):
-    """Records around one, by the order in the shards and by the order of the names."""
-    near = {}
-    for order in (own, sorted(own, key=lambda frame: frame.frame_id)):
-        place = next(i for i, frame in enumerate(order) if frame is facts)
+def _neighbours(facts, frames_of_set):
+    """Return a record's neighbours in the order of the shards and in that of the frame ids."""
+    neighbours = {}
+    for order in (frames_of_set, sorted(frames_of_set, key=lambda frame: frame.frame_id)):
+        position = next(i for i, frame in enumerate(order) if frame is facts)
         for step in range(-_NEIGHBOURS, _NEIGHBOURS + 1):
-            # Round the corner: the last pair may have the first one's frame.
-            other = order[(place + step) % len(order)]
+            # Wrap around: the last pair may have the first pair's frame.
+            other = order[(position + step) % len(order)]
             if other is not facts and other.pixels1:
-                near[other.shard, other.index] = other
-    return list(near.values())
+                neighbours[other.shard, other.index] = other
+    return list(neighbours.values())
 
 
 def _warp_numbers(probes):
-    """Verdicts and mean mismatches of the pairs of one set."""
+    """Return counts of the verdicts and mean mismatches of the pairs of a data set."""
     numbers = {f"{v}_pairs": n for v, n in Counter(p.verdict for _, p in probes).items()}
-    told = [probe for _, probe in probes if probe.others]
-    if told:
-        numbers["flow"] = float(np.mean([probe.own for probe in told]))
+    decided = [probe for _, probe in probes if probe.others]
+    if decided:
+        numbers["flow"] = float(np.mean([probe.mismatch for probe in decided]))
         for name in ("zero", "axes", "signs"):
-            numbers[name] = float(np.mean([probe.others[name] for probe in told]))
+            numbers[name] = float(np.mean([probe.others[name] for probe in decided]))
     return numbers
 
 
-def _tell_looked(dataset, own, labelled, told):
+def _describe_inspection(dataset, frames_of_set, labelled, warp_numbers):
     lines = []
-    verdicts = {name[:-6]: n for name, n in told.items() if name.endswith("_pairs")}
+    verdicts = {name[:-6]: n for name, n in warp_numbers.items() if name.endswith("_pairs")}
     if verdicts:
-        of = sum(frame.speeds is not None for frame in own)
-        seen = ", ".join(f"{verdict} {n}" for verdict, n in sorted(verdicts.items()))
-        line = f"{dataset}: flow of {sum(verdicts.values())} of {count(of, 'pair')}: {seen}"
-        if "flow" in told:
+        total = sum(frame.speeds is not None for frame in frames_of_set)
+        counts = ", ".join(f"{verdict} {n}" for verdict, n in sorted(verdicts.items()))
+        line = f"{dataset}: flow of {sum(verdicts.values())} of {count(total, 'pair')}: {counts}"
+        if "flow" in warp_numbers:
             means = ", ".join(
-                f"{name} {told[key]:.2f}"
+                f"{name} {warp_numbers[key]:.2f}"
                 for name, key in (
-                    ("by the flow", "flow"),
-                    ("by none", "zero"),
-                    ("by (v, u)", "axes"),
-                    ("by (-u, -v)", "signs"),
+                    ("with the flow", "flow"),
+                    ("with zero flow", "zero"),
+                    ("with (v, u)", "axes"),
+                    ("with (-u, -v)", "signs"),
                 )
             )
             line += f"; mismatch {means}"
         lines.append(line)
     if labelled:
-        of = sum(frame.ids is not None for frame in own)
-        lines.append(f"{dataset}: label borders of {len(labelled)} of {count(of, 'frame')}")
+        total = sum(frame.ids is not None for frame in frames_of_set)
+        lines.append(f"{dataset}: label borders of {len(labelled)} of {count(total, 'frame')}")
     return lines

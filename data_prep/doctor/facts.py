@@ -1,4 +1,4 @@
-"""What the doctor notes of one record: sizes, classes, speeds, and marks to find duplicates by."""
+"""Collects facts of single records: sizes, classes, speeds, and hashes to find duplicates."""
 
 import hashlib
 from pathlib import Path
@@ -9,29 +9,30 @@ import numpy as np
 
 from data_prep.doctor.read import decode
 
-# Speeds are counted in 32 bins an octave from 1/16 px to 1024 px, so that percentiles are right to
-# 2 %; the first bin holds all that is slower, the last all that is faster.
+# Speeds are counted in 32 bins per octave from 1/16 px to 1024 px, so that percentiles are accurate
+# to 2 %; the first bin holds all slower speeds, the last all faster ones.
 SPEED_BINS = np.concatenate([[0], 2.0 ** np.arange(-4, 10 + 1 / 64, 1 / 32), [np.inf]])
 FAST = 40.0
-# Side of the thumbnails that near duplicates are compared by, in px.
+# Side of the thumbnails used to compare near duplicates, in px.
 THUMB = 64
 
 
 class Facts(NamedTuple):
-    """Of one record that could be read.
+    """Facts of a readable record.
 
     Attributes:
-        shard, index, frame_id, dataset, split: which record; split is train, val, test or other.
-        height, width: as the record says, px.
-        truth: the fields that it has beside image1.
-        problems: (kind, text) of each file that cannot be used, see `read.decode`.
-        numbering: of its labels; empty: none, or of another size.
-        ids: (256,) pixels of each of the owner's ids, or None.
-        speeds: known flow vectors in each of SPEED_BINS, or None.
-        flow_sums: known vectors, the sum of their speeds in px, and how many are over FAST.
-        pixels1, pixels2: digests of the decoded images; empty where there is none.
-        mark: 64-bit difference hash of image1.
-        thumb: (THUMB, THUMB) float16, what `thumbnail` made of image1, or None.
+        shard, index, frame_id, dataset, split: identify the record; split is train, val, test or
+            other.
+        height, width: as stored in the record, px.
+        truth: the fields present besides image1.
+        problems: (kind, text) of each unusable file, see `read.decode`.
+        numbering: numbering of the labels; empty: no usable labels.
+        ids: (256,) number of pixels of each label id, or None.
+        speeds: number of known flow vectors in each of SPEED_BINS, or None.
+        flow_sums: number of known vectors, sum of their speeds in px, number faster than FAST.
+        pixels1, pixels2: digests of the decoded images; empty if missing.
+        image_hash: 64-bit difference hash of image1.
+        thumb: (THUMB, THUMB) float16 `thumbnail` of image1, or None.
     """
 
     shard: str
@@ -49,23 +50,23 @@ class Facts(NamedTuple):
     flow_sums: tuple[float, ...] = (0, 0, 0)
     pixels1: str = ""
     pixels2: str = ""
-    mark: int = 0
+    image_hash: int = 0
     thumb: np.ndarray | None = None
 
     def name(self) -> str:
-        """The record as a person looks for it."""
-        place = "/".join(Path(self.shard).parts[-2:])
-        return f"{self.frame_id or 'without an id'} ({place}, record {self.index})"
+        """Return the record's frame id, shard and index, as shown to users."""
+        location = "/".join(Path(self.shard).parts[-2:])
+        return f"{self.frame_id or 'without an id'} ({location}, record {self.index})"
 
 
 def split_of(shard: str | Path) -> str:
-    """train, val or test, by how the name of a shard begins; else other."""
+    """Return the split of a shard from its name: train, val, test or other."""
     start = Path(shard).name.split("-")[0]
     return start if start in ("train", "val", "test") else "other"
 
 
-def note(item: tuple[str, int, dict[str, Any]]) -> Facts:
-    """:class:`Facts` of (shard, index, fields); see `read.read_records`."""
+def collect(item: tuple[str, int, dict[str, Any]]) -> Facts:
+    """Collect the :class:`Facts` of (shard, index, fields); see `read.read_records`."""
     shard, index, fields = item
     frame, problems = decode(fields)
     values = {}
@@ -82,7 +83,7 @@ def note(item: tuple[str, int, dict[str, Any]]) -> Facts:
             values[f"pixels{name[-1]}"] = _digest(frame[name])
     if "image1" in frame:
         luma = cv2.cvtColor(frame["image1"], cv2.COLOR_RGB2GRAY).astype(np.float32)
-        values["mark"], values["thumb"] = difference_hash(luma), thumbnail(luma)
+        values["image_hash"], values["thumb"] = difference_hash(luma), thumbnail(luma)
     return Facts(
         shard=str(shard),
         index=index,
@@ -103,15 +104,15 @@ def _digest(image):
 
 
 def difference_hash(luma: np.ndarray) -> int:
-    """64 bits of (H, W) luma: whether each cell of 8 x 9 is brighter than its left neighbour."""
+    """Hash (H, W) luma to 64 bits: whether each cell of an 8 x 9 grid is brighter than the left."""
     small = cv2.resize(luma, (9, 8), interpolation=cv2.INTER_AREA)
     return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes())
 
 
 def thumbnail(luma: np.ndarray) -> np.ndarray | None:
-    """(THUMB, THUMB) float16: the small detail of (H, W) luma in units of its own contrast.
+    """Reduce (H, W) luma to its fine detail, (THUMB, THUMB) float16, normalised by its contrast.
 
-    Brightness and contrast drop out. None where there is next to no detail to compare.
+    Brightness and contrast are removed. None if there is almost no detail to compare.
     """
     small = cv2.resize(luma, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), 1)

@@ -1,6 +1,6 @@
-"""Records for the doctor: read on beyond damage, decoded on request.
+"""Reads records for the doctor, continuing after damaged ones, and decodes them.
 
-Imports no TensorFlow by itself, as the worker processes import this room.
+Does not import TensorFlow at the top, because worker processes import this module.
 """
 
 import os
@@ -19,18 +19,17 @@ _FILES = ("image1", "image2", "flow", "flow_noc", "labels", "instances", "object
 
 
 def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
-    """Yield (index, fields) of every record of a shard, damaged ones included.
+    """Yield (index, fields) of every record of a shard, including damaged ones.
 
-    `flowseg.data.records.read_shard` ends at the first damaged record. Here that record gives its
-    ValueError instead of fields, and reading goes on behind it, as far as the lengths in the shard
-    can be trusted.
+    `flowseg.data.records.read_shard` stops at the first damaged record. Here that record yields its
+    ValueError instead of fields, and reading continues after it, as far as the lengths stored in
+    the shard are valid.
 
     Args:
         path: the shard.
 
     Yields:
-        (index, fields): fields as `read_shard` gives them, but texts as str; or (index,
-        ValueError).
+        (index, fields): fields as from `read_shard`, but texts as str; or (index, ValueError).
     """
     from flowseg.data import records
 
@@ -45,18 +44,18 @@ def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | Value
                 return
             except ValueError as error:
                 reason = str(error).removeprefix(f"{shard}, record {count}: ")
-            # The rest becomes a shard of its own; its name must not be the one now being read.
+            # The rest becomes a new shard, which must not overwrite the one being read.
             rest = Path(folder) / f"{first}"
-            readable = _cut(shard, count + 1, rest)
-            lost = "" if readable is not None else "; what follows in this shard cannot be read"
+            readable = _write_rest(shard, count + 1, rest)
+            lost = "" if readable is not None else "; the rest of this shard cannot be read"
             yield first + count, ValueError(f"{path}, record {first + count}: {reason}{lost}")
             first, shard = first + count + 1, readable
 
 
 def read_some(path: str | Path, wanted: set[int]) -> Iterator[dict[str, Any]]:
-    """Yield the fields of the records `wanted` of a shard (a set of indexes), in their order.
+    """Yield the fields of the records `wanted` (a set of indexes) of a shard, in order.
 
-    The others are stepped over: for records that `read_records` has found sound.
+    The other records are skipped. The wanted ones must be intact, as found by `read_records`.
     """
     from flowseg.data import records
 
@@ -73,7 +72,7 @@ def read_some(path: str | Path, wanted: set[int]) -> Iterator[dict[str, Any]]:
 
 
 def count_records(path: str | Path) -> int:
-    """How many records a shard holds, by the lengths that stand in it."""
+    """Count the records of a shard by the lengths stored in it."""
     with open(path, "rb") as file:
         count = 0
         while _skip(file):
@@ -90,11 +89,11 @@ def _with_text(fields):
     }
 
 
-def _cut(shard, count, rest):
+def _write_rest(shard, count, rest):
     """Write all but the first `count` records of `shard` to `rest`.
 
     Returns:
-        `rest`; False where nothing is left; None where a length is wrong on the way.
+        `rest`; False if nothing is left; None if a length on the way is invalid.
     """
     with open(shard, "rb") as file:
         if not all(_skip(file) for _ in range(count)):
@@ -105,20 +104,20 @@ def _cut(shard, count, rest):
 
 
 def _skip(file):
-    """Step over one record: length (8 bytes) and its check sum (4), the Example, its sum (4).
+    """Skip one record: length (8 bytes), its checksum (4), the Example, its checksum (4).
 
     Returns:
-        Whether there was a whole record with a sound length.
+        Whether there was a complete record with a valid length.
     """
     head = file.read(12)
-    if len(head) < 12 or _check_sum(head[:8]) != int.from_bytes(head[8:], "little"):
+    if len(head) < 12 or _checksum(head[:8]) != int.from_bytes(head[8:], "little"):
         return False
     end = file.seek(int.from_bytes(head[:8], "little") + 4, os.SEEK_CUR)
     return end <= os.fstat(file.fileno()).st_size
 
 
-def _check_sum(data):
-    """The masked CRC-32C of TFRecord (tensorflow/core/lib/hash/crc32c.h)."""
+def _checksum(data):
+    """Compute the masked CRC-32C of TFRecord (tensorflow/core/lib/hash/crc32c.h)."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -129,14 +128,14 @@ def _check_sum(data):
 
 
 def decode(fields: dict[str, Any]) -> tuple[dict[str, np.ndarray], list[tuple[str, str]]]:
-    """The files of one record as arrays; what cannot be decoded or used is left out and told.
+    """Decode the files of a record; unusable ones are omitted and reported as problems.
 
     Args:
-        fields: as `read_records` gives them, or `data_prep.conversion.frames.read_frame`.
+        fields: as from `read_records` or `data_prep.conversion.frames.read_frame`.
 
     Returns:
         (frame, problems): dict with those of `image1`, `image2` (H, W, 3) uint8 RGB, `flow`,
-        `flow_noc` (H, W, 3) float32 (u, v, valid), `labels` (H, W) uint8 of the owner's ids;
+        `flow_noc` (H, W, 3) float32 (u, v, valid), `labels` (H, W) uint8 label ids;
         list of (kind, text), kind "file" (damaged) or "size" (does not fit image1).
     """
     frame, problems = {}, []
@@ -155,8 +154,8 @@ def decode(fields: dict[str, Any]) -> tuple[dict[str, np.ndarray], list[tuple[st
         if decoded.shape[:2] == size:
             frame[name] = decoded
         else:
-            found = "x".join(map(str, decoded.shape[:2]))
-            problems.append(("size", f"{name} is {found}, the record says {size[0]}x{size[1]}"))
+            shape = "x".join(map(str, decoded.shape[:2]))
+            problems.append(("size", f"{name} is {shape}, the record says {size[0]}x{size[1]}"))
     return frame, problems
 
 
@@ -172,5 +171,7 @@ def _decode(name, fields):
         return (flow_io.decode_flo if is_flo else flow_io.decode_kitti_flow)(data, name)
     ids = decode_ids(data, name)
     if ids.dtype != np.uint8:
-        raise ValueError(f"{name}: a label map has 8 bits, this one {ids.dtype.itemsize * 8}")
+        raise ValueError(
+            f"{name}: a label map must have 8 bits, but this one has {ids.dtype.itemsize * 8}"
+        )
     return ids

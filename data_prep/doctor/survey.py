@@ -1,4 +1,4 @@
-"""The numbers of a set: counts, classes and speeds, as one flat table and as text."""
+"""Computes statistics of data sets (counts, classes, speeds) as a flat table and as text."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,19 +16,19 @@ FIELDS = {"pairs": "image2", "flow": "flow", "noc": "flow_noc", "labels": "label
 
 
 def groups(facts: Iterable[Facts]) -> dict[tuple[str, str], list[Facts]]:
-    """{(data set, split): its Facts}, sorted."""
-    found = {}
+    """Group Facts by (data set, split), sorted."""
+    grouped = {}
     for frame in sorted(facts, key=lambda frame: (frame.dataset, frame.split)):
-        found.setdefault((frame.dataset, frame.split), []).append(frame)
-    return found
+        grouped.setdefault((frame.dataset, frame.split), []).append(frame)
+    return grouped
 
 
 def measure(facts: Sequence[Facts], label_set: LabelSet) -> dict[str, float]:
-    """{name: number} of some records; what they cannot tell is left out.
+    """Compute {name: number} for some records; undefined numbers are omitted.
 
-    `class/NAME` is a share of the labelled pixels and `class/void` of all in frames with labels,
-    `occurs/NAME` counts frames, `flow/known` is a share of the pixels of frames with flow; shares
-    are percent, speeds px.
+    `class/NAME` is a share of the labelled pixels, `class/void` a share of all pixels of labelled
+    frames, `occurs/NAME` a count of frames, `flow/known` a share of the pixels of frames with flow.
+    Shares are in percent, speeds in px.
     """
     numbers = {"records": len(facts)}
     for name, field in FIELDS.items():
@@ -48,37 +48,45 @@ def measure(facts: Sequence[Facts], label_set: LabelSet) -> dict[str, float]:
     moving = [frame for frame in facts if frame.speeds is not None]
     if moving:
         known, speed, fast = np.sum([frame.flow_sums for frame in moving], 0)
-        places = sum(frame.height * frame.width for frame in moving)
-        numbers["flow/known"] = _percent(known, places)
+        pixels_of_flow = sum(frame.height * frame.width for frame in moving)
+        numbers["flow/known"] = _percent(known, pixels_of_flow)
         if known:
             numbers["flow/mean"] = float(speed / known)
-            reached = np.cumsum(np.sum([frame.speeds for frame in moving], 0))
+            cumulative = np.cumsum(np.sum([frame.speeds for frame in moving], 0))
             for q in PERCENTILES:
-                bin_ = int(np.searchsorted(reached, q / 100 * known))
+                bin_ = int(np.searchsorted(cumulative, q / 100 * known))
                 numbers[f"flow/p{q}"] = float(min(SPEED_BINS[bin_ + 1], SPEED_BINS[-2]))
             numbers["flow/over_40px"] = _percent(fast, known)
     return numbers
 
 
-def _percent(part, whole):
-    return float(100 * part / whole) if whole else 0.0
+def _percent(part, total):
+    return float(100 * part / total) if total else 0.0
 
 
 def table(facts: Sequence[Facts], label_set: LabelSet) -> dict[str, float]:
-    """{"all/records": number, "kitti/train/flow/mean": number, ...}: `measure` of all and parts."""
+    """Compute `measure` for all records, each split, and each data set's split, as a flat dict.
+
+    Keys are "all/records", "kitti/train/flow/mean" and so on.
+    """
     parts = {"all": facts}
     for split in sorted({frame.split for frame in facts}):
         parts[split] = [frame for frame in facts if frame.split == split]
-    parts |= {f"{dataset}/{split}": found for (dataset, split), found in groups(facts).items()}
+    parts |= {
+        f"{dataset}/{split}": records_of_part
+        for (dataset, split), records_of_part in groups(facts).items()
+    }
     numbers = {}
-    for part, found in parts.items():
-        numbers |= {f"{part}/{name}": value for name, value in measure(found, label_set).items()}
+    for part, records_of_part in parts.items():
+        numbers |= {
+            f"{part}/{name}": value for name, value in measure(records_of_part, label_set).items()
+        }
     sizes = Counter(f"{frame.height}x{frame.width}" for frame in facts)
     return numbers | {f"size/{size}": number for size, number in sorted(sizes.items())}
 
 
 def text(facts: Iterable[Facts], numbers: dict[str, float], label_set: LabelSet) -> str:
-    """The table for a person: records, classes by split, speeds by set."""
+    """Format the table as text: records, classes by split, speeds by data set."""
     rows = [["data set", "split", "records", *FIELDS]]
     flows = [["flow in px", "", "mean", *(f"{q} %" for q in PERCENTILES), "> 40 px", "known"]]
     for dataset, split in groups(facts):
@@ -91,8 +99,8 @@ def text(facts: Iterable[Facts], numbers: dict[str, float], label_set: LabelSet)
     sizes = {name[5:]: n for name, n in numbers.items() if name.startswith("size/")}
     common = sorted(sizes, key=sizes.get, reverse=True)
     more = f", and {len(common) - 6} other sizes" if len(common) > 6 else ""
-    told = ", ".join(f"{size} ({sizes[size]})" for size in common[:6])
-    parts = [tables.plain(rows, left=2), f"height x width (records): {told}{more}"]
+    listed = ", ".join(f"{size} ({sizes[size]})" for size in common[:6])
+    parts = [tables.plain(rows, left=2), f"height x width (records): {listed}{more}"]
     splits = [s for s in ("train", "val", "test", "other") if f"{s}/class/void" in numbers]
     if splits:
         parts.append(tables.plain(_class_rows(numbers, splits, label_set)))

@@ -1,8 +1,8 @@
-"""Does the flow explain the pair? The true flow against wrong ones, on one pair.
+"""Tests whether the flow of a pair is plausible by comparing it with alternative flows.
 
-Small patches of image1 are compared with those of image2 where a flow says that they went. Patches
-are normalised, so that exposure does not count, and only places with texture are taken. The flow
-of the record is one hypothesis; what it would be after a reader's usual mistakes are the others.
+Small patches of image1 are compared with those of image2 at the positions given by a flow. Patches
+are normalised, so that exposure does not matter, and only textured points are used. The flow of the
+record is one hypothesis; the others correct it for common mistakes of conversion code.
 """
 
 from typing import NamedTuple
@@ -10,27 +10,29 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-# A patch is 7x7 px; places whose patches have less contrast (grey levels) are noise.
-_REACH, _CONTRAST = 3, 2.0
-_DY, _DX = np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1].reshape(2, -1).astype(np.float32)
-# Places taken of a pair, and those of them that the search for a scale looks at first.
-_PLACES, _COARSE = 3000, 400
-# Two flows can be told apart at a place where they differ by more than this, in px.
-APART = 1.0
-# Fewer places than this tell nothing.
-ENOUGH = 60
-# Hypotheses that are as good as the best but for this are equal; the plainer one is taken.
-_EVEN = 0.03
-# A wrong flow is believed when it is better than the record's by this on the places that tell them
-# apart, and not bad by itself. On right pairs none was better at all (see the table in the tests'
-# report); the mended flow of a wrong one was better by 0.2 to 0.8.
-_BETTER, _BAD = 0.15, 0.6
-# How much nearer the record's flow must bring image2 than no motion: on right pairs 0.29 and more,
-# on pairs put together wrongly 0.05 and less.
-_HELP = 0.1
+# A patch is 7x7 px; patches with less contrast (in grey levels) are considered noise.
+_RADIUS, _MIN_CONTRAST = 3, 2.0
+_DY, _DX = (
+    np.mgrid[-_RADIUS : _RADIUS + 1, -_RADIUS : _RADIUS + 1].reshape(2, -1).astype(np.float32)
+)
+# Maximum number of points per pair, and the number used by the search for a scale.
+_MAX_POINTS, _SCALE_POINTS = 3000, 400
+# Two flows are distinguishable at a point where they differ by more than this, in px.
+MIN_DIFFERENCE = 1.0
+# Minimum number of points for a decision.
+MIN_POINTS = 60
+# Hypotheses within this margin of the best one are ties; the simplest of them is chosen.
+_TIE_MARGIN = 0.03
+# An alternative flow is accepted if it is better than the record's by this margin at the points
+# where the two are distinguishable, and if its own mismatch is not too high. On correct pairs no
+# alternative was better at all; the corrected flow of a wrong pair was better by 0.2 to 0.8.
+_MIN_GAIN, _MAX_MISMATCH = 0.15, 0.6
+# How much lower the mismatch of the record's flow must be than that of zero flow: at least 0.29 on
+# correct pairs, at most 0.05 on wrongly assembled pairs.
+_MIN_IMPROVEMENT = 0.1
 
-# (axes swapped, factor of u, factor of v), the likelier mistake first.
-_TURNS = {
+# (axes swapped, factor of u, factor of v), more likely mistakes first.
+_AXIS_ERRORS = {
     "signs": (False, -1, -1),
     "sign-u": (False, -1, 1),
     "sign-v": (False, 1, -1),
@@ -39,31 +41,31 @@ _TURNS = {
     "axes-sign-u": (True, -1, 1),
     "axes-sign-v": (True, 1, -1),
 }
-# A step of an eighth of an octave moves a vector of 10 px by 0.9 px.
+# A step of an eighth of an octave changes a vector of 10 px by 0.9 px.
 _SCALES = 2.0 ** np.arange(-7, 7.01, 1 / 8)
 
 
 class Probe(NamedTuple):
-    """What one pair says of its flow. Mismatch is 0 for equal patches, 1 for unlike ones.
+    """Result of testing the flow of a pair. Mismatch is 0 for equal, 1 for uncorrelated patches.
 
     Attributes:
         verdict: "fits"; the name of the hypothesis that fits instead; "unexplained"; "still"
-            (hardly any motion: cannot be told); "few" (too few places with known flow and texture).
-        own: mismatch by the record's flow.
-        others: hypothesis -> mismatch by it; "zero" is no motion.
-        telling: hypothesis -> places that tell it from the record's flow.
-        scale: the factor of the flow that hypothesis "scale" stands for.
+            (too little motion to decide); "few" (too few textured points with known flow).
+        mismatch: mean mismatch with the record's flow.
+        others: hypothesis -> mean mismatch with its flow; "zero" is no motion.
+        distinct: hypothesis -> number of points where it differs from the record's flow.
+        scale: factor of the flow in the hypothesis "scale".
     """
 
     verdict: str
-    own: float = float("nan")
+    mismatch: float = float("nan")
     others: dict[str, float] = {}
-    telling: dict[str, int] = {}
+    distinct: dict[str, int] = {}
     scale: float = 1.0
 
 
-class Places(NamedTuple):
-    """Textured places of image1: x, y (N,), their patches (N, 49) less their means, and norms."""
+class Points(NamedTuple):
+    """Textured points of image1: x, y (N,), zero-mean patches (N, 49) and their norms (N,)."""
 
     x: np.ndarray
     y: np.ndarray
@@ -72,41 +74,43 @@ class Places(NamedTuple):
 
 
 def luma(image: np.ndarray) -> np.ndarray:
-    """(H, W) float32 of (H, W, 3) uint8 RGB."""
+    """Convert (H, W, 3) uint8 RGB to (H, W) float32 luma."""
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
 def warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """`image` (H, W, ...) sampled at p + flow(p), bilinear; its border goes on outside."""
+    """Sample `image` (H, W, ...) bilinearly at p + flow(p), with replicated borders."""
     y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
-    places = x + flow[..., 0], y + flow[..., 1]
-    return cv2.remap(image, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    coordinates = x + flow[..., 0], y + flow[..., 1]
+    return cv2.remap(image, *coordinates, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def find_places(luma1: np.ndarray, known: np.ndarray) -> Places:
-    """:class:`Places` of (H, W) luma, among those where `known` (H, W) is true.
+def find_points(luma1: np.ndarray, known: np.ndarray) -> Points:
+    """Select textured :class:`Points` of (H, W) luma where `known` (H, W) is true.
 
-    The more textured half of a random sample: the same for the same frame.
+    Takes the more textured half of a random sample, which is always the same for a frame.
     """
-    window = (2 * _REACH + 1,) * 2
+    window = (2 * _RADIUS + 1,) * 2
     mean = cv2.blur(luma1, window)
     contrast = np.sqrt(np.maximum(cv2.blur(luma1 * luma1, window) - mean * mean, 0))
     usable = np.zeros(known.shape, bool)
-    inner = slice(_REACH, -_REACH)
-    usable[inner, inner] = (known & (contrast > _CONTRAST))[inner, inner]
+    inner = slice(_RADIUS, -_RADIUS)
+    usable[inner, inner] = (known & (contrast > _MIN_CONTRAST))[inner, inner]
     y, x = np.nonzero(usable)
-    if len(y) > 2 * _PLACES:
-        taken = np.random.default_rng(0).choice(len(y), 2 * _PLACES, replace=False)
-        y, x = y[taken], x[taken]
-    best = np.argsort(-contrast[y, x], kind="stable")[: max(len(y) // 2, min(len(y), 2 * ENOUGH))]
-    # In no order, so that the first of them are a sample again.
+    if len(y) > 2 * _MAX_POINTS:
+        sample = np.random.default_rng(0).choice(len(y), 2 * _MAX_POINTS, replace=False)
+        y, x = y[sample], x[sample]
+    best = np.argsort(-contrast[y, x], kind="stable")[
+        : max(len(y) // 2, min(len(y), 2 * MIN_POINTS))
+    ]
+    # Shuffled, so that any leading part is a random sample.
     best = np.random.default_rng(1).permutation(best)
     x, y = x[best].astype(np.float32), y[best].astype(np.float32)
-    return Places(x, y, *_patches(luma1, x, y))
+    return Points(x, y, *_patches(luma1, x, y))
 
 
 def _patches(image, x, y):
-    """(N, 49) patches less their means, and their (N,) norms."""
+    """Return zero-mean patches (N, 49) and their norms (N,)."""
     if not len(x):
         return np.zeros((0, len(_DX)), np.float32), np.zeros(0, np.float32)
     columns, rows = x[:, None] + _DX, y[:, None] + _DY
@@ -115,85 +119,95 @@ def _patches(image, x, y):
     return patches, np.sqrt((patches * patches).sum(1))
 
 
-def mismatch(places: Places, luma2: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """(N,) 0..1: how unlike the patches are after `flow` (N, 2); out of the frame: 1.
+def mismatch(points: Points, luma2: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Mismatch (N,) in 0..1 of the patches at the points moved by `flow` (N, 2).
 
-    1 - normalised cross-correlation, at most 1.
+    It is 1 - normalised cross-correlation, clipped to 1; 1 for points outside the frame.
     """
-    x, y = places.x + flow[:, 0], places.y + flow[:, 1]
+    x, y = points.x + flow[:, 0], points.y + flow[:, 1]
     inside = (x >= 0) & (x <= luma2.shape[1] - 1) & (y >= 0) & (y <= luma2.shape[0] - 1)
     result = np.ones(len(x), np.float32)
     if inside.any():
         patches, norms = _patches(luma2, x[inside], y[inside])
-        product = (places.patches[inside] * patches).sum(1)
-        alike = product / np.maximum(places.norms[inside] * norms, 1e-3)
-        result[inside] = np.clip(1 - alike, 0, 1)
+        product = (points.patches[inside] * patches).sum(1)
+        correlation = product / np.maximum(points.norms[inside] * norms, 1e-3)
+        result[inside] = np.clip(1 - correlation, 0, 1)
     return result
 
 
-def flow_at(flow: np.ndarray, places: Places) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 2) of (H, W, 3) flow at the places, and (N,) bool: where it is known."""
-    vectors = flow[places.y.astype(int), places.x.astype(int)]
+def flow_at(flow: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (H, W, 3) flow at the points, (N, 2), and where it is known, (N,) bool."""
+    vectors = flow[points.y.astype(int), points.x.astype(int)]
     return vectors[:, :2], vectors[:, 2] > 0
 
 
 def probe(frame: dict[str, np.ndarray]) -> Probe:
-    """:class:`Probe` of a decoded record that has image1, image2 and flow.
+    """Test the flow of a decoded record that has image1, image2 and flow.
 
     Args:
-        frame: dict as `read.decode` gives; `flow_noc` says what is in sight in both frames.
+        frame: dict as returned by `read.decode`; `flow_noc` marks pixels visible in both frames.
+
+    Returns:
+        :class:`Probe`.
     """
     flow = frame["flow"]
-    sight = frame.get("flow_noc", flow)[..., 2] > 0
+    visible = frame.get("flow_noc", flow)[..., 2] > 0
     luma2 = luma(frame["image2"])
-    places = find_places(luma(frame["image1"]), sight & (flow[..., 2] > 0))
-    if len(places.x) < ENOUGH:
+    points = find_points(luma(frame["image1"]), visible & (flow[..., 2] > 0))
+    if len(points.x) < MIN_POINTS:
         return Probe("few")
-    vectors, _ = flow_at(flow, places)
-    own = mismatch(places, luma2, vectors)
-    scale = _find_scale(places, luma2, vectors)
+    vectors, _ = flow_at(flow, points)
+    costs_of_flow = mismatch(points, luma2, vectors)
+    scale = _find_scale(points, luma2, vectors)
     height, width = flow.shape[:2]
     others = {"zero": 0 * vectors}
-    for name, (swapped, *signs) in _TURNS.items():
+    for name, (swapped, *signs) in _AXIS_ERRORS.items():
         others[name] = (vectors[:, ::-1] if swapped else vectors) * np.float32(signs)
     others["share"] = vectors * np.float32([width, height])
     others["half-share"] = vectors * np.float32([width / 2, height / 2])
     others["scale"] = vectors * np.float32(scale)
-    apart = {name: np.hypot(*(other - vectors).T) > APART for name, other in others.items()}
-    costs = {name: mismatch(places, luma2, other) for name, other in others.items()}
-    found = Probe(
+    differs = {
+        name: np.hypot(*(other - vectors).T) > MIN_DIFFERENCE for name, other in others.items()
+    }
+    costs = {name: mismatch(points, luma2, other) for name, other in others.items()}
+    result = Probe(
         verdict="fits",
-        own=float(own.mean()),
+        mismatch=float(costs_of_flow.mean()),
         others={name: float(cost.mean()) for name, cost in costs.items()},
-        telling={name: int(which.sum()) for name, which in apart.items()},
+        distinct={name: int(where.sum()) for name, where in differs.items()},
         scale=scale,
     )
-    # Positive where the other flow is better.
+    # Positive if the other flow is better.
     gains = {
-        name: float((own - costs[name])[which].mean()) if found.telling[name] >= ENOUGH else 0.0
-        for name, which in apart.items()
+        name: float((costs_of_flow - costs[name])[where].mean())
+        if result.distinct[name] >= MIN_POINTS
+        else 0.0
+        for name, where in differs.items()
     }
-    return found._replace(verdict=_judge(found, gains))
+    return result._replace(verdict=_judge(result, gains))
 
 
-def _judge(found, gains):
-    """The verdict; `gains`: how much better each hypothesis is, where it can be told apart."""
-    lowest = min(found.others.values())
-    best = next(name for name, cost in found.others.items() if cost <= lowest + _EVEN)
-    if gains[best] >= _BETTER and lowest <= _BAD:
+def _judge(result, gains):
+    """Return the verdict; `gains`: mean advantage of each hypothesis at its distinct points."""
+    lowest = min(result.others.values())
+    best = next(name for name, cost in result.others.items() if cost <= lowest + _TIE_MARGIN)
+    if gains[best] >= _MIN_GAIN and lowest <= _MAX_MISMATCH:
         return best
-    if found.telling["zero"] < ENOUGH:
-        return "still" if found.own <= _BAD else "unexplained"
-    return "fits" if -gains["zero"] >= _HELP else "unexplained"
+    if result.distinct["zero"] < MIN_POINTS:
+        return "still" if result.mismatch <= _MAX_MISMATCH else "unexplained"
+    return "fits" if -gains["zero"] >= _MIN_IMPROVEMENT else "unexplained"
 
 
-def _find_scale(places, luma2, vectors):
-    """The factor of the flow with the least mismatch: a search over all sizes, then nearby."""
-    few = Places(*(part[:_COARSE] for part in places))
+def _find_scale(points, luma2, vectors):
+    """Find the factor of the flow with the lowest mismatch by a coarse-to-fine search."""
+    sample = Points(*(part[:_SCALE_POINTS] for part in points))
     factor, step = 1.0, 2 ** (1 / 8)
     candidates = _SCALES
     for _ in range(3):
-        costs = [mismatch(few, luma2, vectors[:_COARSE] * np.float32(s)).mean() for s in candidates]
+        costs = [
+            mismatch(sample, luma2, vectors[:_SCALE_POINTS] * np.float32(s)).mean()
+            for s in candidates
+        ]
         factor = float(candidates[int(np.argmin(costs))])
         candidates = factor * step ** np.linspace(-1, 1, 9)
         step = step**0.25

@@ -1,1 +1,1 @@
-"""Made worlds with exact flow and labels, written in KITTI's layout."""
+"""Synthetic worlds with exact flow and labels, written in KITTI's layout."""

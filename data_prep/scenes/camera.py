@@ -1,7 +1,7 @@
-"""A camera of made worlds: pixels to rays and points to pixels, exactly, lens included.
+"""Camera of the synthetic worlds: exact maps from pixels to rays and back, with lens distortion.
 
 The lens follows the division model (Fitzgibbon, Simultaneous linear estimation of multiple view
-geometry and lens distortion, 2001), whose two directions are both closed formulas.
+geometry and lens distortion, 2001), which has a closed form in both directions.
 """
 
 from typing import Any, NamedTuple
@@ -14,10 +14,10 @@ KITTI_FOCAL, KITTI_CENTRE = 721.5377, (609.5593, 172.8540)
 
 
 class Camera(NamedTuple):
-    """Where a camera stands and how it draws. Lengths in metres, the rest in pixels."""
+    """Pose and intrinsics of a camera. World lengths are in metres, all others in pixels."""
 
     position: np.ndarray  # (3,) in the world: x ahead, y left, z up
-    axes: np.ndarray  # (3, 3) rows: the picture's right, down and ahead, in the world
+    axes: np.ndarray  # (3, 3) rows: the image's right, down and forward axes, in the world
     focal: float
     centre: tuple[float, float]
     bend: float = 0.0  # the division model's parameter, in focal lengths; 0 is a pinhole
@@ -30,10 +30,10 @@ def kitti_lens(
     shift: tuple[float, float] = (0.0, 0.0),
     bend: float = 0.0,
 ) -> dict[str, Any]:
-    """Focal length, centre and bend of KITTI's camera for pictures of another size.
+    """Compute focal length, centre and bend of KITTI's camera for another image size.
 
-    Scaled by the width, so that pixels stay square at any shape; the horizon keeps its share of
-    the height. `zoom` and `shift` (px at KITTI's width) vary it.
+    They scale with the width, so that pixels stay square at any aspect ratio; the horizon keeps its
+    relative height. `zoom` and `shift` (px at KITTI's width) vary the camera.
     """
     scale = width / KITTI_SIZE[1]
     x = KITTI_CENTRE[0] * scale + shift[0] * scale
@@ -42,7 +42,7 @@ def kitti_lens(
 
 
 def rays(camera: Camera, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(N, 3) float64 unit vectors in the world, of the pixels x, y (N,)."""
+    """Compute the rays of the pixels x, y (N,): (N, 3) float64 unit vectors in the world."""
     x, y = ((p - c) / camera.focal for p, c in zip((x, y), camera.centre, strict=True))
     ahead = 1 + camera.bend * (x * x + y * y)
     length = np.sqrt(x * x + y * y + ahead * ahead)
@@ -50,9 +50,9 @@ def rays(camera: Camera, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def project(camera: Camera, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N, 3) points in the world -> x, y, depth along the axis, each (N,) float64.
+    """Project world points (N, 3) to x, y and depth along the optical axis, each (N,) float64.
 
-    Where the depth is not above 0 the point is behind the camera, and x, y mean nothing.
+    If the depth is not positive, the point is behind the camera and x, y are meaningless.
     """
     return project_directions(camera, points - camera.position)
 
@@ -60,7 +60,7 @@ def project(camera: Camera, points: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 def project_directions(
     camera: Camera, directions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `project`, of directions: points that are infinitely far."""
+    """Like `project`, for directions, that is, points at infinity."""
     x, y, depth = (directions @ axis for axis in camera.axes)
     safe = np.where(depth > 1e-6, depth, 1.0)
     x, y = x / safe, y / safe

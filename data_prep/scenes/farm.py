@@ -1,4 +1,4 @@
-"""What a worker process does: it makes a pair and writes its files in KITTI's layout."""
+"""Renders single pairs in worker processes and writes their files in KITTI's layout."""
 
 import importlib
 import os
@@ -16,7 +16,7 @@ from flowseg.data import flow_io
 from flowseg.errors import ArgumentError
 
 SETS = ("data_scene_flow", "data_semantics")
-# Where each file of a pair goes and how its name ends, in the order in which they are written.
+# Folder and file name ending of each file of a pair, in the order of writing.
 _FILES = {
     "image1": (f"{SETS[0]}/training/image_2", "_10.png"),
     "image2": (f"{SETS[0]}/training/image_2", "_11.png"),
@@ -28,7 +28,7 @@ _FILES = {
 
 
 class Job(NamedTuple):
-    """What all pairs of a folder share; see `data_prep.scenes.store.write_pairs`."""
+    """Settings shared by all pairs of a folder; see `data_prep.scenes.store.write_pairs`."""
 
     output: Path
     world: str
@@ -39,14 +39,14 @@ class Job(NamedTuple):
     photos: tuple[Path, ...] | None
 
 
-def places(world: str) -> dict[str, tuple[str, str]]:
-    """Field -> (folder below the output, end of the file name after the six digits)."""
-    of_set = SETS if world == "street" else SETS[:1]
-    return {field: place for field, place in _FILES.items() if place[0].startswith(of_set)}
+def locations(world: str) -> dict[str, tuple[str, str]]:
+    """Map each field to (folder below the output, file name ending after the six digits)."""
+    sets = SETS if world == "street" else SETS[:1]
+    return {field: location for field, location in _FILES.items() if location[0].startswith(sets)}
 
 
 def load(world: str) -> ModuleType:
-    """The module of a world; each needs packages that the others do without.
+    """Import the module of a world; worlds require different packages.
 
     Raises:
         ValueError: a package is missing.
@@ -55,27 +55,28 @@ def load(world: str) -> ModuleType:
         return importlib.import_module(f"data_prep.scenes.{world}")
     except ImportError as error:
         raise ArgumentError(
-            f"world={world} lacks a package ({error}): pip install -e '.[scenes]'", "world"
+            f"world={world} requires a missing package ({error}): pip install -e '.[scenes]'",
+            "world",
         ) from error
 
 
 def make(job: Job, index: int) -> tuple[int, int]:
-    """Make pair `index` and write its files, each whole or not at all.
+    """Render pair `index` and write its files, each atomically.
 
     Returns:
-        (bytes written, most bytes of memory that this process has ever held).
+        (bytes written, peak memory of this process in bytes).
 
     Raises:
-        ValueError: no pixel's flow is known and seen in both frames; or what the world raises.
+        ValueError: no pixel has known flow and is visible in both frames; or raised by the world.
         OSError: naming the file that cannot be written.
     """
-    cv2.setNumThreads(1)  # there is a process for every core already
+    cv2.setNumThreads(1)  # there is already one process per core
     pair = _make_pair(job, index)
     visible = pair.valid & pair.visible
     if not visible.any():
-        # No reader of data sets would take such a file.
+        # Converters reject a flow file without a valid pixel.
         raise ArgumentError(
-            f"pair {index} of seed={job.seed} shows no flow: take another seed", "seed"
+            f"pair {index} of seed={job.seed} has no visible flow: choose another seed", "seed"
         )
     data = {
         "image1": _encode(pair.image1),
@@ -87,7 +88,7 @@ def make(job: Job, index: int) -> tuple[int, int]:
         data["labels"] = _encode(pair.labels)
     paths = {
         field: job.output / folder / f"{index:06d}{ending}"
-        for field, (folder, ending) in places(job.world).items()
+        for field, (folder, ending) in locations(job.world).items()
     }
     for field, path in paths.items():
         if field == "image1_again":
@@ -107,18 +108,18 @@ def _make_pair(job, index):
     except ValueError as error:
         raise ValueError(f"pair {index}: {error}") from error
     except Exception as error:
-        error.add_note(f"(while making pair {index} of seed={job.seed})")
+        error.add_note(f"(while rendering pair {index} of seed={job.seed})")
         raise
 
 
-def _encode(picture):
-    picture = picture[..., ::-1] if picture.ndim == 3 else picture  # OpenCV wants BGR
-    return cv2.imencode(".png", picture)[1].tobytes()
+def _encode(image):
+    image = image[..., ::-1] if image.ndim == 3 else image  # OpenCV expects BGR
+    return cv2.imencode(".png", image)[1].tobytes()
 
 
 def _link(path, name):
-    """Give a file a second name, or copy it where the drive knows no such thing."""
-    with files.whole(name) as temporary:
+    """Hard-link a file, or copy it if the file system does not support links."""
+    with files.atomic(name) as temporary:
         try:
             os.link(path, temporary)
         except OSError:

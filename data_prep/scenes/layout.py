@@ -1,6 +1,6 @@
-"""Streets laid out by chance: what stands at the sides of a bent road, and who moves there.
+"""Draws random streets: objects along a curved road, vehicles and people.
 
-Lengths in metres, x ahead, y left, z up; along the road s, and d to the left of its middle.
+Lengths are in metres; x is ahead, y left, z up; s is along the road, d to the left of its centre.
 """
 
 import numpy as np
@@ -11,14 +11,14 @@ from data_prep.scenes.road import Road
 from data_prep.scenes.world import ROAD, Body, Drive, Look, Part
 
 SIDEWALK = 8  # Cityscapes id
-_END = 130.0  # how far the street goes
+_END = 130.0  # length of the street
 
 
 def draw_street(rng: np.random.Generator) -> tuple[Road, list[Part], list[Body], Drive, Weather]:
-    """A street laid out by chance: its :class:`Road`, what stands and moves there, and the weather.
+    """Draw a random street: its road, static and moving objects, and the weather.
 
     Returns:
-        road, parts, bodies, :class:`Drive`, :class:`light.Weather`.
+        :class:`Road`, static parts, bodies, :class:`Drive`, :class:`light.Weather`.
     """
     kind = rng.choice(["town", "suburb", "country"], p=[0.25, 0.45, 0.3])
     bend = rng.choice([1e-4, 2e-3, 6e-3], p=[0.4, 0.35, 0.25])
@@ -34,21 +34,21 @@ def draw_street(rng: np.random.Generator) -> tuple[Road, list[Part], list[Body],
     )
     static, line = _lay_ground(rng, road, kind)
     bodies = []
-    own_lane = -half * rng.uniform(0.25, 0.5)
+    ego_lane = -half * rng.uniform(0.25, 0.5)
     for side in (-1, 1):
         _line_side(rng, road, kind, side, line[side], static, bodies)
-    _fill_road(rng, road, kind, own_lane, static, bodies)
+    _fill_road(rng, road, kind, ego_lane, static, bodies)
     _close_end(rng, road, static)
-    return road, static, bodies, _draw_drive(rng, road, own_lane), draw_weather(rng)
+    return road, static, bodies, _draw_drive(rng, road, ego_lane), draw_weather(rng)
 
 
 def _lay_ground(rng, road, kind):
-    """The ground: discs about the centre of the bend, an outer one below the next inner one.
+    """Build the ground from discs about the centre of the bend, each below the next inner one.
 
-    So a bent kerb is a true circle, and the whole ground is eight parts at most.
+    This makes a curved kerb an exact circle, and the ground consists of at most eight parts.
 
     Returns:
-        Parts, and for each side, left (1) and right (-1), where buildings may begin, as |d|.
+        Parts, and for each side, left (1) and right (-1), the |d| where buildings may begin.
     """
     asphalt = Look("asphalt", things.grey(rng, 0.07, 0.2, 0.03), (5.0, 5.0))
     material = "paving" if rng.random() < 0.7 else "asphalt"
@@ -65,13 +65,13 @@ def _lay_ground(rng, road, kind):
         line[side] = road.half + verge + pavement
         rows = [(verge, soil, things.TERRAIN), (pavement, stones, SIDEWALK)]
         rows = [row for row in rows if row[0]] + [(np.inf, soil, things.TERRAIN)]
-        start, toward = road.half, np.sign(road.curve) == side
+        start, toward_centre = road.half, np.sign(road.curve) == side
         for width, look, label in rows:
-            # Discs end at their outer edge: towards the centre of the bend that is the near one.
-            edges.append((-start if toward else start + width, look, label))
+            # Discs end at their outer edge, which is the near one on the side of the bend's centre.
+            edges.append((-start if toward_centre else start + width, look, label))
             start += width
     ground = []
-    # From the plane inwards; the road is at 0, what is within it a kerb higher.
+    # From the plane inwards; the road is at height 0, discs inside it are a kerb higher.
     edges.sort(key=lambda edge: -edge[0])
     names = [label for _, _, label in edges]
     for i, (reach, look, label) in enumerate(edges):
@@ -87,12 +87,12 @@ def _lay_ground(rng, road, kind):
 
 
 def _kerb(rng, road, line):
-    """Stones along the outer side of the bend, where the pavement is no higher than the road."""
+    """Build kerb stones on the outer side of the bend, where the pavement is below the road."""
     side = -int(np.sign(road.curve))
     if line[side] == road.half:
         return []
     look = Look("paving", things.grey(rng, 0.2, 0.45), (1.0, 1.0))
-    # Pieces so short that they leave the circle by 3 cm at most.
+    # Pieces short enough to deviate from the circle by at most 3 cm.
     step = min(np.sqrt(8 * 0.03 / abs(road.curve)), 25.0)
     parts = []
     for s in np.arange(-5, 70, step):
@@ -109,8 +109,8 @@ def _put(road, parts, s, d, static, yaw=0.0):
 
 
 def _line_side(rng, road, kind, side, line, static, bodies):
-    """Everything along one side beyond the kerb."""
-    # Fronts are drawn for the left side; on the right they turn round.
+    """Add all objects along one side beyond the kerb."""
+    # Fronts are modelled for the left side and rotated for the right side.
     yaw = 0.0 if side > 0 else np.pi
     town = {"town": 0.8, "suburb": 0.4, "country": 0.08}[kind]
     back = line + {"town": rng.uniform(0, 3), "suburb": rng.uniform(2, 9), "country": 14.0}[kind]
@@ -161,12 +161,12 @@ def _line_side(rng, road, kind, side, line, static, bodies):
             _put(road, parts, s, side * (road.half - 1.15), static, way + rng.normal(0, 0.03))
 
 
-def _fill_road(rng, road, kind, own_lane, static, bodies):
-    """Those that drive, cycle and cross."""
+def _fill_road(rng, road, kind, ego_lane, static, bodies):
+    """Add vehicles, cyclists and pedestrians who cross the road."""
 
     def drive_on(parts, s, d, speed, yaw):
         x, y, heading = road.at(s, d)
-        # Round the bend with the road, which bends the other way for who comes.
+        # Follows the bend of the road, which is reversed for oncoming vehicles.
         turn = speed * road.curve * np.cos(yaw)
         bodies.append(Body((x, y, 0.0), heading + yaw, speed, turn, parts))
 
@@ -175,10 +175,10 @@ def _fill_road(rng, road, kind, own_lane, static, bodies):
 
     ahead = np.cumsum(rng.uniform(9, 45, 3)) if rng.random() < 0.6 else ()
     for s in ahead:
-        drive_on(vehicle(s), s, own_lane + rng.normal(0, 0.15), max(0, rng.normal(9, 5)), 0.0)
+        drive_on(vehicle(s), s, ego_lane + rng.normal(0, 0.15), max(0, rng.normal(9, 5)), 0.0)
     coming = np.cumsum(rng.uniform(8, 50, 3)) if rng.random() < 0.6 else ()
     for s in coming:
-        drive_on(vehicle(s), s, -own_lane + rng.normal(0, 0.15), max(0, rng.normal(9, 4)), np.pi)
+        drive_on(vehicle(s), s, -ego_lane + rng.normal(0, 0.15), max(0, rng.normal(9, 4)), np.pi)
     if kind == "town" and rng.random() < 0.25:
         s = rng.uniform(14, 40)
         turn = rng.choice([-1, 1]) * np.pi / 2
@@ -198,7 +198,7 @@ def _fill_road(rng, road, kind, own_lane, static, bodies):
 
 
 def _close_end(rng, road, static):
-    """What the eye meets where the street ends: woods and houses, far behind everything."""
+    """Close the view at the end of the street with woods and houses in the far background."""
     for d in np.arange(-75, 76, 11):
         s = _END + rng.uniform(-5, 25)
         if abs(d) < 12 and rng.random() < 0.5:
@@ -218,8 +218,8 @@ def _close_end(rng, road, static):
             _put(road, block, s, d, static, -np.pi / 2)
 
 
-def _draw_drive(rng, road, own_lane):
-    x, y, heading = road.at(0.0, own_lane)
+def _draw_drive(rng, road, ego_lane):
+    x, y, heading = road.at(0.0, ego_lane)
     speed = rng.choice([0.0, rng.uniform(1, 4), rng.normal(5.5, 2.3)], p=[0.06, 0.34, 0.6])
     speed = float(np.clip(speed, 0, 14))
     turn = (

@@ -1,8 +1,8 @@
-"""Light: how bright each pixel of a made street is.
+"""Computes the light of each pixel of a synthetic street.
 
-Each pixel's centre is one ray, whose answer is also the truth of labels and flow. Only pixels on
-an edge that shows (of a thing, a fold or a shadow) get two rays more, for smooth pictures.
-Textures are filtered when looked up, so a surface needs no more than one ray.
+One ray is cast through each pixel's centre, which also determines the ground truth of labels and
+flow. Only pixels at a visible edge (of an object, a crease or a shadow) get two more rays, for
+anti-aliasing. Textures are filtered when sampled, so surfaces need no more than one ray.
 """
 
 from typing import NamedTuple
@@ -11,31 +11,31 @@ import numpy as np
 
 from data_prep.scenes import textures
 from data_prep.scenes.camera import Camera
-from data_prep.scenes.rays import SKY, Hits, cast, cast_all, chessboard, meet, neighbours
+from data_prep.scenes.rays import SKY, Hits, cast, cast_all, chessboard, intersect, neighbours
 from data_prep.scenes.road import Road
 from data_prep.scenes.world import World
 
-# Where in a pixel the further rays go, px from its centre; evenly about it.
-_MORE = ((0.33, -0.17), (-0.33, 0.17))
-_CONTRAST = 0.12  # a smaller step of light is no edge worth more rays
-_SUN_DISTANCE = 1000.0  # so near parallel that no eye sees it, so near that rays stay exact
+# Offsets of the additional rays from a pixel's centre, px; symmetric.
+_OFFSETS = ((0.33, -0.17), (-0.33, 0.17))
+_CONTRAST = 0.12  # a smaller relative step of light gets no additional rays
+_SUN_DISTANCE = 1000.0  # far enough for parallel shadows, near enough for exact rays
 
 
 class Weather(NamedTuple):
-    """Light and air. Directions point away from the ground; colours are linear."""
+    """Light and atmosphere. Directions point away from the ground; colours are linear."""
 
     sun_direction: np.ndarray  # (3,) unit
     sun: np.ndarray  # (3,) light of the sun on a surface that faces it
     zenith: np.ndarray  # (3,) the sky overhead
-    horizon: np.ndarray  # (3,) and far away; also the colour of haze
+    horizon: np.ndarray  # (3,) the sky at the horizon; also the colour of haze
     ambient: np.ndarray  # (3,) light from the whole sky
     clouds: float  # 0: clear
     cloud_tile: int
-    visibility: float  # metres at which haze takes 63 %
+    visibility: float  # distance in metres at which haze absorbs 63 %
 
 
 def draw_weather(rng: np.random.Generator) -> Weather:
-    """Sun or cloud, noon or evening, clear or hazy."""
+    """Draw random weather: sunny or cloudy, noon or evening, clear or hazy."""
     sunny = rng.random() < 0.6
     height, around = rng.uniform(0.3, 1.15), rng.uniform(0, 2 * np.pi)
     low = (1 - np.sin(height)) ** 2
@@ -62,10 +62,10 @@ def draw_weather(rng: np.random.Generator) -> Weather:
 def photograph(
     world: World, camera: Camera, height: int, width: int, weather: Weather, road: Road
 ) -> tuple[np.ndarray, Hits]:
-    """One frame.
+    """Render a frame.
 
     Returns:
-        Light, (H, W, 3) float32, and the :class:`Hits` of the pixels' centres, row by row.
+        Light, (H, W, 3) float32, and the :class:`Hits` of the pixels' centres in row order.
     """
     y, x = (n.ravel().astype(np.float64) for n in np.mgrid[:height, :width])
     hits = cast_all(world, camera, x, y, height, width)
@@ -74,23 +74,26 @@ def photograph(
     edge, shadow = _edges(world, hits, lit, light, height, width)
     edge = np.flatnonzero(edge)
     if len(edge):
-        near = [np.concatenate([n[edge] + more[i] for more in _MORE]) for i, n in enumerate((x, y))]
+        near = [
+            np.concatenate([n[edge] + offset[i] for offset in _OFFSETS])
+            for i, n in enumerate((x, y))
+        ]
         fine = cast(world, camera, *near)
         fine_lit = _sunlit_near(world, fine, weather, hits, lit, shadow, edge, width)
         fine_light = _shade(world, camera, fine, fine_lit, weather, road)
-        light[edge] += sum(fine_light.reshape(len(_MORE), -1, 3))
-        light[edge] /= len(_MORE) + 1
+        light[edge] += sum(fine_light.reshape(len(_OFFSETS), -1, 3))
+        light[edge] /= len(_OFFSETS) + 1
     return light.reshape(height, width, 3), hits
 
 
-def _sunlit(world, hits, weather, asked):
-    """(N,) bool: does the sun reach the point? Only of the indices `asked`; elsewhere False."""
+def _sunlit(world, hits, weather, some):
+    """Test whether the sun reaches the points, (N,) bool; False except at the indices `some`."""
     lit = np.zeros(len(hits.geom), bool)
     sun = _SUN_DISTANCE * weather.sun_direction
-    path = hits.point[asked] - sun
+    path = hits.point[some] - sun
     length = np.linalg.norm(path, axis=1)
-    _, distance, _ = meet(world, sun, path / length[:, None], normals=False)
-    lit[asked] = distance > length - 0.03
+    _, distance, _ = intersect(world, sun, path / length[:, None], normals=False)
+    lit[some] = distance > length - 0.03
     return lit
 
 
@@ -99,10 +102,10 @@ def _faces_sun(hits, weather):
 
 
 def _sunlit_all(world, hits, weather, height, width):
-    """`_sunlit` of all pixels of a frame.
+    """Compute `_sunlit` for all pixels of a frame.
 
-    Cast for every second pixel, as on a chessboard; one between neighbours that see the same geom
-    and agree is as they are.
+    Rays are cast for the black pixels of a chessboard. A white pixel takes the value of its four
+    neighbours if they agree and show the same geom.
     """
     faces = _faces_sun(hits, weather)
     black, white = (some[faces[some]] for some in chessboard(height, width))
@@ -113,31 +116,32 @@ def _sunlit_all(world, hits, weather, height, width):
         bright += lit[near]
     agree &= (bright == 0) | (bright == 4)
     lit[white] = bright == 4
-    asked = white[~agree]
-    lit[asked] = _sunlit(world, hits, weather, asked)[asked]
+    undecided = white[~agree]
+    lit[undecided] = _sunlit(world, hits, weather, undecided)[undecided]
     return lit
 
 
 def _sunlit_near(world, fine, weather, hits, lit, shadow, edge, width):
-    """`_sunlit` for the further rays `fine` of the pixels `edge`.
+    """Compute `_sunlit` for the additional rays `fine` of the pixels `edge`.
 
-    Away from the edges of shadows it is as in the nearest pixel that shows the same geom.
+    Away from shadow edges the value of a nearby pixel with the same geom is used.
     """
     facing = _faces_sun(fine, weather)
-    pixel = np.tile(edge, len(_MORE))
-    known, answer = np.zeros(len(pixel), bool), np.zeros(len(pixel), bool)
+    pixel = np.tile(edge, len(_OFFSETS))
+    known, lit_fine = np.zeros(len(pixel), bool), np.zeros(len(pixel), bool)
     for step in (0, 1, -1, width, -width):
         near = np.clip(pixel + step, 0, len(lit) - 1)
         same = ~known & (hits.geom[near] == fine.geom)
-        answer[same], known = lit[near[same]], known | same
-    asked = np.flatnonzero(facing & (~known | shadow[pixel]))
-    answer[asked] = _sunlit(world, fine, weather, asked)[asked]
-    return answer & facing
+        lit_fine[same], known = lit[near[same]], known | same
+    undecided = np.flatnonzero(facing & (~known | shadow[pixel]))
+    lit_fine[undecided] = _sunlit(world, fine, weather, undecided)[undecided]
+    return lit_fine & facing
 
 
 def _edges(world, hits, lit, light, height, width):
-    """(N,) bool twice: pixels beside another surface, a fold or a shadow's edge that show; and
-    all beside a shadow's edge.
+    """Find pixels at visible edges of surfaces, creases or shadows, and at any shadow edge.
+
+    Both are (N,) bool.
     """
     surface = np.where(hits.geom == SKY, SKY, world.surface[hits.geom])
     surface = surface.reshape(height, width)
@@ -156,38 +160,38 @@ def _edges(world, hits, lit, light, height, width):
 
 
 def _shade(world, camera, hits, lit, weather, road):
-    """(N, 3) float32 light that comes along the rays."""
+    """Compute the light along the rays, (N, 3) float32."""
     light = np.empty((len(hits.geom), 3), np.float32)
-    found, sky = (np.flatnonzero(some) for some in (hits.geom != SKY, hits.geom == SKY))
+    hit, sky = (np.flatnonzero(some) for some in (hits.geom != SKY, hits.geom == SKY))
     light[sky] = _sky(hits.direction[sky], weather, 1 / camera.focal)
-    geom, distance = hits.geom[found], hits.distance[found].astype(np.float32)
-    normal, direction = hits.normal[found], hits.direction[found].astype(np.float32)
+    geom, distance = hits.geom[hit], hits.distance[hit].astype(np.float32)
+    normal, direction = hits.normal[hit], hits.direction[hit].astype(np.float32)
     slant = np.abs(np.einsum("ni,ni->n", normal, direction)).astype(np.float32)
-    albedo = _albedo(world, hits.point[found], normal, geom, distance / camera.focal, slant)
+    albedo = _albedo(world, hits.point[hit], normal, geom, distance / camera.focal, slant)
     plane = np.flatnonzero(world.road[geom])
-    paint = road.paint(hits.point[found[plane]], distance[plane] / camera.focal, slant[plane])
+    paint = road.paint(hits.point[hit[plane]], distance[plane] / camera.focal, slant[plane])
     albedo[plane] += paint[:, None] * (0.75 - albedo[plane])
     normal = normal.astype(np.float32)
-    facing = np.maximum(normal @ np.float32(weather.sun_direction), 0) * lit[found]
-    seen = facing[:, None] * np.float32(weather.sun)
-    seen += (0.55 + 0.45 * normal[:, 2:]) * np.float32(weather.ambient)
-    seen = albedo * seen + world.glow[geom, None] * world.colour[geom]
+    facing = np.maximum(normal @ np.float32(weather.sun_direction), 0) * lit[hit]
+    reflected = facing[:, None] * np.float32(weather.sun)
+    reflected += (0.55 + 0.45 * normal[:, 2:]) * np.float32(weather.ambient)
+    reflected = albedo * reflected + world.glow[geom, None] * world.colour[geom]
     shiny = np.flatnonzero(world.gloss[geom] > 0)
     if len(shiny):
         against = np.einsum("ni,ni->n", direction[shiny], normal[shiny])
         mirrored = direction[shiny] - 2 * against[:, None] * normal[shiny]
         share = world.gloss[geom[shiny]] + (1 - slant[shiny]) ** 4 * 0.4
-        # At the horizon and below it a mirror shows the street, far darker than the sky.
+        # At and below the horizon the reflection shows the street, far darker than the sky.
         above = np.clip(mirrored[:, 2:] * 5, 0.08, 1)
         bright = weather.horizon + (weather.zenith - weather.horizon) * np.abs(mirrored[:, 2:])
-        seen[shiny] += share[:, None] * (above * bright - seen[shiny])
+        reflected[shiny] += share[:, None] * (above * bright - reflected[shiny])
     clear = np.exp(-distance / weather.visibility)[:, None]
-    light[found] = seen * clear + np.float32(weather.horizon) * (1 - clear)
+    light[hit] = reflected * clear + np.float32(weather.horizon) * (1 - clear)
     return light
 
 
 def _albedo(world, point, normal, geom, footprint, slant):
-    """(N, 3) colour of the surface at the points; `footprint` is a pixel's width there, metres."""
+    """Compute the surface colour at the points, (N, 3); `footprint`: pixel width there, metres."""
     turn = world.data.geom_xmat.reshape(-1, 3, 3)[geom]
     local = np.einsum("nji,nj->ni", turn, point - world.data.geom_xpos[geom])
     axis = np.abs(np.einsum("nji,nj->ni", turn, normal)).argmax(1)
@@ -195,7 +199,7 @@ def _albedo(world, point, normal, geom, footprint, slant):
     local[ground], axis[ground] = point[ground], 2
     u = np.where(axis == 0, local[:, 1], local[:, 0])
     v = np.where(axis == 2, local[:, 1], local[:, 2])
-    # Seen at a slant a pixel covers more along the slope than across: filtered by the longer way.
+    # At an oblique view a pixel covers more along the slope than across: filter by the longer side.
     spread = footprint / np.maximum(slant, 0.02)
     albedo = world.colour[geom].copy()
     period, offset = world.period[geom], world.offset[geom]
@@ -205,13 +209,15 @@ def _albedo(world, point, normal, geom, footprint, slant):
         (world.stain[geom], np.float32([4.5, 3.5])),
     ):
         texels = spread * textures.SIZE / size[..., 0]
-        at = [(p / size[..., i] + offset[:, i]).astype(np.float32) for i, p in enumerate((u, v))]
-        albedo *= textures.sample(tile, *at, texels)
+        position = [
+            (p / size[..., i] + offset[:, i]).astype(np.float32) for i, p in enumerate((u, v))
+        ]
+        albedo *= textures.sample(tile, *position, texels)
     return albedo
 
 
 def _sky(direction, weather, pixel):
-    """(N, 3) float32: a gradient, clouds on a plane far above, and a glow about the sun."""
+    """Compute the sky, (N, 3) float32: a gradient, high clouds, and a glow around the sun."""
     up = np.maximum(direction[:, 2], 0).astype(np.float32)[:, None]
     colour = weather.horizon + (weather.zenith - weather.horizon) * np.sqrt(up)
     colour = colour.astype(np.float32)

@@ -1,6 +1,6 @@
-"""What drives, walks and cycles in a street, made of convex parts: x ahead, z up, ground at 0.
+"""Vehicles, pedestrians and cyclists made of convex parts: x ahead, z up, ground at 0.
 
-Each function draws one by `rng`.
+Each function draws a random one with `rng`.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ def _car_colour(rng):
 
 
 def car(rng: np.random.Generator, near: bool = True) -> list[Part]:
-    """Parts of a parked or moving car, 3.6 to 5 m long; a far one has fewer."""
+    """Draw the parts of a parked or moving car, 3.6 to 4.8 m long; a far one has fewer."""
     length, width = rng.uniform(3.6, 4.8), rng.uniform(0.82, 0.93)
     tall = rng.uniform(1.38, 1.75)
     waist, half = rng.uniform(0.8, 0.98), length / 2
@@ -62,7 +62,7 @@ def car(rng: np.random.Generator, near: bool = True) -> list[Part]:
 
 
 def lorry(rng: np.random.Generator) -> list[Part]:
-    """Parts of a lorry, a van or a bus, with its label on every part."""
+    """Draw the parts of a lorry, van or bus, all with the label of its kind."""
     kind = rng.choice(["van", "box", "bus"], p=[0.45, 0.4, 0.15])
     label = {"van": CAR, "box": TRUCK, "bus": BUS}[kind]
     length = {"van": 5.2, "box": rng.uniform(6, 10), "bus": 11.5}[kind]
@@ -99,7 +99,7 @@ def _skin(rng):
 def person(
     rng: np.random.Generator, x: float, y: float, yaw: float, speed: float, near: bool = True
 ) -> Body:
-    """A body that walks, its arms and legs swinging; far away they are still."""
+    """Draw a walking person with swinging arms and legs, which are rigid far away."""
     tall = rng.uniform(1.5, 1.92)
     coat, trousers = (Look("cloth", bright(rng), (0.6, 0.5)) for _ in range(2))
     shoulder, hip, wide = 0.8 * tall, 0.5 * tall, 0.12 * tall
@@ -126,16 +126,16 @@ def person(
     phase, swing = rng.uniform(0, 2 * np.pi), min(0.5, 0.35 * abs(speed))
     limbs = []
     for side in (-1, 1):
-        for at, long, thick, look, way in (
+        for at, long, thick, look, phase_sign in (
             ((0, side * 0.055 * tall, hip), 0.48 * tall, 0.045 * tall, trousers, 1),
             ((0, side * (wide + 0.02), shoulder), 0.36 * tall, 0.03 * tall, coat, -1),
         ):
-            angle = way * side * swing * np.sin(phase)
-            rate = way * side * swing * 5.5 * np.cos(phase)
+            angle = phase_sign * side * swing * np.sin(phase)
+            rate = phase_sign * side * swing * 5.5 * np.cos(phase)
             piece = Part("capsule", (thick, long / 2 - thick), (0, 0, -long / 2), look, PERSON)
             limbs.append(Limb(at, rate, angle, [piece]))
     turn = rng.normal(0, 0.1)
-    # In a stride the hips come down, so that the feet stay on the ground.
+    # The hips are lower in mid-stride, so that the feet stay on the ground.
     place = (x, y, -0.48 * tall * (1 - np.cos(swing * np.sin(phase))))
     if near:
         return Body(place, yaw, speed, turn, parts, limbs)
@@ -148,7 +148,7 @@ def person(
 
 
 def cyclist(rng: np.random.Generator, x: float, y: float, yaw: float, speed: float) -> Body:
-    """A body: a bicycle with its rider."""
+    """Draw a bicycle with its rider."""
     coat, trousers = (Look("cloth", bright(rng), (0.6, 0.5)) for _ in range(2))
     frame = Look("grain", bright(rng))
     parts = []

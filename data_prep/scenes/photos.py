@@ -1,4 +1,4 @@
-"""The photographs that layers are cut from."""
+"""Finds and reads the photographs from which layers are cut."""
 
 from pathlib import Path
 
@@ -12,37 +12,37 @@ GAMMA = 2.2
 
 
 def find_photos(folder: str | Path) -> tuple[Path, ...]:
-    """The photographs in `folder`: a tuple of Paths, sorted.
+    """List the photographs in `folder` as a sorted tuple of Paths.
 
-    Folders below it are not searched: data sets keep label maps and other PNGs beside photographs.
+    Subfolders are not searched, because data sets store label maps and other PNGs next to images.
 
     Raises:
-        ValueError: no such folder, or no photograph in it.
+        ValueError: the folder is missing or contains no photograph.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of photographs")
-    found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
-    photos = tuple(sorted(path for path in found if not path.name.startswith(".")))
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
+    photos = tuple(sorted(path for path in paths if not path.name.startswith(".")))
     if not photos:
-        raise ValueError(f"{folder}: no photographs right in it ({', '.join(SUFFIXES)})")
+        raise ValueError(f"{folder}: no photographs directly in it ({', '.join(SUFFIXES)})")
     return photos
 
 
 def read_photo(rng: np.random.Generator, path: Path, height: int, width: int) -> np.ndarray:
-    """(h, w, 3) float32 linear light, at most one and a half times as large as the frames.
+    """Read a photograph as (h, w, 3) float32 linear light, at most 1.5 times the frame size.
 
     Args:
-        rng: numpy Generator: whether it is mirrored.
-        path: of the photograph.
-        height, width: of the frames, px.
+        rng: numpy Generator that decides whether the photograph is mirrored.
+        path: path of the photograph.
+        height, width: size of the frames, px.
 
     Raises:
-        ValueError: a file that cannot be read or is no photograph.
+        ValueError: the file cannot be read or is not a photograph.
     """
     photo = read_image(path)
     if photo.max() < 32:
-        raise ValueError(f"{path}: nearly black: no photograph (a label map?)")
+        raise ValueError(f"{path}: nearly black: not a photograph (a label map?)")
     shrink = min(photo.shape[0] / height, photo.shape[1] / width) / 1.5
     if shrink > 1:
         photo = cv2.resize(photo, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)

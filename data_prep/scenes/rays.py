@@ -1,4 +1,4 @@
-"""Rays: what each pixel of a made street meets, found by MuJoCo."""
+"""Casts the rays of pixels through a synthetic street with MuJoCo."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ SKY = -1
 
 
 class Hits(NamedTuple):
-    """What N rays met. Sky: geom -1, and a far away point."""
+    """Intersections of N rays. Sky: geom -1 and a far away point."""
 
     direction: np.ndarray  # (N, 3) float64
     geom: np.ndarray  # (N,) int32
@@ -22,9 +22,9 @@ class Hits(NamedTuple):
 
 
 def cast(world: World, camera: Camera, x: np.ndarray, y: np.ndarray) -> Hits:
-    """The :class:`Hits` of the pixels x, y (N,) at the world's present moment."""
+    """Cast the rays of the pixels x, y (N,) in the current state of the world: :class:`Hits`."""
     direction = rays(camera, x, y)
-    return _hits(camera, direction, *meet(world, camera.position, direction))
+    return _hits(camera, direction, *intersect(world, camera.position, direction))
 
 
 def _hits(camera, direction, geom, distance, normal):
@@ -35,55 +35,61 @@ def _hits(camera, direction, geom, distance, normal):
 def cast_all(
     world: World, camera: Camera, x: np.ndarray, y: np.ndarray, height: int, width: int
 ) -> Hits:
-    """`cast` of all pixels of a frame, at two thirds of the rays.
+    """Cast all pixels of a frame like `cast`, with two thirds of the rays.
 
-    Every second pixel is cast, as on a chessboard. One whose neighbours all lie on one flat face,
-    or all in the sky, lies there too (faces are convex), and where on the face is a division. Only
-    what is thinner than a pixel and slips between the black ones is missed, and is in no picture.
+    Only the black pixels of a chessboard are cast. A white pixel whose neighbours are all on the
+    same flat face, or all in the sky, is there too, because faces are convex, and its distance is
+    computed from the plane. Only objects thinner than a pixel between the black pixels are missed,
+    and they appear in neither the image nor the ground truth.
     """
     direction = rays(camera, x, y)
     black, white = chessboard(height, width)
     geom, distance = np.zeros(len(x), np.int32), np.zeros(len(x))
     normal = np.zeros((len(x), 3))
-    geom[black], distance[black], normal[black] = meet(world, camera.position, direction[black])
-    # One number a face: the same face has the same normal to the last bit.
+    geom[black], distance[black], normal[black] = intersect(
+        world, camera.position, direction[black]
+    )
+    # One number per face: normals of the same face are equal to the last bit.
     face = normal @ (1.0, 8.0, 64.0) + 1000.0 * geom
     face[white] = np.nan
     near = neighbours(white, height, width)
     flat = np.logical_and.reduce([face[n] == face[near[0]] for n in near])
-    known, model = white[flat], near[0][flat]
-    geom[known], normal[known] = geom[model], normal[model]
-    slope = np.einsum("ni,ni->n", normal[model], direction[known])
-    before = np.einsum("ni,ni->n", normal[model], direction[model])
-    distance[known] = distance[model] * before / np.where(slope == 0, 1, slope)
-    asked = white[~flat]
-    geom[asked], distance[asked], normal[asked] = meet(world, camera.position, direction[asked])
+    known, neighbour = white[flat], near[0][flat]
+    geom[known], normal[known] = geom[neighbour], normal[neighbour]
+    slope = np.einsum("ni,ni->n", normal[neighbour], direction[known])
+    slope_of_neighbour = np.einsum("ni,ni->n", normal[neighbour], direction[neighbour])
+    distance[known] = distance[neighbour] * slope_of_neighbour / np.where(slope == 0, 1, slope)
+    remaining = white[~flat]
+    geom[remaining], distance[remaining], normal[remaining] = intersect(
+        world, camera.position, direction[remaining]
+    )
     return _hits(camera, direction, geom, distance, normal)
 
 
 def chessboard(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The indices of the black and of the white pixels."""
+    """Return the indices of the black and of the white pixels."""
     white = (np.indices((height, width)).sum(0) % 2).ravel()
     return np.flatnonzero(white == 0), np.flatnonzero(white)
 
 
 def neighbours(pixels: np.ndarray, height: int, width: int) -> list[np.ndarray]:
-    """The indices right, left, below and above of `pixels`.
+    """Return the indices of the pixels to the right, left, below and above of `pixels`.
 
-    Above the first row and below the last it is the opposite one; past a row's end the next row's.
+    A neighbour outside the frame is replaced by the opposite one; past the end of a row follows the
+    next row.
     """
-    found = []
+    indices = []
     for step in (1, -1, width, -width):
         near = pixels + step
         out = (near < 0) | (near >= height * width)
-        found.append(np.where(out, pixels - step, near))
-    return found
+        indices.append(np.where(out, pixels - step, near))
+    return indices
 
 
-def meet(
+def intersect(
     world: World, origin: np.ndarray, direction: np.ndarray, normals: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Geom (N,), -1 for none, distance (N,) and normal (N, 3) or None, of rays from one point."""
+    """Intersect rays from a point: geom (N,), -1 for none, distance (N,), normal (N, 3) or None."""
     count = len(direction)
     geom, distance = np.empty(count, np.int32), np.empty(count)
     normal = np.empty((count, 3)) if normals else None

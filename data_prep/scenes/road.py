@@ -1,4 +1,4 @@
-"""The road of a street: its course, and the paint on it."""
+"""Geometry of a road and its white markings."""
 
 from typing import NamedTuple
 
@@ -6,27 +6,27 @@ import numpy as np
 
 
 class Road(NamedTuple):
-    """A road along a circle: s along its middle, d to the left of it."""
+    """A road along a circle; s is measured along its centre line, d to the left of it."""
 
     curve: float  # 1 / radius; positive bends to the left
     half: float  # half the width
-    dashed: tuple[float, float]  # lengths of dash and gap of the middle line; 0, 0: none
+    dashed: tuple[float, float]  # lengths of dash and gap of the centre line; 0, 0: none
     edge_lines: bool
-    crossing: float  # where a zebra crossing lies; inf: nowhere
+    crossing: float  # position of a zebra crossing; inf: none
 
     def at(self, s: float, d: float) -> tuple[float, float, float]:
-        """Position x, y and heading of s, d."""
+        """Return position x, y and heading at s, d."""
         angle = s * self.curve
         radius = 1 / self.curve - d
         return radius * np.sin(angle), 1 / self.curve - radius * np.cos(angle), angle
 
     def paint(self, points: np.ndarray, pixel: np.ndarray, slant: np.ndarray) -> np.ndarray:
-        """(N,) float32 share of white paint at points (N, 3) of the plane.
+        """Compute the share of white paint at points (N, 3) of the plane, (N,) float32.
 
         Args:
-            points: in the world.
-            pixel: (N,) a pixel's width there, metres, across the view.
-            slant: (N,) cosine between view and normal: along the road a pixel is longer by it.
+            points: in world coordinates.
+            pixel: (N,) width of a pixel at the point, metres, across the view.
+            slant: (N,) cosine between view and normal; a pixel is 1 / slant longer along the road.
         """
         centre = 1 / self.curve
         x, y = points[:, 0], centre - points[:, 1]
@@ -35,18 +35,18 @@ class Road(NamedTuple):
         d = centre - np.hypot(x, y) * sign
         across, along = pixel, pixel / np.maximum(slant, 0.02)
 
-        def band(place, half, blur):
-            """How much of a pixel of width `blur` a line covers, `half` to each side of 0."""
-            share = np.clip((half - np.abs(place)) / blur + 0.5, 0, 1)
+        def band(offset, half, blur):
+            """Share of a pixel of width `blur` covered by a line from -half to half."""
+            share = np.clip((half - np.abs(offset)) / blur + 0.5, 0, 1)
             return np.minimum(share, 2 * half / blur)
 
         paint = np.zeros(len(points))
         dash, gap = self.dashed
         if dash:
             period = dash + gap
-            place = (s + period / 2) % period - period / 2
-            lines = band(place, dash / 2, along) if gap else 1.0
-            # Finer than a pixel the dashes average out.
+            offset = (s + period / 2) % period - period / 2
+            lines = band(offset, dash / 2, along) if gap else 1.0
+            # Dashes finer than a pixel average out.
             lines = np.where(along > period, dash / period, lines)
             paint = band(d, 0.07, across) * lines
         if self.edge_lines:

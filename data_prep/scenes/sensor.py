@@ -1,4 +1,4 @@
-"""From light to bytes: exposure, lens blur, motion blur, vignette, noise, gamma, 8 bits."""
+"""Converts light to 8-bit images: exposure, lens and motion blur, vignette, noise, gamma."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,22 +10,22 @@ _TAPS = 5  # samples along the path of a moving point
 
 
 class Sensor(NamedTuple):
-    """How one camera takes one pair of frames."""
+    """Parameters with which a camera takes a pair of frames."""
 
-    exposure: float = 0.4  # mean brightness of the first picture, 0..1
-    drift: float = 1.0  # gain of the second frame beside the first
+    exposure: float = 0.4  # mean brightness of the first image, 0..1
+    drift: float = 1.0  # gain of the second frame relative to the first
     gamma: float = 1.8
     white: tuple[float, float, float] = (1.0, 1.0, 1.0)  # gains of red, green, blue
-    knee: float = 0.8  # where highlights begin to bend towards white
-    shutter: float = 0.0  # open time as a share of the time between the frames
+    knee: float = 0.8  # brightness above which highlights are compressed
+    shutter: float = 0.0  # exposure time as a share of the frame interval
     lens_blur: float = 0.0  # sigma in px
-    vignette: float = 0.0  # light lost in the corners
-    shot_noise: float = 0.0  # variance of the noise at full light
+    vignette: float = 0.0  # share of light lost in the corners
+    shot_noise: float = 0.0  # variance of the noise at full brightness
     read_noise: float = 0.0  # standard deviation in the dark
 
 
 def draw(rng: np.random.Generator, width: int) -> Sensor:
-    """A :class:`Sensor` of a real camera; `width` of the frames, as blur scales with it."""
+    """Draw a realistic :class:`Sensor`; blur scales with the `width` of the frames."""
     small = width / 1242
     return Sensor(
         exposure=rng.uniform(0.34, 0.47),
@@ -47,14 +47,14 @@ def expose(
     rng: np.random.Generator | None = None,
     motions: Sequence[np.ndarray | None] = (None, None),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Light that falls on the sensor -> the pictures.
+    """Convert the light on the sensor to images.
 
     Args:
-        lights: the two frames, (H, W, 3) float32, linear, 0 and up; only relative size matters.
+        lights: the two frames, (H, W, 3) float32, linear, non-negative, in any unit.
         sensor: the :class:`Sensor`.
         rng: numpy Generator for the noise; None: no noise.
-        motions: for each frame (H, W, 2) px that each point moves between two frames, for motion
-            blur; or None.
+        motions: for each frame, the motion (H, W, 2) of each point between two frames in px, for
+            motion blur; or None.
 
     Returns:
         Two (H, W, 3) uint8 RGB.
@@ -63,7 +63,7 @@ def expose(
         _through_lens(np.asarray(light, np.float32), sensor, motion)
         for light, motion in zip(lights, motions, strict=True)
     ]
-    # Metered on the first frame: the second differs by the drift alone.
+    # Both frames are metered on the first; the second differs only by the drift.
     gain = _meter(lights[0], sensor)
     return tuple(
         _develop(light * np.float32(g), sensor, rng)
@@ -83,7 +83,7 @@ def _through_lens(light, sensor, motion):
 
 
 def _meter(light, sensor):
-    """The gain that brings the mean of the picture (after gamma) to what the sensor asks."""
+    """Compute the gain for which the image's mean, after gamma, is the sensor's exposure."""
     small = light[::4, ::4].mean(-1)
     gain = 1.0
     for _ in range(6):
@@ -95,12 +95,12 @@ def _meter(light, sensor):
 def _develop(light, sensor, rng):
     if rng is not None:
         noise = rng.standard_normal(light.shape, np.float32)
-        spread = np.sqrt(sensor.shot_noise * light + sensor.read_noise**2)
-        light = light + noise * spread.astype(np.float32)
-    # A soft knee, as cameras have it: bright walls keep some of their texture.
-    room = 1 - sensor.knee
-    over = np.maximum(light - sensor.knee, 0)
-    light = np.minimum(light, sensor.knee) + room * (1 - np.exp(-over / room))
+        deviation = np.sqrt(sensor.shot_noise * light + sensor.read_noise**2)
+        light = light + noise * deviation.astype(np.float32)
+    # A soft knee, as in real cameras, keeps some of the texture of bright walls.
+    headroom = 1 - sensor.knee
+    excess = np.maximum(light - sensor.knee, 0)
+    light = np.minimum(light, sensor.knee) + headroom * (1 - np.exp(-excess / headroom))
     curve = np.maximum(light, 0) ** np.float32(1 / sensor.gamma)
     return np.uint8(np.rint(255 * np.minimum(curve, 1)))
 
@@ -112,11 +112,11 @@ def _vignette(height, width, loss):
 
 
 def _blur_along(light, path):
-    """The mean of `light` along each pixel's own `path`, (H, W, 2) px, centred on the pixel."""
+    """Average `light` along each pixel's `path`, (H, W, 2) px, centred on the pixel."""
     height, width = light.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     total = np.zeros_like(light)
     for share in np.linspace(-0.5, 0.5, _TAPS, dtype=np.float32):
-        at = (x + share * path[..., 0], y + share * path[..., 1])
-        total += cv2.remap(light, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        position = (x + share * path[..., 0], y + share * path[..., 1])
+        total += cv2.remap(light, *position, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return total / _TAPS

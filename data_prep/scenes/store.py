@@ -1,8 +1,8 @@
-"""The folder of made pairs: whose it is, what stands in it already, and what is left to make.
+"""Manages the folder of synthetic pairs: its settings, finished pairs and missing pairs.
 
-`scenes.json` in the folder says what its pairs are made with. Pair k depends on that, on k and on
-nothing else, so that the same bytes come for any number of processes and any count, and a larger
-count goes on where a smaller one ended. A pair is finished when all its files have their names.
+`scenes.json` in the folder stores the settings of its pairs. Pair k depends only on these and on k,
+so that any number of processes and any count produce the same bytes, and a run with a larger count
+continues where an earlier one ended. A pair is finished when all its files have their final names.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ from flowseg import files
 from flowseg.errors import ArgumentError
 
 WORLDS = ("street", "layers")
-SIZES = (32, 8192)  # px, least and most
-MOST_PAIRS = 1_000_000  # names have six digits
+SIZES = (32, 8192)  # px, minimum and maximum
+MAX_PAIRS = 1_000_000  # names have six digits
 PLAN = "scenes.json"
-VERSION = 1  # raise it when a world comes to draw other pairs from the same seed
+VERSION = 1  # to be increased when a world renders other pairs for the same seed
 
 
 def write_pairs(
@@ -42,26 +42,26 @@ def write_pairs(
     effects: bool = True,
     processes: int | None = None,
 ) -> None:
-    """Make pairs 0..count-1 in `output`, but for those that stand there, and print a summary.
+    """Render pairs 0..count-1 that are missing in `output`, and print a summary.
 
     Args:
-        output: folder; made if need be.
+        output: folder; created if missing.
         world: one of `WORLDS`.
-        count: how many pairs the folder shall hold, 1..`MOST_PAIRS`.
+        count: total number of pairs in the folder, 1..`MAX_PAIRS`.
         seed: 0 or more.
-        height, width: of the frames, px, within `SIZES`.
-        photos: folder of photographs, for the world of layers.
-        effects: blur, noise and the like of a real camera.
-        processes: how many; default: one a core.
+        height, width: size of the frames, px, within `SIZES`.
+        photos: folder of photographs, for the world `layers`.
+        effects: whether to simulate blur, noise and other camera effects.
+        processes: number of processes; default: one per core.
 
     Raises:
-        ValueError: photos that the world does not take or lacks, a package that is missing, or
-            `output` is a file, holds something else, or is in use.
+        ValueError: photos are missing or not used by the world, a package is missing, or `output`
+            is a file, contains something else, or is in use.
         OSError: reading or writing failed, or a worker process died; finished pairs are kept.
     """
     output = Path(output)
     _check(output, world, photos, height, width)
-    found = find_photos(photos) if photos else None
+    photo_paths = find_photos(photos) if photos else None
     job = farm.Job(
         output=output,
         world=world,
@@ -69,40 +69,40 @@ def write_pairs(
         height=height,
         width=width,
         effects=effects,
-        photos=found,
+        photos=photo_paths,
     )
     output.mkdir(parents=True, exist_ok=True)
     with _locked(output):
         _claim(output, _plan(job, photos))
         todo = np.flatnonzero(~_find_done(job, count))
         if not len(todo):
-            print(f"{output}: all {count} pairs are already made, nothing to do")
+            print(f"{output}: all {count} pairs are already finished, nothing to do")
             return
         if len(todo) < count:
-            print(f"{output}: resuming, {count - len(todo)} of {count} pairs are already made")
+            print(f"{output}: resuming, {count - len(todo)} of {count} pairs are already finished")
         processes = min(processes or len(workers.cores()), len(todo))
         print(_make_all(job, todo, count, processes))
 
 
 def _check(output, world, photos, height, width):
-    """Refuse what cannot be, before anything is touched."""
+    """Validate the arguments before anything is written."""
     if world == "layers" and not photos:
         raise ArgumentError(
-            "photos is not given: world=layers is cut from a folder of pictures", "photos", "world"
+            "photos is not given: world=layers needs a folder of photographs", "photos", "world"
         )
     if world == "street" and height > 2 * width:
         raise ArgumentError(
-            f"height={height}: a street's frames are at most twice as tall as wide", "height"
+            f"height={height}: street frames can be at most twice as high as wide", "height"
         )
     if world != "layers" and photos:
-        raise ArgumentError(f"photos={photos}: only world=layers takes it", "photos", "world")
+        raise ArgumentError(f"photos={photos}: only used with world=layers", "photos", "world")
     farm.load(world)
     if output.exists() and not output.is_dir():
         raise ArgumentError("is a file; output must be a folder", "output", path=output)
     foreign = [name for name in (*farm.SETS, "training") if (output / name).exists()]
     if foreign and not (output / PLAN).exists():
         raise ArgumentError(
-            f"holds a {foreign[0]} that was not made here (no {PLAN} beside it): "
+            f"holds a folder {foreign[0]} that this command did not create (no {PLAN} beside it): "
             "give another output",
             "output",
             path=output,
@@ -111,7 +111,7 @@ def _check(output, world, photos, height, width):
 
 @contextlib.contextmanager
 def _locked(output):
-    """Keep a second run out of the folder; the lock goes with the process, however it ends."""
+    """Lock the folder against concurrent runs; the lock is released when the process ends."""
     with open(output / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,12 +122,12 @@ def _locked(output):
                 path=output,
             ) from error
         except OSError:
-            pass  # a network drive that has no locks
+            pass  # a network drive without locks
         yield
 
 
 def _plan(job, photos):
-    """What `scenes.json` holds: all that decides the pairs, and nothing of this machine."""
+    """Build the content of `scenes.json`: all settings of the pairs, independent of the machine."""
     plan = {"version": VERSION, "world": job.world, "seed": job.seed}
     plan |= {"height": job.height, "width": job.width, "effects": job.effects, "photos": None}
     if job.photos:
@@ -138,10 +138,10 @@ def _plan(job, photos):
 
 
 def _claim(output, plan):
-    """Make sure that the folder is of this plan; write the plan where there is none yet.
+    """Check that the folder has this plan; write the plan if there is none yet.
 
     Raises:
-        ValueError: the folder is of another plan, or nobody can tell.
+        ValueError: the folder has a different plan, or its plan is damaged.
     """
     path = output / PLAN
     if not path.exists():
@@ -150,33 +150,35 @@ def _claim(output, plan):
         old = dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise ArgumentError("damaged: give another output", "output", path=path) from error
-    if other := [key for key in plan if old.get(key) != plan[key]]:
-        was, asked = (", ".join(_named(key, p.get(key)) for key in other) for p in (old, plan))
+    if differing := [key for key in plan if old.get(key) != plan[key]]:
+        existing, requested = (
+            ", ".join(_named(key, p.get(key)) for key in differing) for p in (old, plan)
+        )
         raise ArgumentError(
-            f"holds pairs made with {was}, not {asked}: give another output",
+            f"holds pairs generated with {existing}, not {requested}: give another output",
             "output",
             "noeffects",
-            *(key for key in other if key != "version"),
+            *(key for key in differing if key != "version"),
             path=output,
         )
 
 
 def _named(key, value):
-    """An entry of the plan as an argument; a command's flag for no effects is its own word."""
+    """Format an entry of the plan as an argument; disabled effects are the flag `noeffects`."""
     if key == "effects":
         return "effects" if value else "noeffects"
     if key == "photos":
-        # The digest too: another folder may have as many.
-        told = value and f"{value['count']} ({value['sha256_of_names_and_sizes']:.6})"
-        return f"photos of {told}" if told else "no photos"
+        # With the digest, because another folder may have the same number of photos.
+        summary = value and f"{value['count']} ({value['sha256_of_names_and_sizes']:.6})"
+        return f"photos of {summary}" if summary else "no photos"
     return f"version {value} of this command" if key == "version" else f"{key}={value}"
 
 
 def _find_done(job, count):
-    """(count,) bool: the pairs that have all their files. Removes what a killed run left."""
+    """Find the pairs with all files, (count,) bool, and remove leftovers of killed runs."""
     done = np.ones(count, bool)
-    for folder, ending in farm.places(job.world).values():
-        here = np.zeros(count, bool)
+    for folder, ending in farm.locations(job.world).values():
+        exists = np.zeros(count, bool)
         if (job.output / folder).is_dir():
             with os.scandir(job.output / folder) as entries:
                 for entry in entries:
@@ -184,21 +186,21 @@ def _find_done(job, count):
                     if entry.name.startswith(".partial-"):
                         os.unlink(entry.path)
                     elif len(number) == 6 and number.isdecimal() and int(number) < count:
-                        # Of no length: the power failed before it was on the disk.
-                        here[int(number)] = entry.stat().st_size > 0
-        done &= here
+                        # An empty file is left by a power failure before the data was on disk.
+                        exists[int(number)] = entry.stat().st_size > 0
+        done &= exists
     return done
 
 
 def _make_all(job, todo, count, processes):
-    """Make the pairs of these numbers; returns the summary."""
+    """Render the pairs with the indices `todo`, and return the summary."""
     start, size, peak = time.perf_counter(), 0, 0
     make = functools.partial(farm.make, job)
-    made = workers.map_in_processes(make, map(int, todo), processes, pin=True)
+    results = workers.map_in_processes(make, map(int, todo), processes, pin=True)
     bar = tqdm(total=count, initial=count - len(todo), unit="pair", disable=None)
     try:
-        with bar, contextlib.closing(made):
-            for bytes_written, peak_of_worker in made:
+        with bar, contextlib.closing(results):
+            for bytes_written, peak_of_worker in results:
                 size, peak = size + bytes_written, max(peak, peak_of_worker)
                 bar.update()
     except MemoryError as error:
@@ -207,13 +209,13 @@ def _make_all(job, todo, count, processes):
     except OSError as error:
         if error.errno is None:
             raise
-        mend = "make room and run" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "run"
-        reason = f"{error.strerror}; finished pairs are kept, {mend} the same command again"
+        advice = "free some space and run" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "run"
+        reason = f"{error.strerror}; finished pairs are kept, {advice} the same command again"
         raise OSError(error.errno, reason, error.filename) from error
     seconds = time.perf_counter() - start
     rate = len(todo) / seconds
     per_core = rate / min(processes, len(workers.cores()))
     return (
         f"{len(todo)} pairs in {seconds:.1f} s: {rate:.2f} pairs/s, {per_core:.2f} per core; "
-        f"{size / len(todo):,.0f} bytes a pair, {peak / 2**20:.0f} MiB at most in a worker"
+        f"{size / len(todo):,.0f} bytes per pair, {peak / 2**20:.0f} MiB peak per worker"
     )

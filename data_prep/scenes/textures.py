@@ -1,7 +1,7 @@
-"""The surfaces of made worlds: a bank of tiling textures with their smaller copies (mip maps).
+"""Procedural tiling textures of the synthetic worlds, with mip maps.
 
-A texture is what its material's colour is multiplied by, around 1. All lie in one picture, the
-atlas, so that one call of OpenCV's `remap` looks up every pixel of a frame, whatever it shows.
+A texture is a factor around 1 that is multiplied with the material's colour. All textures are in
+one image, the atlas, so that a single call of OpenCV's `remap` samples all pixels of a frame.
 """
 
 import functools
@@ -9,15 +9,15 @@ import functools
 import cv2
 import numpy as np
 
-SIZE = 256  # texels a side of a texture at its finest
+SIZE = 256  # side of a texture at the finest level, texels
 _LEVELS = 8
-_STRIDE = SIZE + 2  # room of one texture in the atlas; one texel of border lets it wrap
+_STRIDE = SIZE + 2  # width of a texture in the atlas, with a border of one texel for wrapping
 _TOP = np.cumsum([0] + [(SIZE >> level) + 2 for level in range(_LEVELS)])
-_ONE = 100.0  # the byte that stands for a factor of 1
+_ONE = 100.0  # the byte value of a factor of 1
 
 
 def _noise(rng, falloff, stretch=(1, 1)):
-    """(SIZE, SIZE) noise that tiles, mean 0, deviation 1; amplitude falls as frequency^-falloff."""
+    """Draw tiling noise (SIZE, SIZE), mean 0, deviation 1, with amplitude ~ frequency^-falloff."""
     fy, fx = np.meshgrid(np.fft.fftfreq(SIZE), np.fft.rfftfreq(SIZE), indexing="ij")
     radius = np.hypot(fy * stretch[0], fx * stretch[1])
     radius[0, 0] = np.inf
@@ -31,7 +31,7 @@ def _grey(value):
 
 
 def _tint(rng, amount, falloff=1.2):
-    """Slow drift of colour, (SIZE, SIZE, 3) around 1."""
+    """Draw a slow variation of colour, (SIZE, SIZE, 3) around 1."""
     return 1 + amount * np.stack([_noise(rng, falloff) for _ in range(3)], -1)
 
 
@@ -51,7 +51,7 @@ def _asphalt(rng):
 
 
 def _slabs(rng, rows, columns, joint, spread, shift=0.0, dark=0.55):
-    """Rows of stones with joints; every second row is moved by `shift` of a stone."""
+    """Draw rows of stones with joints; every second row is shifted by `shift` of a stone."""
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     row = np.floor(y * rows).astype(int)
     along = (x * columns + shift * (row % 2)) % columns
@@ -70,7 +70,7 @@ def _grass(rng):
 
 
 def _leaves(rng, size=3.0):
-    """Bright leaves before dark gaps, at several scales."""
+    """Draw bright leaves in front of dark gaps, at several scales."""
     clumps = _noise(rng, 0.9)
     leaf = cv2.GaussianBlur(np.tile(rng.standard_normal((SIZE, SIZE)), (3, 3)), (0, 0), size / 2)
     leaf = leaf[SIZE : 2 * SIZE, SIZE : 2 * SIZE]
@@ -84,7 +84,7 @@ def _bark(rng):
 
 
 def _bars(rng, count, share):
-    """Vertical bars with the dark behind between them, and two rails."""
+    """Draw vertical bars on a dark background, with two rails."""
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     bar = (x * count) % 1 < share
     rail = (np.abs(y - 0.2) < 0.03) | (np.abs(y - 0.8) < 0.03)
@@ -93,7 +93,7 @@ def _bars(rng, count, share):
 
 
 def _facade(rng):
-    """Plaster or brick with windows: frame, panes that mirror the sky or hide a curtain, sill."""
+    """Draw plaster or brick with windows: frame, panes with reflections or curtains, sill."""
     wall = (
         _slabs(rng, rows=64, columns=24, joint=1, spread=0.1, shift=0.5)
         if rng.random() < 0.3
@@ -108,7 +108,9 @@ def _facade(rng):
         top, left = (row + (1 - height) / 2) * cell_y, (column + (1 - width) / 2) * cell_x
         box = [int(n) for n in (top, top + height * cell_y, left, left + width * cell_x)]
         image[box[0] - 3 : box[1] + 4, box[2] - 3 : box[3] + 4] = frame
-        image[box[0] : box[0] + 3, box[2] - 5 : box[3] + 6] = 0.4  # z grows with the row: the sill
+        image[box[0] : box[0] + 3, box[2] - 5 : box[3] + 6] = (
+            0.4  # z increases with the row, so this is the sill
+        )
         pane = rng.choice([0.06, 0.12, 0.3, 1.2]) * np.array([0.85, 1.0, 1.15])
         glass = image[box[0] + 3 : box[1], box[2] : box[3]]
         shine = np.linspace(0.7, 1.6, glass.shape[0])[:, None, None]
@@ -123,7 +125,7 @@ def _facade(rng):
 
 
 def _shapes(rng, count, smallest, largest):
-    """Bold patches, as on posters, lorries and shop fronts."""
+    """Draw large patches of colour, as on posters, lorries and shop fronts."""
     image = np.full((SIZE, SIZE, 3), 1.0)
     for _ in range(count):
         colour = rng.uniform(0.1, 2.0) * rng.uniform(0.55, 1.25, 3)
@@ -146,7 +148,7 @@ def _clouds(rng):
 
 
 def _paint(rng):
-    """Car bodies: reflections make soft bands, dirt fine ones; gaps of doors."""
+    """Draw a car body: soft bands of reflections, fine dirt, and door gaps."""
     y = np.arange(SIZE) / SIZE * 2 * np.pi
     bands = 0.4 * np.sin(y + 1) + 0.2 * np.sin(3 * y)
     image = np.exp(bands[:, None] + 0.25 * _noise(rng, 1.3) + 0.08 * _noise(rng, 0.4))
@@ -196,7 +198,7 @@ _MAKERS = {
     "paint": [_paint] * 2,
     "glass": [_glass],
 }
-# Material name -> the textures that it may have, as numbers in the atlas.
+# Material name -> indices of its textures in the atlas.
 TILES = {}
 for _name, _list in _MAKERS.items():
     TILES[_name] = tuple(
@@ -206,27 +208,27 @@ for _name, _list in _MAKERS.items():
 
 @functools.cache
 def atlas() -> np.ndarray:
-    """(H, W, 3) uint8: every texture beside the next, its smaller copies below it."""
+    """Build the atlas, (H, W, 3) uint8: textures side by side, each above its mip levels."""
     makers = [make for makers in _MAKERS.values() for make in makers]
-    picture = np.zeros((_TOP[-1], _STRIDE * len(makers), 3), np.uint8)
+    canvas = np.zeros((_TOP[-1], _STRIDE * len(makers), 3), np.uint8)
     for number, make in enumerate(makers):
         image = np.clip(make(np.random.default_rng([7, number])), 0.02, 255 / _ONE)
         for level in range(_LEVELS):
             side = SIZE >> level
             framed = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="wrap") * _ONE
             left = number * _STRIDE
-            picture[_TOP[level] : _TOP[level + 1], left : left + side + 2] = np.rint(framed)
+            canvas[_TOP[level] : _TOP[level + 1], left : left + side + 2] = np.rint(framed)
             image = image.reshape(side // 2, 2, side // 2, 2, 3).mean((1, 3))
-    return picture
+    return canvas
 
 
 def sample(tile: np.ndarray, u: np.ndarray, v: np.ndarray, texels: np.ndarray) -> np.ndarray:
-    """Look up textures, filtered to the size of a pixel (trilinear).
+    """Sample textures with trilinear filtering at the size of a pixel.
 
     Args:
-        tile: (N,) int, which texture; see `TILES`.
-        u, v: (N,) float32, the place in periods of the texture: 0..1 is one tile.
-        texels: (N,) how many texels of the finest level a pixel covers.
+        tile: (N,) int, index of the texture; see `TILES`.
+        u, v: (N,) float32, position in periods of the texture: 0..1 is one tile.
+        texels: (N,) number of texels of the finest level that a pixel covers.
 
     Returns:
         (N, 3) float32 factors around 1.
@@ -236,15 +238,17 @@ def sample(tile: np.ndarray, u: np.ndarray, v: np.ndarray, texels: np.ndarray) -
     share = (level - lower)[:, None]
     u, v = (u - np.floor(u)) * SIZE, (v - np.floor(v)) * SIZE
     left = tile * np.float32(_STRIDE)
-    found = []
-    for at in (lower, lower + 1):
-        scale = np.exp2(-at).astype(np.float32)
-        found.append(_remap(left + u * scale + 0.5, _TOP[at].astype(np.float32) + v * scale + 0.5))
-    return (found[0] * (1 - share) + found[1] * share) * np.float32(1 / _ONE)
+    samples = []
+    for mip_level in (lower, lower + 1):
+        scale = np.exp2(-mip_level).astype(np.float32)
+        samples.append(
+            _remap(left + u * scale + 0.5, _TOP[mip_level].astype(np.float32) + v * scale + 0.5)
+        )
+    return (samples[0] * (1 - share) + samples[1] * share) * np.float32(1 / _ONE)
 
 
 def _remap(x, y):
-    """(N, 3) values of the atlas; `remap` wants a picture, and none wider than 32767."""
+    """Sample the atlas, (N, 3); `remap` requires a 2-D map no wider than 32767."""
     count, width = len(x), 4096
     rows = -(-count // width)
     x, y = (np.resize(np.float32(n), (rows, width)) for n in (x, y))

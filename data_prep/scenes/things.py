@@ -1,6 +1,6 @@
-"""What stands in a street, made of convex parts: x ahead, z up, on the ground at 0.
+"""Static objects of a street, made of convex parts: x ahead, z up, on the ground at 0.
 
-Each function draws one thing by `rng` and returns its parts.
+Each function draws a random object with `rng` and returns its parts.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ DARK = Look("grain", (0.04, 0.04, 0.045))
 
 
 def place(parts: Iterable[Part], x: float, y: float, yaw: float) -> list[Part]:
-    """The parts turned by `yaw` and moved to x, y."""
+    """Return the parts turned by `yaw` and moved to x, y."""
     c, s = np.cos(yaw), np.sin(yaw)
     return [
         part._replace(
@@ -35,7 +35,7 @@ def place(parts: Iterable[Part], x: float, y: float, yaw: float) -> list[Part]:
 
 
 def box(x: Extent, y: Extent, z: Extent, label: int, look: Look) -> Part:
-    """A box by its extents, each (from, to)."""
+    """Return a box with the given extents, each (from, to)."""
     extents = (x, y, z)
     half = tuple((high - low) / 2 for low, high in extents)
     middle = tuple((high + low) / 2 for low, high in extents)
@@ -43,26 +43,26 @@ def box(x: Extent, y: Extent, z: Extent, label: int, look: Look) -> Part:
 
 
 def grey(rng: np.random.Generator, low: float, high: float, tint: float = 0.08) -> Colour:
-    """A greyish colour between two brightnesses."""
+    """Draw a greyish colour between two brightnesses."""
     tone = np.exp(rng.uniform(np.log(low), np.log(high)))
     return tuple(np.clip(tone * (1 + tint * rng.standard_normal(3)), 0.01, 0.95))
 
 
 def warm(rng: np.random.Generator, low: float, high: float) -> Colour:
-    """The colours of plaster and brick: from white over cream and ochre to red."""
+    """Draw a colour of plaster or brick: white, cream, ochre or red."""
     tone, red = np.exp(rng.uniform(np.log(low), np.log(high))), rng.beta(1.2, 1.5)
     return tuple(np.clip(tone * np.array([1 + 0.25 * red, 1 - 0.2 * red, 1 - 0.6 * red]), 0, 0.9))
 
 
 def bright(rng: np.random.Generator) -> Colour:
-    """Any colour, as on clothes and signs."""
+    """Draw any colour, as on clothes and signs."""
     if rng.random() < 0.5:
         return grey(rng, 0.02, 0.5)
     return tuple(np.clip(rng.dirichlet((0.6, 0.6, 0.6)) * rng.uniform(0.2, 0.9), 0.02, 0.8))
 
 
 def tree(rng: np.random.Generator, far: bool = False) -> list[Part]:
-    """A trunk and a crown of overlapping balls of leaves; a far one has fewer."""
+    """Draw a tree: a trunk and overlapping ellipsoids of leaves, fewer if far away."""
     tall = rng.uniform(4, 13)
     trunk = 0.03 * tall * rng.uniform(0.6, 1.2)
     clear = tall * rng.uniform(0.15, 0.4)
@@ -73,7 +73,7 @@ def tree(rng: np.random.Generator, far: bool = False) -> list[Part]:
     for i in range(2 if far else rng.integers(3, 7)):
         size = wide * rng.uniform(0.45, 0.8, 3) * (1, 1, 1.1)
         at, z = wide * rng.uniform(-0.55, 0.55, 2), rng.uniform(clear + size[2] * 0.6, tall * 0.92)
-        if i == 0:  # what the others sit on
+        if i == 0:  # the base of the crown
             size, at, z = (
                 np.array((0.75 * wide, 0.75 * wide, 0.55 * (tall - clear))),
                 (0, 0),
@@ -85,7 +85,7 @@ def tree(rng: np.random.Generator, far: bool = False) -> list[Part]:
 
 
 def leaves(rng: np.random.Generator) -> Look:
-    """The look of one kind of leaf."""
+    """Draw the look of a kind of leaf."""
     green = np.array([0.06, 0.095, 0.022]) * np.exp(rng.normal(-0.15, 0.4))
     green *= 1 + rng.uniform(-0.15, 0.35) * np.array([1.0, 0.2, 0.1])
     size = rng.uniform(3.0, 8.0)
@@ -93,7 +93,7 @@ def leaves(rng: np.random.Generator) -> Look:
 
 
 def bush(rng: np.random.Generator) -> list[Part]:
-    """A few low balls of leaves."""
+    """Draw a bush: a few low ellipsoids of leaves."""
     look, size = leaves(rng), rng.uniform(0.5, 1.5)
     parts = []
     for _ in range(rng.integers(1, 4)):
@@ -106,7 +106,7 @@ def bush(rng: np.random.Generator) -> list[Part]:
 def building(
     rng: np.random.Generator, length: float, depth: float, tall: float, near: bool = True
 ) -> list[Part]:
-    """A block, its front on y = 0 and its body behind (y > 0); its roof, and near what juts out."""
+    """Draw a building behind its front at y = 0, with a roof and, if near, protruding parts."""
     period = rng.uniform(3.5, 7.5)
     walls = Look("facade", warm(rng, 0.18, 0.65), (period, period * rng.uniform(0.9, 1.2)))
     if rng.random() < 0.15:
@@ -140,7 +140,7 @@ def building(
 
 
 def barrier(rng: np.random.Generator, length: float) -> list[Part]:
-    """A wall, a fence or a hedge along x."""
+    """Draw a wall, fence or hedge along x."""
     kind = rng.choice(["wall", "fence", "hedge"], p=[0.25, 0.4, 0.35])
     tall, half = rng.uniform(0.7, 2.0), length / 2
     if kind == "wall":
@@ -153,7 +153,7 @@ def barrier(rng: np.random.Generator, length: float) -> list[Part]:
 
 
 def rail(rng: np.random.Generator, length: float) -> list[Part]:
-    """A low barrier of a country road: posts and a band."""
+    """Draw a guard rail of a country road: posts and a band."""
     look = Look("stain", grey(rng, 0.2, 0.45), (2.0, 0.6))
     parts = [box((-length / 2, length / 2), (-0.05, 0.05), (0.45, 0.78), FENCE, look)]
     for x in np.arange(-length / 2 + 1, length / 2, 4):
@@ -162,7 +162,7 @@ def rail(rng: np.random.Generator, length: float) -> list[Part]:
 
 
 def pole(rng: np.random.Generator) -> list[Part]:
-    """A lamp, a post with signs, a traffic light or a bare pole; the road is at y < 0."""
+    """Draw a lamp, a post with signs, a traffic light or a bare pole; the road is at y < 0."""
     kind = rng.choice(["lamp", "sign", "lights", "bare"], p=[0.27, 0.3, 0.3, 0.13])
     tall = {"lamp": rng.uniform(4, 9), "sign": rng.uniform(2.3, 3.4)}.get(kind, rng.uniform(2.8, 8))
     thick = rng.uniform(0.04, 0.11) if kind != "sign" else rng.uniform(0.03, 0.06)

@@ -1,8 +1,8 @@
-"""Parts and bodies -> a MuJoCo model, and the tables of how each part looks.
+"""Builds a MuJoCo model from parts and bodies, with tables of the appearance of each part.
 
-A world is a list of parts that never move, a list of bodies that move on their own, and the car
-that carries the camera. MuJoCo moves them (rigid bodies, hinges, the car's springs) and finds what
-each ray hits; what a part looks like stands in tables here, by MuJoCo's number of the geom.
+A world consists of static parts, bodies that move on their own, and the car that carries the
+camera. MuJoCo moves them (rigid bodies, hinges, the car's springs) and finds what each ray hits.
+The appearance of the parts is stored in tables here, indexed by MuJoCo's geom number.
 """
 
 from collections.abc import Sequence
@@ -13,72 +13,72 @@ import numpy as np
 
 from data_prep.scenes import textures
 
-INTERVAL = 0.1  # seconds between the frames: KITTI's 10 a second
+INTERVAL = 0.1  # seconds between the frames, as in KITTI (10 frames per second)
 _STEP = 0.02
 # The car on its springs: mass (kg), height of its centre above the springs' hinge (m).
 _MASS, _CENTRE = 1300.0, 0.5
-_WHEELS = 200.0  # what stays below the springs, kg
+_WHEELS = 200.0  # mass below the springs, kg
 ROAD = 7  # Cityscapes id
-_SMOOTH = ("asphalt", "paving", "gravel", "paint", "glass", "sign")  # little dirt
+_SMOOTH = ("asphalt", "paving", "gravel", "paint", "glass", "sign")  # get little dirt
 
 
 class Look(NamedTuple):
-    """How a surface looks."""
+    """Appearance of a surface."""
 
     material: str  # a name of `textures.TILES`
     colour: tuple[float, float, float]  # linear albedo
-    period: tuple[float, float] = (2.0, 2.0)  # metres of one tile, across and up
-    gloss: float = 0.0  # share of the sky that it mirrors when looked at straight
-    glow: float = 0.0  # light of its own
+    period: tuple[float, float] = (2.0, 2.0)  # size of a tile in metres, across and up
+    gloss: float = 0.0  # share of the sky reflected at perpendicular view
+    glow: float = 0.0  # emitted light
 
 
 class Part(NamedTuple):
-    """A convex piece, in the frame of its body, or of the world."""
+    """A convex piece, in the coordinates of its body or of the world."""
 
     kind: str  # MuJoCo's geom type: plane, box, sphere, ellipsoid, cylinder, capsule
-    size: tuple[float, ...]  # MuJoCo's: half lengths, or radius and half height
+    size: tuple[float, ...]  # as in MuJoCo: half lengths, or radius and half height
     position: tuple[float, float, float]
     look: Look
     label: int  # Cityscapes id
     turn: tuple[float, float, float] = (0.0, 0.0, 0.0)  # radians about x, y, z, in this order
-    ground: bool = False  # textures follow the world's x and y, so that neighbours join
+    ground: bool = False  # texture coordinates are the world's x and y: adjacent parts join
 
 
 class Limb(NamedTuple):
-    """Parts on a hinge across the body."""
+    """Parts on a hinge whose axis lies across the body."""
 
     position: tuple[float, float, float]
-    speed: float  # radians a second
+    speed: float  # radians per second
     angle: float  # radians at the first frame
     parts: list[Part]
 
 
 class Body(NamedTuple):
-    """A thing that moves on its own."""
+    """An object that moves on its own."""
 
     position: tuple[float, float, float]
     yaw: float
-    speed: float  # metres a second along its own x
+    speed: float  # metres per second along its x axis
     yaw_rate: float
     parts: list[Part]
     limbs: Sequence[Limb] = ()
 
 
 class Drive(NamedTuple):
-    """The car of the camera at the first frame."""
+    """State of the camera's car at the first frame."""
 
     position: tuple[float, float]
     yaw: float
     speed: float
     yaw_rate: float
     acceleration: float
-    height: float  # of the camera
+    height: float  # height of the camera
     aim: tuple[float, float, float]  # roll, pitch, yaw of the camera in the car, radians
     sway: tuple[float, ...]  # height, pitch, roll of the body on its springs, and their rates
 
 
 class World(NamedTuple):
-    """The model and, by geom number, how each part looks."""
+    """The model, and the appearance of each part by geom number."""
 
     model: mujoco.MjModel
     data: mujoco.MjData
@@ -92,8 +92,8 @@ class World(NamedTuple):
     gloss: np.ndarray
     glow: np.ndarray
     ground: np.ndarray
-    road: np.ndarray  # what is painted with lines
-    surface: np.ndarray  # parts that join without an edge share a number
+    road: np.ndarray  # bool: has road markings
+    surface: np.ndarray  # parts that join without an edge share an index
 
 
 def build(
@@ -105,7 +105,7 @@ def build(
         static: list of :class:`Part` that never move.
         bodies: list of :class:`Body`.
         drive: the :class:`Drive` of the camera's car.
-        rng: numpy Generator: which of its textures each part gets, and from where.
+        rng: numpy Generator that selects each part's textures and their offsets.
     """
     parts, lines, speeds = [], [], []
 
@@ -124,7 +124,7 @@ def build(
         for limb in body.limbs:
             lines.append(f'<body pos="{_text(limb.position)}" euler="0 {limb.angle:.9f} 0">')
             lines.append('<joint type="hinge" axis="0 1 0"/>')
-            # So light that swinging it does not move the body.
+            # So light that its swing does not move the body.
             lines.append('<inertial pos="0 0 0" mass="1e-3" diaginertia="1e-3 1e-3 1e-3"/>')
             speeds.append(limb.speed)
             geoms(limb.parts)
@@ -132,8 +132,8 @@ def build(
         lines.append("</body>")
     lines.append(_car_xml(drive))
     model = mujoco.MjModel.from_xml_string(
-        # Contacts are off as a whole: geoms that cannot touch are left out of MuJoCo's tree of
-        # boxes, and rays get twice as slow.
+        # Contacts are disabled globally instead of per geom: geoms that cannot touch are excluded
+        # from MuJoCo's bounding volume hierarchy, which makes ray casting twice as slow.
         f'<mujoco><option gravity="0 0 0" timestep="{_STEP}"><flag contact="disable"/></option>'
         '<compiler angle="radian" eulerseq="XYZ"/><size nuser_geom="1"/>'
         f"<worldbody>{''.join(lines)}</worldbody></mujoco>"
@@ -156,7 +156,7 @@ def _geom_xml(part, number):
 
 
 def _car_xml(drive):
-    """The camera's car: it drives on slides and turns; its body sways on springs above that."""
+    """Return the XML of the camera's car: slides and a hinge, and a sprung body above them."""
     inertia = _MASS * 1.5
     spring = f'stiffness="{inertia * 66:.0f}" damping="{inertia * 5:.0f}"'
     return (
@@ -174,16 +174,16 @@ def _car_xml(drive):
 
 
 def _start(model, data, drive, speeds):
-    """Positions and speeds of the first frame."""
+    """Set positions and speeds of the first frame."""
     dofs = model.nv - 6
     if dofs != len(speeds):
-        raise AssertionError("MuJoCo numbers the joints in another order than they were written")
+        raise AssertionError("MuJoCo numbers the joints in a different order than written")
     # The camera's car comes last: x, y, yaw, height, pitch, roll.
     data.qpos[-6:] = [0, 0, drive.yaw, *drive.sway[:3]]
     ahead = np.array([np.cos(drive.yaw), np.sin(drive.yaw)])
     data.qvel[:dofs] = speeds
     data.qvel[-6:] = [*(drive.speed * ahead), drive.yaw_rate, *drive.sway[3:]]
-    # Brakes or engine along the car, and what a turn needs across it.
+    # Braking or engine force along the car, and the centripetal force of a turn across it.
     across = drive.speed * drive.yaw_rate * np.array([-ahead[1], ahead[0]])
     force = (drive.acceleration * ahead + across) * (_MASS + _WHEELS)
     data.qfrc_applied[-6:-4] = force
@@ -191,7 +191,7 @@ def _start(model, data, drive, speeds):
 
 
 def advance(world: World) -> None:
-    """Move the world on to the next frame."""
+    """Advance the world to the next frame."""
     for _ in range(round(INTERVAL / _STEP)):
         mujoco.mj_step(world.model, world.data)
     mujoco.mj_kinematics(world.model, world.data)
@@ -207,9 +207,11 @@ def _tables(parts, rng):
         surface[same] = surface[same].min()
 
     def choose(names):
-        own = [textures.TILES[name] for name in names]
-        chances = rng.random(count)
-        return np.array([tiles[int(n * len(tiles))] for tiles, n in zip(own, chances, strict=True)])
+        tiles_of_part = [textures.TILES[name] for name in names]
+        draws = rng.random(count)
+        return np.array(
+            [tiles[int(n * len(tiles))] for tiles, n in zip(tiles_of_part, draws, strict=True)]
+        )
 
     tables = {
         "label": np.array([part.label for part in parts], np.uint8),
@@ -222,7 +224,7 @@ def _tables(parts, rng):
         "gloss": np.array([look.gloss for look in looks], np.float32),
         "glow": np.array([look.glow for look in looks], np.float32),
     }
-    # One surface, one look: else every piece of a pavement would have its own stones.
+    # Parts of one surface share their appearance: otherwise a pavement's pieces would differ.
     tables = {name: table[surface] for name, table in tables.items()}
     road = ground & (tables["label"] == ROAD)
     return tables | {"ground": ground, "road": road, "surface": surface}

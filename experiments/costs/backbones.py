@@ -1,15 +1,16 @@
-r"""What each backbone costs, and how ready its encoder is for int8 devices, side by side.
+r"""Compare the cost of backbones and the accuracy of their int8 encoders.
 
 python -m experiments.costs.backbones --records 'data/kitti/train-*' \
     [--run_dir RUN[,RUN]] [--json FILE]
 
-For each backbone (with ImageNet's weights where they can be had, else random ones) or trained run:
-parameters, FLOPs (one multiply-add is two), median milliseconds in LiteRT, and what int8 leaves of
-the encoder's features. Files are timed in turn in one process, so that ratios (in brackets: to the
-first column, the median of those within each round) hold on a noisy machine.
+For each backbone (with ImageNet weights if available, else random weights) or trained run:
+parameters, FLOPs (a multiply-add counts as two), median milliseconds in LiteRT, and the agreement
+of the encoder's int8 features with float32. Files are timed in turn in one process, so that ratios
+(in brackets: to the first column, the median of the ratios within each round) hold on a noisy
+machine.
 
-Of each record the first frame is taken, resized: the first --calibrate of them set the int8
-ranges, on the next --judge the int8 features are compared with those in float32.
+The first frame of each record is used, resized: the first --calibrate frames set the int8 ranges;
+on the next --judge frames the int8 features are compared with those in float32.
 """
 
 import statistics
@@ -34,7 +35,7 @@ from flowseg.errors import ArgumentError
 from flowseg.network.backbones import BACKBONES, STRIDES
 from flowseg.network.model import build_flowseg, parts
 
-# Key of the results, what the table calls it, its format.
+# Key of the results, its title in the table, its format.
 _ROWS = (
     ("weights", "weights", ""),
     ("params/encoder", "parameters, encoder, millions", ".2f"),
@@ -57,7 +58,7 @@ def read_frames(files: Sequence[Path | str], height: int, width: int, count: int
     """The first frame of each of the first `count` records, (count, height, width, 3) float32 RGB.
 
     Raises:
-        ValueError: fewer records, or a damaged one.
+        ValueError: too few records, or a damaged one.
     """
     frames = []
     for path in files:
@@ -69,7 +70,7 @@ def read_frames(files: Sequence[Path | str], height: int, width: int, count: int
             if len(frames) == count:
                 return np.float32(frames)
     raise ArgumentError(
-        f"records: {len(frames)} frames, calibrate and judge ask for {count}",
+        f"records: {len(frames)} frames, calibrate and judge need {count}",
         "records",
         "calibrate",
         "judge",
@@ -77,7 +78,7 @@ def read_frames(files: Sequence[Path | str], height: int, width: int, count: int
 
 
 def network(name: str) -> tuple[keras.Model, str]:
-    """The joint network on a backbone, and what its encoder's weights are: imagenet or random."""
+    """The joint network on a backbone, and its encoder's weights: "imagenet" or "random"."""
     classes = len(CITYSCAPES.names)
     try:
         return build_flowseg(classes, backbone=name, backbone_weights="imagenet"), "imagenet"
@@ -88,15 +89,15 @@ def network(name: str) -> tuple[keras.Model, str]:
 def cost(
     model: keras.Model, calibration: np.ndarray, judging: np.ndarray
 ) -> tuple[dict, dict[str, bytes]]:
-    """What a network costs, time apart, and how near its encoder's int8 features come.
+    """Costs of a network other than time, and the accuracy of its encoder's int8 features.
 
     Args:
-        model: of `build_flowseg`.
+        model: from `build_flowseg`.
         calibration: (N, H, W, 3) float32 RGB frames that set the int8 ranges.
-        judging: (M, H, W, 3), other frames, on which float32 and int8 are compared.
+        judging: (M, H, W, 3) other frames, on which float32 and int8 are compared.
 
     Returns:
-        (results, files): results by the keys of the table; bytes of TFLite files by `ms/` keys.
+        (results, files): results by keys of the table; bytes of TFLite files by `ms/` keys.
     """
     size = calibration.shape[1:3]
     encoder, decoder = parts(model)
@@ -105,17 +106,17 @@ def cost(
         "ms/encoder": litert.convert(encoder, *size),
         "ms/encoder_int8": litert.convert(encoder, *size, calibration),
     }
-    found = {key: litert.operators(data) for key, data in files.items()}
-    floats = set(litert.floats_left(found["ms/encoder_int8"]))
+    operators = {key: litert.operators(data) for key, data in files.items()}
+    floats = set(litert.floats_left(operators["ms/encoder_int8"]))
     results = {
         "params/encoder": encoder.count_params() / 1e6,
         "params/decoder": decoder.count_params() / 1e6,
         "params/whole": model.count_params() / 1e6,
-        "gflops/encoder": litert.flops(found["ms/encoder"]) / 1e9,
-        "gflops/whole": litert.flops(found["ms/whole"]) / 1e9,
+        "gflops/encoder": litert.flops(operators["ms/encoder"]) / 1e9,
+        "gflops/whole": litert.flops(operators["ms/whole"]) / 1e9,
         "int8/megabytes": len(files["ms/encoder_int8"]) / 1e6,
         "int8/floats_left": " ".join(sorted(floats)) or "none",
-        "int8/norms_left": len(litert.norms_left(found["ms/encoder_int8"])),
+        "int8/norms_left": len(litert.norms_left(operators["ms/encoder_int8"])),
     }
     expected = litert.features(files["ms/encoder"], judging)
     actual = litert.features(files["ms/encoder_int8"], judging)
@@ -138,51 +139,51 @@ def compare(
     Args:
         networks: name -> (model, weights).
         frames: (N, H, W, 3) float32 RGB.
-        calibrate: how many of them set the int8 ranges; on the others int8 is judged.
-        threads: of LiteRT.
-        rounds: of timing.
+        calibrate: number of frames that set the int8 ranges; the others are for comparison.
+        threads: number of LiteRT threads.
+        rounds: number of timed rounds.
 
     Returns:
-        Name -> results by the keys of the table; `ratio/KEY` is that of KEY to the first's.
+        Name -> results by keys of the table; `ratio/KEY` is KEY relative to the first network.
     """
     results, files = {}, {}
     for name, (model, weights) in networks.items():
-        results[name], own = cost(model, frames[:calibrate], frames[calibrate:])
+        results[name], network_files = cost(model, frames[:calibrate], frames[calibrate:])
         results[name]["weights"] = weights
-        files |= {(name, key): data for key, data in own.items()}
+        files |= {(name, key): data for key, data in network_files.items()}
     first = next(iter(networks))
     times = litert.latencies(files, frames[-1], threads, rounds)
-    for (name, key), own in times.items():
-        results[name][key] = statistics.median(own)
-        ratios = [a / b for a, b in zip(own, times[first, key], strict=True)]
+    for (name, key), values in times.items():
+        results[name][key] = statistics.median(values)
+        ratios = [a / b for a, b in zip(values, times[first, key], strict=True)]
         results[name][f"ratio/{key}"] = statistics.median(ratios)
     return results
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
-    """Text: a row a number, a column a network; in brackets ratios to the first one."""
+    """Text table: one row per quantity, one column per network; in brackets ratios to the first."""
     rows = [("", *results)]
     for key, title, form in _ROWS:
         row = [title]
-        for place, own in enumerate(results.values()):
-            ratio = own.get(f"ratio/{key}") if place else None
-            row.append(format(own[key], form) + (f" ({ratio:.2f})" if ratio else ""))
+        for place, values in enumerate(results.values()):
+            ratio = values.get(f"ratio/{key}") if place else None
+            row.append(format(values[key], form) + (f" ({ratio:.2f})" if ratio else ""))
         rows.append(row)
     return tables.plain(rows)
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     flags.DEFINE_list("run_dir", [], "Trained runs to compare: RUN[,RUN].")
     flags.DEFINE_list("backbone", [], "Backbones to compare; default: all, if no run is given.")
     flags.DEFINE_list("records", None, "Record shards of frames: GLOB[,GLOB].", required=True)
     flags.DEFINE_integer("height", 128, "Rows of the frames, a multiple of 32.", 32)
     flags.DEFINE_integer("width", 416, "Columns of the frames, a multiple of 32.", 32)
     flags.DEFINE_integer("calibrate", 10, "Frames that set the int8 ranges.", 1)
-    flags.DEFINE_integer("judge", 8, "Frames that int8 is judged on.", 1)
-    flags.DEFINE_integer("threads", 2, "Threads of LiteRT.", 1)
+    flags.DEFINE_integer("judge", 8, "Frames on which int8 is compared with float32.", 1)
+    flags.DEFINE_integer("threads", 2, "LiteRT threads.", 1)
     flags.DEFINE_integer("rounds", 20, "Timed rounds.", 1)
-    flags.DEFINE_string("json", None, "File for all numbers, by NETWORK/KEY.")
+    flags.DEFINE_string("json", None, "JSON file for all results, by NETWORK/KEY.")
 
 
 def main():
@@ -200,7 +201,7 @@ def main():
     print(f"{args.height}x{args.width}, LiteRT, {args.threads} threads, {args.rounds} rounds")
     print(table(results))
     if args.json:
-        flat = {f"{name}/{key}": own[key] for name, own in results.items() for key in own}
+        flat = {f"{name}/{key}": values[key] for name, values in results.items() for key in values}
         files.write_json(args.json, flat)
 
 

@@ -1,10 +1,10 @@
-"""What a pair of the `street` world costs, and on what.
+"""Measure the time and size of a pair of the `street` world, by stage.
 
     python -m experiments.costs.scene_benchmark --height 128 --width 416 --count 40
 
-One process on one core makes pairs and writes their files, as a worker of `data_prep.scenes` does.
-The profiler's own cost is in the shares and not in the pairs a second, which come from a second
-pass without it.
+One process on one core renders pairs and writes their files, as a worker of `data_prep.scenes`
+does. The profiler's overhead is included in the shares, but not in the pairs per second, which come
+from a separate pass without it.
 """
 
 import cProfile
@@ -22,10 +22,10 @@ from data_prep.scenes import farm, store
 from flowseg import tables
 from flowseg.cli import entry
 
-# What is told -> the functions that it sums up, (file, name), each with all that it calls.
+# Stage -> its functions as (file, name), each including all that it calls.
 _STAGES = {
     "layout and compiling": (("layout.py", "draw_street"), ("world.py", "build")),
-    "rays": (("rays.py", "meet"),),
+    "rays": (("rays.py", "intersect"),),
     "textures": (("textures.py", "sample"),),
     "other shading": (("light.py", "_shade"),),  # less the textures
     "sensor": (("sensor.py", "expose"),),
@@ -35,12 +35,12 @@ _STAGES = {
 
 
 def measure(job: farm.Job, count: int) -> tuple[float, dict[str, float], float]:
-    """Make pairs 0..count-1 of `job` twice.
+    """Render pairs 0..count-1 of `job` twice.
 
     Returns:
-        (pairs a second, stage -> share of the time in percent, bytes a pair).
+        (pairs per second, stage -> share of the time in percent, bytes per pair).
     """
-    farm.make(job, count)  # the atlas of textures, and what MuJoCo and OpenCV load
+    farm.make(job, count)  # warm-up: texture atlas, MuJoCo and OpenCV
     start = time.perf_counter()
     size = sum(farm.make(job, index)[0] for index in range(count))
     seconds = time.perf_counter() - start
@@ -61,7 +61,7 @@ def measure(job: farm.Job, count: int) -> tuple[float, dict[str, float], float]:
 
 
 def _seconds(stats, functions):
-    """Time in functions and all that they call."""
+    """Time in functions, including all that they call."""
     return sum(
         cumulative
         for (file, _, name), (_, _, _, cumulative, _) in stats.stats.items()
@@ -70,15 +70,15 @@ def _seconds(stats, functions):
 
 
 def define_flags():
-    """The flags of this command."""
-    flags.DEFINE_integer("height", 128, "Of the frames, px.", *store.SIZES)
-    flags.DEFINE_integer("width", 416, "Of the frames, px.", *store.SIZES)
-    flags.DEFINE_integer("count", 40, "Pairs made, twice.", 1)
-    flags.DEFINE_integer("seed", 0, "Of the pairs.", 0)
+    """Define the flags of this command."""
+    flags.DEFINE_integer("height", 128, "Rows of the frames, px.", *store.SIZES)
+    flags.DEFINE_integer("width", 416, "Columns of the frames, px.", *store.SIZES)
+    flags.DEFINE_integer("count", 40, "Number of pairs, each rendered twice.", 1)
+    flags.DEFINE_integer("seed", 0, "Random seed of the pairs.", 0)
 
 
 def main():
-    """The command."""
+    """Run the benchmark."""
     args = flags.FLAGS
     cv2.setNumThreads(1)
     if hasattr(os, "sched_setaffinity"):
@@ -95,7 +95,7 @@ def main():
         )
         rate, shares, size = measure(job, args.count)
     print(f"street, {args.height}x{args.width}, {args.count} pairs, one core:")
-    print(f"{rate:.2f} pairs/s, {size:,.0f} bytes a pair; of the time")
+    print(f"{rate:.2f} pairs/s, {size:,.0f} bytes per pair; share of time:")
     ranked = sorted(shares.items(), key=lambda item: -item[1])
     print(tables.plain((stage, f"{share:.1f} %") for stage, share in ranked))
 

@@ -1,4 +1,4 @@
-r"""Where the time of a training goes, and what `fit` costs beside a loop written by hand.
+r"""Measure the time of a training step by part, and compare `fit` with a hand-written loop.
 
 python -m experiments.costs.train_speed --records 'data/kitti/train-*' \
     [--trace DIR] [training flags]
@@ -6,15 +6,17 @@ python -m experiments.costs.train_speed --records 'data/kitti/train-*' \
 Several ways of training the same network on the same records take turns in one process, so that
 their ratios hold on a noisy machine:
 
-    one batch      a hand-written loop on one batch again and again: no input
-    hand-written   the same on the input pipeline
-    fit            Keras's, without scores
-    + scores       with mIoU and end-point errors counted
-    + watching     and with what `flowseg.train` does at each step: guards, clocks, TensorBoard
+    one batch      a hand-written loop that repeats one batch: no input
+    hand-written   the same loop on the input pipeline
+    fit            Keras's `fit`, without metrics
+    + scores       with the metrics mIoU and end-point error
+    + watching     and with the callbacks that `flowseg.train` runs at each step: guards, clocks,
+                   TensorBoard
 
-What scores and what watches take of a step is less than such times vary by, so both are also timed
-by themselves. The first steps of each turn, in which the pipeline fills, are not counted. --trace
-leaves a trace of a few steps for TensorBoard's profiler, and prints which operators took the time.
+The share of metrics and callbacks in a step is smaller than the variation of these times, so both
+are also timed separately. The first steps of each turn, in which the pipeline fills, are not
+counted. --trace writes a trace of a few steps for TensorBoard's profiler, and prints which
+operators took the time.
 """
 
 import statistics
@@ -42,15 +44,15 @@ from flowseg.training.config import TrainingConfig
 from flowseg.training.progress import Phase, Progress
 from flowseg.training.tasks import JOINT
 
-# Steps before the clock starts: tracing, and the pipeline's buffers.
+# Steps before the clock starts, for tracing and for filling the pipeline's buffers.
 _FIRST = 4
 _SHOWN = 15
-# Batches and a count of steps -> when each step ended.
+# Batches and a number of steps -> time at which each step ended.
 Timed = Callable[[tf.data.Dataset, int], list[float]]
 
 
 class _Clock(keras.callbacks.Callback):
-    """Notes when each step ended."""
+    """Records the time at which each step ended."""
 
     def __init__(self):
         super().__init__()
@@ -61,13 +63,13 @@ class _Clock(keras.callbacks.Callback):
 
 
 def loop(training: keras.Model) -> Timed:
-    """A function of batches and a count of steps -> when each step ended: written by hand."""
+    """A hand-written loop: batches and a number of steps -> time at which each step ended."""
 
     @tf.function
     def step(inputs, targets):
         with tf.GradientTape() as tape:
-            answers = training(inputs, training=True)
-            loss = training.compute_loss(inputs, targets, answers)
+            outputs = training(inputs, training=True)
+            loss = training.compute_loss(inputs, targets, outputs)
         variables = training.trainable_variables
         training.optimizer.apply_gradients(
             zip(tape.gradient(loss, [v.value for v in variables]), variables, strict=True)
@@ -85,12 +87,14 @@ def loop(training: keras.Model) -> Timed:
 
 
 def fitting(training: keras.Model, callbacks: Iterable[keras.callbacks.Callback] = ()) -> Timed:
-    """The same by Keras's `fit`."""
+    """The same with Keras's `fit`."""
 
     def run(batches, steps):
         clock = _Clock()
-        watching = [*callbacks, clock]
-        training.fit(batches, steps_per_epoch=steps, shuffle=False, callbacks=watching, verbose=0)
+        all_callbacks = [*callbacks, clock]
+        training.fit(
+            batches, steps_per_epoch=steps, shuffle=False, callbacks=all_callbacks, verbose=0
+        )
         return clock.ends
 
     return run
@@ -99,7 +103,7 @@ def fitting(training: keras.Model, callbacks: Iterable[keras.callbacks.Callback]
 def ways(
     config: TrainingConfig, label_set: LabelSet, batches: tf.data.Dataset, run_dir: Path
 ) -> tuple[dict[str, tuple[Timed, tf.data.Dataset]], list[keras.callbacks.Callback]]:
-    """Name -> (function of batches and steps, the batches that it is given); what watches."""
+    """Name -> (function of batches and steps, its batches); and the callbacks."""
     network, _ = resume.build_networks(config, label_set)
     metrics = JOINT.metrics(label_set)
 
@@ -111,7 +115,7 @@ def ways(
     run = runs.Run(network, label_set, run_dir)
     board = tensorboard.TensorBoard(run, config, progress, None, metrics, clock)
     guard = incidents.Guard(run_dir, progress, None, "skip", config.spike)
-    # What it writes at the end of an epoch is not of a step.
+    # What it writes at the end of an epoch is not part of a step.
     board.on_epoch_end = lambda epoch, logs=None: None
     one = next(iter(batches))
     timed = {
@@ -125,74 +129,75 @@ def ways(
 
 
 def alone(
-    watching: Sequence[keras.callbacks.Callback], batches: tf.data.Dataset, steps: int = 50
+    callbacks: Sequence[keras.callbacks.Callback], batches: tf.data.Dataset, steps: int = 50
 ) -> list[float]:
-    """Seconds that counting scores takes in a step, and those that what watches takes: medians.
+    """Median seconds per step of the metrics and of the callbacks.
 
     Args:
-        watching: callbacks that a `fit` has called already.
-        batches: what to count the scores of: its first.
+        callbacks: callbacks that a `fit` has called already.
+        batches: the metrics are timed on the first of these.
+        steps: number of timed calls.
     """
-    training = watching[0].model
+    training = callbacks[0].model
     inputs, targets = next(iter(batches))
-    answers = training(inputs)
-    score = tf.function(lambda: training.compute_metrics(inputs, targets, answers))
+    outputs = training(inputs)
+    score = tf.function(lambda: training.compute_metrics(inputs, targets, outputs))
     logs = {"loss": tf.constant(1.0)}
 
     def watch():
-        for callback in watching:
+        for callback in callbacks:
             callback.on_train_batch_end(0, logs)
 
-    found = []
+    medians = []
     for act in (score, watch):
-        act()  # Traces.
+        act()  # The first call traces.
         seconds = []
         for _ in range(steps):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             act()
-            seconds.append(time.perf_counter() - begun)
-        found.append(statistics.median(seconds))
-    return found
+            seconds.append(time.perf_counter() - start)
+        medians.append(statistics.median(seconds))
+    return medians
 
 
 def operators(folder: str | Path) -> Counter[str]:
-    """Operator -> seconds that all its uses ran, of the newest trace under a folder."""
+    """Operator -> total seconds of its calls, in the newest trace below a folder."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     space = xplane_pb2.XSpace()
     space.ParseFromString(max(Path(folder).rglob("*.xplane.pb")).read_bytes())
-    found = Counter()
+    totals = Counter()
     for plane in space.planes:
         for line in plane.lines:
             for event in line.events:
                 name = plane.event_metadata[event.metadata_id].name
-                # "scope/name:Operator" is an operator's; what else there is ("Class::work") holds
-                # these, or is held by them.
+                # Operators are named "scope/name:Operator"; other events ("Class::work") contain
+                # them or are contained in them.
                 _, colon, operator = name.rpartition(":")
                 if colon and "::" not in name and operator.isidentifier():
-                    # oneDNN's own form of an operator counts as the operator.
-                    found[operator.removeprefix("_Mkl").removeprefix("Native")] += (
+                    # oneDNN's variant of an operator counts as the operator.
+                    totals[operator.removeprefix("_Mkl").removeprefix("Native")] += (
                         event.duration_ps / 1e12
                     )
-    return found
+    return totals
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     shared_flags.define_training_flags(train_records_required=False)
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_list("records", None, "Record shards to read: GLOB[,GLOB].", required=True)
-    flags.DEFINE_integer("turns", 5, "Turns of each way.", 1)
-    flags.DEFINE_integer("turn", 20, "Timed steps of a turn.", 1)
+    flags.DEFINE_integer("turns", 5, "Turns per way of training.", 1)
+    flags.DEFINE_integer("turn", 20, "Timed steps per turn.", 1)
     flags.DEFINE_string("trace", None, "Folder for a trace of a few steps.")
     flags.FLAGS.set_default("height", 128)
     flags.FLAGS.set_default("width", 416)
 
 
 def main():
-    """Time the ways in turn, print them; trace if asked to."""
+    """Time the ways in turn and print them; write a trace if requested."""
     if keras.backend.backend() != "tensorflow":
-        raise ValueError("these ways are TensorFlow's: KERAS_BACKEND=tensorflow")
+        raise ValueError("this benchmark needs TensorFlow: KERAS_BACKEND=tensorflow")
     args = flags.FLAGS
     config = shared_flags.training_config(args)
     label_set = load_label_set(config.label_set)
@@ -209,38 +214,38 @@ def main():
         width=config.width,
         strength=config.augmentation,
         pair=JOINT.needs_pair(config),
-    ).map(objective.target_map(JOINT.asked(config)))
+    ).map(objective.target_map(JOINT.active_outputs(config)))
     with tempfile.TemporaryDirectory() as folder:
-        timed, watching = ways(config, label_set, batches, Path(folder))
+        timed, callbacks = ways(config, label_set, batches, Path(folder))
         seconds = {name: [] for name in timed}
         for turn in range(args.turns + 1):
-            # The other way round each time: what comes before a way may work on in the background.
+            # The order is reversed each time, as the previous way may still work in the background.
             for name, (run, source) in list(timed.items())[:: -1 if turn % 2 else 1]:
                 ends = run(source, _FIRST + args.turn)[_FIRST - 1 :]
-                if turn:  # The first one traces.
+                if turn:  # The first turn traces.
                     seconds[name].append((ends[-1] - ends[0]) / args.turn)
         size = f"{config.backbone}, batch {config.batch_size}, {config.height}x{config.width}"
         print(f"{size}: median of {args.turns} turns of {args.turn} steps")
         base = seconds["hand-written"]
         rows = []
-        for name, own in seconds.items():
-            ratio = statistics.median(a / b for a, b in zip(own, base, strict=True))
-            step = statistics.median(own)
+        for name, times in seconds.items():
+            ratio = statistics.median(a / b for a, b in zip(times, base, strict=True))
+            step = statistics.median(times)
             row = [name, f"{1 / step:.2f}", "steps/s", f"{config.batch_size / step:.2f}"]
-            rows.append([*row, "examples/s", f"{ratio:.3f}", "of the time by hand"])
+            rows.append([*row, "examples/s", f"{ratio:.3f}", "of the hand-written time"])
         print(tables.plain(rows))
         step = statistics.median(base)
-        for name, own in zip(("scores", "watching"), alone(watching, batches), strict=True):
-            print(f"{name} by itself: {1000 * own:.2f} ms a step, {100 * own / step:.2f} %")
+        for name, cost in zip(("metrics", "callbacks"), alone(callbacks, batches), strict=True):
+            print(f"{name} alone: {1000 * cost:.2f} ms per step, {100 * cost / step:.2f} %")
         if args.trace:
             run, source = timed["+ watching"]
             with tf.profiler.experimental.Profile(args.trace):
                 run(source, 3)
     if args.trace:
-        found = operators(args.trace)
-        total = sum(found.values())
-        print(f"operators of 3 steps, {total:.1f} s one after the other:")
-        shown = found.most_common(_SHOWN)
+        totals = operators(args.trace)
+        total = sum(totals.values())
+        print(f"operators of 3 steps, {total:.1f} s in sum:")
+        shown = totals.most_common(_SHOWN)
         print(tables.plain((name, f"{100 * spent / total:.1f} %") for name, spent in shown))
 
 

@@ -1,10 +1,10 @@
-"""What a training step costs beside its bare encoder, and what the input pipeline gives.
+"""Measure a training step relative to its bare encoder, and the rate of the input pipeline.
 
 python -m experiments.costs.train_step --records 'data/kitti/train-*.tfrecord'
 
 Both steps are timed in turn in one process, so that the ratio holds on a noisy machine: the joint
-network's full step (forward, losses, backward, AdamW) and forward and backward of the bare ResNet50
-encoder on the same two frames. Peak memory is the process's own, by the operating system.
+network's full step (forward, losses, backward, AdamW), and forward and backward passes of the bare
+ResNet50 encoder on the same two frames. The operating system reports the process's peak memory.
 """
 
 import resource
@@ -32,7 +32,7 @@ from flowseg.training.tasks import JOINT
 
 
 def encoder_step(encoder: keras.Model) -> Callable[[tf.Tensor], list[tf.Tensor]]:
-    """Forward and backward of an encoder on a batch of images, compiled."""
+    """Compiled forward and backward pass of an encoder on a batch of images."""
 
     @tf.function
     def step(images):
@@ -66,7 +66,7 @@ def benchmark(config: TrainingConfig, files: Sequence[str], rounds: int) -> None
 
     network, _ = resume.build_networks(config, label_set)
     joint = objective.compile_training(network, config, JOINT.metrics(label_set))
-    inputs, targets = objective.target_map(JOINT.asked(config))(inputs, targets)
+    inputs, targets = objective.target_map(JOINT.active_outputs(config))(inputs, targets)
     bare = encoder_step(parts(network).encoder)
     both = tf.concat([inputs["image1"], inputs["image2"]], 0)
     steps = {
@@ -78,7 +78,7 @@ def benchmark(config: TrainingConfig, files: Sequence[str], rounds: int) -> None
         begin = time.perf_counter()
         step()
         traced = time.perf_counter() - begin
-        rows.append((name, f"{traced:.1f}", "s the first time (tracing)"))
+        rows.append((name, f"{traced:.1f}", "s for the first call (tracing)"))
     for _ in range(rounds):
         for name, step in steps.items():
             begin = time.perf_counter()
@@ -91,15 +91,15 @@ def benchmark(config: TrainingConfig, files: Sequence[str], rounds: int) -> None
     ratios = [a / b for a, b in zip(joint_times, bare_times, strict=True)]
     rows.append(("ratio", f"{statistics.median(ratios):.2f}", ""))
     need = config.batch_size / statistics.median(joint_times)
-    told = f"examples/s; the pipeline gives {rate / need:.1f} x"
-    rows.append(("training takes", f"{need:.1f}", told))
+    note = f"examples/s; the pipeline delivers {rate / need:.1f} x"
+    rows.append(("training takes", f"{need:.1f}", note))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     rows.append(("peak memory", f"{peak:.2f}", "GB"))
     print(tables.plain(rows))
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     shared_flags.define_training_flags(train_records_required=False)
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_list("records", None, "Record shards to read: GLOB[,GLOB].", required=True)
@@ -111,7 +111,7 @@ def define_flags():
 def main():
     """Run the benchmark."""
     if keras.backend.backend() != "tensorflow":
-        raise ValueError("the benchmark times TensorFlow: KERAS_BACKEND=tensorflow")
+        raise ValueError("this benchmark needs TensorFlow: KERAS_BACKEND=tensorflow")
     args = flags.FLAGS
     files = records.match_files(*args.records)
     benchmark(shared_flags.training_config(args), files, args.rounds)

@@ -1,1 +1,1 @@
-"""Measurements of exported files."""
+"""Measurements of exported networks."""

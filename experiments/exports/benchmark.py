@@ -1,23 +1,23 @@
-"""Every form that the network leaves in, timed beside what a user would run instead.
+"""Benchmark every export format of the network against the models a user would run instead.
 
 python -m experiments.exports.benchmark --weights pretrained --calibration GLOB \
     [--sizes 128x416,256x832,384x1248] [--threads 1,2] [--output FILE.json] [--profile]
 
-Rows: Keras (predict_on_batch), SavedModel, TFLite in each number format; then the peers,
+Rows: Keras (predict_on_batch), SavedModel and TFLite in each number format; then the peers,
 torchvision's DeepLabV3-ResNet50 + RAFT-small (12 iterations) and LRASPP-MobileNetV3 + OpenCV's DIS
-(medium), by random weights. All take two uint8 frames and give classes and flow. Each row is a
-process of its own, and rows take turns, so that ratios, which are medians over the rounds, hold on
-a noisy machine. Times in ms:
+(medium), with random weights. All take two uint8 frames and return classes and flow. Each row runs
+in a separate process, and rows take turns, so that ratios, which are medians over the rounds, hold
+on a noisy machine. Times are in ms:
 
-pair         two frames in, answers out; median and 90th percentile
-CPU          of a pair: what all threads took of the processor, so that others do not count
-stream       the next frame of a video: one frame encoded, then decoded with the one before
+pair         two frames in, predictions out; median and 90th percentile
+CPU          of a pair: processor time of all threads of the row, without other processes
+stream       the next frame of a video: encode one frame, then decode it with the previous one
 parts        of a stream: encode + decode; of a peer: classes + flow
-pair/stream  how much a stream saves, and (2 encode + decode) / (encode + decode), which the parts
-             allow
-memory       the peak of the row's process in MB, libraries and all
-file         MB; of a peer its weights
-x            how many times faster than that peer's pair: by pairs, by the stream, by CPU
+pair/stream  measured speed-up of a stream, and (2 encode + decode) / (encode + decode), the
+             speed-up that the parts allow
+memory       peak memory of the row's process in MB, including libraries
+file         MB; for a peer, the size of its weights
+x            how many times faster than that peer's pair: by pair, by stream, by CPU
 """
 
 import os
@@ -49,11 +49,11 @@ from flowseg.network import packed_weights
 from flowseg.network.backbones import BACKBONES, STRIDES
 from flowseg.network.model import build_flowseg
 
-# Those of RAFT, whose correlation has four scales from stride 8 on.
+# Smallest side that RAFT takes: its correlation has four scales from stride 8 on.
 SMALLEST = 128
 
 
-def write_forms(
+def write_formats(
     run: runs.Run,
     names: Sequence[str],
     folder: Path,
@@ -61,40 +61,40 @@ def write_forms(
     width: int,
     calibration: Sequence[Path | str],
 ) -> dict[str, tuple[str, Path]]:
-    """Write the network in the forms that rows ask for: name -> (kind, path) for `benchmark_row`.
+    """Write the network in the formats of the rows: name -> (kind, path) for `benchmark_row`.
 
     Args:
         run: a `runs.Run`.
-        names: of `ROWS`.
-        folder: where.
+        names: keys of `ROWS`.
+        folder: output folder.
         height: rows of the frames.
         width: columns.
         calibration: record shards that set int8's ranges.
     """
-    forms = {name: (name, Path()) for name in names if name in PEERS}
+    formats = {name: (name, Path()) for name in names if name in PEERS}
     if "keras" in names:
-        forms["keras"] = "keras", folder / "model.keras"
-        run.model.save(forms["keras"][1])
+        formats["keras"] = "keras", folder / "model.keras"
+        run.model.save(formats["keras"][1])
     saved = folder / "saved_model"
     if set(names) - set(PEERS) - {"keras"}:
         lite_convert.write_signatures(run.model, saved, height, width)
     if "saved_model" in names:
-        forms["saved_model"] = "saved_model", saved
+        formats["saved_model"] = "saved_model", saved
     for name in (name for name in lite_convert.FORMATS if name in names):
         pairs = ()
         if name == "int8":
-            pairs = parity.frames_of(calibration, run.label_set, height, width)
-        forms[name] = "tflite", folder / f"{name}.tflite"
-        forms[name][1].write_bytes(lite_convert.convert(str(saved), name, pairs))
-    return {name: forms[name] for name in names}
+            pairs = parity.calibration_pairs(calibration, run.label_set, height, width)
+        formats[name] = "tflite", folder / f"{name}.tflite"
+        formats[name][1].write_bytes(lite_convert.convert(str(saved), name, pairs))
+    return {name: formats[name] for name in names}
 
 
 def machine() -> str:
-    """Processor, cores and load, in words."""
+    """Description of the processor, its cores and the current load."""
     info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
-    name = found.group(1) if found else platform.processor() or platform.machine()
-    load = f", load {os.getloadavg()[0]:.1f} before it began" if hasattr(os, "getloadavg") else ""
+    match = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
+    name = match.group(1) if match else platform.processor() or platform.machine()
+    load = f", load {os.getloadavg()[0]:.1f} before the start" if hasattr(os, "getloadavg") else ""
     return f"{name}, {os.cpu_count()} cores{load}"
 
 
@@ -102,15 +102,15 @@ def parse_sizes(texts: Sequence[str]) -> list[tuple[int, int]]:
     """(H, W) of each "HxW".
 
     Raises:
-        ValueError: no such text, or a size that the rows cannot take.
+        ValueError: a text is not "HxW", or a size is not one that the rows take.
     """
     sizes = []
     for text in texts:
-        found = re.fullmatch(r"(\d+)x(\d+)", text)
-        size = tuple(map(int, found.groups())) if found else (0, 0)
+        match = re.fullmatch(r"(\d+)x(\d+)", text)
+        size = tuple(map(int, match.groups())) if match else (0, 0)
         if not all(size) or any(side % STRIDES[-1] for side in size):
             raise ArgumentError(
-                f"sizes {text!r}: HEIGHTxWIDTH, multiples of {STRIDES[-1]}", "sizes"
+                f"sizes {text!r}: must be HEIGHTxWIDTH, multiples of {STRIDES[-1]}", "sizes"
             )
         sizes.append(size)
     return sizes
@@ -125,69 +125,71 @@ def benchmark(
     calibration: Sequence[Path | str] = (),
     profile: bool = False,
 ) -> dict[int, dict[str, dict[str, float]]]:
-    """Measure all rows with frames of one size; prints profiles after that.
+    """Measure all rows with frames of one size, then print profiles if requested.
 
     Args:
         run: a `runs.Run`.
-        names: of `ROWS`.
+        names: keys of `ROWS`.
         size: (H, W), multiples of 32.
         threads: numbers of threads.
-        rounds: how many turns each row has.
+        rounds: number of turns per row.
         calibration: record shards, for int8.
-        profile: whether time by operator of the float32 and int8 files is printed.
+        profile: whether to print the time by operator of the float32 and int8 files.
 
     Returns:
-        number of threads -> `measure`'s answers.
+        number of threads -> results of `measure`.
 
     Raises:
-        ValueError: a row fails; records that do not fit.
+        ValueError: a row fails, or the records do not fit.
     """
     pair = [np.uint8(x[0]) for x in sample_pair(run.folder, *size).values()]
     with tempfile.TemporaryDirectory() as folder:
         frames = Path(folder) / "frames.npy"
         np.save(frames, pair)
-        forms = write_forms(run, names, Path(folder), *size, calibration)
-        told = {number: measure(forms, number, frames, rounds) for number in threads}
-        for name in (name for name in ("none", "int8") if profile and name in forms):
+        formats = write_formats(run, names, Path(folder), *size, calibration)
+        results = {number: measure(formats, number, frames, rounds) for number in threads}
+        for name in (name for name in ("none", "int8") if profile and name in formats):
             print(f"\n{ROWS[name]}, {size[0]}x{size[1]}")
-            content = forms[name][1].read_bytes()
+            content = formats[name][1].read_bytes()
             print(operator_profile.table(*operator_profile.profile(content, pair)))
-    return told
+    return results
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     flags.DEFINE_enum(
-        "backbone", None, BACKBONES, "In place of a run: this encoder, random weights."
+        "backbone", None, BACKBONES, "Encoder with random weights, in place of a run."
     )
-    shared_flags.define_run_flags(input_scale=False, instead="backbone")
+    shared_flags.define_run_flags(input_scale=False, alternative="backbone")
     flags.adopt_module_key_flags(shared_flags)
-    flags.DEFINE_list("rows", list(ROWS), "What is measured.")
-    flags.DEFINE_list("sizes", ["128x416", "256x832", "384x1248"], "Frames, HEIGHTxWIDTH.")
-    flags.DEFINE_list("threads", ["1", "2"], "How many cores a row may use.")
-    flags.DEFINE_integer("rounds", 8, "Turns of each row, with three timed runs each.", 1)
+    flags.DEFINE_list("rows", list(ROWS), "Rows to measure.")
+    flags.DEFINE_list("sizes", ["128x416", "256x832", "384x1248"], "Frame sizes, HEIGHTxWIDTH.")
+    flags.DEFINE_list("threads", ["1", "2"], "Numbers of threads that a row uses.")
+    flags.DEFINE_integer("rounds", 8, "Turns per row, with three timed runs each.", 1)
     flags.DEFINE_list("calibration", [], "Records whose frames set int8's ranges: GLOB[,GLOB].")
     flags.DEFINE_bool("profile", False, "Print time by operator of the float32 and int8 files.")
-    flags.DEFINE_string("output", None, "JSON file of all numbers; default: none.")
+    flags.DEFINE_string("output", None, "JSON file for all results; default: none.")
 
 
 def main():
-    """Measure, print, write."""
+    """Measure, print and write."""
     args = flags.FLAGS
-    wrong = [name for name in args.rows if name not in ROWS]
-    if wrong or not args.rows:
-        raise ValueError(f"--rows {','.join(wrong)!r}: choose of {', '.join(ROWS)}")
+    unknown = [name for name in args.rows if name not in ROWS]
+    if unknown or not args.rows:
+        raise ValueError(f"--rows {','.join(unknown)!r}: choose from {', '.join(ROWS)}")
     sizes = parse_sizes(args.sizes)
     if "deeplab_raft" in args.rows and min(min(size) for size in sizes) < SMALLEST:
-        raise ValueError(f"--sizes: RAFT takes sides of {SMALLEST} and more")
+        raise ValueError(f"--sizes: RAFT needs sides of at least {SMALLEST}")
     if not all(text.isdigit() and int(text) for text in args.threads):
-        raise ValueError(f"--threads {','.join(args.threads)}: numbers of cores, such as 1,2")
+        raise ValueError(
+            f"--threads {','.join(args.threads)}: must be numbers of threads, such as 1,2"
+        )
     if "int8" in args.rows and not args.calibration:
-        raise ValueError("int8 needs --calibration GLOB of records; or leave it out of --rows")
+        raise ValueError("int8 needs --calibration GLOB of records; or remove it from --rows")
     tf.config.set_visible_devices([], "GPU")
     if args.backbone:
         network = build_flowseg(len(CITYSCAPES.names), backbone=args.backbone)
-        run = runs.Run(network, CITYSCAPES, packed_weights.BOX)
+        run = runs.Run(network, CITYSCAPES, packed_weights.PRETRAINED_DIR)
     else:
         run = runs.load_run(args.run_dir, args.weights)
     shards = records.match_files(*args.calibration) if args.calibration else []
@@ -195,7 +197,7 @@ def main():
     print(machine())
     threads, flat = [int(text) for text in args.threads], {}
     for size in sizes:
-        told = benchmark(
+        results = benchmark(
             run,
             args.rows,
             size,
@@ -204,14 +206,14 @@ def main():
             calibration=shards,
             profile=args.profile,
         )
-        print(f"\n{size[0]}x{size[1]}\n\n{table(told)}", flush=True)
+        print(f"\n{size[0]}x{size[1]}\n\n{table(results)}", flush=True)
         flat |= {
             f"{size[0]}x{size[1]}/{number}/{name}/{key}": value
-            for number, rows in told.items()
-            for name, own in rows.items()
-            for key, value in own.items()
+            for number, rows in results.items()
+            for name, values in rows.items()
+            for key, value in values.items()
         }
-        # After each size: a run of all takes long.
+        # Written after each size, because a complete run takes long.
         if args.output:
             files.write_json(args.output, flat)
 

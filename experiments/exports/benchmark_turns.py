@@ -1,4 +1,4 @@
-"""The rows of `experiments.exports.benchmark` as processes that are measured in turn."""
+"""Runs the rows of `experiments.exports.benchmark` as processes that take turns."""
 
 import contextlib
 import json
@@ -15,19 +15,19 @@ from experiments.exports.benchmark_table import PEERS, ROWS, summary
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all in a folder."""
-    found = path.rglob("*") if path.is_dir() else [path]
-    return sum(each.stat().st_size for each in found if each.is_file())
+    """Bytes of a file, or of all files in a folder."""
+    paths = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in paths if file.is_file())
 
 
 @contextlib.contextmanager
 def row(title: str, kind: str, path: Path, threads: int, frames: Path) -> Iterator[tuple]:
-    """A started `benchmark_row`: yields (ask, its first answer).
+    """Start a `benchmark_row`: yields (request, its first message).
 
-    ask() gives the answer to one turn, ask(more=False) the last one.
+    request() runs a turn and returns its message; request(more=False) returns the last message.
 
     Raises:
-        ValueError: the row fails, with the last line that it said.
+        ValueError: the row fails; the message ends with the last line of its error output.
     """
     command = [
         sys.executable,
@@ -39,12 +39,12 @@ def row(title: str, kind: str, path: Path, threads: int, frames: Path) -> Iterat
         frames,
     ]
     with (
-        tempfile.TemporaryFile("w+") as said,
+        tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
             [*map(str, command)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=errors,
             text=True,
             bufsize=1,
         ) as process,
@@ -55,48 +55,50 @@ def row(title: str, kind: str, path: Path, threads: int, frames: Path) -> Iterat
             if line:
                 return json.loads(line)
             process.wait()
-            said.seek(0)
-            last = said.read().strip().split("\n")[-1] or f"exit code {process.returncode}"
+            errors.seek(0)
+            last = errors.read().strip().split("\n")[-1] or f"exit code {process.returncode}"
             raise ValueError(f"{title}: {last}")
 
-        def ask(more=True):
+        def request(more=True):
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write("turn\n") if more else process.stdin.close()
             return read()
 
         try:
-            yield ask, read()
+            yield request, read()
         finally:
             process.kill()
 
 
 def measure(
-    forms: dict[str, tuple[str, Path]], threads: int, frames: Path, rounds: int
+    formats: dict[str, tuple[str, Path]], threads: int, frames: Path, rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Times of all rows, in turn: name -> `summary` of it, with ratios to the peers among them."""
-    turns = {name: [] for name in forms}
-    told = {}
+    """Measure all rows in turn: name -> its `summary`, with ratios to the peers among the rows."""
+    turns = {name: [] for name in formats}
+    results = {}
     with contextlib.ExitStack() as stack:
-        asks = {}
-        for name, (kind, path) in forms.items():
+        requests = {}
+        for name, (kind, path) in formats.items():
             started = row(ROWS[name], kind, path, threads, frames)
-            asks[name], first = stack.enter_context(started)
-            told[name] = {"bytes": first["bytes"] if name in PEERS else size_of(path)}
+            requests[name], first = stack.enter_context(started)
+            results[name] = {"bytes": first["bytes"] if name in PEERS else size_of(path)}
         for _ in tqdm(range(rounds), desc=f"{threads} threads", unit="round", disable=None):
-            for name, ask in asks.items():
-                turns[name].append(ask())
-        for name, ask in asks.items():
-            told[name] |= ask(more=False)
+            for name, request in requests.items():
+                turns[name].append(request())
+        for name, request in requests.items():
+            results[name] |= request(more=False)
     medians = {
-        name: {key: np.array([np.median(each[key]) for each in own]) for key in own[0]}
-        for name, own in turns.items()
+        name: {
+            key: np.array([np.median(times[key]) for times in row_turns]) for key in row_turns[0]
+        }
+        for name, row_turns in turns.items()
     }
-    for name, own in turns.items():
-        told[name] |= summary(own, medians[name])
-        for peer in set(PEERS) & set(forms):
+    for name, row_turns in turns.items():
+        results[name] |= summary(row_turns, medians[name])
+        for peer in set(PEERS) & set(formats):
             for key in ("pair", "stream", "cpu"):
                 if key in medians[name]:
-                    of_peer = medians[peer]["cpu" if key == "cpu" else "pair"]
-                    ratios = of_peer / medians[name][key]
-                    told[name][f"{key}_faster_than/{peer}"] = float(np.median(ratios))
-    return told
+                    peer_times = medians[peer]["cpu" if key == "cpu" else "pair"]
+                    ratios = peer_times / medians[name][key]
+                    results[name][f"{key}_faster_than/{peer}"] = float(np.median(ratios))
+    return results

@@ -1,8 +1,8 @@
-"""Networks as TFLite files in LiteRT: what is in them, how fast they are, how near int8 comes.
+"""Networks as TFLite files in LiteRT: operators, FLOPs, latency and accuracy of int8.
 
-An encoder goes through a SavedModel (a bare concrete function can lose the weights) into a TFLite
-file of one frame of fixed size: float32, or int8 calibrated on real frames, with float32 at the
-edges alone. What a file holds is read from its operators, by LiteRT.
+An encoder is converted through a SavedModel (a bare concrete function can lose the weights) to a
+TFLite file for one frame of fixed size: float32, or int8 calibrated on real frames, with float32
+inputs and outputs. LiteRT reads the operators of a file.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ from flowseg.network.backbones import STRIDES
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
 
-# What batch norm would be if it were not folded into a convolution.
+# Operators of a batch norm that is not folded into a convolution.
 _ARITHMETIC = {"MUL", "ADD", "SUB", "DIV", "RSQRT"}
 
 
@@ -34,12 +34,12 @@ class Operator(NamedTuple):
     name: str
     inputs: tuple  # shapes
     outputs: tuple  # shapes
-    formats: tuple  # of its outputs: "int8", "float32" ...
-    has_constant: bool  # among its inputs
+    formats: tuple  # number formats of the outputs: "int8", "float32" ...
+    has_constant: bool  # whether an input is a constant
 
 
 def check_size(height: int, width: int) -> None:
-    """Raise ValueError unless height and width, in px, are what an encoder alone takes."""
+    """Raise ValueError unless height and width, in px, fit a bare encoder."""
     if height % STRIDES[-1] or width % STRIDES[-1]:
         raise ArgumentError(
             f"height and width: {(height, width)} are not multiples of {STRIDES[-1]}",
@@ -51,11 +51,11 @@ def check_size(height: int, width: int) -> None:
 def convert(
     encoder: keras.Model, height: int, width: int, calibration: np.ndarray | None = None
 ) -> bytes:
-    """An encoder as the bytes of a TFLite file for one frame.
+    """Convert an encoder to the bytes of a TFLite file for one frame.
 
     Args:
-        encoder: of `backbones.build_encoder`, or any Keras model of an image.
-        height: rows of the frame, as `encoder` wants them.
+        encoder: from `backbones.build_encoder`, or any Keras model that takes an image.
+        height: rows of the frame, as `encoder` requires.
         width: columns.
         calibration: (N, height, width, 3) float32 RGB 0..255, real frames whose activations set
             the int8 ranges; None writes float32.
@@ -65,7 +65,7 @@ def convert(
         outputs, float32, by their names.
 
     Raises:
-        ValueError: the converter left the weights out.
+        ValueError: the converter omitted the weights.
     """
     with tempfile.TemporaryDirectory() as folder:
         _write(
@@ -75,13 +75,13 @@ def convert(
         if calibration is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = lambda: ({"image": x[None]} for x in calibration)
-            # With floats allowed what cannot be int8 stays float and is told, instead of a failure.
+            # With float operators allowed, what cannot be int8 stays float instead of failing.
             sets = tf.lite.OpsSet
             converter.target_spec.supported_ops = [sets.TFLITE_BUILTINS_INT8, sets.TFLITE_BUILTINS]
-        # The converter's calibration warns of its own interpreter's age.
+        # The converter's calibration warns that its own interpreter is deprecated.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             data = converter.convert()
-    # Batch norms go into the kernels, so kernels alone must be there.
+    # Batch norms are folded into the kernels, so the file must hold at least the kernels.
     kernels = sum(int(np.prod(w.shape)) for w in encoder.weights if len(w.shape) > 1)
     if len(data) < kernels * (4 if calibration is None else 1):
         raise ValueError(f"the converter wrote {len(data)} bytes: the weights are missing")
@@ -89,12 +89,12 @@ def convert(
 
 
 def convert_pair(network: keras.Model, height: int, width: int) -> bytes:
-    """A network of two frames, or a part of one, as the bytes of a float32 TFLite file.
+    """Convert a network of two frames, or a part of one, to the bytes of a float32 TFLite file.
 
-    Unlike the file of `export.tflite` it gives what the Keras model gives, logits and all.
+    Unlike a file of `export.tflite`, it returns what the Keras model returns, including logits.
 
     Raises:
-        ValueError: the converter left the weights out.
+        ValueError: the converter omitted the weights.
     """
     with tempfile.TemporaryDirectory() as folder:
         names = ["image1", "image2"]
@@ -112,22 +112,23 @@ def convert_pair(network: keras.Model, height: int, width: int) -> bytes:
     return data
 
 
-def _write(model, ask, names, height, width, folder):
-    """A SavedModel of `ask`, a function of frames of these names, which computes by `model`."""
+def _write(model, function, names, height, width, folder):
+    """Write a SavedModel of `function`, which takes frames of these names and calls `model`."""
     archive = keras.export.ExportArchive()
     archive.track(model)
     specs = [tf.TensorSpec((1, height, width, 3), tf.float32, name=name) for name in names]
-    archive.add_endpoint("serve", ask, input_signature=specs)
+    archive.add_endpoint("serve", function, input_signature=specs)
     archive.write_out(folder, verbose=False)
 
 
 def interpreter(data: bytes, threads: int = 1, delegates: bool = True) -> "Interpreter":
-    """LiteRT's interpreter of a TFLite file (bytes), ready to run.
+    """LiteRT interpreter of a TFLite file (bytes), ready to run.
 
     Args:
-        data: the file.
-        threads: how many cores it may use.
-        delegates: whether XNNPACK takes over what it can; without, the file's own operators show.
+        data: contents of the file.
+        threads: number of threads.
+        delegates: whether XNNPACK replaces the operators it supports; if not, the operators are
+            those of the file.
 
     Raises:
         ValueError: LiteRT is not installed.
@@ -137,26 +138,26 @@ def interpreter(data: bytes, threads: int = 1, delegates: bool = True) -> "Inter
     except ImportError as error:
         raise ValueError("ai-edge-litert is missing: pip install -e '.[tflite]'") from error
     resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    made = Interpreter(
+    instance = Interpreter(
         model_content=data,
         num_threads=threads,
         experimental_op_resolver_type=OpResolverType.AUTO if delegates else resolver,
     )
-    made.allocate_tensors()
-    return made
+    instance.allocate_tensors()
+    return instance
 
 
 def operators(data: bytes) -> list[Operator]:
-    """The operators of a TFLite file (bytes), a list of :class:`Operator` in their order."""
+    """Operators of a TFLite file (bytes), a list of :class:`Operator` in file order."""
     file = interpreter(data, delegates=False)
     tensors = {tensor["index"]: tensor for tensor in file.get_tensor_details()}
     variable = {tensor["index"] for tensor in file.get_input_details()}
-    found = []
+    ops = []
     for operator in file._get_ops_details():
-        # An index of -1 is an optional input that is left out.
+        # An index of -1 is an omitted optional input.
         inputs = [i for i in operator["inputs"] if i in tensors]
         outputs = [int(i) for i in operator["outputs"]]
-        found.append(
+        ops.append(
             Operator(
                 operator["op_name"],
                 tuple(tuple(tensors[i]["shape"].tolist()) for i in inputs),
@@ -166,16 +167,16 @@ def operators(data: bytes) -> list[Operator]:
             )
         )
         variable.update(outputs)
-    return found
+    return ops
 
 
-def flops(found: Iterable[Operator]) -> int:
-    """Arithmetic of the convolutions and matrix products among `operators`; a multiply-add is two.
+def flops(ops: Iterable[Operator]) -> int:
+    """FLOPs of the convolutions and matrix products among operators; a multiply-add counts as two.
 
-    Elementwise arithmetic, pooling, resizing and gathers are left out.
+    Elementwise arithmetic, pooling, resizing and gathers are not counted.
     """
     total = 0
-    for operator in found:
+    for operator in ops:
         size = np.prod(operator.outputs[0], dtype=np.int64)
         if operator.name == "CONV_2D":  # kernel: (out, y, x, in)
             total += 2 * size * np.prod(operator.inputs[1][1:])
@@ -188,26 +189,26 @@ def flops(found: Iterable[Operator]) -> int:
     return int(total)
 
 
-def floats_left(found: Iterable[Operator]) -> list[str]:
-    """Names of the operators that do not give int8.
+def floats_left(ops: Iterable[Operator]) -> list[str]:
+    """Names of the operators whose outputs are not int8.
 
-    DEQUANTIZE is passed over: it gives the answers, or feeds an operator that is named itself.
+    DEQUANTIZE is skipped: it returns the outputs, or feeds an operator that is itself listed.
     """
     return [
         operator.name
-        for operator in found
+        for operator in ops
         if set(operator.formats) != {"int8"} and operator.name != "DEQUANTIZE"
     ]
 
 
-def norms_left(found: Iterable[Operator]) -> list[str]:
+def norms_left(ops: Iterable[Operator]) -> list[str]:
     """Names of the operators that look like a batch norm: arithmetic of features with a constant.
 
-    (The image's own normalisation has three channels and does not count.)
+    (The normalisation of the image has three channels and is not counted.)
     """
     return [
         operator.name
-        for operator in found
+        for operator in ops
         if operator.name in _ARITHMETIC
         and operator.has_constant
         and operator.outputs[0][-1:] != (3,)
@@ -219,7 +220,7 @@ def sqnr(expected: np.ndarray, actual: np.ndarray) -> float:
 
     Args:
         expected: array of any shape, not all zero.
-        actual: the same, as it came out of the quantised network; equal arrays give infinity.
+        actual: the same shape, from the quantised network; equal arrays give infinity.
     """
     expected = np.asarray(expected, np.float64)
     noise = np.sum((np.asarray(actual, np.float64) - expected) ** 2)
@@ -230,7 +231,7 @@ def cosine(expected: np.ndarray, actual: np.ndarray) -> float:
     """Mean over pixels of the cosine between two feature vectors.
 
     Args:
-        expected: (..., C); pixels where it is all zero have no direction and are left out.
+        expected: (..., C); all-zero pixels have no direction and are ignored.
         actual: the same shape; a vector of zeros counts as 0.
     """
     norms = np.linalg.norm(expected, axis=-1), np.linalg.norm(actual, axis=-1)
@@ -240,24 +241,24 @@ def cosine(expected: np.ndarray, actual: np.ndarray) -> float:
 
 
 def features(data: bytes, frames: np.ndarray, threads: int = 1) -> dict[str, np.ndarray]:
-    """What a file (bytes) of `convert` answers to (N, H, W, 3) frames: name -> (N, H', W', C)."""
+    """Outputs of a file (bytes) of `convert` for (N, H, W, 3) frames: name -> (N, H', W', C)."""
     run = interpreter(data, threads).get_signature_runner("serving_default")
-    answers = [run(image=frame[None]) for frame in frames]
-    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+    outputs = [run(image=frame[None]) for frame in frames]
+    return {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
 
 
 def latencies(
     files: dict[Hashable, bytes], frame: np.ndarray, threads: int, rounds: int
 ) -> dict[Hashable, list[float]]:
-    """Milliseconds of TFLite files, in turn within a round: key -> bytes to key -> one a round."""
+    """Milliseconds of TFLite files (key -> bytes), timed in turn: key -> one value per round."""
     ready = {key: interpreter(data, threads) for key, data in files.items()}
-    for each in ready.values():
-        for given in each.get_input_details():
-            each.set_tensor(given["index"], frame[None])
+    for instance in ready.values():
+        for details in instance.get_input_details():
+            instance.set_tensor(details["index"], frame[None])
     times = {key: [] for key in files}
-    for _ in range(1 + rounds):  # The first is not counted.
-        for key, each in ready.items():
+    for _ in range(1 + rounds):  # The first round is not counted.
+        for key, instance in ready.items():
             begin = time.perf_counter()
-            each.invoke()
+            instance.invoke()
             times[key].append(1e3 * (time.perf_counter() - begin))
     return {key: values[1:] for key, values in times.items()}

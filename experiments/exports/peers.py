@@ -1,8 +1,8 @@
-"""What a user would run instead of FlowSeg, for `experiments.exports.benchmark`.
+"""Models to compare FlowSeg with in `experiments.exports.benchmark`.
 
-Each is (classes, flow, bytes of the weights): classes(image) gives the (H, W) uint8 classes of a
-(H, W, 3) uint8 RGB frame, flow(image1, image2) the (H, W, 2) float32 flow of two. Weights are
-random: time does not depend on them.
+Each is (classes, flow, bytes of the weights): classes(image) returns the (H, W) uint8 classes of a
+(H, W, 3) uint8 RGB frame, flow(image1, image2) the (H, W, 2) float32 flow of a frame pair. Weights
+are random, because time does not depend on them.
 """
 
 from collections.abc import Callable
@@ -50,38 +50,38 @@ def open_lraspp_dis(threads: int) -> Peer:
 
 
 def limit_torch(threads: int) -> tuple[ModuleType, ModuleType]:
-    """(torch, torchvision), which will use so many threads.
+    """(torch, torchvision), limited to this number of threads.
 
     Raises:
-        ValueError: they are not installed.
+        ValueError: PyTorch is not installed.
     """
     try:
         import torch
         import torchvision
     except ImportError as error:
         raise ArgumentError(
-            "the peers want PyTorch: pip install -e '.[peers]', or name other rows", "rows"
+            "the peers need PyTorch: pip install -e '.[peers]', or choose other rows", "rows"
         ) from error
     torch.set_num_threads(threads)
     return torch, torchvision
 
 
 def torch_batch(image: np.ndarray) -> "torch.Tensor":
-    """(1, 3, H, W) float32, 0..1, of a (H, W, 3) uint8 frame."""
+    """A (H, W, 3) uint8 frame as (1, 3, H, W) float32, 0..1."""
     import torch
 
     return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
 
 
 def torch_bytes(network: "torch.nn.Module") -> int:
-    """Bytes of its weights."""
+    """Bytes of the network's weights."""
     return sum(x.numel() * x.element_size() for x in network.state_dict().values())
 
 
 def torch_classes(build: Callable) -> tuple[Callable, int]:
-    """(frame -> (H, W) uint8 classes of 19, bytes of the weights), by a network of torchvision.
+    """(frame -> (H, W) uint8 ids of 19 classes, bytes of the weights) of a torchvision network.
 
-    Its weights are random: time does not depend on them.
+    Its weights are random, because time does not depend on them.
     """
     import torch
 

@@ -1,1 +1,1 @@
-"""Experiments on accuracy, and the tables and figures made of them."""
+"""Accuracy studies, and their tables and figures."""

@@ -1,14 +1,15 @@
-"""What is reached without learning, on any records: a yardstick for every table.
+"""Score methods without learning on any records, as a baseline for every table.
 
     python -m experiments.studies.baselines --records GLOB[,GLOB] --metrics_json FILE
 
-Flow, on every pair that has flow truth, at its own size: OpenCV's DIS (Kroeger et al., Fast Optical
-Flow using Dense Inverse Search, 2016) and Farneback (Two-Frame Motion Estimation Based on
-Polynomial Expansion, 2003), and no motion at all. Classes, on every labelled frame that is the
-second frame of another labelled one: that one's true labels, as they are and moved by DIS.
+Flow, on every pair with ground-truth flow, at its own size: OpenCV's DIS (Kroeger et al., Fast
+Optical Flow using Dense Inverse Search, 2016) and Farneback (Two-Frame Motion Estimation Based on
+Polynomial Expansion, 2003), and zero motion. Classes, on every labelled frame that is the second
+frame of another labelled frame: the ground-truth labels of that earlier frame, unchanged and warped
+by DIS.
 
-Scores are those of `flowseg.evaluate`, which says what foreground (fg) and background (bg) are;
-the file holds them as <method>/<score>, those of DIS also under evaluate's own names.
+Scores are those of `flowseg.evaluate`, which defines foreground (fg) and background (bg); the file
+holds them as <method>/<score>, and those of DIS also under the names of `flowseg.evaluate`.
 """
 
 import collections
@@ -56,12 +57,12 @@ def dis_flow(grey1: np.ndarray, grey2: np.ndarray, preset: str = "medium") -> np
 
 
 def farneback_flow(grey1: np.ndarray, grey2: np.ndarray) -> np.ndarray:
-    """Farneback's flow, with the settings of OpenCV's own sample: as `dis_flow`."""
+    """Farneback's flow, with the settings of OpenCV's sample; same arguments as `dis_flow`."""
     return cv2.calcOpticalFlowFarneback(grey1, grey2, None, 0.5, 3, 15, 3, 5, 1.2, 0)
 
 
 def _grey(data, name):
-    # Grey as the decoder makes it: `cvtColor` rounds otherwise, which moves DIS by 5 %.
+    # Decoded directly to grey: `cvtColor` rounds differently, which changes DIS by 5 %.
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise ValueError(f"{name}: an image is damaged; convert this data again")
@@ -74,7 +75,7 @@ def pairs_with_flow(
     """Yields (folder/frame id, [grey1, grey2], decoded frame) of pairs with flow.
 
     Raises:
-        ValueError: a damaged shard or picture, by name.
+        ValueError: a damaged shard or image, which the message names.
     """
     frames = decoding.evaluation_data(files, label_set).as_numpy_iterator()
     with records.named_errors(files):
@@ -84,24 +85,24 @@ def pairs_with_flow(
                 greys = wanted and [_grey(fields[key], name) for key in ("image1", "image2")]
                 frame = next(frames)
                 if wanted:
-                    # Made pairs are named like KITTI's: the folder tells them apart.
+                    # Synthetic pairs are named like KITTI's: the folder distinguishes them.
                     yield f"{Path(path).parent.name}/{frame['frame_id'].decode()}", greys, frame
 
 
 def score_flow(
     files: Sequence[Path | str], label_set: LabelSet, preset: str = "medium"
 ) -> tuple[dict, dict, collections.Counter]:
-    """Scores of flow without learning.
+    """Scores of flow methods without learning.
 
     Args:
-        files: record shards; frames without flow are passed over.
-        label_set: classes of the labels, by which foreground is known where there is no map.
+        files: record shards; frames without flow are skipped.
+        label_set: classes of the labels, which define the foreground if there is no map.
         preset: key of PRESETS.
 
     Returns:
         (per_pair, pooled, sources): {folder/frame id: {method: scores}}, sorted, and
         {method: scores}, the scores as `flowseg.evaluate` names them, and `seconds_per_pair`; and
-        by what so many pairs' foreground is known. All empty if no frame has flow.
+        the number of pairs by source of the foreground. All empty if no frame has flow.
 
     Raises:
         ValueError: a damaged file; frames too small for DIS.
@@ -111,27 +112,28 @@ def score_flow(
     pairs = pairs_with_flow(files, label_set)
     for name, greys, frame in tqdm(pairs, unit="pair", disable=None):
         if name in per_pair:
-            raise ValueError(f"{name}: two pairs of this name: score their sets one by one")
+            raise ValueError(f"{name}: two pairs have this name: score their sets separately")
         per_pair[name] = {}
-        for method, ask in (
+        for method, method_flow in (
             ("zero", lambda a, b: np.zeros((*a.shape, 2), np.float32)),
             ("dis", lambda a, b: dis_flow(a, b, preset)),
             ("farneback", farneback_flow),
         ):
             begin = time.perf_counter()
-            flow = ask(*greys)
+            flow = method_flow(*greys)
             seconds[method].append(time.perf_counter() - begin)
-            own, source = count_frame(frame, None, flow, label_set)
-            counts[method] = frame_scores.add(counts[method], own)
-            per_pair[name][method] = frame_scores.scores(own)
+            frame_counts, source = count_frame(frame, None, flow, label_set)
+            counts[method] = frame_scores.add(counts[method], frame_counts)
+            per_pair[name][method] = frame_scores.scores(frame_counts)
             per_pair[name][method]["seconds_per_pair"] = seconds[method][-1]
         if source:
             sources[source] += 1
     if not per_pair:
         return {}, {}, sources
     pooled = {
-        method: frame_scores.scores(own) | {"seconds_per_pair": float(np.mean(seconds[method]))}
-        for method, own in counts.items()
+        method: frame_scores.scores(frame_counts)
+        | {"seconds_per_pair": float(np.mean(seconds[method]))}
+        for method, frame_counts in counts.items()
     }
     return dict(sorted(per_pair.items())), pooled, sources
 
@@ -139,24 +141,24 @@ def score_flow(
 def score_labels(
     files: Sequence[Path | str], label_set: LabelSet, preset: str = "medium"
 ) -> tuple[dict[str, dict[str, float]], int]:
-    """Scores of the labels of the frame before.
+    """Scores of the labels of the previous frame.
 
     Args:
-        files: record shards. A frame is followed by that whose first image is, byte for byte, its
-            second one.
+        files: record shards. A frame's successor is the one whose first image equals the frame's
+            second image, byte for byte.
         label_set: the classes.
-        preset: of DIS, which finds where each pixel was before.
+        preset: settings of DIS, which computes the previous position of each pixel.
 
     Returns:
-        ({method: scores}, how many frames); empty and 0 if no labelled frame follows another.
+        ({method: scores}, number of frames); empty and 0 if no labelled frame follows another.
     """
-    # Labels alone are kept: the frames of a large set do not fit into memory.
+    # Only labels are stored: the frames of a large set do not fit into memory.
     labels = {}
     for path in files:
         for index, fields in records.read_shard(path):
             if fields["labels"]:
-                told = fields["labels"], fields["label_set"].decode(), f"{path}, record {index}"
-                labels[_digest(fields["image1"])] = told
+                entry = fields["labels"], fields["label_set"].decode(), f"{path}, record {index}"
+                labels[_digest(fields["image1"])] = entry
     counts, frames = {method: {} for method in LABEL_METHODS}, 0
     pairs = (
         (fields, labels[_digest(fields["image2"])])
@@ -165,21 +167,21 @@ def score_labels(
         if fields["labels"] and _digest(fields["image2"]) in labels
     )
     for fields, following in tqdm(pairs, unit="frame", disable=None):
-        own = labels[_digest(fields["image1"])]
-        before, truth = (_train_ids(*told, label_set) for told in (own, following))
-        back = dis_flow(*(_grey(fields[key], own[-1]) for key in ("image2", "image1")), preset)
+        current = labels[_digest(fields["image1"])]
+        previous, truth = (_train_ids(*labelled, label_set) for labelled in (current, following))
+        back = dis_flow(*(_grey(fields[key], current[-1]) for key in ("image2", "image1")), preset)
         y, x = np.mgrid[: truth.shape[0], : truth.shape[1]].astype(np.float32)
         moved = cv2.remap(
-            before, x + back[..., 0], y + back[..., 1], cv2.INTER_NEAREST, None,
+            previous, x + back[..., 0], y + back[..., 1], cv2.INTER_NEAREST, None,
             cv2.BORDER_REPLICATE,
         )  # fmt: skip
-        for method, answer in zip(LABEL_METHODS, (before, moved), strict=True):
-            own = frame_scores.count_seg(truth, answer, len(label_set.names))
-            counts[method] = frame_scores.add(counts[method], own)
+        for method, predicted in zip(LABEL_METHODS, (previous, moved), strict=True):
+            frame_counts = frame_scores.count_seg(truth, predicted, len(label_set.names))
+            counts[method] = frame_scores.add(counts[method], frame_counts)
         frames += 1
     if not frames:
         return {}, 0
-    return {m: frame_scores.scores(own, label_set.names) for m, own in counts.items()}, frames
+    return {m: frame_scores.scores(total, label_set.names) for m, total in counts.items()}, frames
 
 
 def _digest(data):
@@ -187,7 +189,7 @@ def _digest(data):
 
 
 def _train_ids(data, numbering, name, label_set):
-    """(H, W) uint8 of a record's labels."""
+    """(H, W) uint8 train ids of a record's labels."""
     ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if ids is None:
         raise ValueError(f"{name}: its labels are damaged; convert this data again")
@@ -209,7 +211,7 @@ COLUMNS = {
 def table(
     per_pair: dict[str, dict[str, dict[str, float]]], pooled: dict[str, dict[str, float]]
 ) -> str:
-    """Markdown of what `score_flow` gives: a row a pair and method, and of all pairs together."""
+    """Markdown of `score_flow`'s results: one row per pair and method, and for all pairs."""
     rows = []
     for name, methods in {**per_pair, f"all {len(per_pair)}": pooled}.items():
         for method, scores in methods.items():
@@ -219,26 +221,26 @@ def table(
 
 
 def label_table(scores: dict[str, dict[str, float]], frames: int) -> str:
-    """Markdown of what `score_labels` gives."""
+    """Markdown of `score_labels`'s results."""
     keys = {"seg/miou": "mIoU (%)", "seg/pixel_accuracy": "pixels (%)"}
     rows = []
-    for method, own in scores.items():
-        name = {"previous": "as they are", "previous moved": "moved by DIS"}[method]
-        cells = (f"{own[key]:.2f}" if key in own else "-" for key in keys)
+    for method, values in scores.items():
+        name = {"previous": "unchanged", "previous moved": "warped by DIS"}[method]
+        cells = (f"{values[key]:.2f}" if key in values else "-" for key in keys)
         rows.append([f"{name}, {frames} frames", *cells])
-    return tables.markdown(["labels of the frame before", *keys.values()], rows)
+    return tables.markdown(["labels of the previous frame", *keys.values()], rows)
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     flags.DEFINE_list("records", None, "Record shards: GLOB[,GLOB].", required=True)
-    flags.DEFINE_enum("preset", "medium", list(PRESETS), "OpenCV's settings of DIS.")
+    flags.DEFINE_enum("preset", "medium", list(PRESETS), "OpenCV's preset of DIS.")
     flags.DEFINE_string("label_set", "cityscapes", "Classes: a built-in name, or a JSON file.")
-    flags.DEFINE_string("metrics_json", None, "File for the scores; default: none.")
+    flags.DEFINE_string("metrics_json", None, "JSON file for the scores; default: none.")
 
 
 def main():
-    """Score and tell."""
+    """Score and print."""
     args = flags.FLAGS
     shards = records.match_files(*args.records)
     label_set = load_label_set(args.label_set)
@@ -247,7 +249,8 @@ def main():
     by_labels, frames = score_labels(shards, label_set, args.preset)
     if not (pooled or by_labels):
         raise ValueError(
-            f"{shards[0]}: no pair with flow truth, and no labelled frame after another"
+            f"{shards[0]}: no pair with ground-truth flow, "
+            "and no labelled frame that follows another"
         )
     if pooled:
         print(table(per_pair, pooled))
@@ -256,8 +259,10 @@ def main():
     if by_labels:
         print(label_table(by_labels, frames))
     if args.metrics_json:
-        found = {**pooled, **{m.replace(" ", "_"): own for m, own in by_labels.items()}}
-        named = {f"{m}/{key}": value for m, own in found.items() for key, value in own.items()}
+        by_method = {**pooled, **{m.replace(" ", "_"): values for m, values in by_labels.items()}}
+        named = {
+            f"{m}/{key}": value for m, values in by_method.items() for key, value in values.items()
+        }
         files.write_json(args.metrics_json, pooled.get("dis", {}) | named)
         print(f"wrote {args.metrics_json}")
 

@@ -1,15 +1,16 @@
-r"""How near one data set is to another: statistics of their frames, flow and classes side by side.
+r"""Compare data sets: statistics of their frames, flow and classes side by side.
 
     python -m experiments.studies.compare_sets --set street=DIR --set kitti=DIR[,DIR2] \
         [--picture FILE.png]
 
 Each DIR is a folder as `data_prep.kitti` takes it. Prints one Markdown table; --json writes the
-same numbers, --picture draws frames of the sets beside each other. Speeds are told as they would
-be in frames --width px wide; flow/all are the known pixels of flow_occ, flow/not_sky those of
-frames with labels that are not sky; top, middle and bottom are thirds of the rows. `own/` tells
-textures of frames as they are, `common/` after all were brought to one width; edge and inside are
-steps of luma at the borders of classes and elsewhere. pair/ratio is how much the true flow mends
-the difference between two frames. KITTI is CC BY-NC-SA: a picture of its frames needs credit.
+same numbers, --picture draws frames of the sets side by side. Speeds are converted to frames
+--width px wide; flow/all covers the known pixels of flow_occ, flow/not_sky those of frames with
+labels that are not sky; top, middle and bottom are thirds of the rows. `own/` describes textures of
+frames at their original size, `common/` after resizing to one width; edge and inside are steps of
+luma at class borders and elsewhere. pair/ratio is the factor by which warping with the ground-truth
+flow reduces the difference between two frames. KITTI is CC BY-NC-SA: a picture of its frames needs
+credit.
 """
 
 import itertools
@@ -35,7 +36,7 @@ from flowseg.media import drawing
 PICTURE_WIDTH = 640
 # Frames of each set in the picture.
 SHOWN = 2
-# Of the legend's letters, and around pictures as `drawing.panel` has it; in px.
+# Height of the legend's letters, and the margin that `drawing.panel` leaves; in px.
 TEXT_SIZE = 12
 MARGIN = 7
 
@@ -44,7 +45,7 @@ def parse_sets(texts: Sequence[str]) -> dict[str, list[str]]:
     """["NAME=DIR[,DIR]", ...] -> {name: [folders]}.
 
     Raises:
-        ValueError: a text of another form, or a name that stands twice.
+        ValueError: a text of another form, or a duplicate name.
     """
     sets = {}
     for text in texts:
@@ -59,7 +60,7 @@ def parse_sets(texts: Sequence[str]) -> dict[str, list[str]]:
 
 
 def load(frame: Frame) -> dict[str, np.ndarray]:
-    """A checked and decoded frame, as `set_measures.measure` takes it.
+    """Check and decode a frame for `set_measures.measure`.
 
     Raises:
         ValueError, OSError: a file is missing, damaged, or does not fit the others.
@@ -76,29 +77,29 @@ def compare(
 
     Args:
         sets: {name: folders}.
-        width: frame width in px at which speeds are told.
-        image_width: common width in px for textures; narrower where some frame is.
-        limit: how many frames of each set, the first by id; default: all.
+        width: frame width in px to which speeds are converted.
+        image_width: common width in px for textures; smaller if some frame is narrower.
+        limit: number of frames per set, the first by id; default: all.
 
     Returns:
-        {set: {name of `set_measures.UNITS`: float, NaN where the set cannot tell}}, the common
-        width in px.
+        {set: {name of `set_measures.UNITS`: float, NaN where the set lacks it}}, the common width
+        in px.
 
     Raises:
         ValueError, OSError: see `find_frames` and `load`.
     """
-    found = {name: find_frames(folders)[:limit] for name, folders in sets.items()}
-    narrowest = min(_width(frame) for frames in found.values() for frame in frames)
+    frames_by_set = {name: find_frames(folders)[:limit] for name, folders in sets.items()}
+    narrowest = min(_width(frame) for frames in frames_by_set.values() for frame in frames)
     common = min(image_width, narrowest)
     numbers = {}
-    for name, frames in found.items():
+    for name, frames in frames_by_set.items():
         progress = tqdm(frames, unit="frame", desc=name, disable=None)
         numbers[name] = summarise(measure(load(frame), width, common) for frame in progress)
     return numbers, common
 
 
 def _width(frame):
-    """Of the first frame's file, in px; only the head of the PNG is read."""
+    """Width of the first frame in px; only the header of the PNG is read."""
     path = frame.files["image1"]
     if not path.is_file():
         raise ValueError(f"{path}: missing (is the data set unpacked completely?)")
@@ -110,7 +111,7 @@ def _width(frame):
 
 
 def table(numbers: dict[str, dict[str, float]]) -> str:
-    """Markdown of `compare`'s numbers; a row that no set can fill is left out."""
+    """Markdown of `compare`'s numbers, without rows that are NaN for every set."""
     rows = []
     for name, unit in UNITS.items():
         row = [column[name] for column in numbers.values()]
@@ -122,14 +123,14 @@ def table(numbers: dict[str, dict[str, float]]) -> str:
 
 
 def draw(sets: dict[str, list[str]], width: int = 1242) -> np.ndarray:
-    """Two frames of every set, a column each: first image, classes, flow; and the keys to both.
+    """Two frames of every set, one column per set: first image, classes and flow; and the legends.
 
-    Frames with flow and labels come before others. Flow has one scale everywhere, told beneath the
-    wheel in px at `width`; sparse flow is spread over its neighbours, black is unknown.
+    Frames with flow and labels are preferred. Flow has one scale everywhere, written below the
+    colour wheel in px at `width`; sparse flow is spread to its neighbours, black is unknown.
 
     Args:
         sets: {name: folders}.
-        width: frame width in px at which speeds are told.
+        width: frame width in px to which speeds are converted.
 
     Returns:
         (H, W, 3) uint8 RGB, at most 640 px wide.
@@ -139,7 +140,7 @@ def draw(sets: dict[str, list[str]], width: int = 1242) -> np.ndarray:
     """
     cell = (PICTURE_WIDTH - MARGIN) // len(sets) - MARGIN
     if cell < 64:
-        raise ArgumentError(f"picture: {len(sets)} sets do not fit beside each other", "picture")
+        raise ArgumentError(f"picture: {len(sets)} sets do not fit side by side", "picture")
     columns = []
     for name, folders in sets.items():
         frames = sorted(find_frames(folders), key=lambda f: -len({"flow", "labels"} & set(f.files)))
@@ -159,8 +160,8 @@ def draw(sets: dict[str, list[str]], width: int = 1242) -> np.ndarray:
         len(columns),
     )
     present = np.unique([i for small in parts for i in np.unique(small.get("train_ids", 255))])
-    keys = _keys(panel.shape[1], present[present != IGNORE_LABEL], full if flows else None)
-    return np.vstack([panel, keys])
+    legends = _legends(panel.shape[1], present[present != IGNORE_LABEL], full if flows else None)
+    return np.vstack([panel, legends])
 
 
 def _shrink(frame, cell, width):
@@ -178,7 +179,7 @@ def _shrink(frame, cell, width):
 
 
 def _stack(small, full):
-    """The pictures of one `_shrink`, from top to bottom; what is missing stays dark."""
+    """The images of one `_shrink`, from top to bottom; missing ones stay dark."""
     image = small["image"]
     classes = flow = drawing.blank(*image.shape[:2])
     if "train_ids" in small:
@@ -188,8 +189,8 @@ def _stack(small, full):
     return np.vstack([image, classes, flow])
 
 
-def _keys(width, present, full):
-    """The legend of classes, and the wheel of speeds where there is a `full` speed."""
+def _legends(width, present, full):
+    """The legend of classes, and the colour wheel of flow if there is a `full` speed."""
     wheel = drawing.blank(0, 0) if full is None else drawing.color_wheel(72, full)
     legend = drawing.legend(CITYSCAPES, width - wheel.shape[1] - 3 * MARGIN, present, TEXT_SIZE)
     canvas = drawing.blank(max(len(legend), len(wheel)) + MARGIN, width)
@@ -199,7 +200,7 @@ def _keys(width, present, full):
 
 
 def _finite(numbers):
-    """`compare`'s numbers for a JSON file, which knows no NaN."""
+    """`compare`'s numbers for a JSON file, with None in place of NaN."""
     return {
         name: {key: value if np.isfinite(value) else None for key, value in column.items()}
         for name, column in numbers.items()
@@ -207,24 +208,28 @@ def _finite(numbers):
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     flags.DEFINE_multi_string(
         "set", None, "NAME=DIR[,DIR]: a set and its KITTI folders; repeatable.", required=True
     )
-    flags.DEFINE_integer("width", 1242, "Frame width in px at which speeds are told.", 1)
-    flags.DEFINE_integer("image_width", 416, "Common width in px at which textures compare.", 16)
-    flags.DEFINE_integer("limit", None, "Only the first frames of each set.", 1)
-    flags.DEFINE_string("json", None, "File for the numbers; default: none.")
+    flags.DEFINE_integer("width", 1242, "Frame width in px to which speeds are converted.", 1)
+    flags.DEFINE_integer(
+        "image_width", 416, "Common width in px at which textures are compared.", 16
+    )
+    flags.DEFINE_integer(
+        "limit", None, "Number of frames per set, the first by id; default: all.", 1
+    )
+    flags.DEFINE_string("json", None, "JSON file for the numbers; default: none.")
     flags.DEFINE_string("picture", None, "Picture to write, FILE.png; default: none.")
 
 
 def main():
-    """Measure and tell."""
+    """Measure and print."""
     args = flags.FLAGS
     sets = parse_sets(args.set)
     numbers, common = compare(sets, args.width, args.image_width, args.limit)
     print(table(numbers))
-    print(f"\nSpeeds as at {args.width} px width; common/ is at {common} px.")
+    print(f"\nSpeeds are for a frame width of {args.width} px; common/ is at {common} px.")
     if args.json:
         files.write(args.json, json.dumps(_finite(numbers), indent=2) + "\n")
         print(f"wrote {args.json}")

@@ -1,11 +1,11 @@
-"""Does the network know where its flow is wrong? Scores without the least sure pixels.
+"""Evaluate the flow confidence: scores without the least confident pixels.
 
 python -m experiments.studies.confidence --run_dir DIR --records GLOB[,GLOB]
 
-One table over all valid pixels of the set: scores of the surest share of them, by the network's
-confidence; by the errors themselves, which is the best that any order can do; and the area between
-the two curves (AUSE, Ilg et al. 2018: 0 is perfect, 1 as good as no order). A second table says
-how often flow of a given confidence is right, within 3 px or 5 %.
+The first table covers all valid pixels of the set: scores of the most confident share of them,
+ordered by the network's confidence; the same ordered by the errors, which is the best possible
+order; and the area between the two curves (AUSE, Ilg et al. 2018: 0 is perfect, 1 is as good as no
+order). The second table shows how often flow of a given confidence is correct, within 3 px or 5 %.
 """
 
 from collections.abc import Sequence
@@ -29,24 +29,24 @@ from flowseg.scoring.flow_errors import end_point_error, is_outlier
 from flowseg.tables import markdown
 
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.5)
-# Of the area between the curves.
+# Excluded shares, for the area between the curves.
 _STEPS = np.arange(0, 1, 0.01)
 
 
 def collect(
     model: keras.Model, label_set: LabelSet, files: Sequence[Path | str]
 ) -> list[np.ndarray]:
-    """Of every valid pixel of the files' pairs: end-point error, outlier or not, confidence.
+    """End-point error, outlier flag and confidence of every valid pixel of the files' pairs.
 
     Args:
-        model: of `model.confident_model`; sees the frames at their own size.
-        label_set: its classes.
+        model: from `model.confident_model`; takes the frames at their own size.
+        label_set: classes of the model.
         files: record shards.
 
     Raises:
-        ValueError: no pair has flow truth; a damaged shard.
+        ValueError: no pair has ground-truth flow; a damaged shard.
     """
-    found = []
+    collected = []
     with records.named_errors(files):
         frames = decoding.evaluation_data(files, label_set).as_numpy_iterator()
         for frame in tqdm(frames, unit="frame", total=records.count(files), disable=None):
@@ -54,66 +54,71 @@ def collect(
             if not (frame["has_image2"] and truth[..., 2].any()):
                 continue
             pair = {key: frame[key][None].astype(np.float32) for key in ("image1", "image2")}
-            told = model.predict_on_batch(pair)
-            error, valid = end_point_error(truth, told["flow"])
+            outputs = model.predict_on_batch(pair)
+            error, valid = end_point_error(truth, outputs["flow"])
             wrong = is_outlier(truth, error, valid)
             error, wrong, valid = (np.asarray(x) for x in (error, wrong, valid))
-            found.append([x[valid] for x in (error, wrong, np.asarray(told["confidence"]))])
-    if not found:
-        raise ValueError(f"{files[0]}: no pair with flow truth")
-    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+            collected.append([x[valid] for x in (error, wrong, np.asarray(outputs["confidence"]))])
+    if not collected:
+        raise ValueError(f"{files[0]}: no pair with ground-truth flow")
+    return [np.concatenate(parts) for parts in zip(*collected, strict=True)]
 
 
-def kept(values: np.ndarray, order: np.ndarray, share: float) -> float:
-    """Mean of the first `share` of `values` in the order given."""
+def mean_of_first(values: np.ndarray, order: np.ndarray, share: float) -> float:
+    """Mean of the first `share` of `values` in the given order."""
     return values[order[: max(1, round(share * len(order)))]].mean()
 
 
-def ause(error: np.ndarray, sure: np.ndarray) -> float:
-    """Area between the curves of AEPE over the share left out; as a part of that of no order."""
-    own, best = np.argsort(-sure, kind="stable"), np.argsort(error, kind="stable")
-    between = [kept(error, own, 1 - left) - kept(error, best, 1 - left) for left in _STEPS]
-    nothing = [error.mean() - kept(error, best, 1 - left) for left in _STEPS]
-    return np.mean(between) / max(np.mean(nothing), 1e-9)
+def ause(error: np.ndarray, confidence: np.ndarray) -> float:
+    """Area between the curves of AEPE over the excluded share, relative to that of no order."""
+    order, best = np.argsort(-confidence, kind="stable"), np.argsort(error, kind="stable")
+    between = [
+        mean_of_first(error, order, 1 - excluded) - mean_of_first(error, best, 1 - excluded)
+        for excluded in _STEPS
+    ]
+    baseline = [error.mean() - mean_of_first(error, best, 1 - excluded) for excluded in _STEPS]
+    return np.mean(between) / max(np.mean(baseline), 1e-9)
 
 
-def tables(error: np.ndarray, wrong: np.ndarray, sure: np.ndarray) -> str:
-    """Markdown of both tables, and AUSE."""
-    own, best = np.argsort(-sure, kind="stable"), np.argsort(error, kind="stable")
+def tables(error: np.ndarray, wrong: np.ndarray, confidence: np.ndarray) -> str:
+    """Both tables in Markdown, and AUSE."""
+    order, best = np.argsort(-confidence, kind="stable"), np.argsort(error, kind="stable")
     by_share = [
         (
             f"{100 * share:.0f} %",
-            f"{kept(error, own, share):.2f}",
-            f"{100 * kept(wrong, own, share):.1f}",
-            f"{kept(error, best, share):.2f}",
+            f"{mean_of_first(error, order, share):.2f}",
+            f"{100 * mean_of_first(wrong, order, share):.1f}",
+            f"{mean_of_first(error, best, share):.2f}",
         )
         for share in SHARES
     ]
     by_confidence = []
     for low in np.arange(0, 1, 0.2):
-        inside = (sure >= low) & ((sure < low + 0.2) | (low > 0.7))
-        right = f"{100 * (1 - wrong[inside].mean()):.0f}" if inside.any() else "-"
-        by_confidence.append((f"{low:.1f} to {low + 0.2:.1f}", f"{100 * inside.mean():.1f}", right))
-    headings = ["surest", "AEPE, px", "Fl-all, %", "AEPE of the best order, px"]
+        inside = (confidence >= low) & ((confidence < low + 0.2) | (low > 0.7))
+        correct = f"{100 * (1 - wrong[inside].mean()):.0f}" if inside.any() else "-"
+        by_confidence.append(
+            (f"{low:.1f} to {low + 0.2:.1f}", f"{100 * inside.mean():.1f}", correct)
+        )
+    headings = ["most confident", "AEPE, px", "Fl-all, %", "AEPE of the best order, px"]
     return "\n".join(
         [
             markdown(headings, by_share, left=0),
-            f"AUSE {ause(error, sure):.2f}",
+            f"AUSE {ause(error, confidence):.2f}",
             "",
-            markdown(["confidence", "pixels, %", "right, %"], by_confidence, left=0),
+            markdown(["confidence", "pixels, %", "correct, %"], by_confidence, left=0),
         ]
     )
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     shared_flags.define_run_flags(input_scale=False)
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_list("records", None, "Records with flow: GLOB[,GLOB].", required=True)
 
 
 def main():
-    """Ask, and tell."""
+    """Predict, evaluate and print."""
     args = flags.FLAGS
     files = records.match_files(*args.records)
     run = runs.load_run(args.run_dir, args.weights)

@@ -1,9 +1,9 @@
-"""Draw the curves of runs from their history.csv.
+"""Plot the training curves of runs from their history.csv.
 
 python -m experiments.studies.curves --run_dir runs/kitti_sample --output curves.png
 
-Several runs (--run_dir A --run_dir B) go into the same picture, one colour each: dashed for the
-training batches, solid for validation.
+Several runs (--run_dir A --run_dir B) are drawn in one picture, one colour each: dashed lines are
+training batches, solid lines validation.
 """
 
 import csv
@@ -38,12 +38,12 @@ def read_history(run_dir: Path | str) -> dict[str, np.ndarray]:
     """
     path = Path(run_dir) / "history.csv"
     if not path.is_file():
-        raise ValueError(f"{path}: missing; give the folder of a training")
+        raise ValueError(f"{path}: missing; give a run folder")
     with path.open() as file:
         rows = list(csv.DictReader(file))
     if not rows:
         raise ValueError(f"{path}: no finished epoch yet")
-    # "NA": a training without validation.
+    # "NA" marks a training without validation.
     return {
         key: np.array([np.nan if row[key] == "NA" else float(row[key]) for row in rows])
         for key in rows[0]
@@ -51,7 +51,7 @@ def read_history(run_dir: Path | str) -> dict[str, np.ndarray]:
 
 
 def draw_curves(run_dirs: Sequence[Path | str]) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: one panel a score, over epochs."""
+    """(H, W, 3) uint8 RGB image with one panel per score, over epochs."""
     figure, axes = plt.subplots(1, len(PANELS), figsize=(12, 2.8), dpi=100, layout="constrained")
     for number, run_dir in enumerate(run_dirs):
         history = read_history(run_dir)
@@ -76,8 +76,8 @@ def draw_curves(run_dirs: Sequence[Path | str]) -> np.ndarray:
 
 
 def define_flags():
-    """The flags of this command."""
-    flags.DEFINE_multi_string("run_dir", None, "Folder of a training; repeatable.", required=True)
+    """Define the flags of this command."""
+    flags.DEFINE_multi_string("run_dir", None, "Run folder; repeatable.", required=True)
     flags.DEFINE_string("output", None, "Picture to write, FILE.png.", required=True)
 
 

@@ -1,9 +1,10 @@
-r"""One still of a run's answers, small enough for a page: frame, classes, motion, and the keys.
+r"""Draw a run's predictions for one pair as a small image: frame, classes, motion and legends.
 
 python -m experiments.studies.figure --run_dir DIR --image1 A --image2 B --output FILE.png \
     [--width 640] [--flow_truth FLOW]
 
-The network sees the frames at their own size; its answers are shrunk, not the frames.
+The network takes the frames at their own size, or resized by --input_scale; its predictions are
+downscaled to the image afterwards.
 """
 
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from flowseg.media.video_panels import compose, first_max_flow
 if TYPE_CHECKING:
     from flowseg.runs import Run
 
-# What `drawing.panel` leaves at each side.
+# The margin that `drawing.panel` leaves at each side.
 MARGIN = 8
 
 
@@ -33,18 +34,22 @@ def draw_figure(
     image2: np.ndarray,
     width: int,
     truth: np.ndarray | None = None,
+    scale: float = 1.0,
 ) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, `width` px wide, of a run's answers to one pair.
+    """(H, W, 3) uint8 RGB image, `width` px wide, of a run's predictions for one pair.
 
-    With true flow, (H, W, 3) (u, v, valid), also of its errors.
+    With ground-truth flow, (H, W, 3) (u, v, valid), it also shows the flow errors. `scale` resizes
+    the frames for the network.
 
     Raises:
-        ValueError: flow of another size.
+        ValueError: the ground-truth flow has another size.
     """
     if truth is not None and truth.shape[:2] != image1.shape[:2]:
-        raise ValueError(f"the true flow is {truth.shape[:2]} px, the frames {image1.shape[:2]}")
-    seg, flow = run.predict(image1, image2)
-    # The scale of the colours in px of the frames, whatever the figure's size.
+        raise ValueError(
+            f"the ground-truth flow is {truth.shape[:2]} px, the frames {image1.shape[:2]}"
+        )
+    seg, flow = run.predict(image1, image2, scale=scale)
+    # The colour scale is in px of the frames, independent of the figure's size.
     max_flow = first_max_flow(flow)
     inner = width - 2 * MARGIN
     size = (inner, round(image1.shape[0] * inner / image1.shape[1]))
@@ -55,7 +60,7 @@ def draw_figure(
     picture = compose(name, image, {"": (seg, flow, run.label_set)}, max_flow, 0.6, min_side=1)
     if errors is None:
         return picture
-    title = "Flow errors (blue under 3 px, yellow to red over; black: no truth)"
+    title = "Flow errors (blue under 3 px, yellow to red over; black: unknown)"
     parts = picture, drawing.panel([(title, errors)], 1)
     wide = max(part.shape[1] for part in parts)
     fill = (drawing.blank(len(part), wide - part.shape[1]) for part in parts)
@@ -64,35 +69,38 @@ def draw_figure(
 
 def _error_map(flow, truth, size):
     colours = drawing.flow_error_map(flow, truth)
-    # Sparse truth would fade to black when it shrinks: its points grow into their neighbours first.
+    # Sparse ground truth would fade to black when downscaled, so its points are dilated first.
     grown = cv2.dilate(colours, np.ones((3, 3), np.uint8))
     grown[truth[..., 2] > 0] = colours[truth[..., 2] > 0]
     return cv2.resize(grown, size, interpolation=cv2.INTER_NEAREST)
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     from flowseg.cli import flags as shared_flags
 
-    shared_flags.define_run_flags(input_scale=False)
+    shared_flags.define_run_flags()
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_string("image1", None, "Earlier frame.", required=True)
     flags.DEFINE_string("image2", None, "Later frame.", required=True)
-    flags.DEFINE_string("flow_truth", None, "True flow, KITTI's PNG or .flo: draws errors too.")
+    flags.DEFINE_string(
+        "flow_truth", None, "Ground-truth flow, KITTI's PNG or .flo: draws errors, too."
+    )
     flags.DEFINE_string("name", "frame", "Title of the frame.")
     flags.DEFINE_string("output", None, "Picture to write, FILE.png.", required=True)
-    flags.DEFINE_integer("width", 640, "Pixels.", 64)
+    flags.DEFINE_integer("width", 640, "Width of the picture in px.", 64)
 
 
 def main():
-    """Read, ask, draw."""
+    """Read, predict and draw."""
     args = flags.FLAGS
     pair = read_pair(args.image1, args.image2)
     from flowseg.runs import load_run
 
     run = load_run(args.run_dir, args.weights)
     truth = read_flow(args.flow_truth) if args.flow_truth else None
-    drawing.write_png(args.output, draw_figure(run, args.name, *pair, args.width, truth))
+    figure = draw_figure(run, args.name, *pair, args.width, truth, args.input_scale)
+    drawing.write_png(args.output, figure)
     height, width = read_image(args.output).shape[:2]
     print(f"wrote {args.output}, {width}x{height}")
 

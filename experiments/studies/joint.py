@@ -1,14 +1,14 @@
-"""Do the two tasks help each other? Joint networks beside networks of one task, in two tables.
+"""Compare joint networks with single-task networks, in two tables.
 
     python -m experiments.studies.joint --train_records GLOB --val_records GLOB --output DIR
 
 (further flags: --help; the recipe is experiments/joint.flags unless --recipe names another.)
 
-Every variant is trained once a seed: equal steps, data, augmentation draws and encoder; the last
-weights are scored on the validation records. Finished trainings are kept: the same command goes on
-where it was stopped. Networks of one task leave the other's stream untrained and are charged for
-nothing that only the other needs (segmentation alone: one frame, no flow stream). Latency is
-LiteRT's, all files timed in turn in one process.
+Every variant is trained once per seed, with the same steps, data, augmentation draws and encoder;
+the last weights are scored on the validation records. Finished runs are kept: the same command
+resumes an interrupted study. Single-task networks leave the other stream untrained, and their cost
+excludes everything that only the other task needs (segmentation alone: one frame, no flow stream).
+Latency is measured in LiteRT, with all files timed in turn in one process.
 """
 
 import statistics
@@ -46,19 +46,27 @@ _SCORES = {
     "flow/aepe": "AEPE, px",
     "flow/fl_all": "Fl-all, %",
 }
-# Where one variant may lose and another not; the second is `_small_things`.
-_PLACES = {
+# Scores of the second table, by kind of pixel; `seg/small` is from `_add_small_classes`.
+_DETAILED_SCORES = {
     "seg/boundary_f": "boundaries, F, %",
-    "seg/small": "small things, mIoU, %",
-    "flow/aepe_noc": "AEPE seen twice, px",
-    "flow/aepe_hidden": "hidden",
-    "flow/aepe_0_10": "moves 0 to 10 px",
+    "seg/small": "small classes, mIoU, %",
+    "flow/aepe_noc": "AEPE non-occluded, px",
+    "flow/aepe_occluded": "occluded",
+    "flow/aepe_0_10": "motion 0 to 10 px",
     "flow/aepe_10_40": "10 to 40",
     "flow/aepe_40_up": "over 40",
 }
-_SMALL = ("pole", "traffic light", "traffic sign", "person", "rider", "motorcycle", "bicycle")
-# What a network of one task is not asked.
-_UNASKED = {"segmentation only": "flow/", "flow only": "seg/"}
+_SMALL_CLASSES = (
+    "pole",
+    "traffic light",
+    "traffic sign",
+    "person",
+    "rider",
+    "motorcycle",
+    "bicycle",
+)
+# Prefix of the scores that a single-task network lacks.
+_MISSING_SCORES = {"segmentation only": "flow/", "flow only": "seg/"}
 
 
 def training_flags(
@@ -72,48 +80,48 @@ def training_flags(
     """The flags of `flowseg.train` for one variant with one seed.
 
     Args:
-        variant: of `VARIANTS`.
-        seed: of the training.
+        variant: key of `VARIANTS`.
+        seed: random seed of the run.
         recipe: flagfile of `flowseg.train`.
         train_records: GLOBs.
         backbone: the encoder.
-        more_flags: further flags.
+        more_flags: additional flags.
     """
-    trained = [f"--flagfile={recipe}", f"--train_records={','.join(train_records)}"]
-    trained += [f"--backbone={backbone}", f"--seed={seed}", "--val_records="]
-    return [*trained, *VARIANTS[variant], *more_flags]
+    train_flags = [f"--flagfile={recipe}", f"--train_records={','.join(train_records)}"]
+    train_flags += [f"--backbone={backbone}", f"--seed={seed}", "--val_records="]
+    return [*train_flags, *VARIANTS[variant], *more_flags]
 
 
 def task_networks(backbone: str, variants: Sequence[str]) -> dict[str, keras.Model]:
-    """Variant -> the network that it takes to answer, and "encoder" -> the encoder of one frame.
+    """Variant -> the network needed for its predictions; "encoder" -> the encoder of one frame.
 
-    Those of one task are always there.
+    Single-task networks are always included.
     """
     classes, image = len(CITYSCAPES.names), keras.Input((None, None, 3), name="image1")
     model = build_flowseg(classes, "none", backbone)
     encoder, decoder = parts(model)
-    alone = keras.Model({"frame1": decoder.input["frame1"]}, {"seg": decoder.output["seg"]})
+    seg_decoder = keras.Model({"frame1": decoder.input["frame1"]}, {"seg": decoder.output["seg"]})
     return {
         "encoder": encoder,
-        "segmentation only": keras.Model(image, alone({"frame1": encoder(image)})),
+        "segmentation only": keras.Model(image, seg_decoder({"frame1": encoder(image)})),
         "flow only": _flow_network(encoder, decoder),
         "no exchange": model,
         **{
             name: build_flowseg(classes, VARIANTS[name][0].partition("=")[2], backbone)
             for name in variants
-            if name not in (*_UNASKED, "no exchange")
+            if name not in (*_MISSING_SCORES, "no exchange")
         },
     }
 
 
 def _flow_network(encoder, decoder):
-    """Flow alone: of encoder and decoder only what it needs, which is nothing of stride 32."""
+    """Flow only: the parts of encoder and decoder that flow needs, which excludes stride 32."""
     names = [f"stride{stride}" for stride in (*FLOW_STRIDES, 2)]
     inputs = {frame: {k: decoder.input[frame][k] for k in names} for frame in decoder.input}
-    moves = keras.Model(inputs, {"flow": decoder.output["flow"]}, name="decoder")
+    flow_decoder = keras.Model(inputs, {"flow": decoder.output["flow"]}, name="decoder")
     outputs = {key: encoder.output[key] for key in names}
     features = keras.Model(encoder.input, outputs, name="encoder")
-    return compose(features, moves, ("flow",), "flow_only")
+    return compose(features, flow_decoder, ("flow",), "flow_only")
 
 
 def costs(
@@ -121,8 +129,8 @@ def costs(
 ) -> dict[str, dict[str, float]]:
     """Variant (and "encoder") -> {"params", "gflops", "ms"}; height and width: multiples of 32."""
     wanted = {"encoder", "segmentation only", *variants}
-    every = task_networks(backbone, variants)
-    networks = {name: network for name, network in every.items() if name in wanted}
+    all_networks = task_networks(backbone, variants)
+    networks = {name: network for name, network in all_networks.items() if name in wanted}
     data = {
         name: litert.convert(network, height, width)
         if len(network.inputs) == 1
@@ -142,71 +150,89 @@ def costs(
 
 
 def table(
-    found: dict[str, list[dict[str, float]]],
+    scores_by_variant: dict[str, list[dict[str, float]]],
     keys: dict[str, str],
-    spent: dict[str, dict[str, float]] | None = None,
+    network_costs: dict[str, dict[str, float]] | None = None,
 ) -> str:
-    """`seed_table.table`; joint networks are compared with "no exchange"."""
-    return seed_table.table(found, keys, "no exchange", apart=_UNASKED, spent=spent)
+    """`seed_table.table` that compares the joint networks with "no exchange"."""
+    return seed_table.table(
+        scores_by_variant,
+        keys,
+        "no exchange",
+        excluded=_MISSING_SCORES,
+        network_costs=network_costs,
+    )
 
 
-def _small_things(scores):
-    """Scores, and with them the mean IoU of what is thin or small, as `seg/small`."""
-    found = [scores[f"seg/iou/{name}"] for name in _SMALL if f"seg/iou/{name}" in scores]
-    return scores | ({"seg/small": statistics.mean(found)} if found else {})
+def _add_small_classes(scores):
+    """Scores, with the mean IoU of thin or small classes added as `seg/small`."""
+    small = [scores[f"seg/iou/{n}"] for n in _SMALL_CLASSES if f"seg/iou/{n}" in scores]
+    return scores | ({"seg/small": statistics.mean(small)} if small else {})
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     flags.DEFINE_string("recipe", "experiments/joint.flags", "Flagfile of flowseg.train.")
     flags.DEFINE_list("train_records", None, "Records to train on: GLOB[,GLOB].", required=True)
     flags.DEFINE_list("val_records", None, "Records to score on: GLOB[,GLOB].", required=True)
     flags.DEFINE_string("output", None, "Folder for runs and scores.", required=True)
-    flags.DEFINE_list("seeds", ["0", "1", "2"], "One training a variant and seed.")
-    flags.DEFINE_list("variants", list(VARIANTS), "Which variants.")
-    flags.DEFINE_multi_string("train_flag", [], "Further flag of flowseg.train; repeat it.")
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "Random seeds; each trains every variant once.")
+    flags.DEFINE_list("variants", list(VARIANTS), "Variants to compare.")
+    flags.DEFINE_multi_string("train_flag", [], "Additional flag of flowseg.train; repeatable.")
     flags.DEFINE_enum("backbone", "efficientnet_lite0", BACKBONES, "The encoder.")
-    flags.DEFINE_integer("height", 128, "Rows at which cost is measured, a multiple of 32.", 32)
-    flags.DEFINE_integer("width", 416, "Columns, a multiple of 32.", 32)
-    flags.DEFINE_integer("threads", 2, "Threads of LiteRT.", 1)
+    flags.DEFINE_integer(
+        "height", 128, "Frame height for the cost measurement, multiple of 32.", 32
+    )
+    flags.DEFINE_integer("width", 416, "Frame width for it, multiple of 32.", 32)
+    flags.DEFINE_integer("threads", 2, "LiteRT threads.", 1)
     flags.DEFINE_integer("rounds", 20, "Timed rounds.", 1)
 
 
 def main():
-    """Train what is missing, score, measure, print the table."""
+    """Train what is missing, score, measure and print the tables."""
     args = flags.FLAGS
     unknown = set(args.variants) - set(VARIANTS)
     if unknown:
         raise ValueError(f"--variants: {sorted(unknown)}: not among {', '.join(VARIANTS)}")
     size = args.height, args.width
     litert.check_size(*size)
-    # Files of the networks first: what is missing for them is told before hours of training.
+    # Costs come first, so that a missing dependency is reported before hours of training.
     tf.config.set_visible_devices([], "GPU")
-    spent = costs(args.backbone, args.variants, *size, args.threads, args.rounds)
-    found = {variant: [] for variant in args.variants}
+    network_costs = costs(args.backbone, args.variants, *size, args.threads, args.rounds)
+    scores_by_variant = {variant: [] for variant in args.variants}
     for seed in args.seeds:
         for variant in args.variants:
             name = variant.replace(" ", "_")
             folder = Path(args.output) / f"{name}_{seed}"
-            trained = training_flags(
+            train_flags = training_flags(
                 variant, seed, args.recipe, args.train_records, args.backbone, args.train_flag
             )
-            scores = trials.score(folder, trained, args.val_records, _UNASKED.get(variant))
-            found[variant].append(_small_things(scores))
-    print(table(found, _SCORES, spent), table(found, _PLACES), sep="\n\n", end="\n\n")
-    alone = spent["segmentation only"]["ms"] + spent["encoder"]["ms"]
+            scores = trials.score(
+                folder, train_flags, args.val_records, _MISSING_SCORES.get(variant)
+            )
+            scores_by_variant[variant].append(_add_small_classes(scores))
     print(
-        f"{size[0]}x{size[1]}, {args.threads} threads; segmentation and an encoder: {alone:.1f} ms"
+        table(scores_by_variant, _SCORES, network_costs),
+        table(scores_by_variant, _DETAILED_SCORES),
+        sep="\n\n",
+        end="\n\n",
+    )
+    reference = network_costs["segmentation only"]["ms"] + network_costs["encoder"]["ms"]
+    print(
+        f"{size[0]}x{size[1]}, {args.threads} threads; "
+        f"segmentation network plus an encoder: {reference:.1f} ms"
     )
     for variant in args.variants:
-        print(f"  {variant} takes {spent[variant]['ms'] / alone:.2f} times that")
-    everything = {f"{v}/cost/{k}": x for v, own in spent.items() for k, x in own.items()}
-    for variant, seeds in found.items():
+        print(f"  {variant} takes {network_costs[variant]['ms'] / reference:.2f} times that")
+    results = {f"{v}/cost/{k}": x for v, values in network_costs.items() for k, x in values.items()}
+    for variant, seeds in scores_by_variant.items():
         for seed, scores in zip(args.seeds, seeds, strict=True):
-            everything |= {
-                f"{variant}/{seed}/{k}": scores[k] for k in (*_SCORES, *_PLACES) if k in scores
+            results |= {
+                f"{variant}/{seed}/{k}": scores[k]
+                for k in (*_SCORES, *_DETAILED_SCORES)
+                if k in scores
             }
-    files.write_json(Path(args.output) / "scores.json", everything)
+    files.write_json(Path(args.output) / "scores.json", results)
 
 
 if __name__ == "__main__":

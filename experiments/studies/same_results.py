@@ -1,11 +1,12 @@
-"""Does this checkout compute what another one did, bit for bit?
+"""Check that this checkout computes the same results as another one, bit for bit.
 
 python -m experiments.studies.same_results --before CHECKOUT --records GLOB --output DIR
 
 runs the same commands in both: a deterministic training of 30 steps with augmentation and
 validation, the pretrained network's scores and predictions, and its TFLite files, float32 and int8;
-then compares weights, history, scores, pictures, and what the files give. To be run before a change
-of structure is merged that must change no result. What is in DIR already is not run again.
+then compares weights, history, scores, images and the outputs of the TFLite files. Run it before
+merging a structural change that must not change results. Commands whose results are already in DIR
+are not run again.
 """
 
 import json
@@ -29,7 +30,7 @@ _PAIR = [f"experiments/pictures/kitti_pair_{i}.png" for i in (1, 2)]
 
 
 def steps(records: str, folder: Path) -> dict[str, tuple[str, ...]]:
-    """Name -> the arguments of `python -m` of each command, which writes below `folder`."""
+    """Name -> arguments of `python -m` for each command; it writes below `folder`."""
     pretrained = ("--weights=pretrained",)
     images = (f"--image1={_PAIR[0]}", f"--image2={_PAIR[1]}")
     training = (
@@ -76,10 +77,10 @@ def steps(records: str, folder: Path) -> dict[str, tuple[str, ...]]:
 
 
 def run_all(checkout: Path, records: str, folder: Path) -> None:
-    """Run the commands of one checkout that have not been run.
+    """Run the commands in one checkout that have not been run yet.
 
     Raises:
-        ValueError: one failed.
+        ValueError: a command failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, arguments in steps(records, folder).items():
@@ -97,49 +98,53 @@ def run_all(checkout: Path, records: str, folder: Path) -> None:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What differs between two folders of `run_all`; empty if nothing does."""
-    found = []
+    """Differences between two folders of `run_all`; empty if there are none."""
+    differing = []
     for name in ("run/history.csv", "run/metrics.json", "scores.json", "answer/seg.png"):
         if (one / name).read_bytes() != (other / name).read_bytes():
-            found.append(name)
+            differing.append(name)
     if (one / "answer/flow.png").read_bytes() != (other / "answer/flow.png").read_bytes():
-        found.append("answer/flow.png")
+        differing.append("answer/flow.png")
     for name in ("run/model.keras", "run/best.keras"):
         pairs = [runs.load_model(folder / name).get_weights() for folder in (one, other)]
         if not all(np.array_equal(a, b) for a, b in zip(*pairs, strict=True)):
-            found.append(name)
+            differing.append(name)
     for kind in ("none", "int8"):
-        ours, theirs = (_lite_answers(folder / f"{kind}.tflite") for folder in (one, other))
-        found += [f"{kind}.tflite: {key}" for key in ours if not (ours[key] == theirs[key]).all()]
-    return found
+        ours, theirs = (_tflite_outputs(folder / f"{kind}.tflite") for folder in (one, other))
+        differing += [
+            f"{kind}.tflite: {key}" for key in ours if not (ours[key] == theirs[key]).all()
+        ]
+    return differing
 
 
-def _lite_answers(path):
-    """What a TFLite file's `predict` gives for the picture pair, at its own size."""
+def _tflite_outputs(path):
+    """Outputs of a TFLite file's `predict` for the frame pair, at the size of the file."""
     file = lite_file.read(path)
-    height, width = file.about["height"], file.about["width"]
+    height, width = file.metadata["height"], file.metadata["width"]
     seg, flow = file.predict(*(read_image(image)[:height, :width] for image in _PAIR))
     return {"seg": seg, "flow": flow}
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     flags.DEFINE_string("before", None, "The other checkout.", required=True)
-    flags.DEFINE_string("records", None, "To train on, to score, to calibrate.", required=True)
-    flags.DEFINE_string("output", None, "Folder for what both write.", required=True)
+    flags.DEFINE_string(
+        "records", None, "Records for training, scoring and calibration.", required=True
+    )
+    flags.DEFINE_string("output", None, "Folder for the results of both.", required=True)
 
 
 def main():
-    """Run, compare."""
+    """Run and compare."""
     args = flags.FLAGS
     output, records = Path(args.output).resolve(), str(Path(args.records).resolve())
     folders = [output / "before", output / "now"]
     for checkout, folder in zip((Path(args.before), Path.cwd()), folders, strict=True):
         run_all(checkout, records, folder)
-    if found := differences(*folders):
-        raise ValueError(f"these differ: {', '.join(found)}")
+    if differing := differences(*folders):
+        raise ValueError(f"these differ: {', '.join(differing)}")
     scores = json.loads((folders[1] / "scores.json").read_text())
-    print(f"weights, history, {len(scores)} scores, predictions and TFLite answers are the same")
+    print(f"weights, history, {len(scores)} scores, predictions and TFLite outputs are the same")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What `compare_sets` measures on one frame, and how frames become one set's numbers.
+"""Statistics of one frame for `compare_sets`, and their summary for a set.
 
-`measure` turns a decoded frame into sums, which add up over pixels, and values, which are one a
-frame; `summarise` makes `{name: number}` of those of a whole set. What a set cannot tell is NaN.
+`measure` turns a decoded frame into sums, which add up over pixels, and values, one per frame;
+`summarise` combines those of a set into `{name: number}`. A statistic that a set lacks is NaN.
 """
 
 from collections.abc import Iterable
@@ -14,21 +14,21 @@ from data_prep.scenes.camera import KITTI_CENTRE, KITTI_SIZE
 from flowseg.data.labels import CITYSCAPES, IGNORE_LABEL, train_id_table
 
 PERCENTILES = (10, 25, 50, 75, 90, 99)
-# Widths of frames differ; all speeds are told as they would be in a frame of KITTI's width.
+# In px, at the frame width to which all speeds are converted, because frame widths differ.
 FAST = 40.0
-# Speeds are counted in steps of 0.01 px up to 655 px: exact enough, and a set needs no memory.
+# Speeds are counted in steps of 0.01 px up to 655 px: exact enough, and memory is constant.
 _STEP, _STEPS = 0.01, 2**16
 _BANDS = ("top", "middle", "bottom")
-# KITTI's principal point in shares of the width and the height.
+# KITTI's principal point as shares of the width and the height.
 _PRINCIPAL = (KITTI_CENTRE[0] / KITTI_SIZE[1], KITTI_CENTRE[1] / KITTI_SIZE[0])
 # Cycles per pixel between which the slope of the spectrum is fitted.
 _SPECTRUM = (1 / 32, 1 / 4)
-# A class occurs in a frame from this share of its pixels on: less is a slip of who drew it.
+# A class occurs in a frame if it has at least this share of the pixels; less is a labelling slip.
 _TRACE = 0.0005
 _SKY = CITYSCAPES.names.index("sky")
 _TEXTURES = ("dx", "dy", "slope", "contrast", "edge", "inside")
 
-# Name -> unit of every number of a set, in the order of the table.
+# Name -> unit of every statistic of a set, in table order.
 UNITS = (
     {"frames": "", "frames_with_flow": "", "frames_with_labels": ""}
     | {"flow/known": "% px", "flow/occluded": "% known"}
@@ -66,9 +66,9 @@ def measure(
     """Sums and values of one frame.
 
     Args:
-        frame: dict with `image1` (H, W, 3) uint8 RGB and, where the set has them, `image2`,
+        frame: dict with `image1` (H, W, 3) uint8 RGB and, if the set has them, `image2`,
             `flow` and `flow_noc` (H, W, 3) float32 (u, v, valid), `labels` (H, W) Cityscapes ids.
-        width: frame width in px at which speeds are told.
+        width: frame width in px to which speeds are converted.
         common_width: width in px at which textures are compared between sets.
 
     Returns:
@@ -88,8 +88,8 @@ def measure(
         if train_ids is not None:
             sums["not_sky"] = flow_sums(flow, known & (train_ids != _SKY), scale)
         if "flow_noc" in frame:
-            hidden = known & (frame["flow_noc"][..., 2] == 0)
-            sums |= {"hidden": hidden.sum(), "hideable": known.sum()}
+            occluded = known & (frame["flow_noc"][..., 2] == 0)
+            sums |= {"hidden": occluded.sum(), "hideable": known.sum()}
             values |= pair_values(image, frame["image2"], frame["flow_noc"])
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     size = (common_width, max(1, round(image.shape[0] * common_width / image.shape[1])))
@@ -103,16 +103,16 @@ def measure(
 
 
 def flow_sums(flow: np.ndarray, known: np.ndarray, scale: float) -> np.ndarray:
-    """What adds up of the vectors of one frame; speeds in px times `scale`.
+    """Sums over the flow vectors of one frame; speeds in px times `scale`.
 
     Args:
         flow: (H, W, 2 or more) (u, v) in px.
-        known: (H, W) bool: which of them count.
+        known: (H, W) bool: vectors that count.
         scale: px of the reference width per px of the frame.
 
     Returns:
         (histogram (65536,), sums (13,)) in one float64 array of (65549,): pixels, sums of speed,
-        |u|, |v|, pixels over 40 px, pixels that move, those of them that move away from the
+        |u|, |v|, pixels over 40 px, pixels that move, pixels that move away from the
         principal point, and for the top, middle and bottom third of rows pixels and speed.
     """
     height, width = known.shape
@@ -137,7 +137,7 @@ def flow_sums(flow: np.ndarray, known: np.ndarray, scale: float) -> np.ndarray:
 
 
 def image_values(image: np.ndarray) -> dict[str, float]:
-    """Colour and light of (H, W, 3) uint8 RGB."""
+    """Colour and brightness statistics of (H, W, 3) uint8 RGB."""
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     saturation = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[..., 1]
     red, green, blue = image.reshape(-1, 3).mean(0)
@@ -163,7 +163,7 @@ def texture_values(luma: np.ndarray, train_ids: np.ndarray | None = None) -> dic
         here, right, below = train_ids[:-1, :-1], train_ids[:-1, 1:], train_ids[1:, :-1]
         labelled = np.maximum(np.maximum(here, right), below) != IGNORE_LABEL
         border = labelled & ((here != right) | (here != below))
-        # Borders drawn by hand are about a pixel off.
+        # Hand-drawn borders are off by about a pixel.
         near = cv2.dilate(border.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         values |= {"edge": _mean(step[labelled & near]), "inside": _mean(step[labelled & ~near])}
     return values
@@ -172,11 +172,11 @@ def texture_values(luma: np.ndarray, train_ids: np.ndarray | None = None) -> dic
 def spectrum_slope(luma: np.ndarray) -> float:
     """Exponent of the radially averaged power spectrum of (H, W) luma; natural scenes: about -2.
 
-    Least squares in log-log over twelve rings from 1/32 to 1/4 cycles per px, each counting alike.
-    NaN where the picture is too small or has no detail.
+    Least squares in log-log over twelve rings from 1/32 to 1/4 cycles per px, with equal weights.
+    NaN if the image is too small or has no detail.
     """
     height, width = luma.shape
-    # A window, since the borders of a picture do not fit together.
+    # A window, because opposite borders of an image do not match.
     window = np.outer(np.hanning(height), np.hanning(width))
     power = abs(np.fft.rfft2((luma - luma.mean()) * window)) ** 2
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
@@ -192,15 +192,15 @@ def spectrum_slope(luma: np.ndarray) -> float:
 
 
 def pair_values(image1: np.ndarray, image2: np.ndarray, flow_noc: np.ndarray) -> dict[str, float]:
-    """How unlike two frames are, as they stand and with image2 brought back by the true flow.
+    """Differences of two frames, without warping and with image2 warped by the ground-truth flow.
 
     Both are mean absolute differences over colours and the pixels of `flow_noc` (H, W, 3).
-    NaN without such pixels; so is the ratio where the warped frame equals the first exactly.
+    NaN without such pixels; the ratio is also NaN if the warped frame equals the first exactly.
     """
     known = flow_noc[..., 2] > 0
-    back = warp(image2.astype(np.float32), flow_noc)
+    warped_image = warp(image2.astype(np.float32), flow_noc)
     first = image1[known].astype(np.float32)
-    unwarped, warped = _mean(abs(first - image2[known])), _mean(abs(first - back[known]))
+    unwarped, warped = _mean(abs(first - image2[known])), _mean(abs(first - warped_image[known]))
     ratio = unwarped / warped if warped > 0 else float("nan")
     return {"pair/unwarped": unwarped, "pair/warped": warped, "pair/ratio": ratio}
 
@@ -210,9 +210,10 @@ def _mean(values):
 
 
 def summarise(measures: Iterable[tuple[dict, dict[str, float]]]) -> dict[str, float]:
-    """The numbers of a set, `{name of UNITS: float}`, of its frames' `measure`s.
+    """Statistics of a set, `{name of UNITS: float}`, from the `measure` of each of its frames.
 
-    Flow and classes are pooled over pixels; images are means over frames, pairs medians.
+    Flow and classes are pooled over pixels; image values are means over frames, pair values are
+    medians.
     """
     sums, values = {}, {}
     for frame_sums, frame_values in measures:
@@ -244,8 +245,8 @@ def summarise(measures: Iterable[tuple[dict, dict[str, float]]]) -> dict[str, fl
     return {name: float(number) for name, number in result.items()}
 
 
-def _percent(part, whole):
-    return 100 * part / whole if whole else float("nan")
+def _percent(part, total):
+    return 100 * part / total if total else float("nan")
 
 
 def _summarise_flow(part, pooled):

@@ -1,9 +1,9 @@
-"""What each stride adds to flow: its scores where the decoder leaves one stride for the next.
+"""Score the flow after each stride of the decoder.
 
 python -m experiments.studies.strides --run_dir DIR --records GLOB[,GLOB]
 
-The same weights throughout: flow is taken out of one trained network at each of its strides, and
-brought to full size bilinearly; the last row is the answer itself, by learned upsampling.
+All rows are from the same weights: the flow of one trained network after each stride, upsampled
+bilinearly to full size; the last row is the output of the network, with learned upsampling.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from flowseg.scoring import frame_scores
 _SHOWN = {
     "flow/aepe": "AEPE, px",
     "flow/fl_all": "Fl-all, %",
-    "flow/aepe_0_10": "moves 0 to 10 px",
+    "flow/aepe_0_10": "motion 0 to 10 px",
     "flow/aepe_10_40": "10 to 40",
     "flow/aepe_40_up": "over 40",
 }
@@ -51,13 +51,13 @@ def score(
     """Title -> scores (see `frame_scores.scores`) over the pairs of `files` that have flow.
 
     Raises:
-        ValueError: no pair has flow truth; a damaged shard.
+        ValueError: no pair has ground-truth flow; a damaged shard.
     """
     encoder, decoder = parts(model)
-    found = taps(decoder)
-    part = keras.Model(decoder.input, found)
-    network = compose(encoder, part, tuple(found), "strides")
-    counts = {title: {} for title in found}
+    flows = taps(decoder)
+    part = keras.Model(decoder.input, flows)
+    network = compose(encoder, part, tuple(flows), "strides")
+    counts = {title: {} for title in flows}
     with records.named_errors(files):
         frames = decoding.evaluation_data(files, label_set).as_numpy_iterator()
         for frame in tqdm(frames, unit="frame", total=records.count(files), disable=None):
@@ -65,31 +65,39 @@ def score(
                 continue
             pair = {key: frame[key][None].astype(np.float32) for key in ("image1", "image2")}
             for title, flow in network.predict_on_batch(pair).items():
-                own = frame_scores.count_flow(frame["flow"], flow[0], frame["flow_noc"], None)
-                counts[title] = frame_scores.add(counts[title], own)
+                frame_counts = frame_scores.count_flow(
+                    frame["flow"], flow[0], frame["flow_noc"], None
+                )
+                counts[title] = frame_scores.add(counts[title], frame_counts)
     if not all(counts.values()):
-        raise ValueError(f"{files[0]}: no pair with flow truth")
-    return {title: frame_scores.scores(own, label_set.names) for title, own in counts.items()}
+        raise ValueError(f"{files[0]}: no pair with ground-truth flow")
+    return {
+        title: frame_scores.scores(frame_counts, label_set.names)
+        for title, frame_counts in counts.items()
+    }
 
 
-def table(found: dict[str, dict[str, float]]) -> str:
-    """Markdown: a row a stride."""
+def table(scores_by_title: dict[str, dict[str, float]]) -> str:
+    """Markdown table with one row per stride."""
     rows = [
-        [title.replace("_", " "), *(f"{own[key]:.2f}" if key in own else "" for key in _SHOWN)]
-        for title, own in found.items()
+        [
+            title.replace("_", " "),
+            *(f"{scores[key]:.2f}" if key in scores else "" for key in _SHOWN),
+        ]
+        for title, scores in scores_by_title.items()
     ]
     return tables.markdown(["", *_SHOWN.values()], rows)
 
 
 def define_flags():
-    """The flags of this command."""
+    """Define the flags of this command."""
     shared_flags.define_run_flags(input_scale=False)
     flags.adopt_module_key_flags(shared_flags)
     flags.DEFINE_list("records", None, "Records with flow: GLOB[,GLOB].", required=True)
 
 
 def main():
-    """Ask, and tell."""
+    """Predict, score and print."""
     args = flags.FLAGS
     files = records.match_files(*args.records)
     run = runs.load_run(args.run_dir, args.weights)

@@ -1,4 +1,4 @@
-"""Trainings of one recipe that differ in flags: each is trained and scored once."""
+"""Trains and scores each training of a study once."""
 
 import json
 import subprocess
@@ -14,37 +14,42 @@ from flowseg.scoring import evaluation
 
 
 def score(
-    folder: Path, trained: Sequence[str], val_records: Sequence[str], unasked: str | None = None
+    folder: Path,
+    train_flags: Sequence[str],
+    val_records: Sequence[str],
+    excluded: str | None = None,
 ) -> dict:
-    """Train a trial and score its last weights, unless that is done; kept as scores.json.
+    """Train and score the last weights, unless scores.json in `folder` has the scores already.
 
     Args:
-        folder: of the run.
-        trained: its flags of `flowseg.train`, all but --run_dir.
+        folder: run folder.
+        train_flags: flags of `flowseg.train`, except --run_dir.
         val_records: GLOBs of the records to score on.
-        unasked: scores whose names begin so are left out, as "flow/" of a network of one task.
+        excluded: scores with this prefix are omitted, such as "flow/" for a single-task network.
 
     Returns:
-        The scores, and the `seconds` that the training took.
+        The scores, and the `seconds` of the training.
 
     Raises:
-        ValueError: the training failed; or what stands in the folder was asked otherwise.
+        ValueError: the training failed; or the folder belongs to other flags or records.
     """
-    asked = {"trained": " ".join(trained), "scored_on": ",".join(val_records)}
+    settings = {"trained": " ".join(train_flags), "scored_on": ",".join(val_records)}
     path = folder / "scores.json"
     if path.is_file():
-        done = json.loads(path.read_text())
-        if {key: done[key] for key in asked} != asked:
-            raise ArgumentError(f"{path}: of other flags or records: give another output", "output")
-        return done
+        stored = json.loads(path.read_text())
+        if {key: stored[key] for key in settings} != settings:
+            raise ArgumentError(
+                f"{path}: has other flags or records: choose another output", "output"
+            )
+        return stored
     begin = time.monotonic()
-    command = [sys.executable, "-m", "flowseg.train", f"--run_dir={folder}", *trained]
+    command = [sys.executable, "-m", "flowseg.train", f"--run_dir={folder}", *train_flags]
     if subprocess.run(command).returncode:
-        raise ValueError(f"{folder}: the training failed (its reason stands above)")
+        raise ValueError(f"{folder}: the training failed (see its message above)")
     seconds = time.monotonic() - begin
     run = runs.load_run(folder, "last")
     scores, _ = evaluation.evaluate(run, records.match_files(*val_records))
-    scores = {k: v for k, v in scores.items() if not (unasked and k.startswith(unasked))}
+    scores = {k: v for k, v in scores.items() if not (excluded and k.startswith(excluded))}
     scores["seconds"] = seconds
-    files.write_json(path, asked | scores)
+    files.write_json(path, settings | scores)
     return scores

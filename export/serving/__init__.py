@@ -1,1 +1,1 @@
-"""The server behind `export.serve`: REST requests and batches of them."""
+"""The server behind `export.serve`: parses REST requests and runs them in batches."""

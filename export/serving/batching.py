@@ -1,4 +1,4 @@
-"""The folder of `export.saved_model`, loaded to be asked: what a replica of a server holds."""
+"""Loads the newest SavedModel of a folder and runs requests in batches, for a server replica."""
 
 import re
 from collections.abc import Sequence
@@ -14,121 +14,124 @@ from export.metadata import NAME
 from export.serving import rest
 from flowseg import console
 
-# Whose requests may be answered together: frames in, a batch in any number.
+# Signatures whose requests may run as one batch: they take frames in batches of any size.
 _BATCHED = ("serving_default", "serving_uint8", "predict_labels", "predict_png")
 
 
 def newest(folder: Path | str) -> int:
-    """The version that servers take: the highest number in a folder of models.
+    """Return the version that servers load: the highest number in a folder of models.
 
     Raises:
-        ValueError: none there.
+        ValueError: the folder has no model.
     """
     folder = Path(folder)
-    found = [int(path.parent.name) for path in folder.glob("*/saved_model.pb")
-             if path.parent.name.isdigit()]  # fmt: skip
-    if not found:
+    versions = [
+        int(path.parent.name)
+        for path in folder.glob("*/saved_model.pb")
+        if path.parent.name.isdigit()
+    ]
+    if not versions:
         raise ValueError(
-            f"{folder}: no model here; write one: python -m export.saved_model --output {folder}"
+            f"{folder}: has no model; write one: python -m export.saved_model --output {folder}"
         )
-    return max(found)
+    return max(versions)
 
 
 class Network:
-    """A loaded version. Its methods may be called by several threads."""
+    """A loaded version of the network; its methods are thread-safe."""
 
     def __init__(self, folder: Path | str):
         """Load the newest version in `folder` and warm it up.
 
         Raises:
-            ValueError: none there, or it is damaged.
+            ValueError: there is no version, or it is damaged.
         """
         self.version = newest(folder)
         path = Path(folder) / str(self.version)
         try:
             self._model = tf.saved_model.load(str(path))
             graph = SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs[0]
-        except Exception as error:  # TensorFlow, protobuf and the file system raise their own.
-            raise ValueError(f"{path}: damaged, or no SavedModel ({error})") from error
-        own = {k: v for k, v in graph.signature_def.items() if not k.startswith("__")}
-        self.signatures = {name: _specs(definition) for name, definition in own.items()}
-        told = {
+        except Exception as error:  # TensorFlow, protobuf and the file system raise different ones.
+            raise ValueError(f"{path}: damaged, or not a SavedModel ({error})") from error
+        definitions = {k: v for k, v in graph.signature_def.items() if not k.startswith("__")}
+        self.signatures = {name: _specs(definition) for name, definition in definitions.items()}
+        described = {
             name: json_format.MessageToDict(
                 definition,
                 preserving_proto_field_name=True,
                 always_print_fields_with_no_presence=True,
             )
-            for name, definition in own.items()
+            for name, definition in definitions.items()
         }
         self.metadata = {
             "model_spec": {"name": NAME, "signature_name": "", "version": str(self.version)},
-            "metadata": {"signature_def": {"signature_def": told}},
+            "metadata": {"signature_def": {"signature_def": described}},
         }
-        # oneDNN says at the first float16 that it leaves it to others.
+        # oneDNN reports the first float16 operation that it does not support.
         with console.no_stderr():
             for request in saved_model_extras.read_requests(path):
-                self.answer(*request)
+                self.predict(*request)
 
     @property
     def status(self) -> dict:
-        """What a server says of itself."""
-        fine = {"error_code": "OK", "error_message": ""}
-        version = {"version": str(self.version), "state": "AVAILABLE", "status": fine}
+        """Status of the model, as TensorFlow Serving reports it."""
+        ok = {"error_code": "OK", "error_message": ""}
+        version = {"version": str(self.version), "state": "AVAILABLE", "status": ok}
         return {"model_version_status": [version]}
 
-    def answer(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays in, arrays out.
+    def predict(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Call a signature with arrays and return its outputs as arrays.
 
         Raises:
-            ValueError: the network refuses the inputs.
+            ValueError: the network rejects the inputs.
         """
         tensors = {key: tf.constant(value) for key, value in inputs.items()}
         try:
-            answers = self._model.signatures[signature](**tensors)
+            outputs = self._model.signatures[signature](**tensors)
         except (tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
             raise ValueError(_reason(error)) from error
-        return {key: value.numpy() for key, value in answers.items()}
+        return {key: value.numpy() for key, value in outputs.items()}
 
-    def answer_all(self, requests: Sequence[rest.Request]) -> list[dict | ValueError]:
-        """Answers, or the ValueErrors, to several `rest.Request`s; alike ones run as one batch."""
+    def run_batch(self, requests: Sequence[rest.Request]) -> list[dict | ValueError]:
+        """Return the outputs or the ValueError of each request; compatible ones share a batch."""
         groups = {}
         for i, request in enumerate(requests):
-            groups.setdefault(_likeness(request, i), []).append(i)
-        answers = {}
+            groups.setdefault(_batch_key(request, i), []).append(i)
+        results = {}
         for group in groups.values():
-            together = self._together([requests[i] for i in group])
-            answers |= dict(zip(group, together, strict=True))
-        return [answers[i] for i in range(len(requests))]
+            group_results = self._run_group([requests[i] for i in group])
+            results |= dict(zip(group, group_results, strict=True))
+        return [results[i] for i in range(len(requests))]
 
-    def _together(self, requests):
+    def _run_group(self, requests):
         first = requests[0]
         inputs = {k: np.concatenate([r.inputs[k] for r in requests]) for k in first.inputs}
         try:
-            joint = self.answer(first.signature, inputs)
+            outputs = self.predict(first.signature, inputs)
         except ValueError as error:
             if len(requests) == 1:
                 return [error]
-            # One of them is to blame; the others get their answers.
-            return [answer for request in requests for answer in self._together([request])]
+            # At least one request is invalid: run them one by one, so that the others succeed.
+            return [result for request in requests for result in self._run_group([request])]
         ends = np.cumsum([request.batch for request in requests])[:-1]
-        parts = {key: np.split(value, ends) for key, value in joint.items()}
+        parts = {key: np.split(value, ends) for key, value in outputs.items()}
         return [{key: value[i] for key, value in parts.items()} for i in range(len(requests))]
 
 
-def _likeness(request, own):
-    """Equal for requests that may run as one batch."""
+def _batch_key(request, index):
+    """Return a key that is equal for requests that can share a batch."""
     if request.signature not in _BATCHED:
-        return own
-    # Bytes are alike if their pictures are of one size.
+        return index
+    # Encoded images can share a batch if they decode to one size.
     sizes = (
-        frozenset(rest.picture_sizes(x)) if x.dtype == object else x.shape[1:]
+        frozenset(rest.image_sizes(x)) if x.dtype == object else x.shape[1:]
         for x in request.inputs.values()
     )
     return request.signature, *sizes
 
 
 def _specs(definition):
-    """{input: (NumPy's type, shape)} of a signature, as `rest.read` wants it."""
+    """Return {input: (NumPy type, shape)} of a signature, for `rest.read`."""
     specs = {}
     for key, tensor in definition.inputs.items():
         shape = tensor.tensor_shape
@@ -142,7 +145,7 @@ def _specs(definition):
 
 
 def _reason(error):
-    """What a person needs of TensorFlow's message."""
+    """Extract the useful part of TensorFlow's message."""
     text = str(error)
     asserted = re.search(r"assertion failed: \[(.*?)\] \[", text, re.S)
     if asserted:

@@ -1,1 +1,1 @@
-"""What only commands need: their flags, and how they start and fail."""
+"""Shared code of the commands: flags, start-up and error reporting."""

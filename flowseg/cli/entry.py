@@ -1,4 +1,4 @@
-"""How every command starts and how it fails: flags in, one clear line on stderr out.
+"""Starts commands: parses their flags and reports errors as one line on stderr.
 
 Import this before TensorFlow or Keras: `console` quiets TensorFlow's start-up log.
 """
@@ -15,20 +15,20 @@ from flowseg import console  # noqa: F401  (quiets TensorFlow's start)
 from flowseg.errors import ArgumentError
 
 _HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
-# Whose flags --help shows; absl and other libraries define dozens of their own.
+# Packages whose flags --help shows; absl and other libraries define dozens more.
 _PACKAGES = {"flowseg", "data_prep", "export"}
 
 
 def run(main: Callable[[], object], usage: str | None = None) -> None:
     """Parse the flags, call `main()` and exit: 0, 1 after an error, 130 after Ctrl-C.
 
-    A wrong flag, and a ValueError, OSError or TensorFlow error of `main`, become one line on
-    stderr; the environment variable FLOWSEG_DEBUG=1 shows the traceback instead. Any other
+    An invalid flag, and a ValueError, OSError or TensorFlow error from `main`, are reported as one
+    line on stderr; the environment variable FLOWSEG_DEBUG=1 shows the traceback instead. Any other
     exception is a bug and keeps its traceback.
 
     Args:
-        main: function without arguments, which reads `absl.flags.FLAGS`.
-        usage: what `--help` prints above the flags; default: the docstring of main's module.
+        main: function without arguments that reads `absl.flags.FLAGS`.
+        usage: text that `--help` prints above the flags; default: docstring of main's module.
     """
 
     def parse(argv):
@@ -47,7 +47,7 @@ def run(main: Callable[[], object], usage: str | None = None) -> None:
 
 
 def _guard(main):
-    # TensorFlow's export tells of every file it writes.
+    # TensorFlow's export logs every file that it writes.
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
@@ -65,19 +65,19 @@ def _guard(main):
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
-    """The exceptions that are told in one line; any other is a bug."""
-    # TensorFlow is looked up, not imported: a command that never needed it starts 4 s faster.
+    """Exceptions that are reported in one line; any other is a bug."""
+    # TensorFlow is looked up, not imported: commands that do not need it start 4 s faster.
     tensorflow = sys.modules.get("tensorflow")
     return (ValueError, OSError, *([tensorflow.errors.OpError] if tensorflow else []))
 
 
 def message(error: Exception) -> str:
-    """What an expected error says to a person."""
+    """Return the user-facing message of an expected error."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, ArgumentError):
         return error.with_flags()
-    # Only a TensorFlow error has `message`, which begins with the name of the graph's function.
+    # Only TensorFlow errors have `message`, which starts with the name of the graph function.
     text = re.sub(r"\{\{[^}]*\}\} ?", "", getattr(error, "message", None) or str(error))
     return text or type(error).__name__
 
@@ -90,16 +90,16 @@ def _fail(text):
 def _help(main, usage):
     module = main.__module__
     text = usage or sys.modules[module].__doc__ or ""
-    # absl files the flags of `python -m` under the program's path, not under "__main__".
+    # absl lists the flags of `python -m` under the program's path, not under "__main__".
     name = sys.argv[0] if module == "__main__" else module
-    own = {
+    shown = {
         flag.name: flag
-        for place, found in flags.FLAGS.flags_by_module_dict().items()
-        if place == name or place.split(".")[0] in _PACKAGES
-        for flag in found
+        for source, defined in flags.FLAGS.flags_by_module_dict().items()
+        if source == name or source.split(".")[0] in _PACKAGES
+        for flag in defined
     }
-    lines = [f"  --{flag.name}: {_flag_help(flag)}" for _, flag in sorted(own.items())]
-    return "\n".join([text.strip(), "", "Flags:", *lines, "", "--helpfull lists absl's own too."])
+    lines = [f"  --{flag.name}: {_flag_help(flag)}" for _, flag in sorted(shown.items())]
+    return "\n".join([text.strip(), "", "Flags:", *lines, "", "--helpfull adds absl's flags."])
 
 
 def _flag_help(flag):

@@ -1,6 +1,6 @@
-"""Flags of the commands, each group in a function that a command calls once.
+"""Defines the flags that commands share, one function per group of flags.
 
-They are defined on call, not on import, so that tests can import every command side by side.
+Flags are defined on call, not on import, so that tests can import all commands in one process.
 """
 
 import dataclasses
@@ -15,16 +15,16 @@ from absl import flags
 from flowseg.errors import ArgumentError
 
 if typing.TYPE_CHECKING:
-    # Not imported at run time: it brings TensorFlow, which most commands start without.
+    # Not imported at run time: it imports TensorFlow, which most commands start without.
     from flowseg.training.config import TrainingConfig
 
 
 def define_training_flags(train_records_required: bool = True):
-    """Everything that decides a training: a flag for each field of `TrainingConfig`."""
-    # Imported here: it brings TensorFlow, which the other commands start without.
+    """Define all flags of a training: one for each field of `TrainingConfig`."""
+    # Imported here: it imports TensorFlow, which the other commands start without.
     from flowseg.training.config import TrainingConfig
 
-    flags.DEFINE_string("run_dir", None, "Folder of the run; default: runs/<name of the flagfile>.")
+    flags.DEFINE_string("run_dir", None, "Run folder; default: runs/<name of the flagfile>.")
     for field in dataclasses.fields(TrainingConfig):
         _define(field)
     if train_records_required:
@@ -32,36 +32,36 @@ def define_training_flags(train_records_required: bool = True):
 
 
 def _define(field):
-    """One flag of a field: its name, default, help and bounds."""
-    told, default = field.metadata["help"], field.default
+    """Define the flag of one field, with its default, help and bounds."""
+    text, default = field.metadata["help"], field.default
     bounds = {"lower_bound": field.metadata["at_least"], "upper_bound": field.metadata["at_most"]}
     kind = _kind(field)
     if field.metadata["choices"]:
-        flags.DEFINE_enum(field.name, default, field.metadata["choices"], told)
+        flags.DEFINE_enum(field.name, default, field.metadata["choices"], text)
     elif kind is tuple:
-        flags.DEFINE_list(field.name, [f"{item:g}" for item in default] or None, told)
+        flags.DEFINE_list(field.name, [f"{item:g}" for item in default] or None, text)
     elif kind is bool:
-        flags.DEFINE_bool(field.name, default, told)
+        flags.DEFINE_bool(field.name, default, text)
     elif kind is str:
-        flags.DEFINE_string(field.name, default, told)
+        flags.DEFINE_string(field.name, default, text)
     else:
         define = {int: flags.DEFINE_integer, float: flags.DEFINE_float}[kind]
-        define(field.name, default, told, **bounds)
+        define(field.name, default, text, **bounds)
 
 
 def _kind(field):
-    """str, int, float, bool or tuple: what a field holds where it is not None."""
-    told = field.type
-    if isinstance(told, types.UnionType):
-        told = next(kind for kind in typing.get_args(told) if kind is not types.NoneType)
-    return typing.get_origin(told) or told
+    """Return the type of a field when not None: str, int, float, bool or tuple."""
+    hint = field.type
+    if isinstance(hint, types.UnionType):
+        hint = next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+    return typing.get_origin(hint) or hint
 
 
 def training_config(args: flags.FlagValues | None = None) -> "TrainingConfig":
-    """The `TrainingConfig` that the flags of `define_training_flags` say.
+    """Build a `TrainingConfig` from the flags of `define_training_flags`.
 
     Raises:
-        ArgumentError: values that cannot be, or do not go together.
+        ArgumentError: a value is invalid or conflicts with another.
     """
     from flowseg.training.config import TrainingConfig
 
@@ -84,46 +84,49 @@ def _numbers(name, texts):
         raise ArgumentError(f"{name}={','.join(texts)}: not a list of numbers", name) from error
 
 
-def define_run_flags(input_scale: bool = True, instead: str | None = None) -> None:
-    """Which trained run answers, with which weights, and (if asked for) at which size.
+def define_run_flags(input_scale: bool = True, alternative: str | None = None) -> None:
+    """Define the flags that select a trained run, its weights and the optional input scale.
 
-    `instead`: a flag of the command's own, defined before, that may stand in place of --run_dir.
+    `alternative`: a flag of the command, already defined, that can replace --run_dir.
     """
     flags.DEFINE_string("run_dir", None, "Folder of a trained run.")
     flags.DEFINE_enum(
         "weights",
         "best",
         ["best", "last", "pretrained"],
-        "The run's by the best validation score, its last, or, in place of --run_dir, those that "
-        "come with the package.",
+        "Weights with the run's best validation score, its last weights, or, instead of --run_dir, "
+        "the pretrained network of the package.",
     )
-    sources = ["run_dir", *([instead] if instead else [])]
+    sources = ["run_dir", *([alternative] if alternative else [])]
 
-    def one_source(given):
-        return sum(bool(given[n]) for n in sources) == (given["weights"] != "pretrained")
+    def one_source(values):
+        return sum(bool(values[n]) for n in sources) == (values["weights"] != "pretrained")
 
     choices = [*(f"--{name}" for name in sources), "--weights pretrained"]
-    told = f"give the folder of a trained run; exactly one of {', '.join(choices)}"
-    flags.register_multi_flags_validator([*sources, "weights"], one_source, told)
+    text = f"give the folder of a trained run; exactly one of {', '.join(choices)}"
+    flags.register_multi_flags_validator([*sources, "weights"], one_source, text)
     if not input_scale:
         return
     flags.DEFINE_float(
         "input_scale",
         1.0,
-        "Resize frames by this factor for the network; answers keep the frames' size.",
+        "Resize frames by this factor for the network; predictions keep the frames' size.",
     )
     flags.register_validator("input_scale", lambda scale: scale > 0, "must be greater than 0")
 
 
 def define_seg_ids():
-    """Which numbers a written seg.png holds."""
+    """Define the flag that selects the ids in seg.png."""
     flags.DEFINE_enum(
-        "seg_ids", "train", ["train", "label"], "Ids in seg.png: train ids or the data set's own."
+        "seg_ids",
+        "train",
+        ["train", "label"],
+        "Ids in seg.png: train ids or the data set's label ids.",
     )
 
 
 def flagfile_name(argv: Sequence[str] | None = None) -> str | None:
-    """The name, without folder and suffix, of the first flagfile on the command line, or None."""
+    """Return the stem of the first flagfile on the command line, or None."""
     argv = sys.argv if argv is None else argv
     for i, argument in enumerate(argv):
         name, equals, value = argument.lstrip("-").partition("=")
@@ -134,16 +137,21 @@ def flagfile_name(argv: Sequence[str] | None = None) -> str | None:
 
 
 def define_device_flags():
-    """Where to compute: not of the training, which is the same everywhere."""
+    """Define the flags that select devices and hosts; they do not change the training."""
     flags.DEFINE_enum(
         "devices",
         "one",
         ["one", "all"],
-        "Compute on one device, or on all that TensorFlow or JAX finds; each takes its share of "
-        "--batch_size.",
+        "Compute on one device, or on all that TensorFlow or JAX finds; each processes its share "
+        "of --batch_size.",
     )
     flags.DEFINE_integer(
-        "hosts", 1, "With KERAS_BACKEND=jax: machines that train together, by this command each.", 1
+        "hosts",
+        1,
+        "With KERAS_BACKEND=jax: number of machines that train together, each by this command.",
+        1,
     )
-    flags.DEFINE_integer("host", 0, "Which of them this is; 0 keeps the run folder.", 0)
-    flags.DEFINE_string("coordinator", None, "Where they meet: HOST:PORT, a free port of host 0.")
+    flags.DEFINE_integer("host", 0, "Index of this machine; 0 writes the run folder.", 0)
+    flags.DEFINE_string(
+        "coordinator", None, "Address to connect to: HOST:PORT, a free port of host 0."
+    )

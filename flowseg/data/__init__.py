@@ -1,1 +1,1 @@
-"""Records and what becomes of them: label sets, file formats, decoding, augmentation, batches."""
+"""Records, label sets, file formats, decoding, augmentation and batches."""

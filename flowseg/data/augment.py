@@ -1,8 +1,8 @@
-"""Augmentation of one example, in pure TensorFlow, that keeps flow and labels exact.
+"""Augments one training example in pure TensorFlow and keeps flow and labels exact.
 
 An example is a dict: `image1`, `image2` (H, W, 3) uint8, `flow` (H, W, 3) float32 (u, v, valid),
-`seg` (H, W) int32 train ids. Every random draw comes from a seed given by the caller: the same
-seed, the same pixels.
+`seg` (H, W) int32 train ids. All randomness comes from the seed that the caller passes: the same
+seed gives the same pixels.
 """
 
 from typing import NamedTuple
@@ -12,15 +12,15 @@ import tensorflow as tf
 
 
 class Augmentation(NamedTuple):
-    """How strongly examples are changed; zeros everywhere leave only the random crop.
+    """Strength of each augmentation; with all values 0, only the random crop remains.
 
     Attributes:
         scale: images are scaled by 2^s, s uniform in [enlarge - scale, enlarge + scale].
-        stretch: width and height differ by a further 2^s, s uniform in [-stretch, stretch].
-        flip: probability of a mirror image.
+        stretch: the width is scaled by a further 2^s, s uniform in [-stretch, stretch].
+        flip: probability of a horizontal flip.
         colour: strength of brightness, contrast, saturation, hue and gamma jitter; 1 is RAFT's.
-        erase: probability that rectangles of image2 are blotted out.
-        enlarge: middle of the range of scales: motion grows with the images.
+        erase: probability of erasing a rectangle of image2, and half of that for a second one.
+        enlarge: centre of the scale range; larger images also have larger motion.
     """
 
     scale: float = 0.0
@@ -31,29 +31,29 @@ class Augmentation(NamedTuple):
     enlarge: float = 0.0
 
 
-# A made second frame: zoom up to 6 %, turn up to 1 degree, shift up to 2 % of the width.
-_MADE_ZOOM, _MADE_TURN, _MADE_SHIFT = 0.06, 0.0175, 0.02
-# NTSC's luminance and two axes of colour, of RGB.
+# Synthetic second frame: zoom up to 6 %, rotation up to 1 degree, shift up to 2 % of the size.
+_SYNTHETIC_ZOOM, _SYNTHETIC_ROTATION, _SYNTHETIC_SHIFT = 0.06, 0.0175, 0.02
+# NTSC luminance and the two colour axes, from RGB.
 _YIQ = np.float32([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-# Share of examples whose two frames get colours of their own (RAFT, Teed and Deng 2020).
-_OWN_COLOURS = 0.2
+# Share of examples whose two frames are jittered separately (RAFT, Teed and Deng 2020).
+_SEPARATE_JITTER = 0.2
 
 
 def augment(
     example: dict[str, tf.Tensor], seed: tf.Tensor, height: int, width: int, strength: Augmentation
 ) -> dict[str, tf.Tensor]:
-    """Crop, scale, mirror, recolour and blot out one example.
+    """Crop, scale, flip, recolour and erase parts of one example.
 
     Args:
-        example: dict as in the module's docstring, of any size; keys besides those four pass.
+        example: dict as in the module docstring, of any size; other keys are passed through.
         seed: (2,) int tensor.
         height: rows of the result.
         width: columns of the result.
         strength: an :class:`Augmentation`.
 
     Returns:
-        The dict with frames as float32 0..255 of (height, width); `plain1` and `plain2` are the
-        frames without new colours and blots.
+        The dict with frames, flow and labels of size (height, width), frames as float32 0..255;
+        `plain1` and `plain2` are the frames before colour jitter and erasing.
     """
     seeds = tf.unstack(tf.random.split(seed, 4))
     sizes = strength.scale, strength.stretch, strength.enlarge
@@ -82,21 +82,21 @@ def random_crop(
     stretch: float,
     enlarge: float = 0.0,
 ) -> dict[str, tf.Tensor]:
-    """Cut a random rectangle and bring it to (height, width).
+    """Crop a random rectangle and resize it to (height, width).
 
-    The rectangle is what a random scale asks for, as far as the example reaches: a smaller
-    example is enlarged. Frames and flow are resized bilinearly, flow over its known pixels only
-    and with its vectors scaled; labels take the nearest pixel.
+    A random scale sets the size of the rectangle, limited to the size of the example: a smaller
+    example is enlarged. Frames and flow are resized bilinearly; flow uses only its valid pixels,
+    and its vectors are scaled. Labels take the nearest pixel.
     """
     size = tf.shape(example["image1"])[:2]
     draw = tf.random.stateless_uniform((4,), seed)
     grow, widen = enlarge + (draw[0] * 2 - 1) * scale, (draw[1] * 2 - 1) * stretch
-    wanted = tf.cast([height, width], tf.float32) / tf.pow(2.0, [grow, grow + widen])
-    region = tf.clip_by_value(tf.cast(tf.round(wanted), tf.int32), 1, size)
-    # Beyond the borders and back to them: else the outermost pixels, which on the road move most,
-    # would hardly ever be seen (RAFT's margins).
-    room, margin = (tf.cast(x, tf.float32) for x in (size - region, region // 4))
-    corner = tf.cast(tf.round(draw[2:] * (room + 2 * margin) - margin), tf.int32)
+    requested = tf.cast([height, width], tf.float32) / tf.pow(2.0, [grow, grow + widen])
+    region = tf.clip_by_value(tf.cast(tf.round(requested), tf.int32), 1, size)
+    # Corners are drawn beyond the borders and clipped to them (RAFT's margins): otherwise crops
+    # would rarely contain the outermost pixels, which move most in driving scenes.
+    slack, margin = (tf.cast(x, tf.float32) for x in (size - region, region // 4))
+    corner = tf.cast(tf.round(draw[2:] * (slack + 2 * margin) - margin), tf.int32)
     corner = tf.clip_by_value(corner, 0, size - region)
 
     def cut(x):
@@ -116,11 +116,11 @@ def random_crop(
 
 
 def resize_sparse_flow(flow: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Flow at another resolution, from its known pixels alone.
+    """Resize flow, using only its valid pixels.
 
-    Each new vector is the bilinear mean of the known ones among its four neighbours, scaled with
-    the size; it is known where they hold at least half of the bilinear weight. Where all are
-    known this is `flow_ops.resize_flow`.
+    Each new vector is the bilinear mean of the valid ones among its four neighbours, scaled with
+    the size; it is valid where they have at least half of the bilinear weight. Where all are
+    valid this equals `flow_ops.resize_flow`.
 
     Args:
         flow: (H, W, 3) float32 (u, v, valid).
@@ -130,12 +130,12 @@ def resize_sparse_flow(flow: tf.Tensor, height: int, width: int) -> tf.Tensor:
     Returns:
         (height, width, 3) float32.
     """
-    old = tf.cast(tf.shape(flow)[:2], tf.float32)
-    scale = tf.stack([width / old[1], height / old[0]])
+    old_size = tf.cast(tf.shape(flow)[:2], tf.float32)
+    scale = tf.stack([width / old_size[1], height / old_size[0]])
     known = tf.cast(flow[..., 2:] > 0, tf.float32)
-    # `where`, since an unknown pixel may hold anything, NaN too.
-    held = tf.where(known > 0, flow[..., :2], 0.0)
-    resized = tf.image.resize(tf.concat([held, known], -1), (height, width), "bilinear")
+    # `where` because an invalid pixel may contain any value, including NaN.
+    flow_or_zero = tf.where(known > 0, flow[..., :2], 0.0)
+    resized = tf.image.resize(tf.concat([flow_or_zero, known], -1), (height, width), "bilinear")
     weight = resized[..., 2:]
     valid = weight >= 0.5
     vectors = tf.where(valid, resized[..., :2] / tf.maximum(weight, 0.5) * scale, 0.0)
@@ -144,16 +144,16 @@ def resize_sparse_flow(flow: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 def mirror(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Left and right exchanged; u changes its sign."""
+    """Flip the example horizontally; u changes sign."""
     flipped = {key: example[key][:, ::-1] for key in ("image1", "image2", "flow", "seg")}
     flipped["flow"] *= tf.constant([-1.0, 1.0, 1.0])
     return {**example, **flipped}
 
 
 def recolour(images: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
-    """Random brightness, contrast, saturation, hue and gamma of two frames.
+    """Jitter brightness, contrast, saturation, hue and gamma of two frames at random.
 
-    Four times in five both frames share the draw, once each gets its own.
+    With probability 4/5 both frames share the jitter, otherwise each is jittered separately.
 
     Args:
         images: (2, H, W, 3) float32 0..255.
@@ -161,72 +161,72 @@ def recolour(images: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
         strength: 1 is RAFT's jitter.
     """
     draws = tf.random.stateless_uniform((2, 5), seed, -1.0, 1.0)
-    own = tf.random.stateless_uniform((), seed + 1) < _OWN_COLOURS
-    draws = tf.where(own, draws, draws[:1])
+    separate = tf.random.stateless_uniform((), seed + 1) < _SEPARATE_JITTER
+    draws = tf.where(separate, draws, draws[:1])
 
     def jitter(image, draw):
         factors = 1.0 + 0.4 * strength * draw
         image = image * (factors[0] / 255.0)
         mean = tf.tensordot(tf.reduce_mean(image, (0, 1)), _YIQ[0], 1)
-        # Saturation and hue leave grey alone, so that contrast, about a grey, goes with them.
-        turned = _about_grey(factors[2], 2 * np.pi * 0.16 * strength * draw[3])
-        image = tf.tensordot(image, factors[1] * turned, 1) + mean * (1.0 - factors[1])
-        # By exponent and logarithm: four times as fast as a power, in which all this is a third.
+        # One matrix for all three: contrast scales about a grey, which saturation and hue keep.
+        matrix = _colour_matrix(factors[2], 2 * np.pi * 0.16 * strength * draw[3])
+        image = tf.tensordot(image, factors[1] * matrix, 1) + mean * (1.0 - factors[1])
+        # exp(gamma * log(x)) is four times as fast as tf.pow.
         gamma = tf.pow(1.25, strength * draw[4])
         return tf.exp(gamma * tf.math.log(tf.clip_by_value(image, 0.0, 1.0))) * 255.0
 
     return tf.stack([jitter(images[0], draws[0]), jitter(images[1], draws[1])])
 
 
-def _about_grey(saturation, angle):
-    """(3, 3) by which RGB rows are multiplied to scale and turn their colour; grey stays."""
+def _colour_matrix(saturation, angle):
+    """(3, 3) matrix for RGB row vectors: scales saturation, rotates hue, leaves grey unchanged."""
     cosine, sine = saturation * tf.cos(angle), saturation * tf.sin(angle)
-    turn = tf.stack([[1.0, 0.0, 0.0], [0.0, cosine, sine], [0.0, -sine, cosine]])
-    return tf.constant(_YIQ.T) @ turn @ tf.constant(np.linalg.inv(_YIQ.T))
+    rotation = tf.stack([[1.0, 0.0, 0.0], [0.0, cosine, sine], [0.0, -sine, cosine]])
+    return tf.constant(_YIQ.T) @ rotation @ tf.constant(np.linalg.inv(_YIQ.T))
 
 
 def erase(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
-    """One or two rectangles of the mean colour: what they hide has left the scene (RAFT).
+    """Fill up to two random rectangles with the mean colour (RAFT's eraser augmentation).
 
-    The flow stays true: the network learns to tell motion where it cannot see the match.
+    The flow stays correct: the network learns to predict motion where the match is not visible.
     """
     shape = tf.shape(image)
     mean = tf.reduce_mean(image, axis=(0, 1))
     draws = tf.random.stateless_uniform((2, 5), seed)
     row, column = tf.range(shape[0])[:, None], tf.range(shape[1])[None, :]
-    hidden = tf.zeros(shape[:2], tf.bool)
-    for i, chance in enumerate((probability, probability / 2)):
+    erased = tf.zeros(shape[:2], tf.bool)
+    for i, threshold in enumerate((probability, probability / 2)):
         limits = tf.cast(shape[:2], tf.float32)
         top, left = tf.unstack(tf.cast(draws[i, :2] * limits, tf.int32))
         tall, wide = tf.unstack(tf.cast((0.1 + 0.15 * draws[i, 2:4]) * limits, tf.int32))
         inside = (row >= top) & (row < top + tall) & (column >= left) & (column < left + wide)
-        hidden |= inside & (draws[i, 4] < chance)
-    return tf.where(hidden[..., None], mean, image)
+        erased |= inside & (draws[i, 4] < threshold)
+    return tf.where(erased[..., None], mean, image)
 
 
-def make_second_frame(image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A second frame for a still: image1 under a small random affine motion, and its exact flow.
+def synthetic_second_frame(image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Create a second frame, image1 under a small random affine motion, and its exact flow.
 
-    A copy would teach that motion is nothing.
+    A copy of image1 would train the network to predict zero motion.
 
     Args:
         image: (H, W, 3) uint8.
         seed: (2,) int tensor.
 
     Returns:
-        image2 (H, W, 3) uint8, beyond whose borders the border repeats, and flow (H, W, 3)
-        float32 (u, v, valid), known everywhere.
+        image2 (H, W, 3) uint8, with replicated borders, and flow (H, W, 3) float32
+        (u, v, valid), valid everywhere.
     """
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
     draw = tf.random.stateless_uniform((4,), seed, -1.0, 1.0)
-    zoom, turn = 1.0 + _MADE_ZOOM * draw[0], _MADE_TURN * draw[1]
-    cosine, sine = zoom * tf.cos(turn), zoom * tf.sin(turn)
-    shift_x, shift_y = _MADE_SHIFT * width * draw[2], _MADE_SHIFT * height * draw[3]
+    zoom, angle = 1.0 + _SYNTHETIC_ZOOM * draw[0], _SYNTHETIC_ROTATION * draw[1]
+    cosine, sine = zoom * tf.cos(angle), zoom * tf.sin(angle)
+    shift_x, shift_y = _SYNTHETIC_SHIFT * width * draw[2], _SYNTHETIC_SHIFT * height * draw[3]
     x, y = tf.meshgrid(tf.range(width) - (width - 1) / 2, tf.range(height) - (height - 1) / 2)
     # p -> M p + s about the centre, M = [[cosine, -sine], [sine, cosine]].
     u = cosine * x - sine * y + shift_x - x
     v = sine * x + cosine * y + shift_y - y
-    # The sampler wants the way back, q -> M^-1 (q - s), in pixels from the corner.
+    # The sampler takes the inverse map, q -> M^-1 (q - s), in pixels from the corner.
     back_cos, back_sin = cosine / zoom**2, sine / zoom**2
     centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
     from_x, from_y = centre_x + shift_x, centre_y + shift_y

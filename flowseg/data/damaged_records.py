@@ -1,8 +1,8 @@
-"""Going on without damaged records: each is named and counted, the others are trained on.
+"""Finds damaged records, reports and counts them, and writes copies of their shards without them.
 
-`python -m flowseg.train --bad_records skip` looks at every record before the first step, which
-takes as long as decoding all once; what it found is kept beside copies of the damaged shards
-without their bad records, so that a resumed run looks only at what changed.
+`python -m flowseg.train --bad_records skip` checks every record before the first step, which takes
+as long as decoding all of them once. The results are stored beside the copies, so that a resumed
+run checks only the shards that have changed.
 """
 
 import json
@@ -18,54 +18,57 @@ from flowseg.console import warn
 from flowseg.data import decoding, records
 from flowseg.data.labels import LabelSet
 
-# A record is its length, the CRC of that; its bytes, the CRC of those.
+# Layout of a record: length, CRC of the length, bytes, CRC of the bytes.
 _HEAD, _TAIL = struct.Struct("<QI"), 4
 
 
-def sound_files(
+def intact_files(
     paths: Iterable[str | Path], label_set: LabelSet, folder: Path
 ) -> tuple[list[str], int]:
-    """The shards to train on: the sound ones themselves, of damaged ones a copy of what is sound.
+    """Return the shards to train on: intact shards, and copies of damaged ones without bad records.
 
     Args:
         paths: record shards.
-        label_set: the run's classes, which labels must have a map into.
-        folder: where copies and findings are kept (pathlib.Path).
+        label_set: the run's classes, which the labels must map to.
+        folder: directory for the copies and the stored results.
 
     Returns:
-        (paths in the same order, how many records are left out).
+        (paths in the same order, number of skipped records).
 
     Raises:
-        ValueError: naming the shard: nothing in it is sound.
+        ValueError: a shard has no intact record; the message names it.
     """
-    findings = folder / "checked.json"
-    known = json.loads(findings.read_text()) if findings.is_file() else {}
+    results_file = folder / "checked.json"
+    stored_results = json.loads(results_file.read_text()) if results_file.is_file() else {}
     decode = decoding.frame_decoder(label_set)
-    found, result, bad = {}, [], 0
+    results, shards, bad = {}, [], 0
     for number, path in enumerate(map(str, paths)):
         stat = tf.io.gfile.stat(path)
-        mark = f"{stat.length} {stat.mtime_nsec}"
-        told = known.get(path, {})
-        if told.get("mark") != mark:
-            told = {"mark": mark, "bad": _look(path, decode, folder / f"{number:05d}.tfrecord")}
-        found[path] = told
-        for line in told["bad"]:
-            warn(f"{path}, {line}; left out")
-        bad += len(told["bad"])
-        result.append(str(folder / f"{number:05d}.tfrecord") if told["bad"] else path)
-    files.write(findings, json.dumps(found, indent=1) + "\n")
-    return result, bad
+        fingerprint = f"{stat.length} {stat.mtime_nsec}"
+        result = stored_results.get(path, {})
+        if result.get("mark") != fingerprint:
+            result = {
+                "mark": fingerprint,
+                "bad": _check_shard(path, decode, folder / f"{number:05d}.tfrecord"),
+            }
+        results[path] = result
+        for line in result["bad"]:
+            warn(f"{path}, {line}; skipped")
+        bad += len(result["bad"])
+        shards.append(str(folder / f"{number:05d}.tfrecord") if result["bad"] else path)
+    files.write(results_file, json.dumps(results, indent=1) + "\n")
+    return shards, bad
 
 
-def _look(path, decode, copy):
-    """What is wrong with a shard, a line a record; if anything, the rest is written to `copy`."""
+def _check_shard(path, decode, intact_copy):
+    """Return one line per bad record; if there are any, write the others to `intact_copy`."""
     try:
         for _ in tf.data.TFRecordDataset(path).map(decode, tf.data.AUTOTUNE):
             pass
         return []
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
         pass
-    sound, bad = [], []
+    intact, bad = [], []
     for index, record in enumerate(_read_raw(path)):
         try:
             if isinstance(record, str):
@@ -76,43 +79,51 @@ def _look(path, decode, copy):
             try:
                 decode(record)
             except (tf.errors.OpError, ValueError) as error:
-                raise ValueError(f"{name}: cannot be decoded ({_first(error)})") from error
-            sound.append(record)
+                raise ValueError(f"{name}: cannot be decoded ({_first_line(error)})") from error
+            intact.append(record)
         except (tf.errors.OpError, ValueError) as error:
-            bad.append(f"record {index}: {_first(error)}")
-    if not sound:
-        raise ValueError(f"{path}: no record is sound ({bad[0]}); convert this data again")
-    with files.whole(copy) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
-        for record in sound:
+            bad.append(f"record {index}: {_first_line(error)}")
+    if not intact:
+        raise ValueError(f"{path}: no record is intact ({bad[0]}); convert this data again")
+    with files.atomic(intact_copy) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+        for record in intact:
             writer.write(record)
     return bad
 
 
-def _first(error):
+def _first_line(error):
     return (getattr(error, "message", None) or str(error)).splitlines()[0]
 
 
 def _read_raw(path):
-    """The bytes of each record, or what is wrong with it: what TensorFlow's reader stops at.
+    """Yield each record's bytes, or an error text where TensorFlow's reader would stop.
 
-    A record's CRC is held to the one that TensorFlow writes for these bytes.
+    The CRCs are compared with those that TensorFlow writes for the same bytes.
     """
     with tf.io.gfile.GFile(path, "rb") as file:
         content = file.read()
-    at = 0
-    while at < len(content):
-        begin = at + _HEAD.size
-        end = begin + _HEAD.unpack_from(content, at)[0] if begin <= len(content) else at
-        framed = _framed(content[begin:end])
-        if end + _TAIL > len(content) or content[at:begin] != framed[: _HEAD.size]:
-            yield "cut off, or its length is damaged; what follows is lost with it"
+    start = 0
+    while start < len(content):
+        payload_start = start + _HEAD.size
+        end = (
+            payload_start + _HEAD.unpack_from(content, start)[0]
+            if payload_start <= len(content)
+            else start
+        )
+        expected = _framed(content[payload_start:end])
+        if end + _TAIL > len(content) or content[start:payload_start] != expected[: _HEAD.size]:
+            yield "truncated, or its length is damaged; the rest of the shard is lost"
             return
-        at = end + _TAIL
-        yield content[begin:end] if content[end:at] == framed[-_TAIL:] else "damaged bytes"
+        start = end + _TAIL
+        yield (
+            content[payload_start:end]
+            if content[end:start] == expected[-_TAIL:]
+            else "damaged bytes"
+        )
 
 
 def _framed(record):
-    """The bytes of a record as TensorFlow writes them."""
+    """Return the bytes that TensorFlow writes for a record, with its length and CRCs."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "record"
         with tf.io.TFRecordWriter(str(path)) as writer:

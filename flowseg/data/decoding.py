@@ -1,9 +1,9 @@
-"""From record shards to what the network is fed: tf.data, pure TensorFlow.
+"""Decodes record shards into network inputs and targets, in pure TensorFlow (tf.data).
 
-`evaluation_data` gives single frames at their own size, `validation_data` the same as batches of
-one; `batches.training_batches` augmented batches without end. Inputs are {"image1", "image2"},
-targets {"seg": (B, H, W) int32 train ids, 255 = ignore, "flow": (B, H, W, 3) (u, v, valid)}; truth
-that a frame lacks is a fully masked target, so that sets with one kind of label mix freely.
+`evaluation_data` yields single frames at their original size, `validation_data` the same as batches
+of one, and `batches.training_batches` endless augmented batches. Inputs are {"image1", "image2"},
+targets {"seg": (B, H, W) int32 train ids, 255 = ignore, "flow": (B, H, W, 3) (u, v, valid)}.
+Missing ground truth becomes a fully masked target, so sets with different labels can be mixed.
 """
 
 import json
@@ -21,22 +21,23 @@ from flowseg.errors import ArgumentError
 
 
 def check_records(files: Iterable[str | Path], label_set: LabelSet) -> None:
-    """Look at the size and the first record of every shard before a long run.
+    """Check the size and the first record of every shard before a long run.
 
     Raises:
-        ValueError: naming the file: damaged, of another schema, or labels without a map.
+        ValueError: a shard is damaged, has another schema version, or has labels that do not map to
+            `label_set`; the message names the file.
     """
     for path in map(Path, files):
         index = read_index(path.parent)
         expected = index and index["files"].get(path.name, {}).get("bytes")
         if expected not in (None, path.stat().st_size):
             raise ValueError(
-                f"{path}: {path.stat().st_size} bytes, but its index.json says {expected}: not the "
-                "whole shard; copy or convert it again"
+                f"{path}: {path.stat().st_size} bytes, but its index.json says {expected}: the "
+                "shard is incomplete; copy or convert it again"
             )
         _, fields = next(records.read_shard(path), (0, None))
         if fields is None:
-            raise ValueError(f"{path}: a shard without records; convert this data again")
+            raise ValueError(f"{path}: the shard has no records; convert this data again")
         if fields["labels"]:
             try:
                 train_id_table(label_set, fields["label_set"].decode())
@@ -45,10 +46,10 @@ def check_records(files: Iterable[str | Path], label_set: LabelSet) -> None:
 
 
 def read_index(folder: str | Path) -> dict[str, Any] | None:
-    """What a conversion wrote about itself: index.json of a folder of records; None where absent.
+    """Read the index.json that a conversion wrote into a folder of records; None if there is none.
 
     Raises:
-        ValueError: damaged, or missing though a conversion was begun here.
+        ValueError: the file is damaged, or missing although a conversion was started here.
     """
     path = Path(folder) / "index.json"
     if not path.is_file():
@@ -61,16 +62,16 @@ def read_index(folder: str | Path) -> dict[str, Any] | None:
             return index
     except (ValueError, KeyError, TypeError):
         pass
-    raise ValueError(f"{path}: damaged, or not of a conversion; convert this data again")
+    raise ValueError(f"{path}: damaged, or not written by a conversion; convert this data again")
 
 
-def teaches(files: Sequence[str | Path], stream: str, made_flow: bool = True) -> bool:
-    """Whether a record set has truth for a stream, by the index.json beside it; without one: yes.
+def has_targets(files: Sequence[str | Path], stream: str, synthetic_flow: bool = True) -> bool:
+    """Whether a record set has targets for a stream, by its index.json; without one, True.
 
     Args:
-        files: of the set.
+        files: shards of the set.
         stream: "seg" or "flow".
-        made_flow: whether stills, which get a made second frame, teach its flow.
+        synthetic_flow: whether the flow of synthetic second frames of single images is a target.
     """
     index = read_index(Path(files[0]).parent)
     if not index or "truth" not in index:
@@ -81,7 +82,7 @@ def teaches(files: Sequence[str | Path], stream: str, made_flow: bool = True) ->
     )
     if stream == "seg":
         return labels > 0
-    return flow > 0 or (made_flow and pairs < sum(index["records"].values()))
+    return flow > 0 or (synthetic_flow and pairs < sum(index["records"].values()))
 
 
 def frame_decoder(
@@ -89,11 +90,10 @@ def frame_decoder(
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """A function for `Dataset.map`: one serialised record -> one decoded frame.
 
-    A frame is a dict: `image1`, `image2` (H, W, 3) uint8; `has_image2` bool (where it is false,
-    image2 is image1); `flow`, `flow_noc` (H, W, 3) float32; `seg` (H, W) int32; `frame_id`,
-    `dataset` string. With `maps` also `objects`, `things`: (H, W) int32, a number for each moving
-    object of KITTI's object map, and for each thing of the instance map, 0 elsewhere;
-    `has_objects`, `has_things` bool.
+    A frame is a dict: `image1`, `image2` (H, W, 3) uint8; `has_image2` bool (if false, image2 is
+    image1); `flow`, `flow_noc` (H, W, 3) float32; `seg` (H, W) int32; `frame_id`, `dataset` string.
+    With `maps` also `objects`, `things` (H, W) int32: ids of the moving objects in KITTI's object
+    map, and of the instances in the instance map, 0 elsewhere; `has_objects`, `has_things` bool.
     """
     tables = {numbering: train_id_table(label_set, numbering) for numbering in label_set.ids}
 
@@ -122,37 +122,37 @@ def frame_decoder(
 
 
 def _decode_maps(fields, shape):
-    # KITTI: class * 256 + number, 0 for none. Cityscapes: class * 1000 + number, or class alone.
+    # KITTI: class * 256 + number, 0 = none. Cityscapes: class * 1000 + number, or class only.
     instances = _decode_map(fields["instances"], tf.uint16, shape)
-    city = fields["instances_format"] == "cityscapes"
-    told_apart = tf.where(city, instances > 1000, instances % 256 > 0)
+    is_cityscapes = fields["instances_format"] == "cityscapes"
+    is_instance = tf.where(is_cityscapes, instances > 1000, instances % 256 > 0)
     return {
         "objects": _decode_map(fields["objects"], tf.uint8, shape),
         "has_objects": fields["objects"] != "",
-        "things": tf.where(told_apart, instances, 0),
+        "things": tf.where(is_instance, instances, 0),
         "has_things": fields["instances"] != "",
     }
 
 
 def _decode_map(data, dtype, shape):
-    """(H, W) int32 of a PNG of one channel; 0 where absent."""
+    """Decode a single-channel PNG to (H, W) int32; all 0 if absent."""
 
     def decode():
         image = tf.io.decode_png(data, channels=1, dtype=dtype)
         return tf.cast(tf.reshape(image, shape), tf.int32)
 
-    empty = tf.cond(data == "", lambda: tf.zeros(shape, tf.int32), decode)
-    return tf.ensure_shape(empty, (None, None))
+    image_map = tf.cond(data == "", lambda: tf.zeros(shape, tf.int32), decode)
+    return tf.ensure_shape(image_map, (None, None))
 
 
 def _decode_image(data, image_format, shape):
     def ppm():
-        # TensorFlow reads no PPM, but a binary PPM ends in its pixels.
+        # TensorFlow cannot read PPM, but a binary PPM ends with its pixels.
         size = 3 * shape[0] * shape[1]
         return tf.io.decode_raw(tf.strings.substr(data, -size, size), tf.uint8)
 
     def jpeg():
-        # The accurate transform is OpenCV's, which `predict` reads frames with.
+        # The accurate DCT matches OpenCV, with which `predict` reads frames.
         image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
         return tf.reshape(image, [-1])
 
@@ -164,7 +164,7 @@ def _decode_image(data, image_format, shape):
 
 
 def _decode_flow(data, flow_format, shape):
-    """(H, W, 3) float32 (u, v, valid), the same as `flow_io` gives; all zero where absent."""
+    """(H, W, 3) float32 (u, v, valid), identical to `flow_io`; all 0 if absent."""
 
     def kitti():
         png = tf.cast(tf.io.decode_png(data, channels=3, dtype=tf.uint16), tf.float32)
@@ -173,7 +173,7 @@ def _decode_flow(data, flow_format, shape):
 
     def flo():
         flow = tf.reshape(tf.io.decode_raw(data, tf.float32)[3:], tf.concat([shape, [2]], 0))
-        # A NaN compares False, so it counts as unknown too.
+        # NaN compares False, so it counts as unknown too.
         valid = tf.reduce_all(tf.abs(flow) < FLO_UNKNOWN, axis=-1, keepdims=True)
         return tf.concat([tf.where(valid, flow, 0.0), tf.cast(valid, tf.float32)], -1)
 
@@ -185,15 +185,15 @@ def _decode_flow(data, flow_format, shape):
 
 
 def _decode_labels(fields, shape, tables, name):
-    """(H, W) int32 train ids of the label set `name`; all 255 where absent."""
+    """(H, W) int32 train ids of the label set `name`; all 255 if absent."""
     numberings = tf.constant(list(tables))
     stacked = tf.constant(np.stack(list(tables.values())), tf.int32)
 
     def decode():
         matches = fields["label_set"] == numberings
-        told = ("frame ", fields["frame_id"], ": labels numbered as ", fields["label_set"])
-        told = tf.strings.join([*told, f" have no map into the label set {name}"])
-        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_any(matches), [told])]):
+        message = ("frame ", fields["frame_id"], ": labels numbered as ", fields["label_set"])
+        message = tf.strings.join([*message, f" have no mapping to the label set {name}"])
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_any(matches), [message])]):
             labels = tf.io.decode_png(fields["labels"], channels=1)
         table = stacked[tf.argmax(tf.cast(matches, tf.int32))]
         return tf.gather(table, tf.cast(tf.reshape(labels, shape), tf.int32))
@@ -204,7 +204,7 @@ def _decode_labels(fields, shape, tables, name):
 
 
 def evaluation_data(files: Iterable[str | Path], label_set: LabelSet) -> tf.data.Dataset:
-    """Every frame of `files` once, in order, with its maps (`frame_decoder`) and file, `shard`."""
+    """Every frame of `files`, in order, with maps (see `frame_decoder`) and its file, `shard`."""
     decode = frame_decoder(label_set, maps=True)
     shards = tf.data.Dataset.from_tensor_slices([str(path) for path in files])
     read = shards.flat_map(lambda path: tf.data.TFRecordDataset(path).map(lambda r: (r, path)))
@@ -227,5 +227,5 @@ def validation_data(
         return inputs, targets
 
     batches = evaluation_data(files, label_set).map(as_batch_of_one)
-    # Keras takes a set of unknown length for one that broke off.
+    # Without a known length, Keras would warn that the dataset ended too early.
     return batches.apply(tf.data.experimental.assert_cardinality(records.count(files)))

@@ -1,7 +1,7 @@
-"""One training example: a decoded frame, augmented into what the network is fed.
+"""Builds one training example: augments a decoded frame into network inputs and targets.
 
-The frame may come from a record or from memory, so a network can be trained on frames that were
-never written anywhere, as the first frame of a video.
+The frame may come from a record or from memory, so a network can also be trained on frames that
+are not stored in records, such as the first frame of a video.
 """
 
 from collections.abc import Sequence
@@ -19,28 +19,28 @@ def training_example(
     height: int,
     width: int,
     strength: augment.Augmentation | None = None,
-    has_truth: bool | tf.Tensor = True,
-    made_flow: bool = True,
+    use_truth: bool | tf.Tensor = True,
+    synthetic_flow: bool = True,
     pair: bool = False,
 ) -> tuple[dict, dict]:
-    """The inputs and targets of one frame, without a batch's axis. In graph or eager mode.
+    """Build the inputs and targets of one frame, without a batch axis, in graph or eager mode.
 
     Args:
-        frame: dict of `image1` (H, W, 3), RGB 0..255, and what is known of the rest: `image2`
-            (H, W, 3), default: a made one (see `augment.make_second_frame`), whose flow is exact;
+        frame: dict of `image1` (H, W, 3), RGB 0..255, and optionally: `image2`
+            (H, W, 3), default: synthetic, with exact flow (see `augment.synthetic_second_frame`);
             `flow` (H, W, 3) (u, v, valid) in pixels; `seg` (H, W) train ids, 255 = ignore; and
-            `has_image2`, a scalar bool that says whether `image2` counts.
-        seed: (2,) integers: the same seed, the same example.
+            `has_image2`, a scalar bool: whether to use `image2`.
+        seed: (2,) integers; the same seed gives the same example.
         height: rows of the crop.
-        width: its columns.
-        strength: default: the defaults of `augment.Augmentation`.
-        has_truth: scalar bool: whether labels and flow of the frame are used as targets.
-        made_flow: whether the exact flow of a made second frame is a target, or masked.
-        pair: whether there is a target `pair` (height, width, 7): both frames as they were before
-            their colours were changed, and 1 where the flow's truth is known.
+        width: columns of the crop.
+        strength: strength of the augmentation; default: the defaults of `augment.Augmentation`.
+        use_truth: scalar bool: whether the frame's labels and flow are used as targets.
+        synthetic_flow: whether the exact flow of a synthetic second frame is a target, or masked.
+        pair: whether to add a target `pair` (height, width, 7): both frames before colour jitter
+            and erasing, and 1 where the flow target is valid.
 
     Returns:
-        ({"image1", "image2"}, {"seg", "flow"} and where asked "pair"), see `data.decoding`.
+        ({"image1", "image2"}, {"seg", "flow"} and "pair" if requested), see `data.decoding`.
     """
     image1 = tf.convert_to_tensor(frame["image1"])
     shape = tf.shape(image1)[:2]
@@ -52,14 +52,14 @@ def training_example(
     image2, flow = tf.cond(
         has_image2,
         lambda: (image2, known_flow),
-        lambda: augment.make_second_frame(image1, seeds[0]),
+        lambda: augment.synthetic_second_frame(image1, seeds[0]),
     )
-    teaches_flow = tf.where(has_image2, has_truth, made_flow)
+    use_flow = tf.where(has_image2, use_truth, synthetic_flow)
     example = {
         "image1": image1,
         "image2": image2,
-        "flow": tf.where(teaches_flow, flow, 0.0),
-        "seg": tf.where(has_truth, seg, IGNORE_LABEL),
+        "flow": tf.where(use_flow, flow, 0.0),
+        "seg": tf.where(use_truth, seg, IGNORE_LABEL),
     }
     strength = strength or augment.Augmentation()
     targets = augment.augment(example, seeds[1], height, width, strength)

@@ -1,7 +1,7 @@
-"""Flow files and flow colours: KITTI's 16-bit PNG, Middlebury's `.flo`, and the colour wheel.
+"""Reads, writes and colours flow: KITTI's 16-bit PNG, Middlebury's `.flo` and colour wheel.
 
-Flow is (H, W, 2) float32, (u, v) = (x right, y down) in pixels, with a (H, W) mask of where it is
-known. In memory the two travel as one (H, W, 3) array (u, v, valid).
+Flow is (H, W, 2) float32, (u, v) = (x right, y down) in pixels, with an (H, W) mask of the pixels
+where it is known. In memory both are stored in one (H, W, 3) array (u, v, valid).
 """
 
 import zlib
@@ -12,9 +12,9 @@ import numpy as np
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 FLO_MAGIC = 202021.25
-# Middlebury marks unknown flow by values over 1e9.
+# Middlebury marks unknown flow with values above 1e9.
 FLO_UNKNOWN = 1e9
-# What a KITTI PNG can hold: 16 bits, 1/64 px, centred.
+# Range of a KITTI PNG: 16 bits, steps of 1/64 px, centred.
 KITTI_RANGE = (-512.0, 65535 / 64 - 512)
 
 
@@ -25,7 +25,7 @@ def decode_kitti_flow(data: bytes, name: str | Path = "flow") -> np.ndarray:
     `readme.txt`). Unknown pixels get u = v = 0.
 
     Raises:
-        ValueError: not a readable 16-bit, 3-channel PNG; `name` says which file.
+        ValueError: not a readable 16-bit, 3-channel PNG; the message starts with `name`.
     """
     check_png(data, name)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -33,7 +33,7 @@ def decode_kitti_flow(data: bytes, name: str | Path = "flow") -> np.ndarray:
         raise ValueError(f"{name}: not a readable PNG (damaged or truncated)")
     if image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
-            f"{name}: a KITTI flow PNG has 16 bits and 3 channels, this one has "
+            f"{name}: a KITTI flow PNG has 16 bits and 3 channels, but this one has "
             f"{image.dtype.itemsize * 8} bits and {1 if image.ndim == 2 else image.shape[2]}"
         )
     blue_green_red = image.astype(np.float32)
@@ -47,7 +47,7 @@ def encode_kitti_flow(flow: np.ndarray, valid: np.ndarray | None = None) -> byte
     """(H, W, 2) flow and its (H, W) mask -> bytes of a KITTI flow PNG; see `decode_kitti_flow`.
 
     Flow that is not finite or does not fit in 16 bits (beyond -512..511.98 px) is written as
-    unknown: a wrapped or clipped number would be a wrong answer that looks right.
+    unknown, because a wrapped or clipped value would be wrong but look valid.
     """
     flow = np.asarray(flow, np.float32)
     fits = np.isfinite(flow).all(-1)
@@ -65,7 +65,7 @@ def decode_flo(data: bytes, name: str | Path = "flow") -> np.ndarray:
     """Bytes of a Middlebury `.flo` -> (H, W, 3) float32 (u, v, valid).
 
     Raises:
-        ValueError: wrong magic number or length; `name` says which file.
+        ValueError: wrong magic number or length; the message starts with `name`.
     """
     if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != np.float32(FLO_MAGIC):
         raise ValueError(f"{name}: not a .flo file (its magic number {FLO_MAGIC} is missing)")
@@ -73,7 +73,7 @@ def decode_flo(data: bytes, name: str | Path = "flow") -> np.ndarray:
     if width <= 0 or height <= 0 or len(data) != 12 + width * height * 8:
         raise ValueError(f"{name}: a .flo file of {width}x{height} cannot have {len(data)} bytes")
     flow = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2)
-    # A NaN compares False, so it counts as unknown too.
+    # NaN compares False, so it counts as unknown too.
     valid = (np.abs(flow) < FLO_UNKNOWN).all(-1)
     return np.dstack([np.where(valid[..., None], flow, 0), valid]).astype(np.float32)
 
@@ -88,10 +88,10 @@ def encode_flo(flow: np.ndarray, valid: np.ndarray | None = None) -> bytes:
 
 
 def read_flow(path: str | Path) -> np.ndarray:
-    """Flow of a KITTI PNG or a `.flo` file as (H, W, 3) float32 (u, v, valid).
+    """Read flow from a KITTI PNG or a `.flo` file as (H, W, 3) float32 (u, v, valid).
 
     Raises:
-        ValueError: the file is missing, or not such a flow.
+        ValueError: the file is missing, or is not a valid flow file.
     """
     path = Path(path)
     if not path.is_file():
@@ -101,10 +101,10 @@ def read_flow(path: str | Path) -> np.ndarray:
 
 
 def check_png(data: bytes, name: str | Path) -> None:
-    """Raise ValueError unless `data` is a whole, undamaged PNG; `name` says which file.
+    """Raise ValueError unless `data` is a complete, undamaged PNG; the message starts with `name`.
 
-    OpenCV and libpng fill up some damaged files in silence (a wrong Adler sum, a cut end), so the
-    sums are checked here: every chunk's CRC, the end chunk, and the compressed stream's own sum.
+    OpenCV and libpng silently fill in some damaged files (a wrong Adler-32, a truncated end), so
+    this checks every chunk's CRC, the end chunk, and the checksum of the compressed stream.
     """
     if not data.startswith(PNG_MAGIC):
         raise ValueError(f"{name}: not a PNG file")
@@ -116,7 +116,7 @@ def check_png(data: bytes, name: str | Path) -> None:
             raise ValueError(f"{name}: truncated PNG (its end is missing)")
         kind = data[position + 4 : body]
         if zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
-            raise ValueError(f"{name}: damaged PNG (wrong check sum at byte {position})")
+            raise ValueError(f"{name}: damaged PNG (wrong checksum at byte {position})")
         if kind == b"IDAT":
             stream.append(data[body : end - 4])
         position = end
@@ -127,32 +127,32 @@ def check_png(data: bytes, name: str | Path) -> None:
 
 
 def _colour_wheel():
-    """(55, 3) the wheel of Baker et al., A Database and Evaluation Methodology for Optical Flow."""
-    # Red to yellow, green, cyan, blue, magenta and back: length, the channel that moves, its way.
-    runs = ((15, 1, 1), (6, 0, -1), (4, 2, 1), (11, 1, -1), (13, 0, 1), (6, 2, -1))
+    """(55, 3) wheel of Baker et al., A Database and Evaluation Methodology for Optical Flow."""
+    # Red to yellow, green, cyan, blue, magenta, red: length, channel that changes, its direction.
+    ramps = ((15, 1, 1), (6, 0, -1), (4, 2, 1), (11, 1, -1), (13, 0, 1), (6, 2, -1))
     wheel, colour = [], np.array([255.0, 0, 0])
-    for length, channel, sign in runs:
+    for length, channel, sign in ramps:
         ramp = np.floor(255 * np.arange(length) / length)
-        part = np.tile(colour, (length, 1))
-        part[:, channel] = ramp if sign > 0 else 255 - ramp
-        wheel.append(part)
+        segment = np.tile(colour, (length, 1))
+        segment[:, channel] = ramp if sign > 0 else 255 - ramp
+        wheel.append(segment)
         colour[channel] = 255 if sign > 0 else 0
     return np.concatenate(wheel)
 
 
 _WHEEL = _colour_wheel()
-_ROWS = 64
+_ROWS_AT_ONCE = 64
 
 
 def flow_to_color(
     flow: np.ndarray, max_magnitude: float | None = None, valid: np.ndarray | None = None
 ) -> np.ndarray:
-    """Middlebury colours: hue is direction, saturation is speed, white is rest.
+    """Colour flow as Middlebury does: hue is direction, saturation is speed, white is no motion.
 
     Args:
         flow: (H, W, 2) in pixels.
-        max_magnitude: the speed of full colour, in pixels; default: the 99th percentile of the
-            valid speeds, at least 1 px, so that one wild pixel does not bleach the picture.
+        max_magnitude: speed of full saturation, in pixels; default: the 99th percentile of the
+            valid speeds, at least 1 px, so that single outliers do not make all other colours pale.
         valid: (H, W); where it is 0 the colour is black.
 
     Returns:
@@ -166,34 +166,34 @@ def flow_to_color(
     speed = np.hypot(flow[..., 0], flow[..., 1])
     if max_magnitude is None:
         max_magnitude = max(float(np.percentile(speed[known], 99)), 1.0) if known.any() else 1.0
-    picture = np.zeros((*known.shape, 3), np.uint8)
-    # A few rows at a time: the wheel's colours of a camera's full picture at once take gigabytes.
-    for top in range(0, len(picture), _ROWS):
-        rows = np.s_[top : top + _ROWS]
-        picture[rows] = _wheel_colours(flow[rows], speed[rows] / max(float(max_magnitude), 1e-6))
-    picture[~known] = 0
-    return picture
+    image = np.zeros((*known.shape, 3), np.uint8)
+    # A few rows at a time: colouring a large camera image at once takes gigabytes of memory.
+    for top in range(0, len(image), _ROWS_AT_ONCE):
+        rows = np.s_[top : top + _ROWS_AT_ONCE]
+        image[rows] = _wheel_colours(flow[rows], speed[rows] / max(float(max_magnitude), 1e-6))
+    image[~known] = 0
+    return image
 
 
 def _wheel_colours(flow, radius):
-    """(H, W, 3) uint8 of flow whose speed is `radius` of that of full colour."""
+    """(H, W, 3) uint8 colours of flow whose speed is `radius` times that of full saturation."""
     angle = np.arctan2(-flow[..., 1], -flow[..., 0]) / np.pi
-    place = (angle + 1) / 2 * (len(_WHEEL) - 1)
-    lower = np.floor(place).astype(int)
-    share = (place - lower)[..., None]
-    hue = ((1 - share) * _WHEEL[lower] + share * _WHEEL[(lower + 1) % len(_WHEEL)]) / 255
+    position = (angle + 1) / 2 * (len(_WHEEL) - 1)
+    lower = np.floor(position).astype(int)
+    fraction = (position - lower)[..., None]
+    hue = ((1 - fraction) * _WHEEL[lower] + fraction * _WHEEL[(lower + 1) % len(_WHEEL)]) / 255
     inside = (radius <= 1)[..., None]
     radius = np.minimum(radius, 1)[..., None]
     return np.uint8(np.floor(255 * np.where(inside, 1 - radius * (1 - hue), hue * 0.75)))
 
 
 def fill_holes(flow: np.ndarray) -> np.ndarray:
-    """(H, W, 3) (u, v, valid) -> (H, W, 2), unknown places filled as KITTI's kit fills them.
+    """(H, W, 3) (u, v, valid) -> (H, W, 2), with unknown pixels filled as in KITTI's kit.
 
-    Between two known pixels of a row the smaller u and the smaller v, beyond the outermost the
-    nearest; then rows above and below all known ones from the nearest of their column
-    (`interpolateBackground` of io_flow.h, KITTI 2015 development kit). A row between that knows
-    nothing stays 0.
+    Pixels between two known pixels of a row get the smaller u and the smaller v of the two; pixels
+    beyond the outermost known ones get the flow of the nearest known pixel. Rows above the first
+    and below the last row with known pixels copy that row (`interpolateBackground` of io_flow.h,
+    KITTI 2015 development kit). Other rows without known pixels remain 0.
     """
     flow, valid = flow[..., :2].copy(), flow[..., 2] > 0
     if valid.all():

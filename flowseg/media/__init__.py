@@ -1,1 +1,1 @@
-"""Frames in and pictures out: images, videos, drawing."""
+"""Reading and writing of images and videos, and drawing."""

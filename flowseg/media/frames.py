@@ -1,7 +1,7 @@
-"""A user's frames: pictures, folders of pictures and videos in, videos out.
+"""Reads images, folders of images and videos, and writes videos.
 
-Frames are (H, W, 3) uint8 RGB. Videos and folders are read one frame at a time, so that memory
-stays flat however long they are.
+Frames are (H, W, 3) uint8 RGB. Videos and folders are read one frame at a time, so that memory use
+does not depend on their length.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ import numpy as np
 from flowseg import console, files
 from flowseg.data.flow_io import PNG_MAGIC, check_png
 
-# FFmpeg's own messages would stand around the one clear line of an error. Read once, at the
-# process's first video.
+# Silence FFmpeg, whose messages would surround our one-line error. The variable is read once, at
+# the first video of the process.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-# What videos are written in: MPEG-4 Part 2 for players; VP8, which takes longer, for web browsers.
-# OpenCV's wheels bring no encoder for H.264, and theirs for VP9 is slower still.
+# Codecs for writing: MPEG-4 Part 2 for players; VP8, which is slower to encode, for web browsers.
+# OpenCV's wheels have no H.264 encoder, and their VP9 encoder is even slower.
 VIDEO_CODECS = {".mp4": "mp4v", ".webm": "VP80"}
-# Still pictures that OpenCV's wheels read as they were meant (of PAM they swap the colours).
+# Image formats that OpenCV's wheels read correctly (for PAM they swap the colours).
 IMAGE_SUFFIXES = (
     ".png",
     ".jpg",
@@ -44,7 +44,7 @@ IMAGE_SUFFIXES = (
     ".ras",
     ".sr",
 )
-# Videos by name, for whoever must know one without opening it; `open_frames` tries any other file.
+# Suffixes to recognise a video without opening it; `open_frames` also tries other files.
 VIDEO_SUFFIXES = (
     ".mp4",
     ".m4v",
@@ -67,13 +67,13 @@ VIDEO_SUFFIXES = (
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """A picture file as (H, W, 3) uint8 RGB.
+    """Read an image file as (H, W, 3) uint8 RGB.
 
-    Grey becomes three equal channels, 16 bits keep their upper 8, an alpha channel is dropped
-    and a camera's rotation mark is obeyed.
+    Grey becomes three equal channels, 16-bit values keep their upper 8 bits, an alpha channel is
+    dropped, and EXIF orientation is applied.
 
     Raises:
-        ValueError: naming the file: missing, damaged, truncated, or not a picture.
+        ValueError: the file is missing, damaged, truncated, or not an image; the message names it.
     """
     path = Path(path)
     if not path.is_file():
@@ -84,28 +84,28 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     with _quiet_opencv():
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     if image is None:
-        raise ValueError(f"{path}: not a readable image (damaged, truncated or no image at all)")
+        raise ValueError(f"{path}: not a readable image (damaged, truncated or not an image)")
     return image
 
 
 def open_frames(
     path: str | os.PathLike,
 ) -> tuple[Iterator[tuple[str, np.ndarray]], float | None, int | None]:
-    """The frames of a video file or of a folder of pictures, in order.
+    """The frames of a video file or of a folder of images, in order.
 
-    A folder is sorted by name with numbers by value: image_2 comes before image_10.
+    A folder is sorted in natural order: image_2 comes before image_10.
 
     Args:
-        path: video file, or folder of image files of one size.
+        path: video file, or folder of image files of the same size.
 
     Returns:
-        (frames, fps, count): an iterator of (name, (H, W, 3) uint8 RGB); frames a second, or
-        None where the source does not say (a folder never does); how many frames it announces,
-        or None. A damaged video can end before its announced count.
+        (frames, fps, count): an iterator of (name, (H, W, 3) uint8 RGB); frames per second, or
+        None if unknown (always for a folder); the number of frames according to the video's
+        header or the folder, or None. A damaged video can end before this number.
 
     Raises:
-        ValueError: naming the path: missing, unreadable, or fewer than two frames. While
-            iterating: a frame that cannot be read or is of another size than the first.
+        ValueError: the path is missing, unreadable, or has fewer than two frames; or, while
+            iterating, a frame cannot be read or differs in size from the first.
     """
     path = Path(path)
     if path.is_dir():
@@ -118,7 +118,7 @@ def open_frames(
 
 
 def natural_key(name: str) -> tuple[list[int | str], str]:
-    """Sort key of a file name in which numbers count by value."""
+    """Sort key for natural order: numbers within file names are compared by value."""
     parts = re.split("([0-9]+)", name.lower())
     return [int(part) if part.isdecimal() else part for part in parts], name
 
@@ -131,7 +131,7 @@ def _open_folder(folder):
     ]
     if len(files) < 2:
         raise ValueError(
-            f"{folder}: holds {len(files)} image files, flow needs two frames or more "
+            f"{folder}: holds {len(files)} image files, but flow needs at least two frames "
             f"(looked for {', '.join(IMAGE_SUFFIXES)})"
         )
     files.sort(key=lambda file: natural_key(file.name))
@@ -144,7 +144,7 @@ def _open_folder(folder):
             if image.shape[:2] != size:
                 raise ValueError(
                     f"{file}: {_size_text(image)}, but the frames before it have "
-                    f"{size[1]}x{size[0]} px; put each size into a folder of its own"
+                    f"{size[1]}x{size[0]} px; put each size into its own folder"
                 )
             yield file.name, image
 
@@ -169,13 +169,13 @@ def _open_video(path):
         finally:
             capture.release()
 
-    # Two frames are read now: only that shows that the video can be decoded at all.
+    # Read two frames now: only this shows that the video can be decoded.
     rest = frames()
     first = list(itertools.islice(rest, 2))
     if len(first) < 2:
-        raise ValueError(f"{path}: holds {len(first)} readable frames, flow needs two or more")
-    # Containers without a true rate announce 0 or their clock (for example 90000); those without a
-    # true count 0 or, as MPEG's, 1.
+        raise ValueError(f"{path}: holds {len(first)} readable frames, but flow needs at least two")
+    # Containers without a frame rate report 0 or their clock rate (such as 90000); those without a
+    # frame count report 0 or, as MPEG does, 1.
     return (
         itertools.chain(first, rest),
         fps if 0 < fps <= 480 else None,
@@ -184,7 +184,7 @@ def _open_video(path):
 
 
 def check_video_name(path: str | os.PathLike) -> None:
-    """Raise ValueError unless `path` names a video that can be written."""
+    """Raise ValueError unless `path` has a suffix of a video format that can be written."""
     if Path(path).suffix.lower() not in VIDEO_CODECS:
         raise ValueError(f"{path}: the video's name must end in {' or '.join(VIDEO_CODECS)}")
 
@@ -193,23 +193,23 @@ def check_video_name(path: str | os.PathLike) -> None:
 def video_writer(path: str | os.PathLike, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
     """Write a video: `with video_writer(path, fps) as write: write(frame)`.
 
-    The file gets its name only when the block ends well and the video reads back with the size,
-    rate and number of frames that were written. Where the block ends by Ctrl-C or a bad frame, what
-    was written so far is left as FILE.part.mp4 (or .webm). Odd sizes gain one column or row at the
-    right or bottom, because the formats want even ones.
+    The file gets its final name only if the block succeeds and the video reads back with the size,
+    rate and number of frames that were written. If Ctrl-C or a bad frame ends the block, the frames
+    written so far remain as FILE.part.mp4 (or .webm). Odd sizes are padded by one column or row at
+    the right or bottom, because the formats require even sizes.
 
     Args:
         path: FILE.mp4 (for players) or FILE.webm (for web browsers; see `VIDEO_CODECS`); its folder
-            is made where missing.
-        fps: frames a second.
+            is created if missing.
+        fps: frames per second.
 
     Yields:
-        A function that takes one (H, W, 3) uint8 RGB frame; all must have one size.
+        A function that takes one (H, W, 3) uint8 RGB frame; all frames must have the same size.
 
     Raises:
-        ValueError: another suffix, no frame at all, or frames of different sizes; and any
-            ValueError or OSError of the block, its message lengthened by what is left.
-        OSError: the video cannot be written, or does not read back as it was written.
+        ValueError: the suffix is unsupported, there are no frames, or their sizes differ; also any
+            ValueError or OSError of the block, with the partial file added to its message.
+        OSError: the video cannot be written, or does not read back as written.
     """
     check_video_name(path)
     path = Path(path)
@@ -222,26 +222,26 @@ def video_writer(path: str | os.PathLike, fps: float) -> Iterator[Callable[[np.n
                 f"{path}: frame {len(shapes)} is {_size_text(frame)}, unlike the first"
             )
         odd_height, odd_width = frame.shape[0] % 2, frame.shape[1] % 2
-        frame_even = cv2.copyMakeBorder(frame, 0, odd_height, 0, odd_width, cv2.BORDER_REPLICATE)
-        frame_even = cv2.cvtColor(frame_even, cv2.COLOR_RGB2BGR)
+        padded = cv2.copyMakeBorder(frame, 0, odd_height, 0, odd_width, cv2.BORDER_REPLICATE)
+        padded = cv2.cvtColor(padded, cv2.COLOR_RGB2BGR)
         if sink is None:
             codec = VIDEO_CODECS[path.suffix.lower()]
-            code, size = cv2.VideoWriter_fourcc(*codec), frame_even.shape[1::-1]
-            # OpenCV says of every WebM that its container knows no such codes, and goes on.
+            code, size = cv2.VideoWriter_fourcc(*codec), padded.shape[1::-1]
+            # For every WebM OpenCV warns that the container does not support the codec tag.
             with _quiet_opencv(), console.no_stderr():
                 sink = cv2.VideoWriter(str(partial), cv2.CAP_FFMPEG, code, fps, size)
             if not sink.isOpened():
-                raise OSError(f"{path}: OpenCV cannot write such a video here")
-        # Counted first: Ctrl-C while OpenCV writes is raised right after it, when the frame is in.
+                raise OSError(f"{path}: OpenCV cannot write this kind of video here")
+        # Count first: Ctrl-C during the OpenCV call is raised after it, when the frame is written.
         shapes.append(frame.shape)
-        sink.write(frame_even)
+        sink.write(padded)
 
     def finish():
         height, width = (n + n % 2 for n in shapes[0][:2])
         sink.release()
         _check_video(partial, path, (width, height, len(shapes)), fps)
 
-    with files.whole(path) as partial:
+    with files.atomic(path) as partial:
         try:
             yield write
             if sink is None:
@@ -251,12 +251,12 @@ def video_writer(path: str | os.PathLike, fps: float) -> Iterator[Callable[[np.n
             if sink is None:
                 raise
             finish()
-            part = path.with_suffix(f".part{path.suffix}")
-            partial.replace(part)
-            told = f"{part} holds the {len(shapes)} frames so far"
+            partial_video = path.with_suffix(f".part{path.suffix}")
+            partial.replace(partial_video)
+            message = f"{partial_video} holds the {len(shapes)} frames so far"
             if isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt(told) from error
-            raise ValueError(f"{error}; {told}") from error
+                raise KeyboardInterrupt(message) from error
+            raise ValueError(f"{error}; {message}") from error
         finally:
             if sink is not None:
                 sink.release()
@@ -266,22 +266,22 @@ def _check_video(partial, path, expected, fps):
     with _quiet_opencv():
         capture = cv2.VideoCapture(str(partial), cv2.CAP_FFMPEG)
     names = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_COUNT)
-    found = tuple(int(capture.get(name)) for name in names)
-    found_fps = capture.get(cv2.CAP_PROP_FPS)
+    actual = tuple(int(capture.get(name)) for name in names)
+    actual_fps = capture.get(cv2.CAP_PROP_FPS)
     readable = capture.read()[0]
     capture.release()
-    # OpenCV keeps three decimals of the rate.
-    if not readable or found != expected or abs(found_fps - fps) > 1e-3 + 1e-3 * fps:
+    # OpenCV stores the rate with three decimals.
+    if not readable or actual != expected or abs(actual_fps - fps) > 1e-3 + 1e-3 * fps:
         raise OSError(
-            f"{path}: the video does not read back as written (width, height, frames {found} "
-            f"instead of {expected}, {found_fps:g} instead of {fps:g} frames a second); is the "
+            f"{path}: the video does not read back as written (width, height, frames {actual} "
+            f"instead of {expected}, {actual_fps:g} instead of {fps:g} frames per second); is the "
             "disk full?"
         )
 
 
 @contextlib.contextmanager
 def _quiet_opencv():
-    """Keep OpenCV's own log lines away while a failure is about to be told in our words."""
+    """Silence OpenCV's log while failures are reported by our own error messages."""
     logging = cv2.utils.logging
     level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
     try:

@@ -1,4 +1,4 @@
-"""Pairs of frames: checked as callers give them, and consecutive ones of a video as a stream."""
+"""Checks frames and frame pairs that callers pass, and streams predictions for a video."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -8,25 +8,25 @@ import numpy as np
 
 from flowseg.media.frames import read_image
 
-# A frame as callers give it: (H, W, 3) RGB, uint8 or floating-point 0..255; or an image file.
+# A frame as callers pass it: (H, W, 3) RGB, uint8 or floating-point 0..255; or an image file.
 Frame = np.ndarray | str | os.PathLike
 # (H, W) uint8 train ids and (H, W, 2) float32 flow in pixels.
 Prediction = tuple[np.ndarray, np.ndarray]
 
 
 def as_frame(frame: Frame, name: str) -> np.ndarray:
-    """A frame as an array, checked.
+    """Check a frame and return it as an array.
 
     Args:
         frame: see `Frame`.
-        name: of the argument, for messages.
+        name: name of the argument, for messages.
 
     Returns:
-        (H, W, 3) RGB 0..255, uint8, or float32 where floating-point values were given.
+        (H, W, 3) RGB 0..255, uint8, or float32 if floating-point values were passed.
 
     Raises:
-        ValueError: a file that cannot be read; an array of another shape or type, with values that
-            are not finite, or outside 0..255, or scaled to 0..1.
+        ValueError: the file cannot be read; or the array has another shape or type, or values that
+            are not finite, outside 0..255, or scaled to 0..1.
     """
     if isinstance(frame, (str, os.PathLike)):
         return read_image(frame)
@@ -55,30 +55,30 @@ def as_frame(frame: Frame, name: str) -> np.ndarray:
 
 
 def read_pair(image1: Frame, image2: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Two frames as arrays of one size; see `as_frame`.
+    """Return two frames as arrays of the same size; see `as_frame`.
 
     Raises:
-        ValueError: what `as_frame` raises, or frames of different sizes.
+        ValueError: see `as_frame`; or the frames have different sizes.
     """
-    given = {"image1": image1, "image2": image2}
-    pair = tuple(as_frame(frame, name) for name, frame in given.items())
+    frames = {"image1": image1, "image2": image2}
+    pair = tuple(as_frame(frame, name) for name, frame in frames.items())
     if pair[0].shape != pair[1].shape:
         (name1, size1), (name2, size2) = (
             (frame if isinstance(frame, (str, os.PathLike)) else name, _size_text(image))
-            for (name, frame), image in zip(given.items(), pair, strict=True)
+            for (name, frame), image in zip(frames.items(), pair, strict=True)
         )
         raise ValueError(
-            f"{name1} is {size1} but {name2} is {size2}: both frames must have one size"
+            f"{name1} is {size1} but {name2} is {size2}: both frames must have the same size"
         )
     return pair
 
 
 def frames_of_one_size(frames: Iterable[Frame]) -> Iterator[np.ndarray]:
-    """The frames of a video as arrays; see `as_frame`.
+    """Yield the frames of a video as arrays; see `as_frame`.
 
     Raises:
-        ValueError: while iterating: what `as_frame` raises, or a frame of another size than the
-            first, by its number, which counts from 0.
+        ValueError: while iterating: see `as_frame`; or a frame differs in size from the first. The
+            message has its number, counted from 0.
     """
     size = None
     for number, frame in enumerate(frames):
@@ -88,7 +88,7 @@ def frames_of_one_size(frames: Iterable[Frame]) -> Iterator[np.ndarray]:
         if _size_text(image) != size:
             raise ValueError(
                 f"{name}: {_size_text(image)}, but the frames before it have {size}; all frames "
-                "must have one size"
+                "must have the same size"
             )
         yield image
 
@@ -98,15 +98,15 @@ def stream(
     encode: Callable[[np.ndarray], Any],
     decode: Callable[[Any, Any], Prediction],
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Predictions for every frame of a video, each frame encoded once.
+    """Predict every frame of a video, encoding each frame once.
 
-    A prediction comes when the frame after it has been read. No more than two frames' features are
-    held, however long the video is.
+    The prediction for a frame is yielded once the next frame has been read. At most two frames'
+    features are in memory, regardless of the length of the video.
 
     Args:
-        frames: in order.
+        frames: the frames in order.
         encode: a frame -> its features.
-        decode: features of two frames -> seg and flow of the first; flow leads to the second.
+        decode: features of two frames -> seg of the first, and flow from the first to the second.
 
     Yields:
         (seg, flow) of each frame, with the flow to the next frame. The last frame's seg comes from
@@ -114,7 +114,7 @@ def stream(
     """
     previous = current = None
     for frame in frames:
-        previous = None  # Let go of before the next features are made.
+        previous = None  # Release it before the next features are computed.
         following = encode(frame)
         if current is not None:
             yield decode(current, following)

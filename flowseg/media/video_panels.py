@@ -1,4 +1,4 @@
-"""Videos that show frames, classes and motion side by side."""
+"""Writes videos that show frames, segmentation and flow side by side."""
 
 import contextlib
 import itertools
@@ -17,8 +17,8 @@ from flowseg.media import drawing
 from flowseg.media.frames import video_writer
 
 DEFAULT_FPS = 10.0
-# What the three pictures may take together, in px: a full-HD screen's width, and a height that
-# leaves three KITTI frames above each other as they are. Tiny frames are enlarged to be readable.
+# Maximum size of the three panels together, in px: they fit on a full-HD screen in width, and three
+# stacked KITTI frames keep their size. Frames smaller than MIN_SIDE are enlarged.
 MAX_WIDTH, MAX_HEIGHT, MIN_SIDE = 1840, 1200, 320
 STRIP_HEIGHT = 140
 
@@ -31,27 +31,27 @@ def write_video(
     count: int | None = None,
     scale: float = 1.0,
     max_flow: float | None = None,
-    **look: float,
+    **drawing_options: float,
 ) -> int:
-    """Write the video of one or two runs' answers on all consecutive frames.
+    """Write a video of the predictions of one or two runs on all consecutive frames.
 
     Args:
-        runs: dict of name -> loaded run with `stream(images, scale)`, as `runs.Run` has it, and
-            with `label_set`. The colours' key shows the first one's classes.
-        frames: iterator of (name, (H, W, 3) uint8 RGB), of one size; two or more.
-        output: FILE.mp4, FILE.webm, or a folder for one PNG a frame.
-        fps: frames a second of the video.
-        count: how many frames there are, for the progress bar; None where unknown.
-        scale: resizes what the network sees.
-        max_flow: speed of full colour in px; default: by `first_max_flow` from the first pair.
-        **look: `overlay` and `arrows` of `compose`.
+        runs: dict of name -> loaded run with `stream(images, scale)`, as in `runs.Run`, and
+            `label_set`. The colour key shows the classes of the first run.
+        frames: iterator of (name, (H, W, 3) uint8 RGB) of the same size; two or more.
+        output: FILE.mp4, FILE.webm, or a folder for one PNG per frame.
+        fps: frames per second of the video.
+        count: number of frames, for the progress bar; None if unknown.
+        scale: factor by which frames are resized for the network.
+        max_flow: speed of full colour in px; default: `first_max_flow` of the first pair.
+        **drawing_options: `overlay` and `arrows` of `compose`.
 
     Returns:
-        How many frames were written.
+        The number of frames written.
 
     Raises:
-        ValueError: frames that cannot be read or differ in size, fewer than two frames, or an
-            output that is neither a video to write nor a folder.
+        ValueError: frames cannot be read or differ in size, there are fewer than two, or the output
+            is neither a supported video nor a folder.
         OSError: the output cannot be written.
     """
     written = 0
@@ -63,40 +63,40 @@ def write_video(
     with writer(output, fps) as write:
         pairs = itertools.pairwise(shown)
         pairs = tqdm(pairs, total=count and count - 1, unit="pair", disable=None)
-        # Ends with the pairs, one frame before the streams, whose last prediction has no flow.
-        for ((name, image), _), *predictions in zip(pairs, *streams, strict=False):
-            answers = {
-                told: (seg, flow, run.label_set)
-                for (told, run), (seg, flow) in zip(runs.items(), predictions, strict=True)
+        # zip ends with the pairs: the last prediction of a stream has no flow and is not drawn.
+        for ((name, image), _), *outputs in zip(pairs, *streams, strict=False):
+            predictions = {
+                run_name: (seg, flow, run.label_set)
+                for (run_name, run), (seg, flow) in zip(runs.items(), outputs, strict=True)
             }
-            max_flow = max_flow or max(first_max_flow(flow) for _, flow, _ in answers.values())
-            write(compose(name, image, answers, max_flow, **look))
+            max_flow = max_flow or max(first_max_flow(flow) for _, flow, _ in predictions.values())
+            write(compose(name, image, predictions, max_flow, **drawing_options))
             written += 1
     return written
 
 
 @contextlib.contextmanager
 def writer(output: str | Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """`frames.video_writer` of a video; of a folder, the same for one PNG a frame: 000000.png.
+    """Yield a function that writes one frame, to a video or as a numbered PNG (000000.png).
 
     Raises:
-        ValueError: neither.
+        ValueError: the output is neither a supported video nor a folder.
     """
     if Path(output).suffix:
         with video_writer(output, fps) as write:
             yield write
         return
     if Path(output).is_file():
-        raise ValueError(f"{output}: is a file: name FILE.mp4, or a folder for pictures")
+        raise ValueError(f"{output}: is a file: specify FILE.mp4, or a folder for images")
     numbers = itertools.count()
-    yield lambda picture: drawing.write_png(Path(output) / f"{next(numbers):06d}.png", picture)
+    yield lambda image: drawing.write_png(Path(output) / f"{next(numbers):06d}.png", image)
 
 
 def first_max_flow(flow: np.ndarray) -> int:
-    """The speed of full colour for a whole video, in px, from the flow of its first pair.
+    """Return the speed drawn in full colour in a video, in px, from the flow of its first pair.
 
-    The 99th percentile of the speeds and half as much again, as a whole number. At least 0.5 % of
-    the width, so that a video that begins at rest does not show noise, and later only glare.
+    It is 1.5 times the 99th percentile of the speeds, rounded up. The minimum of 0.5 % of the width
+    prevents a video that starts at rest from showing noise first and saturated colours later.
     """
     speed = np.hypot(flow[..., 0], flow[..., 1])
     speed = speed[np.isfinite(speed)]
@@ -107,80 +107,81 @@ def first_max_flow(flow: np.ndarray) -> int:
 def compose(
     name: str,
     image: np.ndarray,
-    answers: Mapping[str, tuple[np.ndarray, np.ndarray, LabelSet]],
+    predictions: Mapping[str, tuple[np.ndarray, np.ndarray, LabelSet]],
     max_flow: float,
     overlay: float = 0.5,
     arrows: int = 0,
     min_side: int = MIN_SIDE,
 ) -> np.ndarray:
-    """One frame of the video.
+    """Draw one frame of the video.
 
-    Of one run: wide frames stand above each other, upright ones beside each other, both over a
-    strip with the keys to the colours; the usual shapes between fill three quarters, and the keys
-    the fourth. Of two runs: the frame and the keys over two columns, one a run.
+    For one run, wide images are stacked and upright ones are side by side, both above a strip with
+    the colour keys; images of other shapes fill three cells of a 2 x 2 grid, and the keys the
+    fourth. For two runs, the frame and the keys are above two columns, one per run.
 
     Args:
-        name: of the frame, for its title.
+        name: name of the frame, for its title.
         image: (H, W, 3) uint8 RGB.
-        answers: name of the run -> ((H, W) train ids, (H, W, 2) flow in px, label set); one or two.
+        predictions: name of the run -> ((H, W) train ids, (H, W, 2) flow in px, label set), for one
+            or two runs.
         max_flow: speed of full colour in px.
-        overlay: strength of the class colours over the frame, 0..1.
-        arrows: px of the frame between arrows on the flow's colours, each as long as the motion
-            to the next frame; 0: none.
+        overlay: weight of the class colours over the frame, 0..1.
+        arrows: distance in px of the frame between arrows on the flow colours, each as long as the
+            motion to the next frame; 0: no arrows.
         min_side: frames with a shorter side are enlarged to it.
 
     Returns:
-        (H', W', 3) uint8 RGB; H' and W' depend on H, W and the number of runs alone.
+        (H', W', 3) uint8 RGB; H' and W' depend only on H, W and the number of runs.
     """
     height, width = image.shape[:2]
-    two = len(answers) > 1
+    two_runs = len(predictions) > 1
     columns = 1 if width > 2 * height else 2 if width >= height else 3
-    columns, rows = (2, 3) if two else (columns, {1: 3, 2: 2, 3: 1}[columns])
+    columns, rows = (2, 3) if two_runs else (columns, {1: 3, 2: 2, 3: 1}[columns])
     limit = min(MAX_WIDTH / (columns * width), MAX_HEIGHT / (rows * height))
     factor = min(limit, max(1, min_side / min(height, width)))
     size = max(1, round(width * factor)), max(1, round(height * factor))
     kind = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
 
-    def fit(picture):
-        return cv2.resize(picture, size, interpolation=kind)
+    def fit(source):
+        return cv2.resize(source, size, interpolation=kind)
 
     text_size = drawing.panel_text_size(columns * size[0])
-    titled, moving = [(f"Input: {name}", fit(image))], []
-    for run, (seg, flow, label_set) in answers.items():
-        told = f", {run}" * two
-        shown = drawing.overlay_labels(image, seg, label_set, overlay)
-        titled.append((f"Segmentation{told}", fit(shown)))
+    titled, flow_panels = [(f"Input: {name}", fit(image))], []
+    for run, (seg, flow, label_set) in predictions.items():
+        suffix = f", {run}" * two_runs
+        overlaid = drawing.overlay_labels(image, seg, label_set, overlay)
+        titled.append((f"Segmentation{suffix}", fit(overlaid)))
         colours = fit(flow_to_color(flow, max_flow))
         if arrows:
             _draw_arrows(colours, flow, arrows)
-        moving.append((f"Optical flow to the next frame{told}", colours))
-    seg, _, label_set = next(iter(answers.values()))
+        flow_panels.append((f"Optical flow to the next frame{suffix}", colours))
+    seg, _, label_set = next(iter(predictions.values()))
     if columns == 2:
         key = ("Colours", _key(seg, label_set, max_flow, size, text_size))
-        first, *rest = titled + moving
-        return drawing.panel([first, key, *rest] if two else [first, *rest, key], columns)
-    body = drawing.panel(titled + moving, columns)
+        first, *rest = titled + flow_panels
+        return drawing.panel([first, key, *rest] if two_runs else [first, *rest, key], columns)
+    body = drawing.panel(titled + flow_panels, columns)
     strip = _key(seg, label_set, max_flow, (body.shape[1], STRIP_HEIGHT), text_size)
     return np.vstack([body, strip])
 
 
-def _draw_arrows(picture, flow, spacing):
-    """Arrows over `picture`, in place; `flow` may be of another size."""
+def _draw_arrows(image, flow, spacing):
+    """Draw arrows on `image` in place; `flow` may have another size."""
     height, width = flow.shape[:2]
-    factors = np.array([picture.shape[1] / width, picture.shape[0] / height])
+    factors = np.array([image.shape[1] / width, image.shape[0] / height])
     grid = np.mgrid[spacing // 2 : height : spacing, spacing // 2 : width : spacing]
     for y, x in grid.reshape(2, -1).T:
         if not np.isfinite(flow[y, x]).all():
             continue
         ends = np.array([[x, y], [x, y] + flow[y, x]]) * factors
         tip = 4 / max(4.0, float(np.hypot(*(ends[1] - ends[0]))))
-        # OpenCV's integers are of 32 bits.
+        # OpenCV uses 32-bit integers.
         start, end = np.clip(np.rint(ends), -(2**15), 2**15).astype(int).tolist()
-        cv2.arrowedLine(picture, start, end, (20, 20, 20), 1, cv2.LINE_AA, 0, tip)
+        cv2.arrowedLine(image, start, end, (20, 20, 20), 1, cv2.LINE_AA, 0, tip)
 
 
 def _key(seg, label_set, max_flow, size, text_size):
-    """The keys to flow and class colours, centred in a picture of `size` = (width, height)."""
+    """Draw the keys to flow and class colours, centred, in an image of `size` = (width, height)."""
     width, height = size
     margin = round(0.6 * text_size)
     wheel = drawing.color_wheel(round(min(0.25 * width, 0.68 * height)), max_flow)
@@ -190,7 +191,7 @@ def _key(seg, label_set, max_flow, size, text_size):
     left = wheel.shape[1] + 4 * margin
     names = drawing.legend(label_set, width - left - margin, None, text_size)
     if names.shape[0] > height:
-        # Too many classes to show all: those of this frame, largest first.
+        # Too many classes to show: use those of this frame, largest first.
         counts = np.bincount(seg.ravel(), minlength=256)[: len(label_set.names)]
         present = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
         names = drawing.legend(label_set, width - left - margin, present, text_size, height)

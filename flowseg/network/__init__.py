@@ -1,1 +1,1 @@
-"""The network: encoder, decoder, their layers, and weights in a small file. Keras alone."""
+"""The network: encoder, decoder, their layers, and compact storage of weights. Only Keras."""

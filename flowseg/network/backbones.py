@@ -1,6 +1,6 @@
-"""Encoders: an RGB image in, features at strides 2, 4, 8, 16 and 32 out, as one Keras model.
+"""Builds encoders: Keras models from an RGB image to features at strides 2, 4, 8, 16 and 32.
 
-Normalisation is part of the encoder, so that whoever feeds it gives plain RGB in 0..255.
+Normalisation is part of the encoder: its input is plain RGB in 0..255.
 """
 
 from pathlib import Path
@@ -24,27 +24,28 @@ _RESNET50_LAYERS = (
 # "Caffe" preprocessing of the ImageNet weights: BGR, channel means subtracted.
 _BGR_MEAN = (103.939, 116.779, 123.68)
 
-# Of the batch statistics' running mean: over about 20 steps. Keras's 0.99 lags a short training.
+# Momentum of batch norms: averages about 20 steps. Keras's default of 0.99 lags in short trainings.
 _MOMENTUM = 0.95
 
 
 def build_encoder(backbone: str = "resnet50", weights: str = "none") -> keras.Model:
-    """The encoder: an image in, features at `STRIDES` out.
+    """Build the encoder, which maps an image to features at `STRIDES`.
 
     Args:
         backbone: one of `BACKBONES`: ResNet50 (He et al. 2016, keras.applications) or
-            EfficientNet-Lite0 (see `efficientnet_lite0`), for int8 devices and for CPUs.
+            EfficientNet-Lite0 (see `efficientnet_lite`), for int8 devices and for CPUs.
         weights: "none" (random), "imagenet" (ResNet50: Keras downloads them once; EfficientNet-
-            Lite0: of the installed package), or the path of a weights file: of keras.applications'
-            ResNet50 without its top; or what `flowseg.convert_lite0` writes.
+            Lite0: from the installed package), or the path of a weights file: for ResNet50, that of
+            keras.applications without the top; for EfficientNet-Lite0, one written by
+            `flowseg.convert_lite0`.
 
     Returns:
         keras.Model, (B, H, W, 3) RGB 0..255 -> {"stride2": (B, H/2, W/2, C), "stride4": ...,
         "stride8": ..., "stride16": ..., "stride32": ...}; H and W multiples of 32. C is 64, 256,
-        512, 1024, 2048, or 16, 24, 40, 112, 320.
+        512, 1024, 2048 for ResNet50, and 16, 24, 40, 112, 320 for EfficientNet-Lite0.
 
     Raises:
-        ValueError: an unknown backbone; weights that cannot be had, or do not fit.
+        ValueError: the backbone is unknown, or the weights are unavailable or do not fit.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"backbone {backbone!r}: not one of {', '.join(BACKBONES)}")
@@ -66,7 +67,7 @@ def build_encoder(backbone: str = "resnet50", weights: str = "none") -> keras.Mo
 
 
 def _resnet50(image):
-    # Not ops.flip: TensorFlow 2.21's converter to int8 gives its output the input's scale.
+    # Not ops.flip: TensorFlow 2.21's int8 converter gives the output of a flip its input's scale.
     bgr = ops.take(image, [2, 1, 0], axis=-1)
     normalized = layers.Rescaling(1.0, offset=[-mean for mean in _BGR_MEAN], name="normalize")(bgr)
     network = keras.applications.ResNet50(include_top=False, weights=None, input_tensor=normalized)
@@ -82,11 +83,11 @@ def _load_imagenet(network, backbone):
         return
     try:
         donor = keras.applications.ResNet50(include_top=False, weights="imagenet")
-    except Exception as error:  # urllib, ssl and Keras each raise their own.
+    except Exception as error:  # urllib, ssl and Keras each raise their own types.
         raise ArgumentError(
             f"the ImageNet weights of ResNet50 could not be downloaded ({error}). Download "
             "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 (keras-applications "
-            "releases) where there is a network and give its path as backbone_weights, or "
+            "releases) on a machine with internet access and give its path as backbone_weights, or "
             "train from random weights with backbone_weights none",
             "backbone_weights",
         ) from error

@@ -1,22 +1,22 @@
-"""The two-stream decoder: features of two frames in, class logits and flow out, coarse to fine.
+"""Builds the two-stream decoder: features of two frames to class logits and flow, coarse to fine.
 
-Both streams walk down the same pyramid (strides 32, 16, 8, 4). At each of the strides 16, 8, 4 the
-flow stream warps the second frame's features by the flow so far, correlates, and refines; the
-segmentation stream upsamples and refines; and each hands the other its features. Flow goes on to
-stride 2 for the last fractions of a pixel.
+Both streams process the same pyramid (strides 32, 16, 8, 4). At strides 16, 8 and 4 the flow stream
+warps the second frame's features by the current flow, correlates them with the first frame's, and
+refines; the segmentation stream upsamples and refines; and each stream passes its features to the
+other. The flow stream continues to stride 2 for subpixel accuracy.
 
-Flow learns fast by this matching, which trials chose: a soft-argmax over box-filtered correlation,
-standardised over the displacements, of instance-normalised, unit-length features, added through a
-gate, beside a convolutional residual that starts at zero. Strides 16 and 8 share one set of
-weights; stride 4, which has more pixels, has its own, of half the width. What has no match (hidden,
-or out of the frame) takes the flow around it. At stride 2 a Lucas-Kanade step takes the place of
-correlation: it costs less and is exact to less than a pixel. (experiments/README.md, "The decoder
-by ablation".)
+The matching was chosen by ablation, because flow converges fast with it
+(docs/results/decoder-ablation.md): a soft-argmax over the box-filtered correlation of
+instance-normalised, unit-length features, standardised over the displacements. It is added through
+a gate, together with a convolutional residual that starts at zero. Strides 16 and 8 share one set
+of weights; stride 4, which has more pixels, has separate weights of half the width. Pixels without
+a match (occluded, or out of the frame) take the surrounding flow. At stride 2 a Lucas-Kanade step
+replaces correlation: it costs less and is accurate to less than a pixel.
 
-A third answer stays inside: from the flow stream's last features, the logit of the flow's being
-right.
+A third, internal kind of output is computed from the flow stream's features: the logit of the
+probability that the flow is correct.
 
-Every layer is made by `_seg_layer` or `_flow_layer`, which note the stream that it belongs to; see
+Every layer is wrapped by `_seg_layer` or `_flow_layer`, which record its stream; see
 `stream_layers`.
 """
 
@@ -40,16 +40,17 @@ from flowseg.network.layers import HandOver, Shape, Upsample
 STREAMS = ("seg", "flow")
 EXCHANGES = ("none", "seg_to_flow", "flow_to_seg", "both")
 FLOW_STRIDES = (16, 8, 4)
-# The one layer whose channels are classes.
+# Name of the only layer whose channels are classes.
 SEG_HEAD = "seg_logits"
-# Of a flow step, shared by strides 16 and 8, and stride 4's own: the correlation's radius, and the
-# widths of its convolutions. The last of these is that of the hidden state and of what is matched.
+# Flow steps of strides 16 and 8 (shared) and of stride 4: the correlation's radius and the widths
+# of the convolutions. The last width is also that of the hidden state and the matched features.
 _COARSE, _FINE = (3, (96, 96, 64)), (2, (48, 48, 32))
-# Two steps where displacements are largest: +-3 px each at stride 16 are 96 px on the image.
+# Refinement steps per stride: two at stride 16, where displacements are largest. Each searches
+# +-3 px of that stride, together +-96 px of the image.
 _STEPS = {16: 2, 8: 1, 4: 1}
-# How far flow that has no match is filled from, after strides 16 and 8, in their pixels.
+# Window sizes for filling flow without a match after strides 16 and 8, in pixels of the stride.
 _REACHES = (3, 7, 15)
-# Of the last step, at stride 2: channels matched, their window, and its convolutions' widths.
+# The last step, at stride 2: matched channels, matching window, and widths of the convolutions.
 _MATCHED, _WINDOW, _FINEST = 12, 9, (24, 16)
 _SEG_WIDTH = {32: 128, 16: 128, 8: 96, 4: 64}
 
@@ -57,22 +58,22 @@ _SEG_WIDTH = {32: 128, 16: 128, 8: 96, 4: 64}
 def build_decoder(
     feature_shapes: dict[str, Shape], num_classes: int, exchange: str = "both"
 ) -> keras.Model:
-    """The decoder as a Keras model.
+    """Build the decoder as a Keras model.
 
     Args:
         feature_shapes: name -> shape of the encoder's features, as `backbones` names them.
         num_classes: channels of the logits.
-        exchange: which stream is handed the other's features; one of `EXCHANGES`.
+        exchange: which stream receives the other's features; one of `EXCHANGES`.
 
     Returns:
         keras.Model: {"frame1": {"stride2": ...}, "frame2": {...}} -> {"seg": (B, H, W, classes),
         "flow": (B, H, W, 2), "flow_4": ..., "flow_8": ..., "flow_16": ..., "sure_2": (B, H, W, 3),
         "sure_8": ..., "sure_16": ...}, all at the image's resolution and in its pixels. The coarser
-        flows are for supervision. Each of the last three is the flow that its stride matched (of
-        stride 2: `flow` itself) and the logit of its being right.
+        flows are for supervision. Each of the last three outputs contains the flow matched at its
+        stride (stride 2: `flow` itself) and the logit that this flow is correct.
 
     Raises:
-        ValueError: an unknown exchange.
+        ValueError: the exchange is unknown.
     """
     if exchange not in EXCHANGES:
         raise ValueError(f"exchange {exchange!r}: not one of {', '.join(EXCHANGES)}")
@@ -102,58 +103,57 @@ def build_decoder(
         )
         seg = _seg_out(seg, hidden if exchange in ("flow_to_seg", "both") else None, stride)
         if stride != FLOW_STRIDES[-1]:
-            sure = refiners[stride]["sure"](hidden)
-            outputs[f"sure_{stride}"] = _told(flow, sure, stride)
+            logit = refiners[stride]["sure"](hidden)
+            outputs[f"sure_{stride}"] = _flow_with_logit(flow, logit, stride)
             fill = _flow_layer(FillFlow(_REACHES, name=f"flow_{stride}_fill"))
-            flow = fill(flow, sure)
+            flow = fill(flow, logit)
         up = _flow_layer(UpsampleFlow(stride, name=f"flow_{stride}"))
         outputs[f"flow_{stride}"] = up(flow)
-    outputs["seg"] = _seg_answer(seg, num_classes, stride)
+    outputs["seg"] = _seg_logits(seg, num_classes, stride)
     flow, hidden = _fine_step(flow, hidden, *(inputs[frame]["stride2"] for frame in inputs))
-    outputs["flow"], outputs["sure_2"] = _flow_answers(flow, hidden)
+    outputs["flow"], outputs["sure_2"] = _flow_outputs(flow, hidden)
     return keras.Model(inputs, outputs, name="decoder")
 
 
 def stream_layers(decoder: keras.Model, stream: str) -> list[layers.Layer]:
-    """The layers of one stream of a decoder, in the decoder's order.
+    """List the layers of one stream of a decoder, in the decoder's order.
 
-    A layer that hands features over is of the stream that gets them. The decoder's inputs are of
-    neither.
+    Exchange layers belong to the receiving stream. Input layers belong to neither.
 
     Args:
-        decoder: of `build_decoder`, not loaded from a file: files do not hold the streams.
+        decoder: from `build_decoder`, not loaded from a file: files do not store the streams.
         stream: one of `STREAMS`.
 
     Raises:
-        ValueError: an unknown stream; a layer whose stream is not known.
+        ValueError: the stream is unknown, or a layer's stream is not recorded.
     """
     if stream not in STREAMS:
         raise ValueError(f"stream {stream!r}: not one of {', '.join(STREAMS)}")
-    found = [layer for layer in decoder.layers if not isinstance(layer, layers.InputLayer)]
-    unknown = [layer.name for layer in found if not hasattr(layer, "stream")]
+    candidates = [layer for layer in decoder.layers if not isinstance(layer, layers.InputLayer)]
+    unknown = [layer.name for layer in candidates if not hasattr(layer, "stream")]
     if unknown:
         raise ValueError(
-            f"the stream of {len(unknown)} of the decoder's layers is not known ({unknown[0]}, "
-            "...): a network loaded from a .keras file does not hold it; build the network anew "
+            f"the stream of {len(unknown)} of the decoder's layers is not recorded ({unknown[0]}, "
+            "...): it is lost in a network loaded from a .keras file; build a new network "
             "and copy the weights"
         )
-    return [layer for layer in found if layer.stream == stream]
+    return [layer for layer in candidates if layer.stream == stream]
 
 
 def _seg_layer(layer: layers.Layer) -> layers.Layer:
-    """Notes that a new layer belongs to the segmentation stream."""
+    """Mark a new layer as part of the segmentation stream."""
     layer.stream = "seg"
     return layer
 
 
 def _flow_layer(layer: layers.Layer) -> layers.Layer:
-    """Notes that a new layer belongs to the flow stream."""
+    """Mark a new layer as part of the flow stream."""
     layer.stream = "flow"
     return layer
 
 
 def _seg_conv(x, width, kernel, name):
-    """Convolution, batch norm and ReLU."""
+    """Apply convolution, batch norm and ReLU."""
     conv = layers.Conv2D(width, kernel, padding="same", use_bias=False, name=f"{name}_conv")
     x = _seg_layer(conv)(x)
     x = _seg_layer(layers.BatchNormalization(momentum=0.95, name=f"{name}_bn"))(x)
@@ -161,7 +161,7 @@ def _seg_conv(x, width, kernel, name):
 
 
 def _seg_top(features):
-    """Stride 32, with what the whole image holds added everywhere (ParseNet; DeepLabV3)."""
+    """Project the features of stride 32 and add global image context (ParseNet; DeepLabV3)."""
     width = _SEG_WIDTH[32]
     top = _seg_conv(features, width, 1, "seg_32")
     pool = _seg_layer(layers.GlobalAveragePooling2D(keepdims=True, name="seg_whole"))
@@ -170,32 +170,34 @@ def _seg_top(features):
 
 
 def _seg_in(seg, features, stride):
+    """Upsample features of the coarser stride and combine them with the encoder's at this one."""
     side = _seg_conv(features, _SEG_WIDTH[stride], 1, f"seg_{stride}_side")
     up = _seg_layer(Upsample(2, name=f"seg_{stride}_up"))(seg)
     both = _seg_layer(layers.Concatenate(name=f"seg_{stride}_join"))([up, side])
     return _seg_conv(both, _SEG_WIDTH[stride], 3, f"seg_{stride}_in")
 
 
-def _seg_out(seg, motion, stride):
-    if motion is not None:
-        hand_over = _seg_layer(HandOver(_SEG_WIDTH[stride], name=f"flow_to_seg_{stride}"))
-        seg = _seg_layer(layers.Add(name=f"seg_{stride}_add"))([seg, hand_over(motion)])
+def _seg_out(seg, flow_hidden, stride):
+    """Add the hidden state of the flow stream, unless it is None, and refine."""
+    if flow_hidden is not None:
+        project = _seg_layer(HandOver(_SEG_WIDTH[stride], name=f"flow_to_seg_{stride}"))
+        seg = _seg_layer(layers.Add(name=f"seg_{stride}_add"))([seg, project(flow_hidden)])
     return _seg_conv(seg, _SEG_WIDTH[stride], 3, f"seg_{stride}_out")
 
 
-def _seg_answer(seg, num_classes, stride):
-    """Segmentation features of the last stride -> logits at full resolution."""
+def _seg_logits(seg, num_classes, stride):
+    """Map segmentation features of the last stride to logits at full resolution."""
     logits = _seg_layer(layers.Conv2D(num_classes, 1, name=SEG_HEAD))(seg)
     return _seg_layer(Upsample(stride, dtype="float32", name="seg"))(logits)
 
 
 def _flow_refiner(radius, widths, name):
-    """The layers of one refinement step, made once and shared by all its uses; and its widths."""
+    """Create the layers of a refinement step, shared by all uses; return them and their widths."""
 
-    def conv(width, what, **kwargs):
-        return layers.Conv2D(width, 3, padding="same", name=f"{name}_{what}", **kwargs)
+    def conv(width, suffix, **kwargs):
+        return layers.Conv2D(width, 3, padding="same", name=f"{name}_{suffix}", **kwargs)
 
-    made = {
+    shared = {
         "cost": CostVolume(radius, name=f"{name}_cost"),
         "match": SoftArgmax(radius, dtype="float32", name=f"{name}_match"),
         "conv1": conv(widths[0], "conv1"),
@@ -205,11 +207,11 @@ def _flow_refiner(radius, widths, name):
         "residual": conv(2, "residual", kernel_initializer="zeros"),
         "sure": conv(1, "sure"),
     }
-    return {"widths": widths, **{what: _flow_layer(layer) for what, layer in made.items()}}
+    return {"widths": widths, **{key: _flow_layer(layer) for key, layer in shared.items()}}
 
 
 def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
-    """Flow and hidden state of the coarser stride (None at the top) -> those of this stride."""
+    """Refine flow and hidden state of the coarser stride (None at the top) at this stride."""
     widths = refine["widths"]
     side = _flow_layer(layers.Conv2D(widths[2], 1, name=f"flow_{stride}_side"))
     context, other = side(features1), side(features2)
@@ -219,17 +221,17 @@ def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
         flow, hidden = _flow_start(context)
     else:
         flow, hidden = _flow_up(flow, hidden, widths[2], stride)
-    handed = None
+    seg_features = None
     if seg is not None:
-        handed = _flow_layer(HandOver(widths[0], name=f"seg_to_flow_{stride}"))(seg)
+        seg_features = _flow_layer(HandOver(widths[0], name=f"seg_to_flow_{stride}"))(seg)
     for step in range(_STEPS[stride]):
         warped = _flow_layer(Warp(name=f"flow_{stride}_warp_{step}"))(source, flow)
         cost = refine["cost"](target, warped)
         match = refine["match"](cost)
         join = _flow_layer(layers.Concatenate(name=f"flow_{stride}_join_{step}"))
         x = refine["conv1"](join([cost, match, flow, hidden, context]))
-        if handed is not None:
-            x = _flow_layer(layers.Add(name=f"flow_{stride}_add_{step}"))([x, handed])
+        if seg_features is not None:
+            x = _flow_layer(layers.Add(name=f"flow_{stride}_add_{step}"))([x, seg_features])
         x = _flow_layer(layers.ReLU(name=f"flow_{stride}_relu_{step}"))(x)
         hidden = refine["conv3"](refine["conv2"](x))
         move = _flow_layer(MoveFlow(name=f"flow_{stride}_move_{step}"))
@@ -238,14 +240,14 @@ def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
 
 
 def _flow_start(context):
-    """Zero flow and the first hidden state."""
+    """Return zero flow and the initial hidden state."""
     flow = _flow_layer(StartFlow(name="flow_start"))(context)
     conv = layers.Conv2D(context.shape[-1], 1, activation="relu", name="flow_hidden_start")
     return flow, _flow_layer(conv)(context)
 
 
 def _flow_up(flow, hidden, width, stride):
-    """Flow and hidden state of the coarser stride at the pixels of this one."""
+    """Upsample flow and hidden state of the coarser stride to this one."""
     flow = _flow_layer(UpsampleFlow(2, name=f"flow_{stride}_up"))(flow)
     if hidden.shape[-1] != width:
         narrow = layers.Conv2D(width, 1, activation="relu", name=f"flow_{stride}_hidden")
@@ -254,10 +256,10 @@ def _flow_up(flow, hidden, width, stride):
 
 
 def _fine_step(flow, hidden, features1, features2):
-    """Flow and hidden state of stride 4 -> those of stride 2, for the last fractions of a pixel."""
+    """Refine flow and hidden state of stride 4 at stride 2, for subpixel accuracy."""
 
-    def conv(x, width, what, **kwargs):
-        layer = layers.Conv2D(width, 3, padding="same", name=f"flow_2_{what}", **kwargs)
+    def conv(x, width, suffix, **kwargs):
+        layer = layers.Conv2D(width, 3, padding="same", name=f"flow_2_{suffix}", **kwargs)
         return _flow_layer(layer)(x)
 
     flow, hidden = _flow_up(flow, hidden, _FINEST[-1], 2)
@@ -276,20 +278,20 @@ def _fine_step(flow, hidden, features1, features2):
     return _flow_layer(MoveFlow(name="flow_2_move"))(flow, match, gate, residual), hidden
 
 
-def _flow_answers(flow, hidden):
-    """Flow and hidden state of stride 2 -> flow at full resolution; and it beside its logit."""
+def _flow_outputs(flow, hidden):
+    """Upsample flow of stride 2 to full resolution; return it, and flow and logit concatenated."""
     mix = layers.Conv2D(hidden.shape[-1], 3, padding="same", activation="relu", name="mix_1")
     mixed = _flow_layer(mix)(hidden)
     mixed = _flow_layer(layers.Conv2D(2 * 2 * 9, 1, name="mix_2"))(mixed)
     flow = _flow_layer(ConvexUpsample(2, name="flow"))(flow, mixed)
-    sure = _flow_layer(layers.Conv2D(1, 3, padding="same", name="flow_2_sure"))(hidden)
-    sure = _flow_layer(Upsample(2, dtype="float32", name="sure_2_up"))(sure)
-    return flow, _flow_layer(layers.Concatenate(dtype="float32", name="sure_2"))([flow, sure])
+    logit = _flow_layer(layers.Conv2D(1, 3, padding="same", name="flow_2_sure"))(hidden)
+    logit = _flow_layer(Upsample(2, dtype="float32", name="sure_2_up"))(logit)
+    return flow, _flow_layer(layers.Concatenate(dtype="float32", name="sure_2"))([flow, logit])
 
 
-def _told(flow, sure, stride):
-    """Coarse flow and the logit of its being right, side by side at full resolution."""
+def _flow_with_logit(flow, logit, stride):
+    """Concatenate coarse flow and the logit that it is correct, at full resolution."""
     flow = _flow_layer(UpsampleFlow(stride, name=f"sure_{stride}_flow"))(flow)
-    sure = _flow_layer(Upsample(stride, dtype="float32", name=f"sure_{stride}_up"))(sure)
+    logit = _flow_layer(Upsample(stride, dtype="float32", name=f"sure_{stride}_up"))(logit)
     join = layers.Concatenate(dtype="float32", name=f"sure_{stride}")
-    return _flow_layer(join)([flow, sure])
+    return _flow_layer(join)([flow, logit])

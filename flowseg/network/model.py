@@ -1,4 +1,4 @@
-"""FlowSeg itself: encoder and decoder composed, with padding inside; and its training form."""
+"""Composes encoder and decoder into FlowSeg, and builds its training and streaming variants."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,13 +17,13 @@ def build_flowseg(
     backbone: str = "resnet50",
     backbone_weights: str = "none",
 ) -> keras.Model:
-    """The joint network.
+    """Build the joint network.
 
     Args:
-        num_classes: classes of `seg`.
+        num_classes: number of classes of `seg`.
         exchange: see `decoder.build_decoder`.
         backbone: see `backbones.build_encoder`.
-        backbone_weights: likewise.
+        backbone_weights: `weights` of `backbones.build_encoder`.
 
     Returns:
         keras.Model: {"image1", "image2"}: (B, H, W, 3) RGB 0..255 -> {"seg": (B, H, W, classes)
@@ -36,29 +36,31 @@ def build_flowseg(
 
 
 class Parts(NamedTuple):
-    """The two models that a network is composed of."""
+    """The two models of which a network is composed."""
 
     encoder: keras.Model
     decoder: keras.Model
 
 
 def parts(network: keras.Model) -> Parts:
-    """Encoder and decoder of a network made by `compose`, or loaded from its file."""
+    """Return encoder and decoder of a network built by `compose` or loaded from its file."""
     return Parts(network.get_layer("encoder"), network.get_layer("decoder"))
 
 
 def set_learning(model: keras.Model, learn: str, freeze: str) -> None:
-    """What of a network learns; the rest keeps its weights and batch statistics.
+    """Set which layers are trainable; the others keep their weights and batch statistics.
 
     Args:
-        model: of `build_flowseg` or `training_model`; loaded from a file only if `learn` is
-            "both", as files do not hold which layers are of which stream.
-        learn: the decoder's stream, "seg", "flow" or "both".
-        freeze: of the encoder, "none", "encoder", or "norms", its batch norms: pretrained
-            statistics rest on a million images; those of a small batch of mixed sets wander.
+        model: from `build_flowseg` or `training_model`; loaded from a file only if `learn` is
+            "both", because files do not store the stream of each layer.
+        learn: the decoder's stream to train, "seg", "flow" or "both".
+        freeze: part of the encoder to freeze: "none", "encoder" (all of it), or "norms" (its batch
+            norms). Their pretrained statistics are from a million images; small, mixed batches
+            would make them drift.
 
     Raises:
-        ValueError: an unknown stream, or one of a network loaded from a file. Nothing is changed.
+        ValueError: the stream is unknown, or not recorded because the network was loaded from a
+            file. Nothing is changed.
     """
     encoder, decoder = parts(model)
     learning = decoder.layers if learn == "both" else stream_layers(decoder, learn)
@@ -71,15 +73,15 @@ def set_learning(model: keras.Model, learn: str, freeze: str) -> None:
 
 
 def training_model(model: keras.Model, unlabelled: Sequence[str] = ()) -> keras.Model:
-    """`model` with all that its decoder gives as outputs; all layers shared.
+    """Build `model` with all outputs of its decoder; all layers are shared.
 
     See `decoder.build_decoder`.
 
     Args:
-        model: of `build_flowseg`, or loaded from a file that one was saved to.
-        unlabelled: further outputs, for what needs no truth: "photometric", "consistency", as the
-            losses in `training.unsupervised_losses` want them. The decoder then sees each pair both
-            ways.
+        model: from `build_flowseg`, or loaded from a file.
+        unlabelled: further outputs, for losses without ground truth: "photometric" and
+            "consistency", in the form that `training.unsupervised_losses` expects. The decoder then
+            processes each pair in both directions.
     """
     encoder, decoder = parts(model)
     outputs = tuple(decoder.output)
@@ -87,38 +89,38 @@ def training_model(model: keras.Model, unlabelled: Sequence[str] = ()) -> keras.
 
 
 def confident_model(model: keras.Model) -> keras.Model:
-    """`model` with a third output, `confidence`: (B, H, W), 0..1; all layers shared.
+    """Build `model` with a third output, `confidence`: (B, H, W), 0..1; all layers are shared.
 
-    It is the probability that the flow is right by KITTI's rule (within 3 px or 5 %); low where
-    things are hidden in the second frame, leave the picture or have no texture.
+    The confidence is the probability that the flow is correct by KITTI's rule (within 3 px or 5 %).
+    It is low where pixels are occluded in the second frame, leave the image or have no texture.
 
     Raises:
-        ValueError: a network of before there was confidence.
+        ValueError: the model was saved before the confidence head existed.
     """
     encoder, decoder = parts(model)
     if "sure_2" not in decoder.output:
-        raise ValueError("this network was made before flow had a confidence: train it anew")
+        raise ValueError("this network was saved before the confidence head existed: retrain it")
     keys = ("seg", "flow", "sure_2")
-    whole = compose(encoder, decoder, keys, "whole")
-    answers = {key: whole.output[key] for key in ("seg", "flow")}
-    answers["confidence"] = ops.sigmoid(whole.output["sure_2"][..., 2])
-    return keras.Model(whole.input, answers, name="flowseg_confident")
+    full = compose(encoder, decoder, keys, "whole")
+    outputs = {key: full.output[key] for key in ("seg", "flow")}
+    outputs["confidence"] = ops.sigmoid(full.output["sure_2"][..., 2])
+    return keras.Model(full.input, outputs, name="flowseg_confident")
 
 
 def streaming_models(network: keras.Model, outputs: tuple[str, ...] = ("seg", "flow")) -> Parts:
-    """`network` as two models, so that a video's frames are each encoded once; all layers shared.
+    """Split `network` into two models, so that each video frame is encoded once; shares layers.
 
-    The decoder, given what the encoder makes of two frames, returns what the network predicts for
+    Given the encoded features of two frames, the decoder returns the network's predictions for
     that pair.
 
     Args:
-        network: of `build_flowseg`, or loaded from a file that one was saved to.
-        outputs: which of the decoder's outputs.
+        network: from `build_flowseg`, or loaded from a file.
+        outputs: which of the decoder's outputs to return.
 
     Returns:
-        Parts: encoder: (B, H, W, 3) RGB 0..255, any H and W -> features by name, of the padded
-        frame. Decoder: {"frame1": features, "frame2": features, "image1": (B, H, W, 3)} -> the
-        outputs by name, (B, H, W, ...); of image1 only the size counts, to which they are cropped.
+        Parts: encoder: (B, H, W, 3) RGB 0..255, any H and W -> features of the padded frame, by
+        name. Decoder: {"frame1": features, "frame2": features, "image1": (B, H, W, 3)} -> the
+        outputs by name, (B, H, W, ...); image1 is used only for the size to which they are cropped.
     """
     encoder, decoder = parts(network)
     image = keras.Input((None, None, 3), name="image")
@@ -143,13 +145,13 @@ def compose(
     name: str,
     unlabelled: Sequence[str] = (),
 ) -> keras.Model:
-    """A network of two frames: `encoder` sees each once, `decoder` both, padding is inside.
+    """Compose a two-frame network: `encoder` runs on each padded frame, `decoder` on both.
 
     Args:
         encoder: (B, H, W, 3) -> features by name; see `backbones.build_encoder`.
-        decoder: features of "frame1" and "frame2", named likewise -> answers at full size by name.
-        outputs: which of the decoder's answers.
-        name: of the network.
+        decoder: features of "frame1" and "frame2" by name -> outputs at full size by name.
+        outputs: which of the decoder's outputs to return.
+        name: name of the network.
         unlabelled: see `training_model`.
 
     Returns:
@@ -157,20 +159,20 @@ def compose(
     """
     images = {frame: keras.Input((None, None, 3), name=frame) for frame in ("image1", "image2")}
     pad = PadToMultiple(STRIDES[-1], name="pad")
-    # One pass over both frames: half the graph, and batch statistics over both.
+    # One pass over both frames halves the graph, and batch statistics cover both.
     both = encoder(ops.concatenate([pad(image) for image in images.values()], axis=0))
     frames = {"frame1": {}, "frame2": {}}
     for key, features in both.items():
         first, second = ops.split(features, 2, axis=0)
-        if unlabelled:  # Each pair, and then each the other way round.
+        if unlabelled:  # All pairs, then all pairs reversed.
             first, second = features, ops.concatenate([second, first], axis=0)
         frames["frame1"][key], frames["frame2"][key] = first, second
     decoded = decoder(frames)
     if unlabelled:
-        ways = {key: ops.split(decoded[key], 2, axis=0) for key in outputs}
-        decoded = {key: way[0] for key, way in ways.items()}
-        decoded["photometric"] = ops.concatenate(ways["flow"], axis=-1)
-        decoded["consistency"] = ops.concatenate([*ways["flow"], *ways["seg"]], axis=-1)
+        directions = {key: ops.split(decoded[key], 2, axis=0) for key in outputs}
+        decoded = {key: halves[0] for key, halves in directions.items()}
+        decoded["photometric"] = ops.concatenate(directions["flow"], axis=-1)
+        decoded["consistency"] = ops.concatenate([*directions["flow"], *directions["seg"]], axis=-1)
     outputs = (*outputs, *unlabelled)
     cropped = {key: CropLike(name=key)(decoded[key], images["image1"]) for key in outputs}
     return keras.Model(images, cropped, name=name)

@@ -1,1 +1,1 @@
-"""Scores: of pixels, frames and sets, streaming and exact, and the pages that show them."""
+"""Scores of pixels, frames and record sets, streaming and exact, and HTML reports of them."""

@@ -1,4 +1,4 @@
-"""End-point error and outliers of flow, in Keras: what losses and streaming scores share."""
+"""End-point error and outliers of flow in Keras, for losses and streaming scores."""
 
 import keras
 from keras import ops
@@ -7,7 +7,7 @@ from keras import ops
 def end_point_error(
     truth: keras.KerasTensor, flow: keras.KerasTensor
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Error and validity of each pixel.
+    """End-point error and validity of each pixel.
 
     Args:
         truth: (B, H, W, 3) (u, v, valid) in pixels.
@@ -19,7 +19,8 @@ def end_point_error(
     truth = ops.cast(truth, "float32")
     valid = truth[..., 2] > 0
     difference = ops.where(valid[..., None], ops.cast(flow, "float32") - truth[..., :2], 0.0)
-    # The root's slope is infinite at 0; 1e-12 px^2 keeps it finite and moves no error by 1e-6 px.
+    # The gradient of sqrt is infinite at 0; 1e-12 px^2 keeps it finite and changes no error by more
+    # than 1e-6 px.
     squared = ops.sum(ops.square(difference), axis=-1)
     return ops.sqrt(squared + 1e-12) * ops.cast(valid, "float32"), valid
 
@@ -30,14 +31,14 @@ def is_outlier(
     valid: keras.KerasTensor,
     tolerance: float = 3.0,
 ) -> keras.KerasTensor:
-    """(B, H, W) bool: valid, and wrong by over `tolerance` px and 5 % of the true magnitude.
+    """(B, H, W) bool: valid, and the error is over `tolerance` px and 5 % of the true magnitude.
 
-    (KITTI 2015 development kit, evaluate_scene_flow.cpp: 3 px.) What is no number is wrong.
+    See evaluate_scene_flow.cpp of the KITTI 2015 development kit (3 px). NaN counts as an outlier.
 
     Args:
         truth: (B, H, W, 3) (u, v, valid) in pixels.
-        error: (B, H, W), as `end_point_error` gives.
-        valid: (B, H, W) bool, likewise.
+        error: (B, H, W), from `end_point_error`.
+        valid: (B, H, W) bool, from `end_point_error`.
         tolerance: in pixels.
     """
     truth = ops.where(valid[..., None], ops.cast(truth, "float32")[..., :2], 0.0)

@@ -1,4 +1,4 @@
-"""The project's HTML pages: written from Jinja templates, whole or not at all."""
+"""Writes HTML pages from Jinja templates, atomically."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import jinja2
 
 from flowseg import files
 
-# Of `base.html.jinja`, which pages extend.
+# Directory of `base.html.jinja`, which all pages extend.
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -14,13 +14,13 @@ def write_html(path: str | Path, template: Path, **values: object) -> None:
     """Write a page.
 
     Args:
-        path: its file.
-        template: file of its template; it extends `base.html.jinja`, which shows `title`.
-        **values: what the template shows. Text is escaped: it need not be HTML.
+        path: file to write.
+        template: template file; it extends `base.html.jinja`, which shows `title`.
+        **values: variables of the template. Text is escaped.
 
     Raises:
         OSError: the file cannot be written.
-        jinja2.UndefinedError: the template shows a value that is not given.
+        jinja2.UndefinedError: the template uses a variable that is not in `values`.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, TEMPLATES]),

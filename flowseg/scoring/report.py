@@ -1,8 +1,9 @@
-"""evaluate's report: one HTML file, pictures inside, that says how good answers are and where.
+"""Writes the report of `evaluate`: one HTML file with scores and embedded images.
 
-`Collector` sees every frame while it is scored and keeps its scores, and the pictures of the worst
-and best; `write` makes the page. What there is no truth for has no section. With another run to
-compare, its score and the difference stand beside each score that both have.
+`Collector` receives every frame during scoring and stores its scores, and images of the worst and
+best frames; `write` creates the page. Without ground truth for classes or flow, their section is
+omitted. If the run is compared with another one, each score that both have is shown with the other
+run's score and the difference.
 """
 
 import base64
@@ -16,7 +17,7 @@ from flowseg.data.labels import LabelSet
 from flowseg.media import drawing, panels
 from flowseg.scoring import html_page, set_scores
 
-# Of these scores the worst and best frames are shown, and whether more is better.
+# Scores by which the worst and best frames are shown, and whether higher is better.
 _SHOWN_BY = {"seg/miou": True, "flow/aepe": False}
 _MAIN = {
     "seg/miou": "mIoU, %",
@@ -26,32 +27,32 @@ _MAIN = {
     "seg/boundary_f": "boundary F, %",
     "flow/aepe": "AEPE, px",
     "flow/fl_all": "Fl-all, %",
-    "flow/aepe_noc": "AEPE, seen twice, px",
-    "flow/fl_all_noc": "Fl-all, seen twice, %",
+    "flow/aepe_noc": "AEPE, non-occluded, px",
+    "flow/fl_all_noc": "Fl-all, non-occluded, %",
 }
 _REGIONS = {
     "all": "all",
-    "noc": "seen in both frames",
-    "hidden": "hidden in the second",
+    "noc": "non-occluded",
+    "occluded": "occluded",
     "bg": "background",
     "fg": "foreground",
-    "bg_noc": "background, seen in both",
-    "fg_noc": "foreground, seen in both",
+    "bg_noc": "background, non-occluded",
+    "fg_noc": "foreground, non-occluded",
     "0_10": "moves 0 to 10 px",
     "10_40": "10 to 40 px",
     "40_up": "over 40 px",
 }
-# The keys of the regions that have official names.
-_WHOLE = {
+# Score keys of the regions with official names.
+_OFFICIAL_KEYS = {
     "all": ["flow/aepe", "flow/fl_all"],
     "noc": ["flow/aepe_noc", "flow/fl_all_noc"],
 }
 
 
 class ScoreCells(NamedTuple):
-    """A score, that of the other run, and how they differ, as text; empty where it is not known.
+    """A score, that of the other run, and the difference, as text; empty if unknown.
 
-    `mood` is better or worse, or empty where neither is.
+    `mood` is "better" or "worse", or empty for no difference.
     """
 
     score: str
@@ -65,7 +66,7 @@ class ScoreTable(NamedTuple):
 
     Attributes:
         names: headings of the scores.
-        rows: list of (what the row begins with, a `ScoreCells` for each name).
+        rows: list of (content of the first cells, a `ScoreCells` for each name).
     """
 
     names: list[str]
@@ -73,14 +74,14 @@ class ScoreTable(NamedTuple):
 
 
 class Collector(set_scores.Tally):
-    """A tally that also draws the worst and the best frames; see `add`.
+    """Tally that also draws the worst and best frames; see `add`.
 
     Attributes:
-        extremes: score -> list of (worth, frame id, folder, value, JPEG), from worst to best.
+        extremes: score -> list of (quality, frame id, folder, value, JPEG), from worst to best.
     """
 
     def __init__(self, label_set: LabelSet, each: int = 3):
-        """`each`: how many of the worst, and how many of the best frames are drawn."""
+        """`each`: number of worst frames, and of best frames, to draw."""
         super().__init__(label_set)
         self._each = each
         self.extremes = {key: [] for key in _SHOWN_BY}
@@ -92,25 +93,25 @@ class Collector(set_scores.Tally):
         flow: np.ndarray | None,
         counts: dict[str, np.ndarray],
     ) -> None:
-        """One frame, its answers (either may be None) and their counts by `evaluation.count`."""
+        """Add a frame, its predictions (either may be None) and counts from `evaluation.count`."""
         scores = super().add(frame, seg, flow, counts)
-        told, drawn = frame["frame_id"].decode(), None
+        frame_id, image = frame["frame_id"].decode(), None
         for key, more_is_better in _SHOWN_BY.items():
             if key not in scores:
                 continue
-            kept = self.extremes[key]
-            worth = scores[key] if more_is_better else -scores[key]
-            full = len(kept) == 2 * self._each
-            if full and kept[self._each - 1][0] <= worth <= kept[self._each][0]:
+            entries = self.extremes[key]
+            quality = scores[key] if more_is_better else -scores[key]
+            full = len(entries) == 2 * self._each
+            if full and entries[self._each - 1][0] <= quality <= entries[self._each][0]:
                 continue
-            drawn = drawn or _jpeg(panels.draw_answers(frame, seg, flow, self.label_set))
-            kept.append((worth, told, self.frames[-1][1], scores[key], drawn))
-            kept.sort(key=lambda entry: entry[0])
-            del kept[self._each : len(kept) - self._each]
+            image = image or _jpeg(panels.draw_predictions(frame, seg, flow, self.label_set))
+            entries.append((quality, frame_id, self.frames[-1][1], scores[key], image))
+            entries.sort(key=lambda entry: entry[0])
+            del entries[self._each : len(entries) - self._each]
 
 
-def _jpeg(picture, width=1200):
-    small = np.ascontiguousarray(drawing.shrink(picture, width)[..., ::-1])
+def _jpeg(image, width=1200):
+    small = np.ascontiguousarray(drawing.shrink(image, width)[..., ::-1])
     return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
 
 
@@ -122,19 +123,19 @@ def write(
     collected: Collector,
     flags_text: str = "",
     other: tuple[str, dict[str, float]] | None = None,
-    told: str = "",
+    note: str = "",
 ) -> None:
     """Write the page.
 
     Args:
-        path: its file.
-        title: what was scored on what.
-        scores: of all frames, as `frame_scores.scores` gives them.
-        counts: that they are of.
-        collected: a `Collector` that saw every frame.
-        flags_text: the flags of the run; empty: not known.
+        path: file to write.
+        title: names of the predictions and the record sets.
+        scores: of all frames, from `frame_scores.scores`.
+        counts: from which the scores were computed.
+        collected: a `Collector` to which every frame was added.
+        flags_text: flags of the run; empty if unknown.
         other: (name, scores) to compare with, or None.
-        told: what else is to be said of the frames, a sentence.
+        note: an additional sentence about the frames.
 
     Raises:
         OSError: the file cannot be written.
@@ -144,7 +145,7 @@ def write(
         path,
         html_page.TEMPLATES / "report.html.jinja",
         title=title,
-        note=told,
+        note=note,
         other_name=other_name,
         main=_main_table(scores, others),
         sets=_set_table(collected, scores),
@@ -159,34 +160,34 @@ def write(
 
 
 def _score_table(rows, names, scores, others):
-    """A `ScoreTable`.
+    """Build a `ScoreTable`.
 
     Args:
-        rows: list of (what the row begins with, keys of its scores).
-        names: headings of the scores; a column that has none is left out.
+        rows: list of (content of the first cells, keys of its scores).
+        names: headings of the scores; columns without any score are omitted.
         scores: key -> score.
-        others: those of another run, or None.
+        others: scores of another run, or None.
     """
-    kept = [i for i in range(len(names)) if any(keys[i] in scores for _, keys in rows)]
+    columns = [i for i in range(len(names)) if any(keys[i] in scores for _, keys in rows)]
     return ScoreTable(
-        names=[names[i] for i in kept],
-        rows=[(first, [_cells(keys[i], scores, others) for i in kept]) for first, keys in rows],
+        names=[names[i] for i in columns],
+        rows=[(first, [_cells(keys[i], scores, others) for i in columns]) for first, keys in rows],
     )
 
 
 def _cells(key, scores, others):
-    own, theirs = scores.get(key), (others or {}).get(key)
-    if own is None or theirs is None:
-        return ScoreCells("" if own is None else f"{own:.2f}")
-    gap = own - theirs
+    score, other = scores.get(key), (others or {}).get(key)
+    if score is None or other is None:
+        return ScoreCells("" if score is None else f"{score:.2f}")
+    gap = score - other
     better = gap > 0 if key.startswith("seg/") else gap < 0
     mood = "better" if better else "worse" if gap else ""
-    return ScoreCells(f"{own:.2f}", f"{theirs:.2f}", f"{gap:+.2f}", mood)
+    return ScoreCells(f"{score:.2f}", f"{other:.2f}", f"{gap:+.2f}", mood)
 
 
 def _main_table(scores, others):
     rows = [(name, [key]) for key, name in _MAIN.items() if key in scores]
-    return _score_table(rows, ["" if others is None else "here"], scores, others)
+    return _score_table(rows, ["" if others is None else "this"], scores, others)
 
 
 def _flow_table(counts, scores, others):
@@ -195,12 +196,12 @@ def _flow_table(counts, scores, others):
         if f"flow/{region}" in counts:
             share = 100 * counts[f"flow/{region}"][0] / counts["flow/all"][0]
             keys = [f"flow/aepe_{region}", f"flow/fl_{region}"]
-            rows.append(({"name": name, "share": share}, _WHOLE.get(region, keys)))
+            rows.append(({"name": name, "share": share}, _OFFICIAL_KEYS.get(region, keys)))
     return _score_table(rows, ["AEPE, px", "outliers, %"], scores, others)
 
 
 def _class_table(label_set, scores, others):
-    """Colours, IoU with bars, the boundary's F-measure and, where things are known, iIoU."""
+    """Table of classes: colour, IoU with bars, boundary F and, if instances are known, iIoU."""
     rows = []
     for name, colour in zip(label_set.names, label_set.palette, strict=True):
         iou = f"seg/iou/{name}"
@@ -212,7 +213,7 @@ def _class_table(label_set, scores, others):
 
 
 def _category_table(scores, others):
-    """Cityscapes' categories; empty for other classes."""
+    """Table of Cityscapes' categories; empty for other label sets."""
     head = "seg/category_iou/"
     names = [key.removeprefix(head) for key in scores if key.startswith(head)]
     rows = [(n, [f"seg/category_{kind}/{n}" for kind in ("iou", "iiou")]) for n in names]
@@ -220,13 +221,13 @@ def _category_table(scores, others):
 
 
 def _confusion(names, counts):
-    """Shares of each true class's pixels, in percent; None without labels."""
+    """Predicted share of the pixels of each true class, in percent; None without labels."""
     if "seg/confusion" not in counts:
         return None
     matrix = counts["seg/confusion"]
     present = np.nonzero(matrix.sum(1) + matrix[:, :-1].sum(0))[0]
     columns = [*present, *([len(names)] if matrix[:, -1].any() else [])]
-    labels = [*names, "nothing"]
+    labels = [*names, "none"]
     rows = []
     for row in present:
         shares = 100 * matrix[row] / max(1, matrix[row].sum())
@@ -236,7 +237,7 @@ def _confusion(names, counts):
 
 
 def _set_table(collected, scores):
-    """The scores of each set of records; None where there is but one."""
+    """Scores of each record set; None if there is only one."""
     sets = collected.set_scores()
     if not sets:
         return None
@@ -262,12 +263,12 @@ def _column(columns, key):
 
 
 def _extremes(collected):
-    """[(what they are sorted by, the worst and the best pictures, the most extreme first)]."""
-    names, found = collected.set_names(), []
+    """[(name of the score, images of the worst and of the best frames, most extreme first)]."""
+    names, groups = collected.set_names(), []
     for key, entries in collected.extremes.items():
         middle = -(-len(entries) // 2)
         kinds = ["worst"] * middle + ["best"] * (len(entries) - middle)
-        pictures = [
+        images = [
             {
                 "kind": kind,
                 "name": f"{names[folder]}: {frame_id}" if len(names) > 1 else frame_id,
@@ -278,9 +279,9 @@ def _extremes(collected):
                 kinds, entries[:middle] + entries[middle:][::-1], strict=True
             )
         ]
-        if pictures:
-            found.append((_MAIN[key], pictures))
-    return found
+        if images:
+            groups.append((_MAIN[key], images))
+    return groups
 
 
 def _frame_table(collected, scores):
@@ -288,7 +289,7 @@ def _frame_table(collected, scores):
     return {
         "headings": ["frame", "set", *(_MAIN[key] for key in keys)],
         "rows": [
-            [frame_id, names[folder], *(_column([own], key)[0] for key in keys)]
-            for frame_id, folder, _, own in collected.frames
+            [frame_id, names[folder], *(_column([frame_scores], key)[0] for key in keys)]
+            for frame_id, folder, _, frame_scores in collected.frames
         ],
     }

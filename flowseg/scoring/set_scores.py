@@ -1,4 +1,4 @@
-"""Scores of each frame and of each set of records, beside those of all: in lines, JSON and CSV."""
+"""Collects scores of all frames, each record set and each frame; writes text, JSON and CSV."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from flowseg.scoring import frame_scores
 
 
 class Tally:
-    """Keeps the scores of frame after frame; see `add`.
+    """Collects the scores of every frame; see `add`.
 
     Attributes:
         frames: list of (frame id, folder of its shard, data set, scores).
@@ -33,18 +33,18 @@ class Tally:
         flow: np.ndarray | None,
         counts: dict[str, np.ndarray],
     ) -> dict[str, float]:
-        """One frame, its answers (either may be None) and their counts by `evaluation.count`."""
-        told, name, shard = (frame[key].decode() for key in ("frame_id", "dataset", "shard"))
+        """Add a frame, its predictions (either may be None) and counts from `evaluation.count`."""
+        frame_id, name, shard = (frame[key].decode() for key in ("frame_id", "dataset", "shard"))
         folder = os.path.dirname(os.path.abspath(shard))
         scores = frame_scores.scores(counts, self.label_set.names)
-        self.frames.append((told, folder, name, scores))
+        self.frames.append((frame_id, folder, name, scores))
         self.by_folder[folder] = frame_scores.add(self.by_folder.get(folder, {}), counts)
         return scores
 
     def set_names(self) -> dict[str, str]:
-        """Folder -> the name of its records: as much of its path's end as all need to differ.
+        """Name each folder's record set by the shortest path endings that are all different.
 
-        Not the data set's own name: made streets are written, and read, as KITTI.
+        The data set's name is not used, because synthetic streets have that of KITTI.
         """
         parts, length = {folder: Path(folder).parts for folder in self.by_folder}, 1
         while len({path[-length:] for path in parts.values()}) < len(parts):
@@ -52,16 +52,16 @@ class Tally:
         return {folder: "/".join(path[-length:]) for folder, path in parts.items()}
 
     def set_scores(self) -> dict[str, dict[str, float]]:
-        """Name -> scores of each set of records; of one alone none, as they are those of all."""
+        """Return name -> scores of each record set; empty if there is only one set."""
         if len(self.by_folder) < 2:
             return {}
         return {
             name: frame_scores.scores(self.by_folder[folder], self.label_set.names)
-            for folder, name in sorted(self.set_names().items(), key=lambda both: both[1])
+            for folder, name in sorted(self.set_names().items(), key=lambda item: item[1])
         }
 
     def write_csv(self, path: str | Path, keys: Iterable[str]) -> None:
-        """Write a line a frame: its id, set and data set, and the scores `keys` that it has.
+        """Write one line per frame: its id, record set and data set, and its scores of `keys`.
 
         Raises:
             OSError: the file cannot be written.
@@ -69,38 +69,40 @@ class Tally:
         text, names = io.StringIO(), self.set_names()
         lines = csv.writer(text, lineterminator="\n")
         lines.writerow(["frame", "set", "dataset", *keys])
-        for told, folder, dataset, scores in self.frames:
+        for frame_id, folder, dataset, scores in self.frames:
             cells = (f"{scores[key]:.6g}" if key in scores else "" for key in keys)
-            lines.writerow([told, names[folder], dataset, *cells])
+            lines.writerow([frame_id, names[folder], dataset, *cells])
         files.write(path, text.getvalue())
 
 
 def flat(scores: dict[str, float], sets: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The scores of all, and `set/<name>/<score>` of each set, in one dict."""
+    """Return the scores of all frames, and `set/<name>/<score>` of each set, in one dict."""
     return scores | {
-        f"set/{name}/{key}": score for name, own in sets.items() for key, score in own.items()
+        f"set/{name}/{key}": score
+        for name, set_scores in sets.items()
+        for key, score in set_scores.items()
     }
 
 
 def read_scores(path: str | Path) -> tuple[str, dict[str, float]]:
-    """Name and scores of another evaluation's metrics file.
+    """Read the name and scores of another evaluation from its metrics file.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the file is not a metrics file.
     """
     try:
         content = json.loads(Path(path).read_text())
         scores = {key: float(value) for key, value in content.items() if value is not None}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: no metrics file of flowseg.evaluate: {error}") from error
+        raise ValueError(f"{path}: not a metrics file of flowseg.evaluate: {error}") from error
     return str(path), scores
 
 
 def table(scores: dict[str, float], sets: dict[str, dict[str, float]]) -> str:
-    """The scores as lines of text, in percent and pixels; beside them those of each set."""
+    """Format the scores as lines of text, in percent and pixels, with a column per record set."""
     columns = [scores, *sets.values()]
     rows = [["", "all", *sets, ""]] if sets and scores else []
     for key in scores:
-        cells = (f"{own[key]:.3f}" if key in own else "" for own in columns)
+        cells = (f"{column[key]:.3f}" if key in column else "" for column in columns)
         rows.append([key, *cells, "px" if "aepe" in key else "%"])
     return tables.plain(rows)

@@ -1,9 +1,10 @@
-"""Streaming scores: mIoU and pixel accuracy for `seg`; AEPE and Fl-all for `flow`.
+"""Defines streaming scores: mIoU and pixel accuracy for `seg`; AEPE and Fl-all for `flow`.
 
-Pooled over every valid pixel of the set, whatever the sizes of frames and batches. A score of
-nothing (no labelled pixel, no valid flow) is NaN, never 0. Counts are exact: two integers each,
-since float32 loses single pixels beyond 2^24 of them and JAX has no int64. (The type is Keras's
-"int", int64 on TensorFlow: int32 variables live on the CPU there, where XLA on a GPU fails.)
+Scores are pooled over every valid pixel of the set, regardless of the sizes of frames and batches.
+A score without any valid pixel (no labels, no valid flow) is NaN, never 0. Counts are exact: each
+is stored in two integers, since float32 loses single pixels above 2^24 and JAX has no int64. (Their
+type is Keras's "int". This is int64 on TensorFlow, which would place int32 variables on the CPU,
+where XLA-compiled code on a GPU cannot use them.)
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ _CARRY = 2**30
 
 
 class _Scores(keras.metrics.Metric):
-    """A metric whose result is a dict of scores, over exact counters."""
+    """A metric with exact counters whose result is a dict of scores."""
 
     def _counter(self, name, shape=()):
         low, high = (
@@ -40,44 +41,46 @@ class _Scores(keras.metrics.Metric):
         return high * float(_CARRY) + low
 
 
-def _ratio(part, whole):
-    """Percent; NaN where the whole is 0."""
-    # JAX takes no Keras variables inside `where`.
-    part, whole = ops.convert_to_tensor(part), ops.convert_to_tensor(whole)
-    known = whole > 0
-    return ops.where(known, 100.0 * part / ops.where(known, whole, 1.0), float("nan"))
+def _ratio(part, total):
+    """Return `part` / `total` in percent; NaN where `total` is 0."""
+    # JAX does not accept Keras variables inside `where`.
+    part, total = ops.convert_to_tensor(part), ops.convert_to_tensor(total)
+    known = total > 0
+    return ops.where(known, 100.0 * part / ops.where(known, total, 1.0), float("nan"))
 
 
 def grouped_logits(
     logits: keras.KerasTensor | np.ndarray, groups: Sequence[int] | np.ndarray
 ) -> keras.KerasTensor:
-    """Logits of wider classes: the log of the sum of their members' probabilities.
+    """Compute logits of broader classes: logarithms of the summed probabilities of their members.
 
     Args:
         logits: (..., C).
-        groups: (C,) the wider class of each, as `labels.class_groups` gives; 255: in none.
+        groups: (C,) broader class of each class, from `labels.class_groups`; 255 = in no group.
 
     Returns:
-        (..., max group + 1) float32, probabilities' logarithms (they do not sum to 1 where some
-        class is in no group).
+        (..., max group + 1) float32 log-probabilities (the probabilities do not sum to 1 if a class
+        is in no group).
     """
     logits = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
-    wider = max(int(g) for g in groups if g != IGNORE_LABEL) + 1
-    members = ([i for i, g in enumerate(groups) if g == group] for group in range(wider))
-    return ops.stack([ops.logsumexp(ops.take(logits, m, -1), axis=-1) for m in members], axis=-1)
+    count = max(int(g) for g in groups if g != IGNORE_LABEL) + 1
+    members = ([i for i, g in enumerate(groups) if g == group] for group in range(count))
+    return ops.stack(
+        [ops.logsumexp(ops.take(logits, ids, -1), axis=-1) for ids in members], axis=-1
+    )
 
 
 @keras.saving.register_keras_serializable("flowseg")
 class SegScores(_Scores):
-    """`seg/miou`, `seg/pixel_accuracy` and, if asked, `seg/iou/<class>`, in percent.
+    """`seg/miou`, `seg/pixel_accuracy` and, if requested, `seg/iou/<class>`, in percent.
 
-    One confusion matrix over the set. mIoU is the mean over classes with TP + FP + FN > 0 of
-    TP / (TP + FP + FN); pixels of void truth count nowhere (cityscapesscripts,
+    Uses one confusion matrix over the set. mIoU is the mean over classes with TP + FP + FN > 0 of
+    TP / (TP + FP + FN); void pixels are not counted (cityscapesscripts,
     evalPixelLevelSemanticLabeling.py).
 
     Args:
-        names: the classes, by train id.
-        per_class: whether the result names every class's IoU.
+        names: class names, by train id.
+        per_class: whether the result has the IoU of every class.
     """
 
     def __init__(self, names, per_class=False, name="seg_scores", **kwargs):
@@ -91,7 +94,7 @@ class SegScores(_Scores):
         classes = len(self.names)
         y_true = ops.cast(y_true, "int32")
         predicted = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
-        # Void falls into one cell beyond the matrix.
+        # Void pixels go to an extra cell beyond the matrix.
         void = classes * classes
         cell = ops.where(y_true == IGNORE_LABEL, void, y_true * classes + predicted)
         cell = ops.reshape(cell, (-1,))
@@ -99,7 +102,7 @@ class SegScores(_Scores):
         self._count(self._confusion, ops.reshape(counts[:void], (classes, classes)))
 
     def confusion(self) -> keras.KerasTensor:
-        """(C, C) float32 pixel counts: truth by row, prediction by column."""
+        """(C, C) float32 pixel counts: ground truth by row, prediction by column."""
         return self._total(self._confusion)
 
     def result(self):
@@ -119,7 +122,7 @@ class SegScores(_Scores):
         return scores
 
     def get_config(self):
-        """Names and switch beside Keras's own."""
+        """Keras's config plus `names` and `per_class`."""
         return {**super().get_config(), "names": self.names, "per_class": self.per_class}
 
 
@@ -128,10 +131,10 @@ class FlowScores(_Scores):
     """`flow/aepe` (pixels), `flow/fl_all` and `flow/fl_all_per_image` (percent).
 
     `fl_all` (see `flow_errors.is_outlier`) pools outliers over all valid pixels of the set;
-    `fl_all_per_image` is the mean of each image's own share.
+    `fl_all_per_image` is the mean over images of each image's share.
 
     Args:
-        suffix: appended to the names, as "_noc".
+        suffix: appended to the names, for example "_noc".
     """
 
     def __init__(self, suffix="", name="flow_scores", **kwargs):
@@ -139,7 +142,7 @@ class FlowScores(_Scores):
         self.suffix = suffix
         self._valid = self._counter("valid")
         self._outliers = self._counter("outliers")
-        # Kahan's sum: errors are real numbers, and there may be billions of them.
+        # Kahan summation, because float32 has to sum the errors of up to billions of pixels.
         self._error, self._lost, self._shares, self._images = (
             self.add_variable((), initializer="zeros", dtype="float32", name=name)
             for name in ("error", "lost", "shares", "images")
@@ -172,5 +175,5 @@ class FlowScores(_Scores):
         return {name + self.suffix: score for name, score in scores.items()}
 
     def get_config(self):
-        """Suffix beside Keras's own."""
+        """Keras's config plus `suffix`."""
         return {**super().get_config(), "suffix": self.suffix}

@@ -1,4 +1,4 @@
-"""What a training does each time that Keras's epoch ends: weights for use, scores, when to end."""
+"""Callbacks that save weights and scores and decide when to stop, at the end of each epoch."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from flowseg.training.progress import Phase, Progress
 from flowseg.training.tasks import JOINT, Task
 from flowseg.training.tensorboard import TensorBoard
 
-# Scores that are better when higher; all others when lower.
+# Scores for which higher is better; for all others lower is better.
 _HIGHER = ("seg/miou", "seg/pixel_accuracy")
 
 
@@ -30,37 +30,37 @@ def build_callbacks(
     training: keras.Model,
     trained: keras.Model,
     metrics: dict[str, keras.metrics.Metric],
-    look_up: Callable[[int], tuple],
+    fetch_batch: Callable[[int], tuple],
     frames: tf.data.Dataset,
     running: list[np.ndarray] | None = None,
     clock: InputClock | None = None,
     first_host: bool = True,
     task: Task = JOINT,
 ) -> tuple[list[keras.callbacks.Callback], KeepState]:
-    """The callbacks of a training in the order that they need, and its keeper, which is the last.
+    """Build the callbacks of a run in the required order; also return the last one, `KeepState`.
 
-    1. `Guard` counts the step, by which all others go.
-    2. `CopyWeights` brings the public network up to date, before it is saved or drawn.
-    3. `History` and `KeepBest` write; `TensorBoard` shows the best that `KeepBest` found.
-    4. `Patience` and `Alternate` decide what comes next, by the same numbers on each host.
-    5. `KeepState` saves the progress that all of these have changed.
+    1. `Guard` counts the steps; all others use its count.
+    2. `CopyWeights` updates the public network before it is saved or used for drawing.
+    3. `History` and `KeepBest` write files; `TensorBoard` shows the best scores of `KeepBest`.
+    4. `Patience` and `Alternate` decide how to continue, from the same scores on each host.
+    5. `KeepState` saves the progress, which all of these update.
 
     Args:
-        config: of the training.
-        progress: of the training.
-        run: the run folder, its public network and classes.
-        training: its compiled training form.
-        trained: the network in training, whose weights the public one gets.
-        metrics: the scores that are counted, by output.
-        look_up: see `incidents.Guard`.
+        config: settings of the run.
+        progress: progress of the run.
+        run: the run folder, its public network (see `resume.build_networks`) and classes.
+        training: the compiled training model.
+        trained: the network being trained, whose weights are copied to the public one.
+        metrics: the scores to compute, by output.
+        fetch_batch: see `incidents.Guard`.
         frames: see `tensorboard.TensorBoard`.
         running: see `checkpoints.KeepState`.
-        clock: of the batches, where their waits are counted.
-        first_host: whether this host writes for all.
-        task: what is trained.
+        clock: clock of the batches, if waiting times are measured.
+        first_host: whether this host writes the run folder.
+        task: task to train.
     """
     folder = run.folder
-    callbacks = [Guard(folder, progress, look_up, config.on_nonfinite, config.spike)]
+    callbacks = [Guard(folder, progress, fetch_batch, config.on_nonfinite, config.spike)]
     if first_host:
         callbacks += [
             CopyWeights(trained, run.model),
@@ -80,11 +80,11 @@ def build_callbacks(
 
 
 class CopyWeights(keras.callbacks.Callback):
-    """Gives the public network what was learnt, each epoch, before the others look at it.
+    """Copies the trained weights to the public network at the end of each epoch.
 
     Args:
-        trained: the network in training.
-        network: the public one; may be the same.
+        trained: the network being trained.
+        network: the public network; may be the same.
     """
 
     def __init__(self, trained, network):
@@ -93,22 +93,22 @@ class CopyWeights(keras.callbacks.Callback):
         self.network = network
 
     def on_epoch_end(self, epoch, logs=None):
-        """Copy."""
+        """Copy the weights."""
         if self.network is not self.trained:
             self.network.set_weights(self.trained.get_weights())
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Writes the run's last and best weights, and the scores of the best, each whole or not at all.
+    """Writes the run's last and best weights, and the best scores, each atomically.
 
-    Where validation gives no such score there is no best: best.keras then holds the last weights.
-    (Keras's ModelCheckpoint writes over the file that stands there, and forgets its best.)
+    Without a validation score, best.keras contains the last weights. (Keras's ModelCheckpoint
+    writes in place, and forgets the best score when a run is resumed.)
 
     Args:
         run_dir: the run folder (pathlib.Path).
-        network: the public two-output network, which alone is saved for use.
+        network: the public two-output network, the only one that is saved for use.
         best_metric: validation score, one of `config.BEST_METRICS`.
-        progress: of the training; its `best` and `best_scores` are kept here.
+        progress: progress of the run; `best` and `best_scores` are updated here.
     """
 
     def __init__(self, run_dir, network, best_metric, progress):
@@ -117,7 +117,7 @@ class KeepBest(keras.callbacks.Callback):
         self.best_metric, self.progress = best_metric, progress
 
     def on_epoch_end(self, epoch, logs=None):
-        """Save; `logs` are Keras's."""
+        """Save the weights and scores."""
         runs.save_model(self.network, self.run_dir / runs.WEIGHTS["last"])
         score = logs.get(f"val_{self.best_metric}", np.nan)
         score = float(score) if np.isfinite(score) else None
@@ -125,12 +125,12 @@ class KeepBest(keras.callbacks.Callback):
             return
         self.progress.best = score
         runs.save_model(self.network, self.run_dir / runs.WEIGHTS["best"])
-        # Validation scores bare, under the names that evaluate gives; without, training's.
+        # Validation scores under the names that evaluate uses; without validation, training scores.
         validated = any(key.startswith("val_") for key in logs)
         prefix = "val_" if validated else ""
         scores = {k.removeprefix("val_"): float(v) for k, v in logs.items() if prefix in k}
-        about = {"step": self.progress.step, "validated": validated}
-        self.progress.best_scores = about | scores
+        metadata = {"step": self.progress.step, "validated": validated}
+        self.progress.best_scores = metadata | scores
         files.write_json(self.run_dir / "metrics.json", self.progress.best_scores)
 
     def _is_best(self, score):
@@ -141,14 +141,14 @@ class KeepBest(keras.callbacks.Callback):
 
 
 class Patience(keras.callbacks.Callback):
-    """Ends the training when neither task has got better in so many validations.
+    """Ends training when neither task has improved for `patience` validations.
 
-    (Keras's EarlyStopping watches one score, and counts anew in a resumed training.)
+    (Keras's EarlyStopping monitors one score, and restarts its count when a run is resumed.)
 
     Args:
-        patience: how many; 0 never ends it.
-        progress: of the training; its `patience` says for each score its best value and the
-            validations since.
+        patience: number of validations; 0 never ends training.
+        progress: progress of the run; its `patience` stores, for each score, the best value and
+            the number of validations since then.
     """
 
     SCORES = ("seg/miou", "flow/aepe")
@@ -158,22 +158,22 @@ class Patience(keras.callbacks.Callback):
         self.patience, self.progress = patience, progress
 
     def on_epoch_end(self, epoch, logs=None):
-        """Look at a validation's scores."""
-        tasks = self.progress.patience
+        """Check the scores of a validation."""
+        monitored = self.progress.patience
         for name in self.SCORES:
             score = logs.get(f"val_{name}", np.nan)
             if not np.isfinite(score):
                 continue
-            best, waits = tasks.get(name, (None, 0))
+            best, waits = monitored.get(name, (None, 0))
             better = _is_better(name, score, best)
-            tasks[name] = [float(score), 0] if better else [best, waits + 1]
-        if is_spent(tasks, self.patience):
+            monitored[name] = [float(score), 0] if better else [best, waits + 1]
+        if out_of_patience(monitored, self.patience):
             self.model.stop_training = True
 
 
-def is_spent(tasks: dict[str, list], patience: int) -> bool:
-    """Whether no task is to be waited for any more; see `Patience`."""
-    return bool(patience and tasks) and all(waits >= patience for _, waits in tasks.values())
+def out_of_patience(monitored: dict[str, list], patience: int) -> bool:
+    """Return whether every monitored score has exhausted the patience; see `Patience`."""
+    return bool(patience and monitored) and all(w >= patience for _, w in monitored.values())
 
 
 def _is_better(name, score, best):
@@ -181,18 +181,18 @@ def _is_better(name, score, best):
 
 
 class Alternate(keras.callbacks.Callback):
-    """Ends a phase of alternating training when its stream has converged; then the other learns.
+    """Switches alternating training to the other stream when the current one has converged.
 
-    So SegFlow is trained (Cheng et al., ICCV 2017), segmentation first. The encoder is of the
-    stream of segmentation, as SegFlow's ResNet is: it stays while flow learns. A stream has
-    converged when its validation score (seg/miou, flow/aepe) has not got better since the phase
-    began in `alternate` epochs of `steps_per_epoch`; without such a score, after as many.
-    It comes before `KeepState`, so that a checkpoint is of the phase that goes on from it.
+    SegFlow is trained like this (Cheng et al., ICCV 2017), segmentation first. The encoder belongs
+    to the segmentation stream, like SegFlow's ResNet: it is frozen while flow is trained. A stream
+    has converged when its validation score (seg/miou, flow/aepe) has not improved for `alternate`
+    epochs of `steps_per_epoch` within the phase; without such a score, after `alternate` epochs.
+    This callback precedes `KeepState`, so that a checkpoint stores the phase to resume with.
 
     Args:
-        config: of the training.
-        progress: of the training; its `phase` is ended and begun here.
-        switch: function without arguments that compiles the training anew for that phase.
+        config: settings of the run.
+        progress: progress of the run; its `phase` is changed here.
+        switch: function without arguments that recompiles the training model for the new phase.
     """
 
     def __init__(self, config, progress, switch):
@@ -200,7 +200,7 @@ class Alternate(keras.callbacks.Callback):
         self.config, self.progress, self.switch = config, progress, switch
 
     def on_epoch_end(self, epoch, logs=None):
-        """Look at a validation's score; `logs` are Keras's."""
+        """Check the score of a validation."""
         step, phase = self.progress.step, self.progress.phase
         if step % self.config.steps_per_epoch or step >= self.config.steps:
             return
@@ -213,20 +213,20 @@ class Alternate(keras.callbacks.Callback):
         if phase.waits >= self.config.alternate:
             other = "flow" if phase.learn == "seg" else "seg"
             self.progress.phase = Phase(other, step)
-            print(f"\nstep {step}: {phase.learn} stays as it is now; {other} learns")
+            print(f"\nstep {step}: {phase.learn} is now frozen; training {other}")
             self.switch()
-            # Keras goes on by the new phase only when `fit` begins anew.
+            # Keras uses the recompiled model only from the next call of `fit` on.
             self.model.stop_training = True
 
 
 class History(keras.callbacks.Callback):
-    """Writes history.csv: a line of scores each time that Keras's epoch ends.
+    """Writes history.csv: a line of scores at the end of each Keras epoch.
 
-    (Keras's CSVLogger keeps the lines of steps that a resumed training makes again.)
+    (Keras's CSVLogger keeps the lines of steps that a resumed run repeats.)
 
     Args:
-        path: the file. Of lines that are there, those of later steps than the progress's go.
-        progress: of the training.
+        path: the file. Existing lines of steps after `progress.step` are removed.
+        progress: progress of the run.
     """
 
     def __init__(self, path, progress):
@@ -236,7 +236,7 @@ class History(keras.callbacks.Callback):
         self.lines = [line for line in lines if int(line["step"]) <= progress.step]
 
     def on_epoch_end(self, epoch, logs=None):
-        """Write."""
+        """Write the file with a new line."""
         scores = {name: float(value) for name, value in sorted(logs.items())}
         self.lines.append({"step": self.progress.step, **scores})
         names = list(dict.fromkeys(name for line in self.lines for name in line))

@@ -1,12 +1,12 @@
-"""The state that a training goes on from: written whole, checksummed, the last few kept.
+"""Writes and loads checkpoints: writes are atomic, files have checksums, the last few are kept.
 
 RUN/checkpoints/step-00000500/
-    training.keras    the network in training, with its optimizer
-    metrics.npz       the running scores, for a state in the middle of an interval
-    state.json        step, best score so far and the like; SHA-256 of the two others
+    training.keras    the training model, with its optimizer
+    metrics.npz       the running metrics, to resume in the middle of a Keras epoch
+    state.json        step, best score so far and other progress; SHA-256 of the other two files
 
-A folder gets its name when all of it is written. What was damaged since is passed over with a
-warning, in favour of the one before.
+A folder is renamed into place once it is complete. A checkpoint that was damaged later is skipped
+with a warning, and the previous one is used.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ from flowseg import files
 from flowseg.console import warn
 from flowseg.errors import ArgumentError
 
-# What a checkpoint's network is loaded with: layers, scores, losses and the optimizer register
-# themselves.
+# Imported because loading a checkpoint's network needs these layers, scores, losses and the
+# optimizer to be registered.
 from flowseg.network import model  # noqa: F401
 from flowseg.scoring import streaming  # noqa: F401
 from flowseg.training import losses, optimizer, unsupervised_losses  # noqa: F401
@@ -41,49 +41,49 @@ _NETWORK, _METRICS, _STATE = "training.keras", "metrics.npz", "state.json"
 
 
 def save(folder: Path, training: keras.Model, progress: Progress, keep: int) -> None:
-    """Write the state of a compiled training.
+    """Write a checkpoint of a compiled training model.
 
     Args:
-        folder: that of the checkpoints (pathlib.Path).
-        training: the compiled `keras.Model`.
-        progress: of it.
-        keep: how many checkpoints are left, with this one.
+        folder: folder of the checkpoints (pathlib.Path).
+        training: the compiled training model.
+        progress: progress of the run.
+        keep: number of checkpoints to keep, including this one.
 
     Raises:
-        OSError: naming the file: it cannot be written; those before stay.
+        OSError: a file, named in the error, cannot be written; earlier checkpoints are kept.
     """
-    with files.whole(folder / f"step-{progress.step:08d}") as temporary:
+    with files.atomic(folder / f"step-{progress.step:08d}") as temporary:
         temporary.mkdir()
         training.save(temporary / _NETWORK)
         np.savez(temporary / _METRICS, *[np.asarray(v) for v in _running(training)])
-        sums = {name: _sum(temporary / name) for name in (_NETWORK, _METRICS)}
+        sums = {name: _sha256(temporary / name) for name in (_NETWORK, _METRICS)}
         files.write(
             temporary / _STATE, json.dumps({**progress.as_dict(), "sha256": sums}, indent=2) + "\n"
         )
-    # With what kills left half written.
-    for old in [*_all(folder)[:-keep], *folder.glob(".partial-step-*")]:
+    # Remove old checkpoints, and partial ones that killed runs left.
+    for old in [*_folders(folder)[:-keep], *folder.glob(".partial-step-*")]:
         shutil.rmtree(old)
 
 
 def newest(folder: Path) -> tuple[dict | None, Path | None]:
-    """(state.json, folder) of the newest sound checkpoint; (None, None) where there is none at all.
+    """Return (state.json, folder) of the newest intact checkpoint; (None, None) if there is none.
 
     Raises:
-        ValueError: there are some, and all are damaged.
+        ValueError: all existing checkpoints are damaged.
     """
-    found = _all(folder)
-    for path in found[::-1]:
+    paths = _folders(folder)
+    for path in paths[::-1]:
         try:
             state = json.loads((path / _STATE).read_text())
-            for name, told in state["sha256"].items():
-                if _sum(path / name) != told:
-                    raise ValueError(f"{name} is not what was written")
+            for name, checksum in state["sha256"].items():
+                if _sha256(path / name) != checksum:
+                    raise ValueError(f"{name} does not match its checksum")
             return state, path
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            warn(f"{path}: damaged ({error}); looking at the checkpoint before")
-    if found:
+            warn(f"{path}: damaged ({error}); trying the previous checkpoint")
+    if paths:
         raise ArgumentError(
-            "all checkpoints are damaged; remove them to begin anew, with this run's model.keras "
+            "all checkpoints are damaged; remove them to restart, with this run's model.keras "
             "as init_from",
             "init_from",
             path=folder,
@@ -92,18 +92,18 @@ def newest(folder: Path) -> tuple[dict | None, Path | None]:
 
 
 def network(path: Path) -> keras.Model:
-    """The compiled training network of a checkpoint's folder."""
+    """Load the compiled training model from a checkpoint's folder."""
     return keras.saving.load_model(path / _NETWORK)
 
 
 def load(training: keras.Model, path: Path) -> list[np.ndarray]:
-    """Give a compiled training the weights and the optimizer's state of a checkpoint.
+    """Restore the weights and optimizer state of a compiled training model from a checkpoint.
 
     Returns:
-        The running scores, for `KeepState`.
+        The running metrics, for `KeepState`.
 
     Raises:
-        ValueError: it cannot be read, or is of another network.
+        ValueError: the checkpoint cannot be read, or belongs to another network.
     """
     try:
         saved = network(path)
@@ -112,31 +112,31 @@ def load(training: keras.Model, path: Path) -> list[np.ndarray]:
         _assign(training.optimizer.variables, saved.optimizer.variables)
         with np.load(path / _METRICS) as running:
             return [running[name] for name in running.files]
-    except Exception as error:  # zipfile, h5py and Keras each raise their own.
+    except Exception as error:  # zipfile, h5py and Keras each raise their own types.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ArgumentError(
-            f"cannot be resumed from: of another network ({reason}); begin in another run_dir, "
-            "with this run's model.keras as init_from",
+            f"cannot be resumed: it belongs to another network ({reason}); start in another "
+            "run_dir, with this run's model.keras as init_from",
             "run_dir",
             "init_from",
             path=path,
         ) from error
 
 
-def stretches(step: int, config: TrainingConfig) -> list[dict]:
-    """How `fit` goes on from a step: what is left of an epoch of Keras's, whole ones, the last.
+def fit_segments(step: int, config: TrainingConfig) -> list[dict]:
+    """Plan the calls of `fit` from `step` on: rest of the Keras epoch, full epochs, partial last.
 
-    Keras's epoch is what lies between two checkpoints; `steps_per_epoch` is a whole number of them,
-    after which there is validation.
+    A Keras epoch is the interval between two checkpoints. `steps_per_epoch`, the interval between
+    validations, is a multiple of it.
 
     Returns:
-        Keywords of `fit`, one dict a call.
+        Keyword arguments of `fit`, one dict per call.
     """
     steps, interval = config.steps, config.checkpoint_interval
     rest = min(-step % interval, steps - step)
-    whole, last = divmod(steps - step - rest, interval)
-    found = []
-    for length, count in ((rest, 1), (interval, whole), (last, 1)):
+    full, last = divmod(steps - step - rest, interval)
+    segments = []
+    for length, count in ((rest, 1), (interval, full), (last, 1)):
         if not length or not count:
             continue
         first = step // interval
@@ -145,50 +145,51 @@ def stretches(step: int, config: TrainingConfig) -> list[dict]:
         validated = [n for n in ends if n * interval % config.steps_per_epoch == 0]
         if step == steps and ends[-1] not in validated:
             validated.append(ends[-1])
-        found.append({
+        segments.append({
             "steps_per_epoch": length,
             "initial_epoch": first,
             "epochs": first + count,
             "validation_freq": validated,
         })  # fmt: skip
-    return found
+    return segments
 
 
 class KeepState(keras.callbacks.Callback):
-    """Keeps what a training goes on from, at the end of each of Keras's epochs and when asked to.
+    """Saves a checkpoint at the end of each Keras epoch and on Ctrl-C or SIGTERM.
 
-    It comes last: what the others do at a step is done when its state is kept. Ctrl-C and SIGTERM
-    end the training after the step at work, and keep its state; a second one ends it at once.
+    It must be the last callback, so that the others have finished the step when it is saved. Ctrl-C
+    and SIGTERM end training after the current step, which is saved; a second signal ends it
+    immediately.
 
     Args:
-        folder: of the checkpoints.
-        progress: of the training.
-        keep: how many checkpoints.
-        running: the running scores to go on with, in the middle of one of Keras's epochs; or None.
+        folder: folder of the checkpoints.
+        progress: progress of the run.
+        keep: number of checkpoints to keep.
+        running: the running metrics to restore in the middle of a Keras epoch; else None.
     """
 
     def __init__(self, folder, progress, keep, running=None):
         super().__init__()
         self.folder, self.progress, self.keep = folder, progress, keep
-        self.running, self.asked = running, False
+        self.running, self.stop_requested = running, False
         self.since = time.monotonic()
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """While it lasts, signals are heard."""
+        """Context in which Ctrl-C and SIGTERM are handled."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # Whoever started the thread hears them.
+            yield  # Only the main thread can handle signals.
             return
         numbers = signal.SIGINT, signal.SIGTERM
         before = [signal.getsignal(number) for number in numbers]
 
-        def hear(number, frame):
-            self.asked = True
+        def handle(number, frame):
+            self.stop_requested = True
             self._restore(numbers, before)
-            print("\nstopping after this step; once more to leave at once", file=sys.stderr)
+            print("\nstopping after this step; repeat to stop immediately", file=sys.stderr)
 
         for number in numbers:
-            signal.signal(number, hear)
+            signal.signal(number, handle)
         try:
             yield
         finally:
@@ -200,27 +201,27 @@ class KeepState(keras.callbacks.Callback):
             signal.signal(number, handler)
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Put back the running scores, which Keras has just set to zero."""
+        """Restore the running metrics, which Keras has just reset."""
         if self.running is not None:
             _assign(_running(self.model), self.running)
             self.running = None
 
     def on_train_batch_end(self, batch, logs=None):
-        """Leave if asked to.
+        """Save and stop if a signal was received.
 
         Raises:
-            KeyboardInterrupt: the state is kept.
+            KeyboardInterrupt: the state was saved.
         """
-        if self.asked:
+        if self.stop_requested:
             if keras.backend.backend() == "jax":
                 self.model.jax_state_sync()
             self._save()
             raise KeyboardInterrupt(
-                f"step {self.progress.step} is kept; the same command goes on from there"
+                f"step {self.progress.step} is saved; the same command resumes from there"
             )
 
     def on_epoch_end(self, epoch, logs=None):
-        """Keep it."""
+        """Save a checkpoint."""
         self._save()
 
     def _save(self):
@@ -230,33 +231,33 @@ class KeepState(keras.callbacks.Callback):
 
 
 def lock(run_dir: Path) -> TextIO:
-    """Keep other trainings out of a run folder, until the returned file is closed or we end.
+    """Lock a run folder until the returned file is closed or the process ends.
 
     Raises:
-        ValueError: another training is at work there.
-        OSError: the folder cannot be written into.
+        ValueError: another training process uses the folder.
+        OSError: the folder is not writable.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    held = open(run_dir / ".lock", "w")
+    lock_file = open(run_dir / ".lock", "w")
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        held.close()
-        raise ValueError(f"{run_dir}: another training is at work in this run folder") from error
-    return held
+        lock_file.close()
+        raise ValueError(f"{run_dir}: another training is using this run folder") from error
+    return lock_file
 
 
-def _all(folder):
+def _folders(folder):
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
-def _sum(path):
+def _sha256(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _running(training):
-    """The variables of losses and scores."""
+    """Return the variables of losses and scores."""
     return [variable for metric in training.metrics for variable in metric.variables]
 
 

@@ -1,10 +1,11 @@
-"""What a training is spread over: one device, all of this host, or all of many hosts.
+"""Distributes a training over one device, all devices of this host, or those of many hosts.
 
-A step stays what one device would do with the whole batch: losses and gradients are over all of it
-(see `losses.masked_mean`, `optimizer.GuardedAdamW`), and so are the statistics of batch norms.
+A step is equivalent to one device processing the whole batch: losses and gradients are computed
+over all of it (see `losses.masked_mean`, `optimizer.GuardedAdamW`), and so are the statistics of
+batch norms.
 
 On TensorFlow `tf.distribute.MirroredStrategy` copies the network to the devices of one host. On
-JAX `keras.distribution.DataParallel` does so for one host or, joined by `jax.distributed`, many.
+JAX `keras.distribution.DataParallel` does this for one host, or for many via `jax.distributed`.
 """
 
 import contextlib
@@ -20,14 +21,14 @@ from flowseg.errors import ArgumentError
 from flowseg.network.model import parts
 
 
-class Spread(NamedTuple):
-    """What a training is spread over.
+class Devices(NamedTuple):
+    """Devices over which a training is distributed.
 
     Attributes:
-        scope: function that gives the context in which the network in training is made.
-        here: devices of this host.
-        hosts: how many hosts.
-        host: the number of this one, from 0. The first keeps the run folder.
+        scope: function that returns the context in which to build the network in training.
+        here: number of devices of this host.
+        hosts: number of hosts.
+        host: index of this host, from 0. The first host writes the run folder.
     """
 
     scope: Callable = contextlib.nullcontext
@@ -37,12 +38,12 @@ class Spread(NamedTuple):
 
     @property
     def count(self) -> int:
-        """Devices in all."""
+        """Total number of devices."""
         return self.here * self.hosts
 
     @contextlib.contextmanager
     def folder(self, run_dir: Path) -> Iterator[Path]:
-        """Yield the folder that this host writes into: the run's, or one that goes afterwards."""
+        """Yield the folder to which this host writes: the run folder, or a temporary one."""
         if self.host == 0:
             yield run_dir
             return
@@ -50,9 +51,10 @@ class Spread(NamedTuple):
             yield Path(folder)
 
     def copies(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """Batches of one, once for each device of this host: frames of a set differ in size.
+        """Repeat each batch of one frame for each device of this host.
 
-        So every device scores every frame, and the scores are those of one device.
+        Frames of a set differ in size, so they cannot be batched and split over devices. Instead,
+        every device scores every frame, and the scores equal those of one device.
         """
         if self.count == 1:
             return dataset
@@ -62,7 +64,7 @@ class Spread(NamedTuple):
         return tf.repeat(part, self.here, axis=0)
 
 
-ONE = Spread()
+ONE_DEVICE = Devices()
 
 
 def find(
@@ -72,28 +74,28 @@ def find(
     hosts: int = 1,
     host: int = 0,
     coordinator: str | None = None,
-) -> Spread:
-    """The `Spread` that is asked for; joins the hosts. To be called before JAX computes.
+) -> Devices:
+    """Set up the devices and connect the hosts. Must be called before any JAX computation.
 
     Args:
-        batch_size: of a step, over all devices.
-        devices: "one", or "all" that are found.
-        hosts: how many machines train together, on JAX.
-        host: which of them this is, from 0.
-        coordinator: where they meet: HOST:PORT of host 0.
+        batch_size: batch size of a step, over all devices.
+        devices: "one", or "all" available devices.
+        hosts: number of machines that train together, on JAX.
+        host: index of this machine, from 0.
+        coordinator: address at which the hosts connect: HOST:PORT of host 0.
 
     Raises:
-        ArgumentError: values that do not fit each other, the backend or the devices.
+        ArgumentError: the values do not fit each other, the backend or the devices.
     """
     jax = _jax() if keras.backend.backend() == "jax" else None
     if hosts > 1:
         if jax is None:
             raise ArgumentError(
-                "hosts: many hosts train on JAX alone: set KERAS_BACKEND=jax", "hosts"
+                "hosts: training on several machines requires JAX: set KERAS_BACKEND=jax", "hosts"
             )
         if host >= hosts or not coordinator:
             raise ArgumentError(
-                f"hosts={hosts} wants host 0 to {hosts - 1} and coordinator",
+                f"hosts={hosts} requires host 0 to {hosts - 1} and coordinator",
                 "hosts",
                 "host",
                 "coordinator",
@@ -101,18 +103,18 @@ def find(
         jax.distributed.initialize(coordinator, hosts, host)
     joined = jax is not None and jax.process_count() > 1
     if joined:
-        _meet()
+        _synchronise_hosts()
     if devices == "one" and not joined:
-        return ONE
-    spread = _mirrored() if jax is None else _data_parallel(jax)
-    if spread.count == 1:
-        return ONE
-    if batch_size % spread.count:
+        return ONE_DEVICE
+    devices = _mirrored() if jax is None else _data_parallel(jax)
+    if devices.count == 1:
+        return ONE_DEVICE
+    if batch_size % devices.count:
         raise ArgumentError(
-            f"batch_size={batch_size} cannot be shared by {spread.count} devices evenly",
+            f"batch_size={batch_size} cannot be split evenly over {devices.count} devices",
             "batch_size",
         )
-    return spread
+    return devices
 
 
 def _jax():
@@ -121,10 +123,11 @@ def _jax():
     return jax
 
 
-def _meet():
-    """Have the hosts talk once while they are at the same place.
+def _synchronise_hosts():
+    """Let the hosts communicate for the first time while they are at the same point.
 
-    Gloo, by which CPUs talk, gives up on hosts that come to their first talk over 30 s apart.
+    Gloo, which connects CPU hosts, times out if they start their first communication more than
+    30 s apart.
     """
     from jax.experimental import multihost_utils
 
@@ -134,18 +137,18 @@ def _meet():
 def _mirrored():
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
-    return Spread(strategy.scope, len(devices))
+    return Devices(strategy.scope, len(devices))
 
 
 def _data_parallel(jax):
-    # Each host reads its own share of every batch (`batches.training_batches`).
+    # Each host reads its share of every batch itself (`batches.training_batches`).
     shared = keras.distribution.DataParallel(auto_shard_dataset=False)
-    return Spread(shared.scope, jax.local_device_count(), jax.process_count(), jax.process_index())
+    return Devices(shared.scope, jax.local_device_count(), jax.process_count(), jax.process_index())
 
 
 def synchronise_norms(network: keras.Model) -> None:
-    """Have batch norms take the statistics of the whole batch, as they do on one device."""
-    if keras.backend.backend() == "tensorflow":  # On JAX they do.
+    """Make batch norms use the statistics of the whole batch, as on one device."""
+    if keras.backend.backend() == "tensorflow":  # On JAX they already do.
         for part in parts(network):
             for layer in part.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):

@@ -1,4 +1,4 @@
-"""What a training is fed, by its configuration: record sets, batches from a step on, validation."""
+"""Provides training data: record sets, batches from any step on, validation and preview frames."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +14,10 @@ from flowseg.training.progress import Progress
 
 
 def find_sets(config: TrainingConfig, label_set: LabelSet) -> record_sets.RecordSets:
-    """The record sets of a training, each shard looked at.
+    """Find the record sets of a configuration and check each shard.
 
     Raises:
-        ValueError: nothing there, damaged, or nothing in it that is to be learnt.
+        ValueError: a set is missing, damaged, or has no ground truth for the configured objective.
     """
     sets = record_sets.find(config.train_records, config.val_records)
     _weights_by_phase(config, sets)
@@ -29,13 +29,13 @@ def find_sets(config: TrainingConfig, label_set: LabelSet) -> record_sets.Record
 def draws_by_phase(
     config: TrainingConfig, sets: record_sets.RecordSets, task: tasks.Task = tasks.JOINT
 ) -> dict[str, Draw]:
-    """Which examples make which batch, by what learns: "seg", "flow" or "both".
+    """Return the selection of examples for each trained stream: "seg", "flow" or "both".
 
     Raises:
-        ValueError: numbers of the configuration that do not fit the sets; nothing to be learnt.
+        ValueError: the settings do not match the sets, or there is nothing to train on.
     """
-    limits = record_sets.truth_up_to(sets.train, config.label_fraction, config.seed)
-    others = "all" if task.needs_pair(config) else "stills" if config.made_flow else "none"
+    max_ranks = record_sets.max_truth_rank(sets.train, config.label_fraction, config.seed)
+    unlabelled = "all" if task.needs_pair(config) else "stills" if config.synthetic_flow else "none"
     return {
         learn: Draw(
             sets.train,
@@ -43,36 +43,36 @@ def draws_by_phase(
             config.steps_per_epoch,
             config.seed,
             weights=weights,
-            truth_up_to=limits,
-            without_truth=others,
+            max_truth_rank=max_ranks,
+            unlabelled=unlabelled,
         )
         for learn, weights in _weights_by_phase(config, sets).items()
     }
 
 
 def _weights_by_phase(config, sets):
-    without_truth = {"seg": config.consistency > 0, "flow": config.photometric > 0}
+    unlabelled = {"seg": config.consistency > 0, "flow": config.photometric > 0}
     return {
         learn: record_sets.draw_weights(
             sets.train,
             config.train_weights,
             learn,
-            made_flow=config.made_flow,
-            without_truth=without_truth.get(learn, False),
+            synthetic_flow=config.synthetic_flow,
+            unlabelled=unlabelled.get(learn, False),
         )
         for learn in (("seg", "flow") if config.alternate else (config.learn,))
     }
 
 
 class BatchSource:
-    """The batches of a training, from any step on.
+    """Provides training batches from any step on.
 
     Args:
-        config: of the training.
-        sets: what it reads.
-        label_set: its classes.
-        progress: its phase says which examples are drawn.
-        task: what it trains.
+        config: settings of the run.
+        sets: record sets to read.
+        label_set: classes of the run.
+        progress: progress of the run; its phase decides which examples are drawn.
+        task: task to train.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class BatchSource:
     ):
         self._draws = draws_by_phase(config, sets, task)
         self._config, self._label_set, self._progress = config, label_set, progress
-        self._outputs, self._pair = task.asked(config), task.needs_pair(config)
+        self._outputs, self._pair = task.active_outputs(config), task.needs_pair(config)
 
     def _examples(self, step, **share):
         return training_batches(
@@ -95,30 +95,30 @@ class BatchSource:
             width=self._config.width,
             first_step=step,
             strength=self._config.augmentation,
-            made_flow=self._config.made_flow,
+            synthetic_flow=self._config.synthetic_flow,
             pair=self._pair,
             **share,
         )
 
     def batches(self, step: int, host: int = 0, hosts: int = 1) -> tf.data.Dataset:
-        """(inputs, targets by output), and with sums of gradients their weights, from a step on.
+        """Return batches of (inputs, targets by output), with sample weights if accumulating.
 
         Args:
-            step: the first.
-            host: which share of each batch this is.
-            hosts: how many shares.
+            step: the first step.
+            host: index of this host's share of each batch.
+            hosts: number of shares.
         """
         count = self._config.accumulate
-        # From where a sum of gradients began.
-        begun = (step - self._progress.phase.since) % count
-        examples = self._examples(step - begun, host=host, hosts=hosts)
+        # Weights span all batches of an accumulated gradient, so read from its first batch on.
+        offset = (step - self._progress.phase.since) % count
+        examples = self._examples(step - offset, host=host, hosts=hosts)
         batches = examples.map(objective.target_map(self._outputs))
         if count == 1:
             return batches
-        return objective.over_accumulated(batches, count, self._outputs).skip(begun)
+        return objective.weight_accumulated(batches, count, self._outputs).skip(offset)
 
-    def look_up(self, step: int) -> tuple[list[str], dict, dict]:
-        """Frames' names, inputs and targets of one step's batch, in NumPy."""
+    def fetch_batch(self, step: int) -> tuple[list[str], dict, dict]:
+        """Return frame names, inputs and targets of one step's batch, as NumPy arrays."""
         names = batch_names(self._draws[self._progress.phase.learn], step)
         return names, *next(self._examples(step).as_numpy_iterator())
 
@@ -130,31 +130,31 @@ def validation_batches(
     task: tasks.Task = tasks.JOINT,
     copies: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda frames: frames,
 ) -> tf.data.Dataset | None:
-    """Validation frames, each a batch at its own size; None where there are none.
+    """Return the validation frames as batches of one, at their original size, or None.
 
     Args:
-        config: of the training.
-        sets: what it reads.
-        label_set: its classes.
-        task: what it trains.
-        copies: see `distribution.Spread.copies`.
+        config: settings of the run.
+        sets: record sets to read.
+        label_set: classes of the run.
+        task: task to train.
+        copies: see `distribution.Devices.copies`.
     """
     if not sets.val:
         return None
     frames = decoding.validation_data(sets.val, label_set, task.needs_pair(config))
-    return copies(frames.map(objective.target_map(task.asked(config))))
+    return copies(frames.map(objective.target_map(task.active_outputs(config))))
 
 
 def leave_out_damaged(
     sets: record_sets.RecordSets, label_set: LabelSet, folder: Path, progress: Progress
 ) -> record_sets.RecordSets:
-    """The sets without their damaged records, which the progress counts."""
+    """Return the sets without damaged records; `progress` records their number."""
     sets, bad = record_sets.without_damaged(sets, label_set, folder)
     if bad:
         progress.incidents["records left out"] = bad
     return sets
 
 
-def shown_frames(sets: record_sets.RecordSets, label_set: LabelSet) -> tf.data.Dataset:
-    """The frames that a training shows: of validation, else of its first set."""
+def preview_frames(sets: record_sets.RecordSets, label_set: LabelSet) -> tf.data.Dataset:
+    """Return frames to draw for TensorBoard: from validation, else from the first training set."""
     return decoding.evaluation_data(sets.val or sets.train[0], label_set)

@@ -1,4 +1,4 @@
-"""The training loop: from a configuration to a run folder."""
+"""Runs the training loop: from a configuration to a run folder."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from flowseg.data.labels import load_label_set
 from flowseg.errors import ArgumentError
 from flowseg.media import drawing
 from flowseg.training import checkpoints, distribution, feeding, objective, resume, tasks
-from flowseg.training.callbacks import build_callbacks, is_spent
+from flowseg.training.callbacks import build_callbacks, out_of_patience
 from flowseg.training.config import TrainingConfig, flag_lines
 from flowseg.training.progress import Progress
 
@@ -17,52 +17,54 @@ from flowseg.training.progress import Progress
 def train(
     config: TrainingConfig,
     run_dir: Path,
-    spread: distribution.Spread = distribution.ONE,
+    devices: distribution.Devices = distribution.ONE_DEVICE,
     task: tasks.Task = tasks.JOINT,
 ) -> Progress:
-    """Run or resume one training.
+    """Start a training run, or resume it from its last checkpoint.
 
     Args:
-        config: all that decides it.
-        run_dir: the run folder (see `runs`); many hosts must all see it.
-        spread: what to compute on; on many hosts each calls this.
-        task: what is trained.
+        config: settings of the run.
+        run_dir: the run folder (see `runs`); all hosts must have access to it.
+        devices: devices to compute on; with several hosts, each calls this function.
+        task: task to train.
 
     Returns:
-        How far it got.
+        The final progress of the run.
 
     Raises:
-        ValueError: what cannot be read or does not fit, by name.
+        ValueError: a file cannot be read, or settings are incompatible; the message names them.
     """
-    if config.accumulate > 1 and spread.hosts > 1:
+    if config.accumulate > 1 and devices.hosts > 1:
         raise ArgumentError(
-            "accumulate is for one host: many have the memory for a larger batch", "accumulate"
+            "accumulate works on one host only; several have memory for a larger batch",
+            "accumulate",
         )
     label_set = load_label_set(config.label_set)
     sets = feeding.find_sets(config, label_set)
-    named = records.named_errors(sets.files())
-    with spread.folder(run_dir) as folder, checkpoints.lock(folder), named:
+    named_errors = records.named_errors(sets.files())
+    with devices.folder(run_dir) as folder, checkpoints.lock(folder), named_errors:
         progress, checkpoint = resume.read_progress(run_dir, config, label_set)
         if _is_finished(progress, config):
             print(f"{run_dir}: finished already, {progress.step} steps")
             return progress
         if config.bad_records == "skip":
             sets = feeding.leave_out_damaged(sets, label_set, folder / "sound", progress)
-        network, trained = resume.build_networks(config, label_set, spread)
-        with spread.scope():
+        network, trained = resume.build_networks(config, label_set, devices)
+        with devices.scope():
             metrics = task.metrics(label_set)
             training = objective.compile_training(trained, config, metrics, progress.phase, task)
         running = None
         if checkpoint:
             print(f"{run_dir}: resuming after step {progress.step}")
             running = resume.load_checkpoint(training, checkpoint, progress, config)
-        shown = feeding.shown_frames(sets, label_set)
-        _write_description(folder, run_dir, config, label_set, shown)
+        preview = feeding.preview_frames(sets, label_set)
+        _write_description(folder, run_dir, config, label_set, preview)
 
         source = feeding.BatchSource(config, sets, label_set, progress, task)
-        validation = feeding.validation_batches(config, sets, label_set, task, spread.copies)
-        # TensorFlow forbids a clock when deterministic; feeding many devices, it reads ahead.
-        clock = InputClock() if not config.deterministic and spread.here == 1 else None
+        validation = feeding.validation_batches(config, sets, label_set, task, devices.copies)
+        # TensorFlow forbids the clock's variable in deterministic mode; with several devices it
+        # prefetches batches, so that the clock would not measure the wait of the training loop.
+        clock = InputClock() if not config.deterministic and devices.here == 1 else None
         callbacks, keeper = build_callbacks(
             config,
             progress,
@@ -70,38 +72,38 @@ def train(
             training=training,
             trained=trained,
             metrics=metrics,
-            look_up=source.look_up,
-            frames=shown.take(config.pictures),
+            fetch_batch=source.fetch_batch,
+            frames=preview.take(config.pictures),
             running=running,
             clock=clock,
-            first_host=spread.host == 0,
+            first_host=devices.host == 0,
             task=task,
         )
-        with keeper.signals(), spread.scope():
+        with keeper.signals(), devices.scope():
             while not _is_finished(progress, config):
-                batches = source.batches(progress.step, spread.host, spread.hosts)
+                batches = source.batches(progress.step, devices.host, devices.hosts)
                 training.fit(
                     clock.timed(batches) if clock else batches,
                     shuffle=False,
                     validation_data=validation,
                     callbacks=callbacks,
-                    verbose="auto" if spread.host == 0 else 0,
-                    **checkpoints.stretches(progress.step, config)[0],
+                    verbose="auto" if devices.host == 0 else 0,
+                    **checkpoints.fit_segments(progress.step, config)[0],
                 )
     return progress
 
 
 def _is_finished(progress, config):
-    return progress.step >= config.steps or is_spent(progress.patience, config.patience)
+    return progress.step >= config.steps or out_of_patience(progress.patience, config.patience)
 
 
 def _write_description(folder, run_dir, config, label_set, frames):
-    """What of a run does not change: settings, classes, and the first real pair of its data."""
+    """Write the files that stay constant during a run: settings, classes and sample frame pair."""
     lines = sorted([*flag_lines(config), f"--run_dir={run_dir}"])
     files.write(folder / "flags.txt", "\n".join(lines) + "\n")
     files.write_json(folder / "label_set.json", label_set._asdict())
     pairs = frames.filter(lambda frame: frame["has_image2"])
-    # In a set of stills: the first frame twice.
+    # If there are only single images, the first one serves as both frames.
     frame = next(pairs.concatenate(frames).as_numpy_iterator())
     for key, name in runs.SAMPLE.items():
         drawing.write_png(folder / name, frame[key])

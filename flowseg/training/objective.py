@@ -1,4 +1,4 @@
-"""What the network in training is taught, and how: targets, losses and the optimizer, by phase."""
+"""Training objective: targets, losses, weights and optimizer for each phase."""
 
 from collections.abc import Callable
 
@@ -15,10 +15,10 @@ from flowseg.training.progress import Phase
 
 
 def target_map(outputs: dict[str, tasks.Output]) -> Callable[[dict, dict], tuple[dict, dict]]:
-    """Function for `Dataset.map`: (inputs, targets) of a batch -> the same by output.
+    """Return a function for `Dataset.map` that maps a batch's targets to the network's outputs.
 
     Args:
-        outputs: of the network in training, by name.
+        outputs: outputs of the network being trained, by name.
     """
 
     def by_output(inputs, targets):
@@ -27,41 +27,42 @@ def target_map(outputs: dict[str, tasks.Output]) -> Callable[[dict, dict], tuple
     return by_output
 
 
-def over_accumulated(
+def weight_accumulated(
     batches: tf.data.Dataset, count: int, outputs: dict[str, tasks.Output]
 ) -> tf.data.Dataset:
-    """Weigh each batch's losses so that all whose gradients are summed have one common mean.
+    """Weight losses so that batches of one accumulated gradient share a mean over valid pixels.
 
-    The mean over `count` batches of losses, each over its own valid pixels, would let a batch with
-    few of them count as much as one with many. (How many pixels count without truth is the
-    network's own finding: those losses, and classes' balance, stay each batch's own.)
+    Without weights, each of the `count` batches would average over its own valid pixels, and a
+    batch with few of them would count as much as one with many. (Unsupervised losses, whose valid
+    pixels depend on the predictions, and the class balance are still computed for each batch.)
 
     Args:
-        batches: dataset of (inputs, targets by output), from the first of a sum on.
-        count: how many are summed.
-        outputs: those that are taught, by name.
+        batches: dataset of (inputs, targets by output) that starts with the first batch of an
+            accumulated gradient.
+        count: number of batches whose gradients are accumulated.
+        outputs: the trained outputs, by name.
 
     Returns:
-        Dataset of (inputs, targets, weights): (B,) an output, alike for the whole batch.
+        Dataset of (inputs, targets, weights): (B,) for each output, constant within a batch.
     """
-    known = {
+    valid = {
         "seg": lambda target: target != IGNORE_LABEL,
         "flow": lambda target: target[..., 2] > 0,
         "pair": lambda target: tf.ones_like(target[..., 0], tf.bool),
     }
 
-    def weigh(inputs, targets):
+    def add_weights(inputs, targets):
         by_target = {}
         for name, output in outputs.items():
             if output.target in by_target:
                 continue
-            mask = known[output.target](targets[name])
+            mask = valid[output.target](targets[name])
             pixels = tf.math.count_nonzero(mask, axis=(1, 2, 3), dtype=tf.float32)
             share = tf.math.divide_no_nan(pixels, tf.reduce_mean(pixels))
             by_target[output.target] = tf.broadcast_to(share[:, None], tf.shape(mask)[:2])
         return inputs, targets, {name: by_target[o.target] for name, o in outputs.items()}
 
-    return batches.batch(count, drop_remainder=True).map(weigh).unbatch()
+    return batches.batch(count, drop_remainder=True).map(add_weights).unbatch()
 
 
 def compile_training(
@@ -71,16 +72,16 @@ def compile_training(
     phase: Phase | None = None,
     task: tasks.Task = tasks.JOINT,
 ) -> keras.Model:
-    """The training form of `network`, compiled for a phase; its layers are the network's.
+    """Build the training model of `network`, which shares its layers, and compile it for a phase.
 
     Args:
-        network: the public network.
-        config: of the training.
-        metrics: the scores to count, by output.
-        phase: default: the one phase from the first step to the last.
-        task: what is trained.
+        network: the public network, see `resume.build_networks`.
+        config: settings of the run.
+        metrics: the scores to compute, by output.
+        phase: default: a single phase from the first step to the last.
+        task: task to train.
     """
-    training = task.training_model(network, task.asked(config))
+    training = task.training_model(network, task.active_outputs(config))
     compile_phase(training, config, metrics, phase or Phase(config.learn), task)
     return training
 
@@ -92,38 +93,38 @@ def compile_phase(
     phase: Phase,
     task: tasks.Task = tasks.JOINT,
 ) -> None:
-    """Compile a phase of a training: one loss an output that learns, weighted by alpha and beta.
+    """Compile the training model for a phase: one loss per trained output, weighted.
 
-    A phase begins with a new optimizer, since Adam's moments are of no use after thousands of steps
-    in which the other stream has moved.
+    A phase starts with a new optimizer, because Adam's moments are outdated after thousands of
+    steps in which the other stream changed.
     """
-    # A flow that alternates would draw the encoder away from segmentation, which cannot follow.
-    kept = config.alternate and phase.learn == "flow"
-    set_learning(training, phase.learn, "encoder" if kept else config.freeze)
+    # The encoder is frozen in a flow phase: it would drift from the frozen segmentation stream.
+    freeze_encoder = config.alternate and phase.learn == "flow"
+    set_learning(training, phase.learn, "encoder" if freeze_encoder else config.freeze)
     losses = task.losses(config)
-    # A loss dict that misses an output would train silently without it.
+    # Keras silently ignores outputs that the loss dict lacks.
     if set(losses) != set(training.output):
         raise AssertionError(f"losses {sorted(losses)}, outputs {sorted(training.output)}")
-    # Of a stream that does not learn, nothing is taught.
-    taught = {
+    # A frozen stream has no losses.
+    active = {
         name: loss
         for name, loss in losses.items()
         if phase.learn in ("both", task.outputs[name].stream)
     }
     training.compile(
         make_optimizer(config, phase.since),
-        loss={name: loss for name, (loss, _) in taught.items()},
-        loss_weights={name: weight for name, (_, weight) in taught.items()},
+        loss={name: loss for name, (loss, _) in active.items()},
+        loss_weights={name: weight for name, (_, weight) in active.items()},
         metrics=metrics,
     )
-    _make_variables(training, target_map(task.asked(config)))
+    _create_variables(training, target_map(task.active_outputs(config)))
 
 
-def _make_variables(training, by_output):
-    """Make the variables of optimizer, losses and metrics, by one tiny batch without a step.
+def _create_variables(training, by_output):
+    """Create the variables of optimizer, losses and metrics with a tiny batch, without a step.
 
-    If the first step had to make them, TensorFlow would trace it twice, which takes a minute. (On
-    JAX `fit` makes them first.)
+    If the first step created them, TensorFlow would trace it twice, which takes a minute. (On JAX,
+    `fit` itself creates them before the first step.)
     """
     if keras.backend.backend() != "tensorflow":
         return
@@ -131,8 +132,8 @@ def _make_variables(training, by_output):
     blank = {"seg": np.zeros((1, 32, 32), np.int32), "flow": image}
     blank["pair"] = np.zeros((1, 32, 32, 7), np.float32)
     inputs, targets = by_output({"image1": image, "image2": image}, blank)
-    with keras.StatelessScope():  # Makes variables, and changes none.
-        answers = training(inputs)
-        training.compute_loss(inputs, targets, answers)
-        training.compute_metrics(inputs, targets, answers)
+    with keras.StatelessScope():  # Creates variables without changing any.
+        predictions = training(inputs)
+        training.compute_loss(inputs, targets, predictions)
+        training.compute_metrics(inputs, targets, predictions)
     training.optimizer.build(training.trainable_variables)

@@ -1,4 +1,4 @@
-"""The optimizer: AdamW with warm-up and a cosine, clipping, and no step on what is no number."""
+"""AdamW with warm-up, cosine decay and clipping, which discards NaN and Inf gradients."""
 
 from collections.abc import Iterable
 
@@ -9,20 +9,21 @@ from flowseg.training.config import TrainingConfig
 
 @keras.saving.register_keras_serializable("flowseg")
 class GuardedAdamW(keras.optimizers.AdamW):
-    """AdamW for which gradients that are no numbers count as zero, all of a step together.
+    """AdamW that sets all gradients of a step to zero if any of them is NaN or Inf.
 
-    `skipped` counts such steps. So one bad batch cannot spoil the weights, on any backend.
+    Thus one bad batch cannot corrupt the weights, on any backend. The step is still applied: the
+    momentum and the weight decay move the weights. `skipped` counts such steps.
 
-    Under a strategy of TensorFlow's gradients are summed over the devices first, so that all skip
-    together, and what is clipped is the gradient of the whole batch. (Keras would clip each
-    device's and sum then.)
+    Under a `tf.distribute` strategy, gradients are summed over the devices first, so that all
+    devices skip together and the gradient of the whole batch is clipped. (Keras would clip each
+    device's gradient and then sum.)
 
-    What does not depend on the variable, as the rate, is worked out once a step. (Keras does so for
-    each variable anew.)
+    Values that do not depend on the variable, such as the learning rate, are computed once per
+    step. (Keras computes them for each variable.)
     """
 
     def build(self, variables):
-        """Make the variables."""
+        """Create the variables."""
         if not self.built:
             self.skipped = self.add_variable(
                 (), name="skipped", dtype="int32", aggregation="only_first_replica"
@@ -34,10 +35,10 @@ class GuardedAdamW(keras.optimizers.AdamW):
         grads: Iterable[keras.KerasTensor | None],
         trainable_variables: list[keras.Variable] | None = None,
     ) -> None:
-        """One step; what has no gradient, by no loss reaching it, stays."""
+        """Apply one step; variables without a gradient (reached by no loss) stay unchanged."""
         if not self.built:
             self.build(trainable_variables)
-        if trainable_variables is None:  # On JAX, where all have one.
+        if trainable_variables is None:  # On JAX, where all variables have a gradient.
             trainable_variables = self._trainable_variables
         pairs = zip(grads, trainable_variables, strict=True)
         pairs = [(gradient, variable) for gradient, variable in pairs if gradient is not None]
@@ -51,14 +52,14 @@ class GuardedAdamW(keras.optimizers.AdamW):
         return super().apply([keras.ops.where(finite, g, 0) for g in grads], list(variables))
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        return grads_and_vars  # `apply` did.
+        return grads_and_vars  # Done in `apply`.
 
     def _clip_by_norm(self, values, axes=None):
         norm = keras.ops.sqrt(keras.ops.sum(keras.ops.square(values)))
         return values * self.clipnorm / keras.ops.maximum(norm, self.clipnorm)
 
     def _apply_weight_decay(self, trainable_variables):
-        pass  # `update_step` does.
+        pass  # Done in `update_step`.
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         step = keras.ops.cast(self.iterations + 1, "float32")
@@ -72,12 +73,12 @@ class GuardedAdamW(keras.optimizers.AdamW):
         variable: keras.Variable,
         rates: tuple[keras.KerasTensor, keras.KerasTensor],
     ) -> None:
-        """Move a variable and its moments.
+        """Update a variable and its moments.
 
         Args:
-            gradient: of its shape.
-            variable: one that the optimizer was built for.
-            rates: of the step, with the moments' bias in it and without.
+            gradient: gradient, of the variable's shape.
+            variable: one of the variables for which the optimizer was built.
+            rates: the step's learning rate with and without the moments' bias correction.
         """
         corrected, rate = rates
         index = self._get_variable_index(variable)
@@ -90,27 +91,27 @@ class GuardedAdamW(keras.optimizers.AdamW):
 
 
 def make_optimizer(config: TrainingConfig, since: int = 0) -> GuardedAdamW:
-    """AdamW with warm-up and a cosine, from a step on.
+    """Create AdamW with warm-up and cosine decay for the steps from `since` to the last.
 
-    What is left to the end of the training is scheduled like one by itself, at a rate as much lower
-    as there are fewer steps.
+    These steps are scheduled like a run of that length; the peak learning rate is reduced in
+    proportion to their number.
     """
-    left = config.steps - since
-    rate = config.learning_rate * (left / config.steps)
+    remaining = config.steps - since
+    rate = config.learning_rate * (remaining / config.steps)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if config.warmup_steps else rate,
-        max(1, left - config.warmup_steps),
+        max(1, remaining - config.warmup_steps),
         alpha=0.01,
         warmup_target=rate if config.warmup_steps else None,
         warmup_steps=config.warmup_steps,
     )
-    # Clipped variable by variable: all together, one task's large gradient would slow the other.
+    # Clip each variable: with a global norm, one task's large gradient would slow the other.
     optimizer = GuardedAdamW(
         schedule,
         weight_decay=config.weight_decay,
         clipnorm=config.clip_norm or None,
         gradient_accumulation_steps=config.accumulate if config.accumulate > 1 else None,
     )
-    # Decay would pull norms to zero and biases for nothing.
+    # Weight decay would pull norms to zero, and does not help biases.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "sharpness", "damping"])
     return optimizer

@@ -1,21 +1,21 @@
-"""How far a training is: what is counted, kept in checkpoints, and gone on from."""
+"""Defines the state of a training, except weights: counters and best scores, for checkpoints."""
 
 import dataclasses
 from typing import Any
 
-# Of what a checkpoint tells; another one cannot be gone on from.
+# Version of a checkpoint's state; other versions cannot be resumed.
 FORMAT = 2
 
 
 @dataclasses.dataclass
 class Phase:
-    """A part of a training in which the same streams learn; see `callbacks.Alternate`.
+    """A part of a training in which the same streams are trained; see `callbacks.Alternate`.
 
     Attributes:
-        learn: the stream that learns: "seg", "flow" or "both".
-        since: the step that it began at.
+        learn: the trained stream: "seg", "flow" or "both".
+        since: step at which the phase began.
         best: its best validation score so far, None before the first.
-        waits: epochs since.
+        waits: number of epochs since that score.
     """
 
     learn: str
@@ -26,18 +26,18 @@ class Phase:
 
 @dataclasses.dataclass
 class Progress:
-    """The state of a training beside its weights; callbacks write it, checkpoints keep it.
+    """State of a training, except its weights; callbacks update it, and checkpoints store it.
 
     Attributes:
-        phase: what learns now.
-        step: steps made.
-        seconds: that they took.
+        phase: the current phase.
+        step: number of completed steps.
+        seconds: total time of these steps.
         best: the best validation score so far, None before the first.
-        best_metric: which score that is.
+        best_metric: name of that score.
         best_scores: all scores of the best weights with their `step`, and whether they are
             `validated`; empty before the first.
-        patience: by score its best value and the validations since; see `callbacks.Patience`.
-        incidents: how many of each kind; see `incidents.Guard`.
+        patience: for each score its best value and the validations since; see `callbacks.Patience`.
+        incidents: number of incidents of each kind; see `incidents.Guard`.
     """
 
     phase: Phase
@@ -50,18 +50,18 @@ class Progress:
     incidents: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as JSON values, with the `format`."""
+        """Return the state as JSON values, with its `format`."""
         return {"format": FORMAT, **dataclasses.asdict(self)}
 
     @classmethod
-    def from_dict(cls, told: dict[str, Any]) -> "Progress":
-        """What `as_dict` gave; further keys are passed over.
+    def from_dict(cls, state: dict[str, Any]) -> "Progress":
+        """Restore what `as_dict` returned; unknown keys are ignored.
 
         Raises:
-            ValueError: another format.
+            ValueError: the state has another format.
         """
-        if told.get("format") != FORMAT:
-            raise ValueError(f"format {told.get('format')} of a training's state, not {FORMAT}")
+        if state.get("format") != FORMAT:
+            raise ValueError(f"format {state.get('format')} of a training's state, not {FORMAT}")
         names = {field.name for field in dataclasses.fields(cls)}
-        values = {key: value for key, value in told.items() if key in names}
-        return cls(**values | {"phase": Phase(**told["phase"])})
+        values = {key: value for key, value in state.items() if key in names}
+        return cls(**values | {"phase": Phase(**state["phase"])})

@@ -1,4 +1,4 @@
-"""Where a training begins: at another run's weights, or where it stopped itself."""
+"""Starts a run from another run's weights, or resumes it from its checkpoint."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from flowseg.training import checkpoints, distribution
 from flowseg.training.config import TrainingConfig, flag_lines
 from flowseg.training.progress import FORMAT, Phase, Progress
 
-# Settings that a run may be resumed with another value of: they change no step that was made.
+# Settings that may change when a run is resumed: they do not affect the steps already done.
 _MAY_CHANGE = (
     "run_dir",
     "steps",
@@ -34,44 +34,47 @@ _MAY_CHANGE = (
 
 
 def build_networks(
-    config: TrainingConfig, label_set: LabelSet, spread: distribution.Spread = distribution.ONE
+    config: TrainingConfig,
+    label_set: LabelSet,
+    devices: distribution.Devices = distribution.ONE_DEVICE,
 ) -> tuple[keras.Model, keras.Model]:
-    """The public network, with the start weights that are asked for, and the one to train.
+    """Build the public network with the requested initial weights, and the network to train.
 
-    They are one model, or, with precision bfloat16 or on many devices, the second has weights
-    of its own, in float32: what is saved for use never depends on what it was trained with.
+    The public network is saved for use: it has float32 layers, on one device. It is also the one
+    to train, except with precision bfloat16 or on several devices: then a second model with its
+    own float32 weights is trained, so that saved networks never depend on how they were trained.
     """
     network = _build(config, label_set)
-    if config.precision == "float32" and spread.count == 1:
+    if config.precision == "float32" and devices.count == 1:
         return network, network
     before = keras.config.dtype_policy()
     if config.precision == "bfloat16":
         keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        with spread.scope():
+        with devices.scope():
             trained = _build(config, label_set)
     finally:
         keras.config.set_dtype_policy(before)
-    if spread.count > 1:
+    if devices.count > 1:
         distribution.synchronise_norms(trained)
     return network, trained
 
 
 def _build(config, label_set):
-    # Not 0: under a global seed of 0 TensorFlow's Dataset.shuffle takes no seed that is a tensor.
+    # Not 0: with a global seed of 0 TensorFlow's Dataset.shuffle rejects seeds that are tensors.
     keras.utils.set_random_seed(config.seed + 1)
     classes = len(label_set.names)
     network = build_flowseg(classes, config.exchange, config.backbone, config.backbone_weights)
     if config.init_from:
-        source, known = _start_weights(config.init_from)
-        # A file without its run's classes is taken for the same classes if there are as many.
-        copy_weights(source, network, same_classes=known in (None, label_set))
+        source, source_labels = _start_weights(config.init_from)
+        # A bare file has no class names: the same number of classes is taken as the same classes.
+        copy_weights(source, network, same_classes=source_labels in (None, label_set))
     return network
 
 
 def _start_weights(init_from):
-    """The network that `init_from` names, and its classes (None: not known)."""
-    path = packed_weights.BOX if init_from == "pretrained" else Path(init_from)
+    """Load the network that `init_from` names, and its classes (None if unknown)."""
+    path = packed_weights.PRETRAINED_DIR if init_from == "pretrained" else Path(init_from)
     if not path.exists():
         raise ArgumentError(
             f"init_from {path}: neither pretrained, a .keras file, nor a run folder", "init_from"
@@ -83,17 +86,17 @@ def _start_weights(init_from):
 
 
 def copy_weights(source: keras.Model, target: keras.Model, same_classes: bool = True) -> None:
-    """Copy every layer's weights by name; what does not fit is left new, with a warning.
+    """Copy each layer's weights by name; warn about layers that do not match and stay unchanged.
 
     Args:
-        source: network of `build_flowseg`.
-        target: likewise.
-        same_classes: whether the head's channels mean the same in both.
+        source: network from `build_flowseg`.
+        target: network from `build_flowseg`.
+        same_classes: whether the channels of the segmentation head are the same classes in both.
 
     Raises:
-        ValueError: the encoders differ: another network.
+        ValueError: the encoders differ.
     """
-    new = []
+    unmatched = []
     for donor_part, part in zip(parts(source), parts(target), strict=True):
         donors = {layer.name: layer for layer in donor_part.layers}
         if not same_classes:
@@ -105,37 +108,40 @@ def copy_weights(source: keras.Model, target: keras.Model, same_classes: bool = 
                 layer.set_weights(donor.get_weights())
             elif part.name == "encoder":
                 raise ArgumentError(
-                    f"init_from: its encoder differs from this one at {layer.name} (backbone?)",
+                    f"init_from: its encoder differs at layer {layer.name}: check backbone",
                     "init_from",
                     "backbone",
                 )
             elif shapes:
-                new.append(layer.name)
-    if new:
-        warn(f"these layers do not fit the given weights and start anew: {', '.join(new)}")
+                unmatched.append(layer.name)
+    if unmatched:
+        warn(
+            "these layers do not fit the given weights and keep their initial values: "
+            f"{', '.join(unmatched)}"
+        )
 
 
 def read_progress(
     run_dir: Path, config: TrainingConfig, label_set: LabelSet
 ) -> tuple[Progress, Path | None]:
-    """Where a run stands, if it may go on with this configuration.
+    """Read the progress of a run and check that it can be resumed with this configuration.
 
     Returns:
-        Its progress, and the folder of the checkpoint to go on from, None for a run that begins.
+        Its progress, and the folder of the checkpoint to resume from (None for a new run).
 
     Raises:
-        ValueError: a damaged run folder, or one of another configuration, classes or version.
+        ValueError: the run folder is damaged, or has another configuration, classes or version.
     """
-    begun = Progress(
+    initial = Progress(
         Phase("seg" if config.alternate else config.learn), best_metric=config.best_metric
     )
-    kept, folder = checkpoints.newest(run_dir / "checkpoints")
-    if kept is None:
+    state, folder = checkpoints.newest(run_dir / "checkpoints")
+    if state is None:
         if (run_dir / "checkpoints" / "latest.json").is_file():
-            raise _of_earlier_version(run_dir)
-        return begun, None
-    if kept.get("format") != FORMAT:
-        raise _of_earlier_version(run_dir)
+            raise _earlier_version_error(run_dir)
+        return initial, None
+    if state.get("format") != FORMAT:
+        raise _earlier_version_error(run_dir)
     if runs.load_run_labels(run_dir) != label_set:
         raise ArgumentError(
             "trained on other classes: give another run_dir", "run_dir", path=run_dir
@@ -143,42 +149,45 @@ def read_progress(
     before = set((run_dir / "flags.txt").read_text().splitlines())
     now = set(flag_lines(config))
     changed = sorted(line for line in now ^ before if _flag_name(line) != "run_dir")
-    grave = [line for line in changed if _flag_name(line) not in _MAY_CHANGE]
-    if grave:
+    conflicts = [line for line in changed if _flag_name(line) not in _MAY_CHANGE]
+    if conflicts:
         raise ArgumentError(
-            f"was trained with other flags ({', '.join(grave)}): give another run_dir, or the same "
-            "flags to resume",
+            f"was trained with other flags ({', '.join(conflicts)}): give another run_dir, or the "
+            "same flags to resume",
             "run_dir",
             path=run_dir,
         )
-    if told := sorted(now - before):
-        print(f"{run_dir}: goes on with {', '.join(told)}")
-    found = Progress.from_dict(kept)
-    if found.best_metric != config.best_metric:
-        # A best by another score counts no more.
-        found.best, found.best_metric = None, config.best_metric
-    return found, folder
+    if new_flags := sorted(now - before):
+        print(f"{run_dir}: resuming with {', '.join(new_flags)}")
+    progress = Progress.from_dict(state)
+    if progress.best_metric != config.best_metric:
+        # The best value of another score is not comparable.
+        progress.best, progress.best_metric = None, config.best_metric
+    return progress, folder
 
 
 def load_checkpoint(
     training: keras.Model, folder: Path, progress: Progress, config: TrainingConfig
 ) -> list[np.ndarray] | None:
-    """Give a compiled training what a checkpoint kept of it.
+    """Restore a compiled training model from a checkpoint.
 
     Returns:
-        The running scores to go on with, where it stopped in the middle of one of Keras's epochs.
+        The running metrics to restore if the checkpoint is in the middle of a Keras epoch, else
+        None.
     """
     running = checkpoints.load(training, folder)
     return running if progress.step % config.checkpoint_interval else None
 
 
-def _of_earlier_version(run_dir):
+def _earlier_version_error(run_dir):
     return ArgumentError(
-        "of an earlier FlowSeg, which cannot be gone on from: its weights is init_from "
-        "now, and after training its scale is input_scale; begin in another run_dir, with this run "
-        "as init_from",
+        "written by an earlier FlowSeg version and cannot be resumed: weights is now named "
+        "init_from, made_flow is named synthetic_flow and, outside training, scale is named "
+        "input_scale; start in another run_dir, with this run as init_from",
         "weights",
         "init_from",
+        "made_flow",
+        "synthetic_flow",
         "scale",
         "input_scale",
         "run_dir",

@@ -1,8 +1,8 @@
-"""Tasks: what a training trains, and what its outputs are held to.
+"""Defines training tasks: outputs with their targets and losses, scores and images.
 
-A task says which outputs the network in training has, and for each the target, the loss, its weight
-and the stream that it trains; which scores are counted; and which pictures show them. The loop
-(`loop.train`) knows no output by name.
+A task specifies the outputs of the network being trained, each with its target, loss, loss weight
+and the stream that it trains; the scores to compute; and the images to draw for TensorBoard. The
+training loop (`loop.train`) does not depend on the names of the outputs.
 """
 
 from collections.abc import Callable, Collection
@@ -21,12 +21,12 @@ from flowseg.training.unsupervised_losses import ConsistencyLoss, PhotometricLos
 
 
 class Output(NamedTuple):
-    """One output of the network in training.
+    """One output of the network being trained.
 
     Attributes:
         stream: the stream that its loss trains: "seg" or "flow".
-        target: what it is held to, as `data.examples` names it: "seg", "flow", or "pair", both
-            frames, where it needs no truth.
+        target: name of its target in `data.examples`: "seg", "flow", or, if its loss needs no
+            ground truth, "pair" (both frames).
     """
 
     stream: str
@@ -34,18 +34,17 @@ class Output(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a training trains.
+    """A training task.
 
     Attributes:
-        name: of the task.
+        name: name of the task.
         outputs: every output that the network may have, by name.
-        losses: function of the configuration: for each output that it asks for, its loss and the
-            weight of that.
-        training_model: function of the public network and the names of these outputs: the network
-            with them, its layers shared.
-        metrics: function of the classes: the streaming scores by output.
-        draw: function of (decoded frame, predictions, classes): a picture (H, W, 3) uint8.
-        draw_metrics: function of (metrics, classes): pictures by name.
+        losses: function of the configuration -> for each configured output, its loss and weight.
+        training_model: function of the public network (see `resume.build_networks`) and the names
+            of these outputs -> a model with these outputs that shares the network's layers.
+        metrics: function of the classes -> the streaming scores by output.
+        draw: function of (decoded frame, predictions, classes) -> an image (H, W, 3) uint8.
+        draw_metrics: function of (metrics, classes) -> images by name.
     """
 
     name: str
@@ -56,27 +55,28 @@ class Task(NamedTuple):
     draw: Callable[[dict, tuple, LabelSet], np.ndarray]
     draw_metrics: Callable[[dict, LabelSet], dict[str, np.ndarray]]
 
-    def asked(self, config: TrainingConfig) -> dict[str, Output]:
-        """The outputs that a configuration asks for, by name."""
+    def active_outputs(self, config: TrainingConfig) -> dict[str, Output]:
+        """Return the outputs that a configuration requires, by name."""
         return {name: self.outputs[name] for name in self.losses(config)}
 
     def needs_pair(self, config: TrainingConfig) -> bool:
-        """Whether some output is trained without truth, on both frames."""
-        return any(output.target == "pair" for output in self.asked(config).values())
+        """Return whether any output is trained without ground truth, on both frames."""
+        return any(output.target == "pair" for output in self.active_outputs(config).values())
 
 
 # Weight of each output's loss; alpha and beta scale them. Coarser flows count less.
 _FLOW_WEIGHTS = {"flow": 1.0, "flow_4": 0.5, "flow_8": 0.5, "flow_16": 0.25}
-# And of the confidence in each step's flow; at coarse steps half a pixel of theirs is right enough.
-_SURE_WEIGHT, _SURE_TOLERANCES = 0.2, {"sure_2": 3.0, "sure_8": 4.0, "sure_16": 8.0}
+# Loss weight and tolerances (px) of each stride's confidence; at strides 8 and 16 the tolerance is
+# half a pixel of that stride.
+_CONFIDENCE_WEIGHT, _CONFIDENCE_TOLERANCES = 0.2, {"sure_2": 3.0, "sure_8": 4.0, "sure_16": 8.0}
 
 
 def _joint_losses(config):
     losses = {"seg": (SegLoss(config.seg_loss), config.alpha)}
     for name, weight in _FLOW_WEIGHTS.items():
         losses[name] = FlowLoss(config.flow_loss), config.beta * weight
-    for name, tolerance in _SURE_TOLERANCES.items():
-        losses[name] = ConfidenceLoss(tolerance), config.beta * _SURE_WEIGHT
+    for name, tolerance in _CONFIDENCE_TOLERANCES.items():
+        losses[name] = ConfidenceLoss(tolerance), config.beta * _CONFIDENCE_WEIGHT
     if config.beta * config.photometric:
         losses["photometric"] = PhotometricLoss(), config.beta * config.photometric
     if config.alpha * config.consistency:
@@ -85,8 +85,8 @@ def _joint_losses(config):
 
 
 def _joint_model(network, outputs):
-    without_truth = [name for name in outputs if _JOINT_OUTPUTS[name].target == "pair"]
-    return model.training_model(network, tuple(without_truth))
+    unlabelled = [name for name in outputs if _JOINT_OUTPUTS[name].target == "pair"]
+    return model.training_model(network, tuple(unlabelled))
 
 
 def _joint_metrics(label_set):
@@ -95,7 +95,7 @@ def _joint_metrics(label_set):
 
 def _draw_joint(frame, predictions, label_set):
     seg, flow = predictions
-    return panels.draw_answers(frame, seg, flow, label_set)
+    return panels.draw_predictions(frame, seg, flow, label_set)
 
 
 def _draw_joint_metrics(metrics, label_set):
@@ -105,12 +105,12 @@ def _draw_joint_metrics(metrics, label_set):
 
 _JOINT_OUTPUTS = {
     "seg": Output("seg", "seg"),
-    **dict.fromkeys((*_FLOW_WEIGHTS, *_SURE_TOLERANCES), Output("flow", "flow")),
+    **dict.fromkeys((*_FLOW_WEIGHTS, *_CONFIDENCE_TOLERANCES), Output("flow", "flow")),
     "photometric": Output("flow", "pair"),
     "consistency": Output("seg", "pair"),
 }
 
-# Classes and flow of a pair of frames, together.
+# Joint segmentation and optical flow of a frame pair.
 JOINT = Task(
     name="joint",
     outputs=_JOINT_OUTPUTS,

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training: scores, speed, pictures, settings, the graph of layers."""
+"""Writes TensorBoard events: scores, speed, images, settings and the layer graph."""
 
 import time
 
@@ -15,27 +15,27 @@ from flowseg.training.config import TrainingConfig
 from flowseg.training.progress import Progress
 from flowseg.training.tasks import JOINT, Task
 
-# In px: whole KITTI panels would be 3 MB each, every epoch.
-_PICTURE_WIDTH = 1280
+# In px: full-size KITTI panels would take 3 MB each, every epoch.
+_IMAGE_WIDTH = 1280
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Scores, speed and pictures by global step, under the names that `evaluate` uses.
+    """Writes scores, speed and images by global step, under the names that `evaluate` uses.
 
-    Beside them, once, the graph of layers; and, in a place of their own, the run's settings with
-    the scores of its best weights, which make its line under HPARAMS: of all scalars of all splits
-    that page would show the first few. It comes after `KeepBest`, which finds the best. (Keras's
-    own callback writes neither pictures nor these names.)
+    The layer graph is written once. The run's settings and the scores of its best weights go to a
+    separate writer, which creates the run's line under HPARAMS: that page shows only the first few
+    of a run's scalars. The callback must follow `KeepBest`, which determines the best
+    scores. (Keras's TensorBoard callback writes neither images nor these names.)
 
     Args:
         run: the run folder, its public network and classes.
-        config: of the training.
-        progress: of the training.
+        config: settings of the training.
+        progress: progress of the training.
         frames: dataset of decoded frames (`decoding.evaluation_data`) that are drawn after every
             `steps_per_epoch`.
-        metrics: the scores that the training counts, by output.
-        clock: of the batches, where their waits are counted.
-        task: what is trained; draws.
+        metrics: the scores computed in training, by output.
+        clock: measures the time spent waiting for batches; None: not measured.
+        task: the trained task, which draws the images.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class TensorBoard(keras.callbacks.Callback):
         super().__init__()
         self.run, self.config, self.progress = run, config, progress
         self.frames, self.metrics, self.clock, self.task = frames, metrics, clock, task
-        # Pictures of the validation's scores, which the next epoch's training counts anew.
+        # Images of the validation scores; training resets the metrics in the next epoch.
         self.validated = None
         self.writers = {
             split: tf.summary.create_file_writer(str(run.folder / "tensorboard" / split))
@@ -60,7 +60,7 @@ class TensorBoard(keras.callbacks.Callback):
         self._describe()
 
     def _describe(self):
-        """Write what does not change."""
+        """Write the settings and the layer graph, which do not change."""
         with self.writers["best"].as_default():
             settings = {
                 k: v if isinstance(v, bool | int | float) else str(v)
@@ -71,21 +71,21 @@ class TensorBoard(keras.callbacks.Callback):
             tf.summary.graph(layer_graph(self.run.model))
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Start the clock after the first batch, which may trace."""
+        """Reset the clock; it starts after the first batch, which may trace the graph."""
         self._since = self.validated = None
 
     def on_train_batch_end(self, batch, logs=None):
-        """Look at the clock."""
+        """Read the clock."""
         now = time.perf_counter(), self.clock.seconds if self.clock else 0.0, batch
         self._since = self._since or now
         self._until = now
 
     def on_test_end(self, logs=None):
-        """Keep pictures of the validation's scores."""
+        """Keep images of the validation scores."""
         self.validated = self.task.draw_metrics(self.metrics, self.run.label_set)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Write one entry a score; `logs` are Keras's."""
+        """Write one entry per score."""
         step, best = self.progress.step, self.progress.best_scores
         for name, value in logs.items():
             split = "val" if name.startswith("val_") else "train"
@@ -108,21 +108,21 @@ class TensorBoard(keras.callbacks.Callback):
             writer.flush()
 
     def _draw(self, step):
-        # Without validation: of the training, crops for the scores, whole frames for the pictures.
+        # Without validation, the scores are those of training crops, but full frames are drawn.
         scores, split = self.validated, "val"
         if scores is None:
             scores, split = self.task.draw_metrics(self.metrics, self.run.label_set), "train"
         with self.writers[split].as_default():
-            for name, picture in scores.items():
-                tf.summary.image(name, picture[None], step)
+            for name, image in scores.items():
+                tf.summary.image(name, image[None], step)
             for frame in self.frames.as_numpy_iterator():
                 predictions = self.run.predict(frame["image1"], frame["image2"])
-                picture = self.task.draw(frame, predictions, self.run.label_set)
-                picture = drawing.shrink(picture, _PICTURE_WIDTH)
-                tf.summary.image(f"frames/{frame['frame_id'].decode()}", picture[None], step)
+                image = self.task.draw(frame, predictions, self.run.label_set)
+                image = drawing.shrink(image, _IMAGE_WIDTH)
+                tf.summary.image(f"frames/{frame['frame_id'].decode()}", image[None], step)
 
     def _speed(self):
-        """Of this epoch without its first step; none if it had but that."""
+        """Return the speed of this epoch without its first step; empty if there is only one."""
         seconds, waited, batches = (b - a for a, b in zip(self._since, self._until, strict=True))
         if not batches:
             return {}
@@ -132,13 +132,13 @@ class TensorBoard(keras.callbacks.Callback):
 
 
 def layer_graph(network: keras.Model) -> tf.compat.v1.GraphDef:
-    """The layers of encoder and decoder, and what each is fed, as a GraphDef for TensorBoard.
+    """Build a GraphDef of the layers of encoder and decoder and their inputs, for TensorBoard.
 
-    One node for every use of a layer. (TensorBoard cannot read Keras 3's own description, and the
-    graph of operators takes seconds to trace and has thousands of them.)
+    Each use of a layer is a node. (TensorBoard cannot read Keras 3's model description, and the
+    graph of operators takes seconds to trace and has thousands of nodes.)
     """
     graph = tf.compat.v1.GraphDef()
-    made = {}
+    nodes = {}
 
     def name_of(part, tensor):
         operation, use, _ = tensor._keras_history
@@ -146,20 +146,20 @@ def layer_graph(network: keras.Model) -> tf.compat.v1.GraphDef:
 
     encoder, decoder = parts(network)
     for part in (encoder, decoder):
-        waiting = keras.tree.flatten(part.output)
-        while waiting:
-            tensor = waiting.pop()
+        pending = keras.tree.flatten(part.output)
+        while pending:
+            tensor = pending.pop()
             name = name_of(part, tensor)
-            if name in made:
+            if name in nodes:
                 continue
             operation, use, _ = tensor._keras_history
-            fed = operation._inbound_nodes[use].input_tensors
-            node = made[name] = graph.node.add(name=name, op=type(operation).__name__)
-            node.input.extend(sorted({name_of(part, source) for source in fed}))
-            waiting += fed
-    # What the decoder is fed is told by its inputs' names: frame1_stride4 is the encoder's stride4.
+            inputs = operation._inbound_nodes[use].input_tensors
+            node = nodes[name] = graph.node.add(name=name, op=type(operation).__name__)
+            node.input.extend(sorted({name_of(part, source) for source in inputs}))
+            pending += inputs
+    # Decoder inputs are matched to encoder outputs by name: frame1_stride4 is stride4 of frame 1.
     for key, tensor in encoder.output.items():
-        for name, node in made.items():
+        for name, node in nodes.items():
             if name.startswith("decoder/frame") and name.endswith(f"_{key}"):
                 node.input.append(name_of(encoder, tensor))
     return graph

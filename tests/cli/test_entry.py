@@ -1,4 +1,4 @@
-"""How a command ends: exit codes, and one line instead of a traceback."""
+"""Commands: exit codes, and errors as one line instead of a traceback."""
 
 import errno
 import pickle
@@ -15,10 +15,10 @@ SCRIPT = """
 import sys
 from absl import flags
 from flowseg.cli import entry
-flags.DEFINE_integer("steps", 3, "How many.")
+flags.DEFINE_integer("steps", 3, "Number of steps.")
 def main():
     {body}
-entry.run(main, usage="A try.")
+entry.run(main, usage="A test command.")
 """
 
 
@@ -41,8 +41,8 @@ def test_errors_are_one_line(body, line):
     assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
 
 
-def test_an_error_of_an_argument_names_its_flag():
-    """The library speaks of arguments; words that only begin like one stay."""
+def test_argument_error_shows_flags():
+    """Words that only start like an argument are unchanged."""
     text = "save=3 must divide save_every=10, which saves"
     error = ArgumentError(text, "save", "save_every")
     assert str(error) == text
@@ -50,7 +50,7 @@ def test_an_error_of_an_argument_names_its_flag():
     assert entry.message(ArgumentError("a file")) == "a file"
 
 
-def test_paths_and_values_are_not_taken_for_arguments():
+def test_paths_and_values_are_not_shown_as_flags():
     error = ArgumentError("is a file; output must be a folder", "output", path="output")
     assert str(error) == "output: is a file; output must be a folder"
     assert entry.message(error) == "output: is a file; --output must be a folder"
@@ -58,7 +58,7 @@ def test_paths_and_values_are_not_taken_for_arguments():
     assert entry.message(error) == f"--{error}"
 
 
-def test_an_error_of_an_argument_comes_whole_from_a_worker_process():
+def test_argument_error_survives_pickling():
     error = ArgumentError("is a file; output must be a folder", "output", path="output")
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), entry.message(copy)) == (str(error), entry.message(error))
@@ -67,8 +67,8 @@ def test_an_error_of_an_argument_comes_whole_from_a_worker_process():
 def test_bugs_and_debugging_show_the_traceback():
     bug = run("{}['x']")
     assert bug.returncode == 1 and "Traceback" in bug.stderr and "KeyError" in bug.stderr
-    asked = run("raise ValueError('bad')", FLOWSEG_DEBUG="1")
-    assert asked.returncode == 1 and "Traceback" in asked.stderr
+    debug = run("raise ValueError('bad')", FLOWSEG_DEBUG="1")
+    assert debug.returncode == 1 and "Traceback" in debug.stderr
 
 
 def test_ctrl_c_and_success():
@@ -82,7 +82,7 @@ def test_wrong_flags_and_help():
     assert wrong.returncode == 1 and wrong.stderr.count("\n") == 1
     assert "'stpes'" in wrong.stderr and "steps" in wrong.stderr and "--help" in wrong.stderr
     text = run("pass", "--help")
-    assert text.returncode == 0 and text.stdout.startswith("A try.")
+    assert text.returncode == 0 and text.stdout.startswith("A test command.")
 
 
 def test_tensorflow_is_quiet_and_its_errors_are_one_line():
@@ -92,10 +92,10 @@ def test_tensorflow_is_quiet_and_its_errors_are_one_line():
     assert "could not correctly convert string: x" in done.stderr
 
 
-def test_a_command_starts_quietly_as_a_user_starts_it(tmp_path):
-    """In a Python of its own, which most tests save: see `forked`."""
-    asked = ["--train_records=no/train-*", f"--run_dir={tmp_path}/run"]
-    command = [sys.executable, "-m", "flowseg.train", *asked]
+def test_command_in_a_new_process_is_quiet(tmp_path):
+    """In a new interpreter, which most tests avoid: see `forked`."""
+    arguments = ["--train_records=no/train-*", f"--run_dir={tmp_path}/run"]
+    command = [sys.executable, "-m", "flowseg.train", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: no/train-*: no record files match; convert the data first?\n"
+    assert done.stderr == "error: no/train-*: no record files match; has the data been converted?\n"

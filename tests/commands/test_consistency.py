@@ -1,4 +1,4 @@
-"""How steady classes are on video: followed by flow, by hand, and on real clips."""
+"""`flowseg.consistency`: hand-computed cases, and real clips."""
 
 import json
 
@@ -16,27 +16,27 @@ from tests.support.kitti_writer import write_clip
 from tests.support.stand_in import stand_in
 
 
-def test_pixels_are_followed_right_and_down():
+def test_pixels_move_right_and_down():
     first = np.array([[1, 2, 3], [4, 5, 6]])
     second = np.array([[0, 0, 0], [0, 1, 9]])
-    # Each pixel moves one to the right and one down; only the upper left two stay inside.
+    # Each pixel moves one right and one down; only the upper left two stay inside.
     counts = frame_scores.count_consistency(first, second, np.ones((2, 3, 2)), 10)
     matrix = counts["video/confusion"]
     assert matrix.sum() == 2 and matrix[1, 1] == 1 and matrix[2, 9] == 1
-    # u and v are no more alike than right and down.
-    for flow, met in (
+    # u and v are not interchanged.
+    for flow, expected in (
         ((1, 0), {(1, 0), (2, 0), (4, 1), (5, 9)}),
         ((0, 1), {(1, 0), (2, 1), (3, 9)}),
     ):
         moved = np.broadcast_to(np.float32(flow), (2, 3, 2))
         matrix = frame_scores.count_consistency(first, second, moved, 10)["video/confusion"]
-        assert set(zip(*np.nonzero(matrix), strict=True)) == met
+        assert set(zip(*np.nonzero(matrix), strict=True)) == expected
     lost = frame_scores.count_consistency(first, second, np.full((2, 3, 2), np.nan), 10)
     assert lost["video/confusion"].sum() == 0
 
 
 def frames_and_run(steps, flow):
-    """A video of a bar of class 1 that moves right by `steps` px a frame, and one that sees it."""
+    """A video of a bar of class 1 that moves right by `steps` px per frame, and a run for it."""
     frames = []
     for i in range(4):
         image = np.zeros((8, 40, 3), np.uint8)
@@ -49,22 +49,22 @@ def frames_and_run(steps, flow):
     return frames, stand_in(predict)
 
 
-def test_a_moving_thing_is_steady_if_it_is_followed():
+def test_moving_object_is_consistent_with_flow():
     scores, pairs = consistency(frames_and_run(4, (4, 0))[1], frames_and_run(4, (4, 0))[0])
     assert pairs == 3 and scores["video/consistency"] == 100
-    # At rest the bar never meets itself: 3 pairs of 4 columns of 40; the rest is class 0 in 32.
+    # Without flow the bar never overlaps itself: 4 of 40 columns each; class 0 agrees in 32.
     assert scores["video/consistency_at_rest"] == pytest.approx((0 + 100 * 32 / 40) / 2)
 
 
-def test_where_every_pixel_leaves_nothing_is_followed():
+def test_no_flow_score_if_all_pixels_leave():
     frame = np.zeros((8, 9, 3), np.uint8)
-    answers = np.zeros((8, 9), np.uint8), np.full((8, 9, 2), 99, np.float32)
-    run = stand_in(lambda *_, scale: answers)
+    prediction = np.zeros((8, 9), np.uint8), np.full((8, 9, 2), 99, np.float32)
+    run = stand_in(lambda *_, scale: prediction)
     scores, pairs = consistency(run, [("a", frame), ("b", frame)])
     assert scores == {"video/consistency_at_rest": 100} and pairs == 1
 
 
-def test_one_frame_has_no_consistency():
+def test_one_frame_raises():
     frames, run = frames_and_run(4, (4, 0))
     with pytest.raises(ValueError, match="fewer than two frames"):
         consistency(run, frames[:1])
@@ -72,7 +72,7 @@ def test_one_frame_has_no_consistency():
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    """A run folder whose network predicts road, and (1, 1) px, whatever it sees."""
+    """A run folder whose network predicts road and (1, 1) px for every input."""
     image = keras.Input((None, None, 3))
     encoder = keras.Model(image, {"pixels": keras.layers.Identity()(image)}, name="encoder")
     features = {f: {"pixels": keras.Input((None, None, 3))} for f in ("frame1", "frame2")}
@@ -95,7 +95,7 @@ def run_dir(tmp_path_factory):
     return folder
 
 
-def test_the_command(run_dir, tmp_path, sample_clip):
+def test_command(run_dir, tmp_path, sample_clip):
     done = run_command(
         "flowseg.consistency",
         "--run_dir",
@@ -105,17 +105,17 @@ def test_the_command(run_dir, tmp_path, sample_clip):
         "--metrics_json",
         tmp_path / "m.json",
     )
-    # One class everywhere is as steady as can be.
+    # One class everywhere is perfectly consistent.
     scores = json.loads((tmp_path / "m.json").read_text())
     assert scores == {"video/consistency": 100.0, "video/consistency_at_rest": 100.0}
     rows = [line.split() for line in done.stdout.splitlines()[:2]]
     assert rows == [[name, "100.000", "%"] for name in scores]
-    assert "pairs of frames" in done.stdout
+    assert "frame pairs" in done.stdout
 
 
-@pytest.fixture(params=["made", "real"])
+@pytest.fixture(params=["synthetic", "real"])
 def sample_clip(request, tmp_path):
     """A folder of frames, or a real video."""
-    if request.param == "made":
+    if request.param == "synthetic":
         return write_clip(tmp_path / "clip", 3)
     return request.getfixturevalue("samples") / "clips/val/video_1000"

@@ -1,4 +1,4 @@
-"""What the demo's web page answers, asked without the page (that is in test_browser.py)."""
+"""Functions of the demo, without its web page (see test_browser.py)."""
 
 import sys
 
@@ -15,7 +15,7 @@ from tests.support.stand_in import stand_in
 
 
 def fake_run(flow=(3.0, -1.5)):
-    """Says road everywhere, and one motion; notes the scales that it was asked at."""
+    """Predicts road and one motion everywhere; records the scales of its calls."""
     scales = []
 
     def predict(image1, image2, scale=1.0):
@@ -41,11 +41,11 @@ def write_clip(path, count, size=(96, 160)):
     return path
 
 
-def test_pair_gives_picture_words_and_files(pair, tmp_path):
+def test_pair_gives_image_summary_and_files(pair, tmp_path):
     run = fake_run()
-    picture, words, written = demo.answer_pair(run, *pair, tmp_path / "out", 0.5, 0, 0.75)
-    assert picture.dtype == np.uint8 and picture.shape[2] == 3 and run.scales == [0.75]
-    assert words == "road 100%; median motion 3.35 px"
+    image, text, written = demo.predict_pair(run, *pair, tmp_path / "out", 0.5, 0, 0.75)
+    assert image.dtype == np.uint8 and image.shape[2] == 3 and run.scales == [0.75]
+    assert text == "road 100%; median motion 3.35 px"
     assert [path.rsplit("/", 1)[1] for path in written] == [
         "flow.png",
         "flow_color.png",
@@ -54,20 +54,20 @@ def test_pair_gives_picture_words_and_files(pair, tmp_path):
     ]
     flow = read_flow(written[0])
     assert (flow == [3.0, -1.5, 1.0]).all()
-    with_arrows, _, _ = demo.answer_pair(run, *pair, tmp_path / "out", 0.5, 20.0)
-    assert with_arrows.shape == picture.shape and (with_arrows != picture).any()
+    with_arrows, _, _ = demo.predict_pair(run, *pair, tmp_path / "out", 0.5, 20.0)
+    assert with_arrows.shape == image.shape and (with_arrows != image).any()
 
 
-def test_large_frames_are_shrunk_and_that_is_told(pair, tmp_path, monkeypatch):
+def test_large_frames_are_resized_and_reported(pair, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "MAX_PIXELS", 48 * 80)
     run = fake_run()
-    _, words, _ = demo.answer_pair(run, *pair, tmp_path / "out")
-    assert run.scales == [0.5] and words.endswith("; shrunk to 80x48 px for the network")
-    words = demo.answer_clip(run, write_clip(tmp_path / "a.mp4", 3), tmp_path / "a.webm")
-    assert run.scales == [0.5] * 3 and "shrunk to 80x48 px" in words
+    _, text, _ = demo.predict_pair(run, *pair, tmp_path / "out")
+    assert run.scales == [0.5] and text.endswith("; resized to 80x48 px for the network")
+    text = demo.predict_clip(run, write_clip(tmp_path / "a.mp4", 3), tmp_path / "a.webm")
+    assert run.scales == [0.5] * 3 and "resized to 80x48 px" in text
 
 
-def test_clip_gives_a_video_for_browsers(tmp_path):
+def test_clip_gives_a_webm_video(tmp_path):
     tracked = []
 
     def track(frames, total):
@@ -75,50 +75,50 @@ def test_clip_gives_a_video_for_browsers(tmp_path):
         return frames
 
     clip = write_clip(tmp_path / "clip.mp4", 5)
-    words = demo.answer_clip(fake_run(), clip, tmp_path / "all.webm", track=track)
-    assert words == "4 frames, 12 a second" and tracked == [5]
-    words = demo.answer_clip(fake_run(), clip, tmp_path / "some.webm", most=2, track=track)
+    text = demo.predict_clip(fake_run(), clip, tmp_path / "all.webm", track=track)
+    assert text == "4 frames, 12 per second" and tracked == [5]
+    text = demo.predict_clip(fake_run(), clip, tmp_path / "some.webm", max_frames=2, track=track)
     cut = "; only the beginning of the clip: --frames 2 is the limit"
-    assert words == f"2 frames, 12 a second{cut}" and tracked == [5, 3]
+    assert text == f"2 frames, 12 per second{cut}" and tracked == [5, 3]
     for name, count in (("all", 4), ("some", 2)):
-        frames, fps, told = open_frames(tmp_path / f"{name}.webm")
-        assert (len(list(frames)), fps, told) == (count, 12, count)
+        frames, fps, announced = open_frames(tmp_path / f"{name}.webm")
+        assert (len(list(frames)), fps, announced) == (count, 12, count)
 
 
-def test_a_clip_that_ends_early_is_told(tmp_path):
+def test_clip_that_ends_early_is_reported(tmp_path):
     rng = np.random.default_rng(0)
-    with video_writer(tmp_path / "whole.webm", 12) as write:
+    with video_writer(tmp_path / "complete.webm", 12) as write:
         for _ in range(12):
             write(rng.integers(0, 256, (96, 160, 3), np.uint8))
-    data = (tmp_path / "whole.webm").read_bytes()
+    data = (tmp_path / "complete.webm").read_bytes()
     (tmp_path / "cut.webm").write_bytes(data[: 2 * len(data) // 3])
-    words = demo.answer_clip(fake_run(), tmp_path / "cut.webm", tmp_path / "out.webm")
+    text = demo.predict_clip(fake_run(), tmp_path / "cut.webm", tmp_path / "out.webm")
     read = len(list(open_frames(tmp_path / "cut.webm")[0]))
     assert 2 <= read < 12
-    early = f"the clip announces 12 frames, of which {read} could be read"
-    assert words == f"{read - 1} frames, 12 a second; {early}"
+    early = f"the clip's header lists 12 frames, of which {read} could be read"
+    assert text == f"{read - 1} frames, 12 per second; {early}"
 
 
-def test_wrong_input_is_told(pair, tmp_path):
+def test_invalid_input_raises(pair, tmp_path):
     run = fake_run()
-    with pytest.raises(ValueError, match="drop two frames"):
-        demo.answer_pair(run, pair[0], None, tmp_path / "out")
+    with pytest.raises(ValueError, match="upload two frames"):
+        demo.predict_pair(run, pair[0], None, tmp_path / "out")
     (tmp_path / "cut.png").write_bytes(pair[0].read_bytes()[:60])
     with pytest.raises(ValueError, match="cut.png"):
-        demo.answer_pair(run, pair[0], tmp_path / "cut.png", tmp_path / "out")
-    with pytest.raises(ValueError, match="drop a clip"):
-        demo.answer_clip(run, None, tmp_path / "out.webm")
-    with pytest.raises(ValueError, match="flow needs two or more"):
-        demo.answer_clip(run, write_clip(tmp_path / "one.mp4", 1), tmp_path / "out.webm")
+        demo.predict_pair(run, pair[0], tmp_path / "cut.png", tmp_path / "out")
+    with pytest.raises(ValueError, match="upload a clip"):
+        demo.predict_clip(run, None, tmp_path / "out.webm")
+    with pytest.raises(ValueError, match="flow needs at least two"):
+        demo.predict_clip(run, write_clip(tmp_path / "one.mp4", 1), tmp_path / "out.webm")
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.webm").exists()
 
 
-def test_errors_are_told_as_the_commands_tell_them():
-    """TensorFlow's too, and without the folder of an upload."""
+def test_errors_have_the_messages_of_the_commands():
+    """Also TensorFlow errors, and without the folder of an upload."""
     import tensorflow as tf
 
     upload = "/tmp/somewhere/1f2e/frame.png"
-    for error, said in (
+    for error, message in (
         (ValueError(f"{upload}: damaged"), "frame.png: damaged"),
         (OSError(28, "No space left on device", upload), "frame.png: No space left on device"),
         (
@@ -127,7 +127,7 @@ def test_errors_are_told_as_the_commands_tell_them():
         ),
     ):
         assert isinstance(error, entry.expected_errors())
-        assert demo.error_text(error, [upload, None, 0.5]) == said
+        assert demo.error_text(error, [upload, None, 0.5]) == message
     assert not isinstance(TypeError(), entry.expected_errors())
 
 
@@ -137,7 +137,7 @@ def test_without_gradio_the_extra_is_named(monkeypatch):
         demo.page(fake_run(), "somewhere")
 
 
-def test_command_tells_its_flags_and_wants_a_run():
+def test_command_has_help_and_requires_a_run():
     assert "--port" in run_command("flowseg.demo", "--help").stdout
     done = run_command("flowseg.demo", ok=False)
     assert "exactly one of --run_dir, --weights pretrained" in done.stderr

@@ -1,4 +1,4 @@
-"""`flowseg.evaluate`: which numbers it gives, from which frames, and how it fails."""
+"""`flowseg.evaluate`: its scores, the frames they come from, and its errors."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def png(image):
 
 
 def make_record(size, number, labels=None, flow=None, noc=None, pair=True):
-    """A serialised frame of one colour, `number`; its second frame has the next colour."""
+    """A serialised frame of the single colour `number`; the second frame has the next colour."""
     fields = {"height": size[0], "width": size[1], "frame_id": f"{number:06d}_10"}
     for key, colour in {"image1": number, "image2": number + 1}.items():
         if key == "image1" or pair:
@@ -50,23 +50,23 @@ def write(path, *examples):
 
 
 def fake_run(flow=(2.0, 2.0), classes=lambda number: ROAD):
-    """A run that answers every pixel alike, and notes what it was shown."""
-    run = SimpleNamespace(label_set=CITYSCAPES, shown=[])
+    """A run that predicts the same for every pixel and records its calls."""
+    run = SimpleNamespace(label_set=CITYSCAPES, calls=[])
 
     def predict(image1, image2, scale):
         number = int(image1[0, 0, 0])
-        run.shown.append((image1.shape, number, int(image2[0, 0, 0]), scale))
-        answer = np.asarray(flow(number) if callable(flow) else flow, np.float32)
+        run.calls.append((image1.shape, number, int(image2[0, 0, 0]), scale))
+        vector = np.asarray(flow(number) if callable(flow) else flow, np.float32)
         logits = np.zeros((*image1.shape[:2], 19), np.float32)
         logits[..., classes(number)] = 1
-        return logits, np.broadcast_to(answer, (*image1.shape[:2], 2))
+        return logits, np.broadcast_to(vector, (*image1.shape[:2], 2))
 
     run.predict_logits = predict
     return run
 
 
 def tiny_model(seg=1, flow=1.0, classes=19):
-    """A network that answers class `seg` and the flow (`flow`, `flow`) px everywhere."""
+    """A network that predicts class `seg` and the flow (`flow`, `flow`) px everywhere."""
     images = {name: keras.Input((None, None, 3), name=name) for name in ("image1", "image2")}
     both = keras.layers.Concatenate()(list(images.values()))
     heads = {
@@ -82,15 +82,15 @@ def tiny_model(seg=1, flow=1.0, classes=19):
     return keras.Model(images, outputs)
 
 
-def seen_frames(**kinds):
-    """What `evaluate` tells of the frames: nothing but `kinds`."""
-    none = dict.fromkeys(("frames", "seg", "flow", "flow_noc", "single"), 0)
-    return {**none, "foreground": {}, **kinds}
+def totals(**kinds):
+    """The frame counts of `evaluate`: those in `kinds`, and 0 for all others."""
+    zeros = dict.fromkeys(("frames", "seg", "flow", "flow_noc", "single"), 0)
+    return {**zeros, "foreground": {}, **kinds}
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    """A run folder whose network answers road, and (1, 1) px. Not to be changed."""
+    """A run folder whose network predicts road and (1, 1) px. Tests must not change it."""
     folder = tmp_path_factory.mktemp("run")
     runs.save_model(tiny_model(ROAD), folder / "best.keras")
     files.write_json(folder / "label_set.json", CITYSCAPES._asdict())
@@ -107,14 +107,14 @@ def test_scores_are_pooled_over_frames_of_different_sizes(tmp_path):
             make_record((4, 6), 20, np.full((4, 6), 7), np.ones((4, 6)), np.ones((4, 6))),
         ),
     ]
-    # Frame 10 errs by (3, 4), so 5 px, at each of its 4 valid pixels; frame 20 is right.
+    # Frame 10 has errors of (3, 4), so 5 px, at its 4 valid pixels; frame 20 is correct.
     run = fake_run(
         flow=lambda number: (5, 6) if number == 10 else (2, 2),
         classes=lambda number: CAR if number == 10 else ROAD,
     )
-    kept = []
-    scores, seen = evaluate(run, files, each=lambda *answer: kept.append(answer))
-    # Truth by row, answer by column: road (24 road, 2 car), car (0 road, 2 car); 2 px are void.
+    predictions = []
+    scores, frame_counts = evaluate(run, files, each=lambda *frame: predictions.append(frame))
+    # Ground truth by row, prediction by column: road (24, 2), car (0, 2); 2 px are void.
     expected = {
         "seg/miou": (100 * 24 / 26 + 100 * 2 / 4) / 2,
         "seg/pixel_accuracy": 100 * 26 / 28,
@@ -123,10 +123,10 @@ def test_scores_are_pooled_over_frames_of_different_sizes(tmp_path):
         "flow/aepe": 5 * 4 / 28,
         "flow/fl_all": 100 * 4 / 28,
         "flow/fl_all_per_image": 50.0,
-        # Truth is (2, 2) everywhere.
+        # The true flow is (2, 2) everywhere.
         "flow/aepe_0_10": 5 * 4 / 28,
         "flow/fl_0_10": 100 * 4 / 28,
-        # By the labels: what is void is neither.
+        # From the labels: void pixels are neither.
         "flow/aepe_bg": 5 * 2 / 26,
         "flow/fl_bg": 100 * 2 / 26,
         "flow/aepe_fg": 5.0,
@@ -136,72 +136,74 @@ def test_scores_are_pooled_over_frames_of_different_sizes(tmp_path):
         "seg/category_miou": (100 * 24 / 26 + 100 * 2 / 4) / 2,
         "seg/category_iou/flat": 100 * 24 / 26,
         "seg/category_iou/vehicle": 50.0,
-        # Between road and car of frame 10 there is one, which no answer draws.
+        # Frame 10 has one boundary, between road and car, which is not predicted.
         "seg/boundary_f": 0.0,
         "seg/boundary_f/road": 0.0,
         "seg/boundary_f/car": 0.0,
-        # Frame 10 has no such truth, so it counts nowhere.
+        # Frame 10 has no ground truth without occlusions, so it is not counted.
         "flow/aepe_noc": 0.0,
         "flow/fl_all_noc": 0.0,
         "flow/fl_all_per_image_noc": 0.0,
     }
     assert scores == pytest.approx(expected, abs=1e-5)
-    assert seen == seen_frames(frames=2, seg=2, flow=2, flow_noc=1, foreground={"labels": 2})
-    assert run.shown == [((2, 3, 3), 10, 11, 1.0), ((4, 6, 3), 20, 21, 1.0)]
-    assert [frame["frame_id"] for frame, *_ in kept] == [b"000010_10", b"000020_10"]
-    shapes = [(logits.shape, flow.shape) for _, logits, flow in kept]
+    assert frame_counts == totals(frames=2, seg=2, flow=2, flow_noc=1, foreground={"labels": 2})
+    assert run.calls == [((2, 3, 3), 10, 11, 1.0), ((4, 6, 3), 20, 21, 1.0)]
+    assert [frame["frame_id"] for frame, *_ in predictions] == [b"000010_10", b"000020_10"]
+    shapes = [(logits.shape, flow.shape) for _, logits, flow in predictions]
     assert shapes == [((2, 3, 19), (2, 3, 2)), ((4, 6, 19), (4, 6, 2))]
 
 
-def test_labels_alone_give_no_flow_numbers(tmp_path):
+def test_labels_only_have_no_flow_scores(tmp_path):
     path = write(tmp_path / "a", make_record((3, 4), 7, np.full((3, 4), 28), pair=False))
     run = fake_run(classes=lambda number: BUS)
-    scores, seen = evaluate(run, [path])
-    # All other classes are in neither truth nor answer: no number.
+    scores, frame_counts = evaluate(run, [path])
+    # All other classes are in neither ground truth nor prediction: they have no score.
     names = ("miou", "pixel_accuracy", "iou/bus", "category_miou", "category_iou/vehicle")
     assert scores == {f"seg/{name}": 100.0 for name in names}
-    assert seen == seen_frames(frames=1, seg=1, single=1)
-    assert run.shown == [((3, 4, 3), 7, 7, 1.0)]
+    assert frame_counts == totals(frames=1, seg=1, single=1)
+    assert run.calls == [((3, 4, 3), 7, 7, 1.0)]
 
 
-def test_flow_alone_gives_no_class_numbers(tmp_path):
+def test_flow_only_has_no_class_scores(tmp_path):
     void = make_record((3, 4), 7, np.full((3, 4), 255), flow=np.eye(3, 4))
     path = write(tmp_path / "a", void, make_record((3, 4), 9, flow=np.eye(3, 4)))
-    scores, seen = evaluate(fake_run(), [path])
+    scores, frame_counts = evaluate(fake_run(), [path])
     names = FLOW_NAMES | {"flow/aepe_0_10", "flow/fl_0_10"}
     assert scores == pytest.approx(dict.fromkeys(names, 0.0), abs=1e-5)
-    assert seen == seen_frames(frames=2, flow=2)
+    assert frame_counts == totals(frames=2, flow=2)
 
 
-def test_the_foreground_is_of_the_best_map_there_is():
+def test_foreground_comes_from_the_best_available_map():
     ones = np.ones((1, 2), np.int32)
     frame = {"seg": ones * CAR, "objects": ones * [[0, 3]], "things": ones * [[26001, 0]]}
     frame |= {"flow": np.ones((1, 2, 3)), "flow_noc": np.zeros((1, 2, 3))}
-    # The first pixel errs by 4 px, the second not at all.
-    answer = ones * CAR, np.array([[[5, 1], [1, 1]]]), CITYSCAPES
+    # The first pixel has an error of 4 px, the second none.
+    prediction = ones * CAR, np.array([[[5, 1], [1, 1]]]), CITYSCAPES
     for has, known_by, errors in (
         ((True, True), "object map", {"bg": 4, "fg": 0}),
         ((False, True), "instance map", {"bg": 0, "fg": 4}),
         ((False, False), "labels", {"fg": 2}),
     ):
         frame |= dict(zip(("has_objects", "has_things"), has, strict=True))
-        counts, source = count_frame(frame, *answer)
-        told = frame_scores.scores(counts, CITYSCAPES.names)
+        counts, source = count_frame(frame, *prediction)
+        scores = frame_scores.scores(counts, CITYSCAPES.names)
         assert source == known_by
-        assert {k: told[f"flow/aepe_{k}"] for k in ("bg", "fg") if f"flow/{k}" in counts} == errors
+        assert {
+            k: scores[f"flow/aepe_{k}"] for k in ("bg", "fg") if f"flow/{k}" in counts
+        } == errors
     frame["seg"] = ones * 255
-    counts, source = count_frame(frame, *answer)
+    counts, source = count_frame(frame, *prediction)
     assert source is None and not {"flow/fg", "flow/bg"} & set(counts)
 
 
 @pytest.mark.parametrize("what", ["flow", "classes"])
-def test_one_pixel_that_is_no_number_is_told_by_its_frame(tmp_path, what):
+def test_non_finite_pixel_is_reported_with_its_frame(tmp_path, what):
     frame = make_record((3, 4), 7, np.full((3, 4), 7), flow=np.ones((3, 4)))
     run = fake_run()
-    right = run.predict_logits
+    predict_logits = run.predict_logits
 
     def predict(*frames):
-        logits, flow = right(*frames)
+        logits, flow = predict_logits(*frames)
         flow = np.array(flow)
         if frames[0][0, 0, 0] == 8:
             {"flow": flow, "classes": logits}[what][1, 2, 0] = np.nan
@@ -210,24 +212,24 @@ def test_one_pixel_that_is_no_number_is_told_by_its_frame(tmp_path, what):
     run.predict_logits = predict
     files = [write(tmp_path / "a", frame)]
     assert evaluate(run, files)[0]["flow/aepe"] == 0
-    # Also where there is no truth: the next frame's answer could be as wrong.
+    # Also for frames without ground truth: later predictions could be invalid too.
     files.append(write(tmp_path / "b", make_record((3, 4), 8)))
-    told = f"frame 000008_10: the network's {what} are no numbers at 1 of 12 pixels"
-    with pytest.raises(ValueError, match=told):
+    message = f"frame 000008_10: the network's output for {what} is NaN or Inf at 1 of 12 pixels"
+    with pytest.raises(ValueError, match=message):
         evaluate(run, files)
 
 
-def test_made_up_kitti(kitti_records):
+def test_synthetic_kitti(kitti_records):
     files = records.match_files(f"{kitti_records}/train-*", f"{kitti_records}/val-*")
-    scores, seen = evaluate(fake_run(), files)
-    expected = seen_frames(frames=5, seg=5, flow=4, flow_noc=4, single=1)
-    assert seen == {**expected, "foreground": {"object map": 4}}
+    scores, frame_counts = evaluate(fake_run(), files)
+    expected = totals(frames=5, seg=5, flow=4, flow_noc=4, single=1)
+    assert frame_counts == {**expected, "foreground": {"object map": 4}}
     classes = {name for name in scores if name.startswith("seg/iou/")}
     assert "seg/iou/road" in classes and "seg/iou/wall" not in classes
     regions = {name[8:] for name in scores if name.startswith("flow/fl_") and "all" not in name}
     grounds = {"fg", "bg", "fg_noc", "bg_noc"}
-    assert {"hidden", "0_10"} | grounds <= regions
-    assert regions <= {"hidden", "0_10", "10_40", "40_up"} | grounds
+    assert {"occluded", "0_10"} | grounds <= regions
+    assert regions <= {"occluded", "0_10", "10_40", "40_up"} | grounds
     drawn = {name for name in scores if name.startswith("seg/boundary_f/")}
     assert "seg/boundary_f/road" in drawn and "seg/boundary_f/wall" not in drawn
     city = {name for name in scores if "category" in name or "iiou" in name}
@@ -242,26 +244,26 @@ def test_made_up_kitti(kitti_records):
     assert all(type(score) is float and np.isfinite(score) for score in scores.values())
 
 
-def test_scale_resizes_frames_and_answers():
-    model, shown = tiny_model(CAR), []
+def test_scale_resizes_frames_and_predictions():
+    model, inputs = tiny_model(CAR), []
 
-    def answer(frames):
-        shown.append(
+    def predict(frames):
+        inputs.append(
             {key: (frame.shape, frame.dtype, frame.max()) for key, frame in frames.items()}
         )
         return model.predict_on_batch(frames)
 
-    run = runs.Run(SimpleNamespace(predict_on_batch=answer), CITYSCAPES)
+    run = runs.Run(SimpleNamespace(predict_on_batch=predict), CITYSCAPES)
     image = np.full((76, 214, 3), 200, np.uint8)
     for size, scale, factors in (
         ((76, 214), 1.0, (1, 1)),
         ((38, 107), 0.5, (2, 2)),
         ((152, 428), 2.0, (0.5, 0.5)),
-        # Not a whole number of pixels: each axis has its own factor.
+        # Not an integer number of pixels: each axis has a different factor.
         ((25, 71), 0.33, (214 / 71, 76 / 25)),
     ):
         logits, flow = run.predict_logits(image, image + 1, scale)
-        assert shown[-1] == {
+        assert inputs[-1] == {
             "image1": ((1, *size, 3), np.float32, 200),
             "image2": ((1, *size, 3), np.float32, 201),
         }
@@ -272,12 +274,12 @@ def test_scale_resizes_frames_and_answers():
         assert seg.dtype == np.uint8 and (seg == CAR).all()
 
 
-def test_what_is_seen_at_half_scale_stays_in_its_place():
-    # The network answers what it sees: flow = (red, green) of the first frame.
-    def answer(frames):
+def test_half_scale_keeps_positions():
+    # The network returns its input: flow = (red, green) of the first frame.
+    def predict(frames):
         return {"seg": frames["image1"], "flow": frames["image1"][..., :2]}
 
-    run = runs.Run(SimpleNamespace(predict_on_batch=answer), CITYSCAPES)
+    run = runs.Run(SimpleNamespace(predict_on_batch=predict), CITYSCAPES)
     image = np.zeros((20, 40, 3), np.uint8)
     image[:, 10:14, 0] = 100
     red, green = np.moveaxis(run.predict_logits(image, image, 0.5)[1], -1, 0)
@@ -285,7 +287,7 @@ def test_what_is_seen_at_half_scale_stays_in_its_place():
     assert centre == pytest.approx(11.5, abs=1e-3) and (green == 0).all()
 
 
-def test_the_scale_of_evaluate(tmp_path):
+def test_scale_of_evaluate(tmp_path):
     path = write(tmp_path / "a", make_record((6, 8), 7, flow=np.ones((6, 8))))
     run = runs.Run(tiny_model(), CITYSCAPES)
     assert evaluate(run, [path])[0]["flow/aepe"] == pytest.approx(2**0.5, abs=1e-5)
@@ -296,16 +298,18 @@ def test_nothing_to_score(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere-\*: no record files match"):
         records.match_files(f"{tmp_path}/nowhere-*")
     empty = write(tmp_path / "empty.tfrecord")
-    with pytest.raises(ValueError, match="empty.tfrecord: a shard without records"):
+    with pytest.raises(ValueError, match="empty.tfrecord: the shard has no records"):
         decoding.check_records([empty], CITYSCAPES)
     with pytest.raises(ValueError, match="empty.tfrecord: no records: nothing to score"):
         evaluate(fake_run(), [empty])
-    # A frame without any truth is looked at, and gives no number.
-    scores, seen = evaluate(fake_run(), [empty, write(tmp_path / "b", make_record((3, 4), 7))])
-    assert scores == {} and seen["frames"] == 1
+    # A frame without ground truth is counted but has no scores.
+    scores, frame_counts = evaluate(
+        fake_run(), [empty, write(tmp_path / "b", make_record((3, 4), 7))]
+    )
+    assert scores == {} and frame_counts["frames"] == 1
 
 
-def test_a_damaged_shard_is_named(tmp_path):
+def test_damaged_shard_is_named(tmp_path):
     frame = make_record((3, 4), 7, np.full((3, 4), 7), pair=False)
     path = Path(write(tmp_path / "bad.tfrecord", frame, frame))
     path.write_bytes(path.read_bytes()[:-20])
@@ -313,19 +317,19 @@ def test_a_damaged_shard_is_named(tmp_path):
         evaluate(fake_run(), [str(path)])
 
 
-def test_run_folders_that_cannot_be_read(tmp_path, run_dir):
+def test_unreadable_run_folders(tmp_path, run_dir):
     with pytest.raises(ValueError, match="gone: no such run folder"):
         runs.load_run(tmp_path / "gone")
     with pytest.raises(ValueError, match="best.keras: missing; .* train first"):
         runs.load_run(tmp_path)
     with pytest.raises(ValueError, match="model.keras: missing"):
         runs.load_run(run_dir, "last")
-    whole = (run_dir / "best.keras").read_bytes()
-    for damaged in (b"", b"no model", whole[: len(whole) // 2]):
+    content = (run_dir / "best.keras").read_bytes()
+    for damaged in (b"", b"no model", content[: len(content) // 2]):
         (tmp_path / "best.keras").write_bytes(damaged)
-        with pytest.raises(ValueError, match="best.keras: damaged, or no Keras file"):
+        with pytest.raises(ValueError, match="best.keras: damaged, or not a Keras file"):
             runs.load_run(tmp_path)
-    (tmp_path / "best.keras").write_bytes(whole)
+    (tmp_path / "best.keras").write_bytes(content)
     for damaged in (None, "{", '{"names": ["road"]}'):
         if damaged:
             (tmp_path / "label_set.json").write_text(damaged)
@@ -334,7 +338,7 @@ def test_run_folders_that_cannot_be_read(tmp_path, run_dir):
     assert runs.load_run(run_dir).label_set == CITYSCAPES
 
 
-def test_metrics_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_metrics_are_written_atomically(tmp_path, monkeypatch):
     path = tmp_path / "metrics.json"
     files.write_json(path, {"flow/aepe": 1.5, "seg/miou": float("nan")})
     assert json.loads(path.read_text()) == {"flow/aepe": 1.5, "seg/miou": None}
@@ -342,16 +346,16 @@ def test_metrics_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    for room, step in ((os, "replace"), (Path, "write_bytes")):
+    for owner, name in ((os, "replace"), (Path, "write_bytes")):
         with monkeypatch.context() as patch:
-            patch.setattr(room, step, fail)
+            patch.setattr(owner, name, fail)
             with pytest.raises(OSError, match="No space"):
                 files.write_json(path, {"flow/aepe": 2.5})
         assert json.loads(path.read_text())["flow/aepe"] == 1.5
         assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
 
 
-def test_the_command(run_dir, kitti_records, tmp_path):
+def test_command(run_dir, kitti_records, tmp_path):
     output = tmp_path / "new" / "metrics.json"
     command = ["flowseg.evaluate", "--run_dir", run_dir, "--metrics_json", output]
     command.append("--input_scale=0.5")
@@ -361,9 +365,11 @@ def test_the_command(run_dir, kitti_records, tmp_path):
     files = records.match_files(*globs.split(","))
     assert written == pytest.approx(evaluate(runs.load_run(run_dir), files, scale=0.5)[0])
     assert all(f"{name} " in done.stdout for name in written)
-    assert "5 frames, 5 with labels, 4 with flow truth; 1 have no second frame" in done.stdout
+    assert (
+        "5 frames, 5 with labels, 4 with flow ground truth; 1 have no second frame" in done.stdout
+    )
     assert [file.name for file in output.parent.iterdir()] == ["metrics.json"]
 
     (tmp_path / "best.keras").write_bytes(b"no model")
     wrong = run_command("flowseg.evaluate", "--run_dir", tmp_path, "--records", globs, ok=False)
-    assert f"{tmp_path}/best.keras: damaged, or no Keras file" in wrong.stderr
+    assert f"{tmp_path}/best.keras: damaged, or not a Keras file" in wrong.stderr

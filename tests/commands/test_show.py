@@ -1,4 +1,4 @@
-"""What is drawn of a recipe is what its training sees; of records, their frames as they are."""
+"""`flowseg.show`: draws the training examples of a recipe, or the original frames of records."""
 
 import cv2
 import keras
@@ -13,7 +13,7 @@ from tests.conftest import run_command
 from tests.support.trainings import parsed
 
 
-def test_examples_are_those_of_the_training(kitti_records):
+def test_examples_match_the_training(kitti_records):
     shares = ("--label_fraction=0.5", "--height=64", "--width=96", "--batch_size=1", "--seed=3")
     records = (f"--train_records={kitti_records / 'train-*'}", "--val_records=")
     config = parsed("--flagfile=experiments/kitti.flags", *shares, *records)
@@ -22,26 +22,26 @@ def test_examples_are_those_of_the_training(kitti_records):
     keras.utils.set_random_seed(config.seed + 1)  # As `resume.build_networks`.
     source = feeding.BatchSource(config, sets, CITYSCAPES, Progress(Phase("both")))
     batches = source.batches(0).as_numpy_iterator()
-    truths = set()
+    has_truth = set()
     for _ in range(6):
         inputs, targets = next(batches)
-        _, *ours = next(drawn)
-        theirs = (inputs["image1"], inputs["image2"], targets["flow"], targets["seg"])
-        for mine, its in zip(ours, theirs, strict=True):
-            np.testing.assert_array_equal(mine, its[0])
-        truths.add((ours[3] != 255).any() or bool(ours[2][..., 2].any()))
-    # Of frames without truth there are none, unless they teach without.
-    assert truths == {True} and not JOINT.needs_pair(config)
+        _, *shown = next(drawn)
+        trained = (inputs["image1"], inputs["image2"], targets["flow"], targets["seg"])
+        for actual, expected in zip(shown, trained, strict=True):
+            np.testing.assert_array_equal(actual, expected[0])
+        has_truth.add((shown[3] != 255).any() or bool(shown[2][..., 2].any()))
+    # Frames without ground truth are drawn only for unsupervised losses.
+    assert has_truth == {True} and not JOINT.needs_pair(config)
 
 
 def test_command(kitti_records, tmp_path):
-    asked = ("flowseg.show", "--records", kitti_records / "train-*", "--output", tmp_path)
-    assert "2 pictures" in run_command(*asked, "--show", 2).stdout
-    pictures = sorted(tmp_path.iterdir())
-    assert len(pictures) == 2
-    for path in pictures:
-        picture = cv2.imread(str(path))
-        # Two frames beside each other at least, and not one colour.
-        assert picture.shape[1] > 2 * 96 and picture.std() > 10
+    command = ("flowseg.show", "--records", kitti_records / "train-*", "--output", tmp_path)
+    assert "2 images" in run_command(*command, "--show", 2).stdout
+    paths = sorted(tmp_path.iterdir())
+    assert len(paths) == 2
+    for path in paths:
+        image = cv2.imread(str(path))
+        # At least two frames side by side, and not a single colour.
+        assert image.shape[1] > 2 * 96 and image.std() > 10
     error = run_command("flowseg.show", "--output", tmp_path, ok=False).stderr
     assert "give --records, or a recipe by --flagfile" in error

@@ -1,4 +1,4 @@
-"""Training as a user runs it: the run folder, resuming, warm starts, and what goes wrong."""
+"""Training as a user runs it: the run folder, resuming, warm starts and errors."""
 
 import csv
 import errno
@@ -26,7 +26,7 @@ from tests.conftest import ROOT, run_command
 from tests.support.trainings import by_output, compiled, small
 
 
-def test_run_folder_holds_what_the_contract_names(trained_run):
+def test_run_folder_has_the_documented_files(trained_run):
     files = {path.name for path in trained_run.iterdir()}
     assert files == {
         "flags.txt",
@@ -53,28 +53,29 @@ def test_run_folder_holds_what_the_contract_names(trained_run):
         assert sorted(network.output_names) == ["flow", "seg"]
 
 
-def test_the_same_command_says_that_it_is_finished_and_more_steps_resume(trained_run, tmp_path):
+def test_finished_run_is_reported_and_more_steps_resume(trained_run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(trained_run, folder)
-    again = ("flowseg.train", "--flagfile", folder / "flags.txt", "--run_dir", folder)
-    assert "finished already, 2 steps" in run_command(*again).stdout
-    other = run_command(*again, "--height", 64, ok=False).stderr
-    assert "trained with other flags (--height=64, --height=96)" in other
-    done = run_command(*again, "--steps", 3, "--val_records=", "--pictures", 0)
+    arguments = ("--flagfile", folder / "flags.txt", "--run_dir", folder)
+    assert "finished already, 2 steps" in run_command("flowseg.train", *arguments).stdout
+    error = run_command("flowseg.train", *arguments, "--height", 64, ok=False).stderr
+    assert "trained with other flags (--height=64, --height=96)" in error
+    more = ("--steps", 3, "--val_records=", "--pictures", 0)
+    done = run_command("tests.support.small_train", *arguments, *more)
     assert "resuming after step 2" in done.stdout
-    assert "goes on with --steps=3" in done.stdout.replace("--pictures=0, ", "")
-    state, kept = checkpoints.newest(folder / "checkpoints")
+    assert "resuming with --steps=3" in done.stdout.replace("--pictures=0, ", "")
+    state, state_folder = checkpoints.newest(folder / "checkpoints")
     assert state["step"] == 3
-    saved = keras.saving.load_model(kept / "training.keras")
+    saved = keras.saving.load_model(state_folder / "training.keras")
     assert int(saved.optimizer.iterations) == 3
-    # Without validation the confusion matrix is the training's.
+    # Without validation, the confusion matrix is that of the training crops.
     events = EventAccumulator(str(folder / "tensorboard/train"), {"tensors": 0}).Reload()
     assert [event.step for event in events.Tensors("seg/confusion")] == [3]
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert names == ["step-00000002", "step-00000003"]
 
 
-def test_a_full_disk_leaves_the_weights_that_were_there(tmp_path):
+def test_full_disk_keeps_the_old_weights(tmp_path):
     class Network:
         def save(self, path):
             path.write_bytes(b"half")
@@ -88,26 +89,29 @@ def test_a_full_disk_leaves_the_weights_that_were_there(tmp_path):
     assert (tmp_path / "model.keras").read_bytes() == b"whole"
 
 
-def test_warm_start_copies_all_but_a_head_of_other_classes(trained_run, capsys):
+def test_warm_start_skips_the_head_if_classes_differ(trained_run, small_encoder, capsys):
     source = runs.load_model(trained_run / "best.keras")
-    target = build_flowseg(4, backbone="efficientnet_lite0")
+    target = build_flowseg(4)
     resume.copy_weights(source, target)
     assert "seg_logits" in capsys.readouterr().err
-    for part, layer in (("encoder", "block3_expand"), ("decoder", "flow_conv2")):
+    for part, layer in (("encoder", "stride8_conv"), ("decoder", "flow_conv2")):
         a, b = (m.get_layer(part).get_layer(layer).get_weights()[0] for m in (source, target))
         np.testing.assert_array_equal(a, b)
-    same = build_flowseg(19, backbone="efficientnet_lite0")
+    same = build_flowseg(19)
     resume.copy_weights(source, same)
     assert capsys.readouterr().err == ""
     head = same.get_layer("decoder").get_layer("seg_logits")
     head.set_weights([w * 0 for w in head.get_weights()])
-    # As many classes, but other ones: the head stays as it was.
+    # The same number of classes, but different ones: the head is unchanged.
     resume.copy_weights(source, same, same_classes=False)
     assert "seg_logits" in capsys.readouterr().err
     assert not any(w.any() for w in head.get_weights())
 
 
-def test_learns_both_tasks_and_alpha_and_beta_weigh_them(kitti_records):
+@pytest.mark.parametrize("encoder", ["small", pytest.param("resnet50", marks=pytest.mark.long)])
+def test_both_losses_fall_and_are_weighted_by_alpha_and_beta(encoder, kitti_records, request):
+    if encoder == "small":
+        request.getfixturevalue("small_encoder")
     files = [records.match_files(str(kitti_records / "train-*"))]
     batches = training_batches(Draw(files, 2, 9), CITYSCAPES, height=64, width=96)
     batch = next(batches.map(by_output).as_numpy_iterator())
@@ -127,21 +131,21 @@ def test_learns_both_tasks_and_alpha_and_beta_weigh_them(kitti_records):
     assert last["flow_loss"] < 0.6 * first["flow_loss"]
 
 
-def test_bfloat16_trains_and_saves_float32(kitti_records):
+def test_bfloat16_trains_and_saves_float32(kitti_records, small_encoder):
     files = [records.match_files(str(kitti_records / "train-*"))]
     batches = training_batches(Draw(files, 2, 1), CITYSCAPES, height=64, width=96)
     inputs, targets = next(batches.map(by_output).as_numpy_iterator())
-    config = small(precision="bfloat16", backbone="efficientnet_lite0", learning_rate=1e-3)
+    config = small(precision="bfloat16", learning_rate=1e-3)
     network, trained = resume.build_networks(config, CITYSCAPES)
     decoder = trained.get_layer("decoder")
     assert decoder.get_layer("flow_fine_conv1").compute_dtype == "bfloat16"
     assert {w.dtype for w in trained.weights} == {w.dtype for w in network.weights} == {"float32"}
-    # Both start alike, and the policy does not outlive the twin.
+    # Both start with the same weights, and the global policy is reset afterwards.
     for ours, theirs in zip(network.get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert keras.config.dtype_policy().name == "float32"
     training = compiled(config, CITYSCAPES, trained)
-    # No graph for one step.
+    # Eager: a graph is not worth building for one step.
     training.run_eagerly = True
     exact = compiled(config, CITYSCAPES, network)
     exact.run_eagerly = True
@@ -156,24 +160,24 @@ def test_bfloat16_trains_and_saves_float32(kitti_records):
     np.testing.assert_array_equal(
         network.get_layer("decoder").get_layer(head).get_weights()[0], theirs
     )
-    answers = network.predict_on_batch(inputs)
-    assert answers["seg"].dtype == answers["flow"].dtype == np.float32
+    outputs = network.predict_on_batch(inputs)
+    assert outputs["seg"].dtype == outputs["flow"].dtype == np.float32
     assert all(layer.compute_dtype == "float32" for layer in network.get_layer("decoder").layers)
 
 
 @pytest.mark.parametrize("weights", [(1.0,), (0.0, 0.0), (1.0, -1.0), (math.inf, 1.0)])
-def test_record_set_weights_that_make_no_sense(weights):
+def test_invalid_record_set_weights_raise(weights):
     assert record_sets.draw_weights([["a"], ["b"]], (3.0, 1.0)) == [3.0, 1.0]
     assert record_sets.draw_weights([["a"], ["b"]]) == [1.0, 1.0]
     listed = ",".join(f"{weight:g}" for weight in weights)
-    with pytest.raises(ArgumentError, match=f"^train_weights={listed}: one number a record"):
+    with pytest.raises(ArgumentError, match=f"^train_weights={listed}: give one number per record"):
         record_sets.draw_weights([["a"], ["b"]], weights)
 
 
-def test_best_is_kept_by_the_metric_and_its_direction(tmp_path, monkeypatch):
+def test_best_weights_follow_the_metric(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(runs, "save_model", lambda model, path: saved.append(path.name))
-    for metric, values, kept in (
+    for metric, values, best_count in (
         ("seg/miou", (10, 30, 20, float("nan")), 2),
         ("flow/aepe", (5, 7, 3, 4), 2),
     ):
@@ -181,31 +185,31 @@ def test_best_is_kept_by_the_metric_and_its_direction(tmp_path, monkeypatch):
         checkpoint = callbacks.KeepBest(tmp_path, None, metric, Progress(Phase("both"), step=1))
         for epoch, value in enumerate(values):
             checkpoint.on_epoch_end(epoch, {f"val_{metric}": value, "loss": 1.0})
-        assert saved.count("best.keras") == kept and saved.count("model.keras") == len(values)
+        assert saved.count("best.keras") == best_count and saved.count("model.keras") == len(values)
 
 
-def test_without_validation_frames_it_trains_and_says_so(tmp_path, capsys):
+def test_missing_validation_frames_are_reported(tmp_path, capsys):
     index = {"files": {}, "records": {"train": 2, "val": 0}}
     (tmp_path / "index.json").write_text(json.dumps(index))
     train = tmp_path / "train-x"
     train.touch()
     globs = ([str(train)], [str(tmp_path / "val-*")])
     assert record_sets.find(*globs) == ([[str(train)]], [])
-    assert "no frame is for validation" in capsys.readouterr().err
+    assert "index.json lists no validation frames" in capsys.readouterr().err
     index["records"]["val"] = 1
     (tmp_path / "index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r"val-\*: no record files match"):
         record_sets.find(*globs)
 
 
-def test_every_recipe_names_flags_that_there_are():
-    known = run_command("flowseg.train", "--help").stdout
+def test_recipes_use_existing_flags():
+    help_text = run_command("flowseg.train", "--help").stdout
     recipes = list((ROOT / "experiments").glob("*.flags"))
     assert len(recipes) >= 4
     for recipe in recipes:
         lines = [line for line in recipe.read_text().splitlines() if line.startswith("-")]
         for line in lines:
-            assert f"\n  {line.partition('=')[0]}: " in known, (recipe.name, line)
+            assert f"\n  {line.partition('=')[0]}: " in help_text, (recipe.name, line)
         assert len({line.partition("=")[0] for line in lines}) == len(lines) > 5
 
 
@@ -219,10 +223,10 @@ def test_run_dir_is_named_after_the_flagfile(monkeypatch):
     assert shared_flags.flagfile_name(["t"]) is None
 
 
-def test_bad_command_lines_end_in_one_line(tmp_path, kitti_records):
+def test_invalid_commands_are_reported_in_one_line(tmp_path, kitti_records):
     assert "stpes" in run_command("flowseg.train", "--stpes", 3, ok=False).stderr
-    nothing = ("--train_records", tmp_path / "none-*", "--run_dir", tmp_path / "run")
-    assert "none-*: no record files" in run_command("flowseg.train", *nothing, ok=False).stderr
+    missing = ("--train_records", tmp_path / "none-*", "--run_dir", tmp_path / "run")
+    assert "none-*: no record files" in run_command("flowseg.train", *missing, ok=False).stderr
     shard = damage(kitti_records, tmp_path, 0.01)
     damaged = ("--train_records", shard, "--run_dir", tmp_path / "run")
     error = run_command("flowseg.train", *damaged, ok=False).stderr
@@ -230,16 +234,16 @@ def test_bad_command_lines_end_in_one_line(tmp_path, kitti_records):
 
 
 def damage(kitti_records, folder, place):
-    """A copy of the made-up training shard with four wrong bytes at that share of its length."""
+    """A copy of the synthetic training shard with four wrong bytes at `place` of its length."""
     shard = folder / "train-00000-of-00001.tfrecord"
-    whole = next(kitti_records.glob("train-*")).read_bytes()
-    at = int(len(whole) * place)
-    shard.write_bytes(whole[:at] + b"????" + whole[at + 4 :])
+    data = next(kitti_records.glob("train-*")).read_bytes()
+    position = int(len(data) * place)
+    shard.write_bytes(data[:position] + b"????" + data[position + 4 :])
     return shard
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_damage_met_in_mid_training_is_named(split, kitti_records, tmp_path, monkeypatch):
+def test_damage_during_training_is_reported(split, kitti_records, tmp_path, monkeypatch):
     shard = damage(kitti_records, tmp_path, 0.9)
     sound = next(kitti_records.glob("train-*"))
 
@@ -249,7 +253,7 @@ def test_damage_met_in_mid_training_is_named(split, kitti_records, tmp_path, mon
         for _ in validation_data:
             pass
 
-    # The records' way through training, without the time that a network takes.
+    # Reads the records as training does, without the time for a network.
     network = SimpleNamespace(fit=fit)
     monkeypatch.setattr(resume, "build_networks", lambda *_: (None, None))
     monkeypatch.setattr(objective, "compile_training", lambda *_: network)

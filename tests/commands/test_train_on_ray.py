@@ -1,4 +1,4 @@
-"""The same work by Ray: conversion gives the same bytes, training the same losses."""
+"""Ray gives the same results: the same bytes in conversion, the same losses in training."""
 
 import importlib.util
 
@@ -13,33 +13,35 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def folder_with_a_bad_frame(tmp_path_factory):
+def folder_with_bad_frame(tmp_path_factory):
     folder = write_kitti(tmp_path_factory.mktemp("kitti"), count=4)
     bad = folder / "data_scene_flow/training/image_2/000001_10.png"
     bad.write_bytes(bad.read_bytes()[:1000])
     return folder
 
 
-def test_conversion_gives_the_same_bytes(folder_with_a_bad_frame, tmp_path):
+def test_conversion_gives_the_same_bytes(folder_with_bad_frame, tmp_path):
     by_ray, here = tmp_path / "ray", tmp_path / "here"
-    source = ("--source", folder_with_a_bad_frame, "--ray_address", "local")
+    source = ("--source", folder_with_bad_frame, "--ray_address", "local")
     error = run_command("data_prep.kitti", *source, "--output", by_ray, ok=False).stderr
     assert "000001_10.png: " in error
     run_command("data_prep.kitti", *source, "--output", by_ray, "--on_error", "skip")
-    kitti.convert([folder_with_a_bad_frame], here, on_error="skip")
+    kitti.convert([folder_with_bad_frame], here, on_error="skip")
     names = sorted(path.name for path in here.iterdir())
     assert sorted(path.name for path in by_ray.iterdir()) == names and "index.json" in names
     for name in names:
         assert (by_ray / name).read_bytes() == (here / name).read_bytes(), name
 
 
-def test_no_cluster_is_told(folder_with_a_bad_frame, tmp_path):
-    asked = ("--source", folder_with_a_bad_frame, "--output", tmp_path / "records")
-    error = run_command("data_prep.kitti", *asked, "--ray_address", "127.0.0.1:9", ok=False).stderr
-    assert "--ray_address=127.0.0.1:9: no Ray cluster answers there" in error
+def test_missing_cluster_is_reported(folder_with_bad_frame, tmp_path):
+    arguments = ("--source", folder_with_bad_frame, "--output", tmp_path / "records")
+    error = run_command(
+        "data_prep.kitti", *arguments, "--ray_address", "127.0.0.1:9", ok=False
+    ).stderr
+    assert "--ray_address=127.0.0.1:9: no Ray cluster responds there" in error
 
 
-def test_a_training_by_two_workers_is_that_of_one(
+def test_two_workers_have_the_losses_of_one(
     kitti_records,
     start,  # noqa: F811
     tmp_path,
@@ -47,16 +49,18 @@ def test_a_training_by_two_workers_is_that_of_one(
 ):
     if not importlib.util.find_spec("pyarrow") or not importlib.util.find_spec("jax"):
         pytest.skip("Ray Train or JAX is not installed (the extras `ray` and `jax`)")
-    # A step is not worth XLA's best code, which takes minutes to make.
+    # XLA's full optimisation takes minutes, too long for one step.
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     by_ray, alone = tmp_path / "ray", tmp_path / "alone"
-    asked = ("flowseg.train_on_ray", "--hosts=2")
-    # Ray's workers give way to all else on the machine.
-    done = run_command(*asked, *command(kitti_records, by_ray, init_from=start), timeout=1500)
+    command_line = ("flowseg.train_on_ray", "--hosts=2")
+    # Ray's workers run at low priority.
+    done = run_command(
+        *command_line, *command(kitti_records, by_ray, init_from=start), timeout=1500
+    )
     assert f"{by_ray}: 1 steps in" in done.stdout
-    run_command("tests.support.eager_train", *command(kitti_records, alone, init_from=start))
+    run_command("tests.support.small_train", *command(kitti_records, alone, init_from=start))
     assert_same_losses(by_ray, alone)
-    # What a worker cannot do is told in one line.
+    # An error of a worker is reported in one line.
     other = command(kitti_records, by_ray, steps=2, learning_rate=1, init_from=start)
-    told = run_command(*asked, *other, ok=False).stderr
-    assert "trained with other flags (--learning_rate=" in told
+    error = run_command(*command_line, *other, ok=False).stderr
+    assert "trained with other flags (--learning_rate=" in error

@@ -1,4 +1,4 @@
-"""Crops, scales and mirror images keep flow and labels exact."""
+"""Random crops, scales and flips keep flow and labels exact."""
 
 import functools
 
@@ -24,7 +24,7 @@ def to_numpy(example):
 
 
 def example_of(height, width, number=0):
-    """An example without two equal pixels near each other; a third of its flow is unknown."""
+    """A random example without equal neighbouring pixels; a third of its flow is unknown."""
     rng = np.random.default_rng(number)
     known = rng.random((height, width, 1)) < 0.7
     flow = np.where(known, rng.normal(scale=5, size=(height, width, 2)), np.nan)
@@ -38,7 +38,7 @@ def example_of(height, width, number=0):
 
 @functools.cache
 def street(k):
-    """Frame `k` of the made-up KITTI, its flow known wherever it can be seen."""
+    """Frame `k` of the synthetic KITTI set, with flow known for all non-occluded pixels."""
     frame = make_frame(k)
     flow = np.dstack([frame["flow"], frame["visible"].astype(np.float32)])
     seg = frame["labels"].astype(np.int32)
@@ -49,12 +49,12 @@ def difference(example, u, v, where):
     """Mean of |image2 sampled at p + (u, v) - image1| over `where`, in grey levels."""
     first, second = (np.float32(example[key]) for key in ("image1", "image2"))
     y, x = np.mgrid[: first.shape[0], : first.shape[1]].astype(np.float32)
-    moved = cv2.remap(second, x + u, y + v, cv2.INTER_LINEAR)
+    warped = cv2.remap(second, x + u, y + v, cv2.INTER_LINEAR)
     inside = (x + u >= 0) & (x + u <= x.max()) & (y + v >= 0) & (y + v <= y.max())
-    return np.abs(moved - first).mean(-1)[where & inside].mean()
+    return np.abs(warped - first).mean(-1)[where & inside].mean()
 
 
-def test_mirror_by_hand():
+def test_mirror_example():
     flow = np.float32([[[1, 2, 1], [3, -4, 1], [0, 0, 0]]])
     frames = {key: np.uint8([[[1] * 3, [2] * 3, [3] * 3]]) for key in ("image1", "image2")}
     example = {**frames, "flow": flow, "seg": np.int32([[5, 6, 255]]), "frame_id": "a"}
@@ -67,7 +67,7 @@ def test_mirror_by_hand():
 
 
 @pytest.mark.parametrize("size", [(12, 20), (24, 15), (5, 7), (6, 40), (1, 1)])
-def test_where_all_is_known_it_is_the_dense_resize(size):
+def test_sparse_resize_of_dense_flow(size):
     flow = np.random.default_rng(0).normal(scale=9, size=(12, 20, 2)).astype(np.float32)
     sparse = augment.resize_sparse_flow(np.dstack([flow, np.ones((12, 20), np.float32)]), *size)
     dense = flow_ops.resize_flow(flow[None], *size)[0]
@@ -75,20 +75,20 @@ def test_where_all_is_known_it_is_the_dense_resize(size):
     np.testing.assert_allclose(sparse[..., :2], dense, atol=1e-4)
 
 
-def test_a_lone_pixel_keeps_its_vector():
+def test_sparse_resize_of_single_pixel():
     flow = np.full((4, 4, 3), [np.nan, 1e30, 0], np.float32)
     flow[1, 2] = 6, -4, 1
-    # Down, two for one: the fine centres lie 1/4 pixel off and hold 3/4 of it. Across, five for
-    # one: those 0, 1/5 and 2/5 off hold 1, 4/5, 3/5. Of the products 3/4, 3/5, 9/20 two are over
-    # a half: rows 2 and 3, columns 11 to 13.
+    # Vertically, 2 new pixels per pixel: centres are 1/4 pixel off, weight 3/4. Horizontally, 5 per
+    # pixel: centres are 0, 1/5 and 2/5 off, weights 1, 4/5, 3/5. Of the products 3/4, 3/5, 9/20 two
+    # are above 1/2: rows 2 and 3, columns 11 to 13.
     expected = np.zeros((8, 20, 3))
     expected[2:4, 11:14] = 30, -8, 1
     fine = augment.resize_sparse_flow(flow, 8, 20)
     np.testing.assert_allclose(fine, expected, atol=1e-4)
 
 
-def test_shrinking_by_hand():
-    # Halved, each new pixel is the mean of a 2x2 square's known ones, if they are half or more.
+def test_sparse_shrink_example():
+    # At half size, each new pixel is the mean of the known pixels of a 2x2 block, if at least half.
     nan = [np.nan, np.nan, 0]
     flow = np.float32(
         [
@@ -101,12 +101,12 @@ def test_shrinking_by_hand():
 
 
 @pytest.mark.parametrize("size", [(9, 14), (21, 30), (5, 6)])
-def test_the_unknown_never_leaks(size):
+def test_unknown_flow_does_not_leak(size):
     flow = example_of(9, 14)["flow"]
     assert np.isnan(flow).any()
-    known = flow[..., 2:] > 0
+    is_known = flow[..., 2:] > 0
     results = [
-        augment.resize_sparse_flow(np.where(known, flow, np.float32([fill, -fill, 0])), *size)
+        augment.resize_sparse_flow(np.where(is_known, flow, np.float32([fill, -fill, 0])), *size)
         for fill in (0, np.nan, np.inf, 1e30)
     ]
     for result in results:
@@ -114,10 +114,10 @@ def test_the_unknown_never_leaks(size):
     assert np.isfinite(results[0]).all() and 0.3 < results[0][..., 2].numpy().mean() < 1
     assert not results[0].numpy()[results[0][..., 2] == 0].any()
     if size == (9, 14):
-        np.testing.assert_array_equal(results[0], np.where(known, flow, 0))
+        np.testing.assert_array_equal(results[0], np.where(is_known, flow, 0))
 
 
-def test_a_crop_without_scale_is_a_window():
+def test_crop_without_scale():
     example = example_of(20, 30)
     corners = set()
     for number in range(12):
@@ -136,71 +136,80 @@ def test_a_crop_without_scale_is_a_window():
     assert len(corners) > 6
 
 
-def test_borders_are_seen_too():
-    # A column that counts itself: a crop's first and last value say which columns it shows.
+def test_crops_reach_borders():
+    # Each pixel stores its column, so the values of a crop are its columns.
     wide = np.broadcast_to(np.arange(200, dtype=np.float32)[None, :, None], (8, 200, 3))
     example = {"image1": wide, "image2": wide, "flow": wide, "seg": np.zeros((8, 200), np.int32)}
-    seen = np.zeros(200)
+    counts = np.zeros(200)
     for i in range(200):
         cropped = augment.random_crop(example, tf.constant([7, i]), 8, 40, 0.0, 0.0)["image1"]
-        seen[cropped[0, :, 0].numpy().astype(int)] += 1
-    assert seen.sum() == 200 * 40
-    # Corners are drawn from -10..170 and brought back to 0..160: an end is met in 10.5 of 180
-    # draws, 11.7 times; without the margin it would be in 0.5 of 160, both ends 1.2 times.
-    assert 12 < seen[0] + seen[-1] < 36
+        counts[cropped[0, :, 0].numpy().astype(int)] += 1
+    assert counts.sum() == 200 * 40
+    # Corners are drawn from -10..170 and clipped to 0..160: an end is reached in 10.5 of 180 draws,
+    # 11.7 times; without the margin, in 0.5 of 160, both ends together 1.2 times.
+    assert 12 < counts[0] + counts[-1] < 36
 
 
 def affine_example(height, width):
-    """Frames that name their pixels (x, y, 0), an affine flow with a hole, labels y * width + x."""
+    """Frames with pixel values (x, y, 0), affine flow with a hole, labels y * width + x."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     matrix, shift = np.float32([[0.05, -0.02], [0.03, 0.04]]), np.float32([3, -2])
     flow = np.stack([x, y], -1) @ matrix.T + shift
     known = np.ones((height, width), np.float32)
     known[height // 3 : height // 2, width // 3 : width // 2] = 0
-    names = np.stack([x, y, 0 * x], -1)
+    positions = np.stack([x, y, 0 * x], -1)
     seg = (y * width + x).astype(np.int32)
-    example = {"image1": names, "image2": names, "flow": np.dstack([flow, known]), "seg": seg}
+    example = {
+        "image1": positions,
+        "image2": positions,
+        "flow": np.dstack([flow, known]),
+        "seg": seg,
+    }
     return example, matrix, shift
 
 
 @pytest.mark.parametrize("number", range(8))
-def test_a_scaled_crop_keeps_an_affine_flow(number):
+def test_scaled_crop_of_affine_flow(number):
     height, width = 60, 90
     example, matrix, shift = affine_example(height, width)
     cropped = to_numpy(augment.random_crop(example, seed(number), 40, 50, 0.4, 0.3))
-    # Where each new pixel comes from, and so how much larger a pixel has become.
-    place = cropped["image1"][..., :2]
-    np.testing.assert_array_equal(cropped["image2"][..., :2], place)
+    # The source of each new pixel, and from it the scale.
+    source = cropped["image1"][..., :2]
+    np.testing.assert_array_equal(cropped["image2"][..., :2], source)
     scale = 1 / np.float32(
-        [place[20, 26, 0] - place[20, 25, 0], place[21, 25, 1] - place[20, 25, 1]]
+        [source[20, 26, 0] - source[20, 25, 0], source[21, 25, 1] - source[20, 25, 1]]
     )
-    # At most 2^(0.4 + 0.3), at least that of the whole example, and a little for whole pixels.
+    # At most 2^(0.4 + 0.3), at least that of the complete example, with tolerance for rounding.
     assert (scale < 1.68).all() and (scale > [50 / width - 0.01, 40 / height - 0.01]).all()
-    expected = (place @ matrix.T + shift) * scale
-    low = np.floor(place + 1e-3).astype(int)
+    expected = (source @ matrix.T + shift) * scale
+    low = np.floor(source + 1e-3).astype(int)
     high = np.minimum(low + 1, [width - 1, height - 1])
     known = example["flow"][..., 2]
     corners = np.stack([known[r, c] for r in (low[..., 1], high[..., 1])
                         for c in (low[..., 0], high[..., 0])])  # fmt: skip
-    sure, valid = corners.all(0), cropped["flow"][..., 2]
-    assert 0.5 < sure.mean() and (valid[sure] == 1).all() and (valid[~corners.any(0)] == 0).all()
-    np.testing.assert_allclose(cropped["flow"][sure, :2], expected[sure], atol=2e-3)
-    # Beside the hole a vector is that of a place at most one pixel away.
-    beside = (valid == 1) & ~sure
-    off = np.abs(cropped["flow"][beside, :2] - expected[beside])
-    assert (off <= np.abs(matrix).sum(1) * scale).all()
-    # A label is that of the nearest pixel.
+    fully_known, valid = corners.all(0), cropped["flow"][..., 2]
+    assert (
+        0.5 < fully_known.mean()
+        and (valid[fully_known] == 1).all()
+        and (valid[~corners.any(0)] == 0).all()
+    )
+    np.testing.assert_allclose(cropped["flow"][fully_known, :2], expected[fully_known], atol=2e-3)
+    # Next to the hole, a vector is that of a position at most one pixel away.
+    partly_known = (valid == 1) & ~fully_known
+    difference_to_expected = np.abs(cropped["flow"][partly_known, :2] - expected[partly_known])
+    assert (difference_to_expected <= np.abs(matrix).sum(1) * scale).all()
+    # Labels come from the nearest pixel.
     nearest = np.stack([cropped["seg"] % width, cropped["seg"] // width], -1)
-    assert np.abs(nearest - place).max() < 0.51
+    assert np.abs(nearest - source).max() < 0.51
 
 
-def test_crops_are_scaled_and_stretched_both_ways():
+def test_crops_scale_and_stretch():
     example, _, _ = affine_example(90, 120)
 
     def scales(number, *strength):
-        place = augment.random_crop(example, seed(number), 40, 40, *strength)["image1"]
-        return [float(1 / (place[20, 21, 0] - place[20, 20, 0])),
-                float(1 / (place[21, 20, 1] - place[20, 20, 1]))]  # fmt: skip
+        source = augment.random_crop(example, seed(number), 40, 40, *strength)["image1"]
+        return [float(1 / (source[20, 21, 0] - source[20, 20, 0])),
+                float(1 / (source[21, 20, 1] - source[20, 20, 1]))]  # fmt: skip
 
     both = np.array([scales(number, 0.5, 0.0) for number in range(20)])
     assert both.min() < 0.85 and both.max() > 1.2
@@ -213,7 +222,7 @@ def test_crops_are_scaled_and_stretched_both_ways():
 
 
 @pytest.mark.parametrize(("size", "factors"), [((10, 20), (2, 2)), ((10, 40), (1, 2))])
-def test_a_small_example_is_enlarged(size, factors):
+def test_small_example_is_enlarged(size, factors):
     example = example_of(*size)
     example["flow"] = np.full((*size, 3), [3, -1, 1], np.float32)
     cropped = to_numpy(augment.random_crop(example, seed(0), 20, 40, 0.0, 0.0))
@@ -227,7 +236,7 @@ def test_a_small_example_is_enlarged(size, factors):
 
 
 @pytest.mark.parametrize("k", range(3))
-def test_the_augmented_second_frame_moved_by_the_flow_is_the_first(k):
+def test_augmented_frames_match_by_flow(k):
     strength = Augmentation(scale=0.4, stretch=0.2, flip=0.5, enlarge=0.1 * k)
     for number in range(4):
         example = to_numpy(augment.augment(street(k), seed(number), 64, 96, strength))
@@ -239,12 +248,12 @@ def test_the_augmented_second_frame_moved_by_the_flow_is_the_first(k):
         assert right < difference(example, u * 1.2, v * 1.2, known)
 
 
-def test_augment_mirrors_as_often_as_asked():
+def test_flip_probability():
     example = {**street(0), "frame_id": tf.constant("000000_10")}
     plain = [augment.augment(example, seed(i), 48, 64, PLAIN) for i in range(12)]
     always = augment.augment(example, seed(0), 48, 64, Augmentation(flip=1.0))
     mirrored = augment.mirror(plain[0])
-    # Frames without new colours are mirrored, too.
+    # Frames before colour jitter are flipped too.
     expected = mirrored | {f"plain{i}": mirrored[f"image{i}"] for i in (1, 2)}
     for key, value in expected.items():
         np.testing.assert_array_equal(always[key], value)

@@ -1,4 +1,4 @@
-"""What is wrong with records is told, with file and record, before or while they are read."""
+"""Errors in records name the file and record, before or while reading."""
 
 import shutil
 
@@ -13,20 +13,20 @@ from tests.data.test_decoding import read_frames, write_shard
 
 @pytest.fixture
 def copy(kitti_records, tmp_path):
-    """A copy of the made-up records, to be spoilt: its train shard."""
+    """Train shard of a copy of the synthetic records, for tests that damage it."""
     shutil.copytree(kitti_records, tmp_path / "copy")
     return next((tmp_path / "copy").glob("train-*.tfrecord"))
 
 
-def test_sound_records_pass_the_check(copy):
+def test_intact_records_pass_check(copy):
     decoding.check_records([str(copy)], CITYSCAPES)
-    # Shards taken elsewhere, without what the conversion wrote about itself.
+    # Shards that were copied without the index of the conversion.
     copy.with_name("index.json").unlink()
     copy.with_name(".plan.json").unlink()
     decoding.check_records([str(copy)], CITYSCAPES)
 
 
-def test_a_shard_of_another_size_than_its_index_says(copy):
+def test_shard_size_differs_from_index(copy):
     write_shard(copy, *(s.numpy() for s in tf.data.TFRecordDataset(str(copy)).take(3)))
     with pytest.raises(ValueError, match=f"{copy.name}: .* bytes, but .*index.json says .*again"):
         decoding.check_records([str(copy)], CITYSCAPES)
@@ -38,7 +38,7 @@ def test_another_schema_version(copy, monkeypatch):
         decoding.check_records([str(copy)], CITYSCAPES)
 
 
-def spoil(path, number):
+def damage(path, number):
     """Flip one bit in the middle of record `number`: length (8), sum (4), Example, sum (4)."""
     content, start = bytearray(path.read_bytes()), 0
     for _ in range(number):
@@ -47,10 +47,10 @@ def spoil(path, number):
     path.write_bytes(content)
 
 
-def test_a_damaged_record_is_named(copy):
-    spoil(copy, 2)
+def test_damaged_record(copy):
+    damage(copy, 2)
     files = records.match_files(f"{copy.parent}/*.tfrecord")
-    decoding.check_records(files, CITYSCAPES)  # looks at first records alone
+    decoding.check_records(files, CITYSCAPES)  # checks first records only
     with pytest.raises(ValueError, match=f"{copy.name}, record 2: damaged"):
         with records.named_errors(files):
             read_frames(files)
@@ -60,13 +60,13 @@ def test_a_damaged_record_is_named(copy):
         with records.named_errors(files):
             for _ in batches.take(8):
                 pass
-    spoil(copy, 2)
-    spoil(copy, 0)
+    damage(copy, 2)
+    damage(copy, 0)
     with pytest.raises(ValueError, match=f"{copy.name}, record 0: damaged"):
         decoding.check_records([str(copy)], CITYSCAPES)
 
 
-def test_an_error_that_is_no_damage_stays_itself(tmp_path):
+def test_other_errors_are_unchanged(tmp_path):
     record = records.make_example(image1=b"no PNG", image1_format="png", height=4, width=4)
     files = write_shard(tmp_path / "a.tfrecord", record)
     with pytest.raises(tf.errors.InvalidArgumentError), records.named_errors(files):
@@ -74,12 +74,12 @@ def test_an_error_that_is_no_damage_stays_itself(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"files": 3}'])
-def test_a_damaged_index_is_named(content, kitti_records, tmp_path):
+def test_damaged_index(content, kitti_records, tmp_path):
     shard = shutil.copy(next(kitti_records.glob("train-*")), tmp_path)
     (tmp_path / "index.json").write_text(content)
     with pytest.raises(ValueError, match="index.json: damaged"):
         decoding.check_records([shard], CITYSCAPES)
-    # A journal without an index: the conversion was stopped.
+    # A journal without an index: the conversion was interrupted.
     (tmp_path / "index.json").rename(tmp_path / ".plan.json")
     with pytest.raises(ValueError, match="this conversion is not finished"):
         decoding.check_records([shard], CITYSCAPES)

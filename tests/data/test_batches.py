@@ -1,4 +1,4 @@
-"""Batches: the same for the same seed, every record in its turn, sets mixed as asked."""
+"""Training batches: reproducible by seed, every record once per pass, sets mixed by weight."""
 
 import time
 
@@ -19,21 +19,23 @@ PLAIN = Augmentation(flip=0.0)
 STRONG = Augmentation(scale=0.3, stretch=0.2, flip=0.5, colour=1.0, erase=0.5)
 
 
-def batches_of(file_sets, count, *, height=32, width=48, batch_size=2, steps_per_epoch=2, **how):
+def batches_of(
+    file_sets, count, *, height=32, width=48, batch_size=2, steps_per_epoch=2, **options
+):
     """The first `count` batches in NumPy."""
-    drawn = {name: how.pop(name) for name in Draw._fields if name in how}
+    drawn = {name: options.pop(name) for name in Draw._fields if name in options}
     dataset = training_batches(
         Draw(file_sets, batch_size, steps_per_epoch, **drawn),
         CITYSCAPES,
         height=height,
         width=width,
-        **how,
+        **options,
     )
     return list(dataset.take(count).as_numpy_iterator())
 
 
 def same(batch, other):
-    """Whether two batches are equal to the bit."""
+    """Whether two batches are bitwise equal."""
     pairs = [(a[key], b[key]) for a, b in zip(batch, other, strict=True) for key in a]
     return all(np.array_equal(a, b) for a, b in pairs)
 
@@ -45,7 +47,7 @@ def flow_files(kitti_records):
 
 @pytest.fixture(scope="module")
 def tiny_sets(tmp_path_factory):
-    """Two sets of one-colour frames without truth: 0..4 in two shards; 100..106 in one."""
+    """Two sets of one-colour frames without ground truth: 0..4 in two shards; 100..106 in one."""
     folder = tmp_path_factory.mktemp("tiny")
 
     def shard(name, colours):
@@ -63,9 +65,9 @@ def colours(batches):
     return [int(colour) for inputs, _ in batches for colour in inputs["image1"][:, 4, 4, 0]]
 
 
-def draw(file_sets, count, **how):
+def draw(file_sets, count, **options):
     """The colours of the first `count` batches of one-colour frames."""
-    return colours(batches_of(file_sets, count, height=8, width=8, strength=PLAIN, **how))
+    return colours(batches_of(file_sets, count, height=8, width=8, strength=PLAIN, **options))
 
 
 def test_batches(flow_files):
@@ -84,69 +86,71 @@ def test_batches(flow_files):
     assert set(np.unique(targets["seg"])) <= {*range(19), 255}
 
 
-def test_the_seed_decides(flow_files):
-    first, again, other = (
+def test_batches_depend_on_seed(flow_files):
+    first, repeated, other = (
         batches_of([flow_files], 3, strength=STRONG, seed=seed) for seed in (5, 5, 6)
     )
-    assert all(same(a, b) for a, b in zip(first, again, strict=True))
+    assert all(same(a, b) for a, b in zip(first, repeated, strict=True))
     assert not any(same(a, b) for a, b in zip(first, other, strict=True))
     assert not same(first[0], first[1])
 
 
-def test_the_draws_follow_seed_and_epoch(tmp_path):
-    # One frame alone, so that nothing but its draws can differ: its made motion tells them.
+def test_augmentation_depends_on_seed_and_epoch(tmp_path):
+    # With a single frame only its augmentation can differ, visible in its synthetic motion.
     files = write_shard(tmp_path / "one.tfrecord", one_colour(50))
 
-    def motions(count, **how):
-        batches = batches_of([files], count, height=8, width=8, strength=PLAIN, **how)
+    def motions(count, **options):
+        batches = batches_of([files], count, height=8, width=8, strength=PLAIN, **options)
         return [tuple(flow[0, 0]) for _, targets in batches for flow in targets["flow"]]
 
     first, other = (motions(6, seed=seed) for seed in (0, 1))
     assert len({*first, *other}) == 24
-    # Longer epochs leave each epoch's first draws alone.
+    # A longer epoch does not change the first draws of the next one.
     assert motions(2, first_step=5, steps_per_epoch=5) == first[4:8]
 
 
-def test_a_resumed_run_sees_what_it_would_have_seen(flow_files, tiny_sets):
-    # Sets mixed, several passes over each an epoch, frames with and without a second, all draws.
-    how = {"strength": STRONG, "weights": [2, 1], "steps_per_epoch": 4, "batch_size": 3}
-    whole = batches_of([flow_files, tiny_sets[0]], 12, seed=3, **how)
-    # At an epoch's beginning, middle and last batch.
+def test_resumed_run_gets_same_batches(flow_files, tiny_sets):
+    # Mixed sets, several passes per epoch, frames with and without a second, all augmentations.
+    options = {"strength": STRONG, "weights": [2, 1], "steps_per_epoch": 4, "batch_size": 3}
+    complete = batches_of([flow_files, tiny_sets[0]], 12, seed=3, **options)
+    # At the beginning, middle and last batch of an epoch.
     for first_step in (4, 6, 11):
-        left = 12 - first_step
-        resumed = batches_of([flow_files, tiny_sets[0]], left, seed=3, first_step=first_step, **how)
-        for a, b in zip(whole[-left:], resumed, strict=True):
+        remaining = 12 - first_step
+        resumed = batches_of(
+            [flow_files, tiny_sets[0]], remaining, seed=3, first_step=first_step, **options
+        )
+        for a, b in zip(complete[-remaining:], resumed, strict=True):
             assert same(a, b)
-    assert not any(same(a, b) for a, b in zip(whole[:4], whole[4:8], strict=True))
+    assert not any(same(a, b) for a, b in zip(complete[:4], complete[4:8], strict=True))
 
 
-def test_every_record_once_a_pass(tiny_sets):
-    # 5 records in two shards, batches of 5: each batch is one pass. 7 in one shard likewise.
-    for files, whole in zip(tiny_sets, (range(5), range(100, 107)), strict=True):
-        size = len(whole)
+def test_every_record_once_per_pass(tiny_sets):
+    # 5 records in two shards, batches of 5: each batch is one pass; the same for 7 in one shard.
+    for files, colours_of_set in zip(tiny_sets, (range(5), range(100, 107)), strict=True):
+        size = len(colours_of_set)
         passes = np.reshape(draw([files], 9, batch_size=size, steps_per_epoch=3), (9, size))
-        assert (np.sort(passes) == whole).all()
-        # In another order each time, in an epoch as from epoch to epoch.
+        assert (np.sort(passes) == colours_of_set).all()
+        # The order differs between passes, within an epoch and between epochs.
         assert len({tuple(order) for order in passes}) >= 8
-    # Epochs begin anew: one of 4 of 5 records leaves one out, not always the same.
+    # Each epoch restarts: one of 4 out of 5 records omits one, not always the same.
     epochs = np.reshape(draw([tiny_sets[0]], 20, batch_size=4, steps_per_epoch=1), (20, 4))
     assert all(len(set(epoch)) == 4 for epoch in epochs)
     assert len({10 - sum(epoch) for epoch in epochs}) > 2
 
 
-def test_each_epoch_mixes_the_sets_anew(tiny_sets):
+def test_mixing_differs_between_epochs(tiny_sets):
     drawn = np.reshape(draw(list(tiny_sets), 6, batch_size=8, steps_per_epoch=2), (3, 16))
     assert len({tuple(epoch < 50) for epoch in drawn}) == 3
 
 
-def test_sets_are_mixed_by_weight(tiny_sets):
-    how = {"batch_size": 50, "steps_per_epoch": 8}
-    # 400 draws: the share's deviation is about 0.022 at 3/4 and 0.025 at 1/2.
+def test_sets_mixed_by_weight(tiny_sets):
+    options = {"batch_size": 50, "steps_per_epoch": 8}
+    # 400 draws: the standard deviation of the share is about 0.022 at 3/4 and 0.025 at 1/2.
     for weights, share in (([3, 1], 0.75), ([0.2, 0.6], 0.25), (None, 0.5)):
-        drawn = np.array(draw(list(tiny_sets), 8, weights=weights, **how))
+        drawn = np.array(draw(list(tiny_sets), 8, weights=weights, **options))
         assert abs((drawn < 50).mean() - share) < 0.08
         assert set(drawn) == {*range(5), *range(100, 107)}
-        # Within a set, still one pass after the other: counts differ by one pass's rest.
+        # Within a set, passes follow each other: counts differ by at most the last, partial pass.
         for part in (drawn[drawn < 50], drawn[drawn > 50]):
             counts = np.unique(part, return_counts=True)[1]
             assert np.ptp(counts) <= 1
@@ -154,20 +158,20 @@ def test_sets_are_mixed_by_weight(tiny_sets):
 
 @pytest.fixture(scope="module")
 def still_files(kitti_folder, tmp_path_factory):
-    """Records of the made-up data_semantics alone: no second frames."""
+    """Records of the synthetic data_semantics only: no second frames."""
     output = tmp_path_factory.mktemp("stills")
     kitti.convert([kitti_folder / "data_semantics"], output, val_fraction=0, records_per_shard=2)
     return records.match_files(f"{output}/*.tfrecord")
 
 
-@pytest.mark.parametrize("made_flow", [True, False])
-def test_made_second_frames(still_files, made_flow):
-    how = {"height": 96, "width": 160, "strength": PLAIN, "batch_size": 5}
-    [(inputs, targets)] = batches_of([still_files], 1, made_flow=made_flow, **how)
+@pytest.mark.parametrize("synthetic_flow", [True, False])
+def test_synthetic_second_frames(still_files, synthetic_flow):
+    options = {"height": 96, "width": 160, "strength": PLAIN, "batch_size": 5}
+    [(inputs, targets)] = batches_of([still_files], 1, synthetic_flow=synthetic_flow, **options)
     assert (targets["seg"] != 255).any((1, 2)).all()
     moved = np.abs(inputs["image2"] - inputs["image1"]).mean((1, 2, 3))
-    assert (moved > 1).all()  # the frames differ, whether the motion is told or not
-    if not made_flow:
+    assert (moved > 1).all()  # the frames differ, whether or not the flow is a target
+    if not synthetic_flow:
         assert not targets["flow"].any()
         return
     assert (targets["flow"][..., 2] == 1).all()
@@ -177,32 +181,32 @@ def test_made_second_frames(still_files, made_flow):
         assert_warp_helps({"image1": image1, "image2": image2}, flow)
 
 
-def test_true_flow_stays_without_made_flow(flow_files):
-    how = {"height": 96, "width": 160, "strength": PLAIN, "batch_size": 4}
-    [(inputs, targets)] = batches_of([flow_files], 1, made_flow=False, **how)
-    # Frames of the crop's size come as they are, in another order; the others are enlarged.
-    whole = [frame for frame in read_frames(flow_files) if frame["image1"].shape == (96, 160, 3)]
-    unseen = {frame["frame_id"]: frame for frame in whole}
-    assert len(unseen) > 1
+def test_true_flow_kept_without_synthetic_flow(flow_files):
+    options = {"height": 96, "width": 160, "strength": PLAIN, "batch_size": 4}
+    [(inputs, targets)] = batches_of([flow_files], 1, synthetic_flow=False, **options)
+    # Frames of the crop's size are unchanged, in another order; the others are enlarged.
+    unscaled = [frame for frame in read_frames(flow_files) if frame["image1"].shape == (96, 160, 3)]
+    remaining = {frame["frame_id"]: frame for frame in unscaled}
+    assert len(remaining) > 1
     for i in range(4):
-        found = [f for f in unseen.values() if (f["image1"] == inputs["image1"][i]).all()]
-        if not found:
+        matches = [f for f in remaining.values() if (f["image1"] == inputs["image1"][i]).all()]
+        if not matches:
             continue
-        frame = unseen.pop(found[0]["frame_id"])
+        frame = remaining.pop(matches[0]["frame_id"])
         np.testing.assert_array_equal(targets["seg"][i], frame["seg"])
         np.testing.assert_array_equal(targets["flow"][i], frame["flow"])
         same_second = (inputs["image2"][i] == frame["image2"]).all()
         assert same_second == frame["has_image2"] == targets["flow"][i].any()
-    assert not unseen
+    assert not remaining
 
 
 def test_frames_without_truth_are_masked(tiny_sets):
-    how = {"strength": STRONG, "height": 16, "width": 16, "made_flow": False}
-    for _, targets in batches_of([tiny_sets[0]], 2, **how):
+    options = {"strength": STRONG, "height": 16, "width": 16, "synthetic_flow": False}
+    for _, targets in batches_of([tiny_sets[0]], 2, **options):
         assert (targets["seg"] == 255).all() and not targets["flow"].any()
 
 
-def test_the_augmented_batches_keep_their_flow(flow_files):
+def test_augmented_batches_keep_flow(flow_files):
     strength = Augmentation(scale=0.3, stretch=0.2, flip=0.5)
     for inputs, targets in batches_of([flow_files], 3, height=64, width=96, strength=strength):
         for i in range(2):
@@ -228,19 +232,19 @@ def test_validation_data(tmp_path):
     assert shapes == {(1, *size, 3) for size in sizes}
 
 
-def test_waiting_is_counted_and_batches_pass_untouched():
+def test_input_clock_measures_wait():
     batches = tf.data.Dataset.range(6).map(lambda i: ({"a": i, "b": 2 * i}, [i]))
     clock = InputClock()
     timed = clock.timed(batches)
     assert clock.seconds == 0
     assert timed.element_spec == batches.element_spec
-    seen = [(int(x["a"]), int(x["b"]), int(y[0])) for x, y in timed.as_numpy_iterator()]
-    assert seen == [(i, 2 * i, i) for i in range(6)]
+    values = [(int(x["a"]), int(x["b"]), int(y[0])) for x, y in timed.as_numpy_iterator()]
+    assert values == [(i, 2 * i, i) for i in range(6)]
     assert clock.seconds > 0
 
 
-def test_what_works_ahead_is_not_waited_for():
-    """Of two consumers, the one that takes its time waits less for the same slow source."""
+def test_input_clock_excludes_prefetched_time():
+    """A slow consumer waits less than a fast one for the same slow source."""
 
     def slow(i):
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Damaged shards: what is bad is named and left out, the rest is trained on."""
+"""Damaged shards: bad records are reported and skipped, the others are used."""
 
 import shutil
 import struct
@@ -11,88 +11,93 @@ from flowseg.data import damaged_records, decoding, records
 from flowseg.data.labels import CITYSCAPES
 
 
-def raw(path):
+def read_records(path):
     return [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
 
 
 @pytest.fixture(scope="module")
-def sound(kitti_records):
+def intact_shard(kitti_records):
     return next(kitti_records.glob("train-*"))
 
 
-def starts(path):
-    """Where each record begins."""
-    content, at, found = path.read_bytes(), 0, []
-    while at < len(content):
-        found.append(at)
-        at += 12 + struct.unpack_from("<Q", content, at)[0] + 4
-    return found
+def record_starts(path):
+    """Start position of each record."""
+    content, position, starts = path.read_bytes(), 0, []
+    while position < len(content):
+        starts.append(position)
+        position += 12 + struct.unpack_from("<Q", content, position)[0] + 4
+    return starts
 
 
-def damaged(sound, folder, at, value=b"????"):
+def damaged(intact_shard, folder, position, value=b"????"):
     path = folder / "shard.tfrecord"
-    content = sound.read_bytes()
-    path.write_bytes(content[:at] + value + content[at + len(value) :])
+    content = intact_shard.read_bytes()
+    path.write_bytes(content[:position] + value + content[position + len(value) :])
     return path
 
 
-def test_a_sound_shard_is_itself(sound, tmp_path):
-    assert damaged_records.sound_files([sound], CITYSCAPES, tmp_path / "x") == ([str(sound)], 0)
+def test_intact_shard_is_unchanged(intact_shard, tmp_path):
+    assert damaged_records.intact_files([intact_shard], CITYSCAPES, tmp_path / "x") == (
+        [str(intact_shard)],
+        0,
+    )
     assert list((tmp_path / "x").glob("*.tfrecord")) == []
 
 
-def test_flipped_bits_cost_one_record(sound, tmp_path, capsys):
-    begins = starts(sound)
-    path = damaged(sound, tmp_path, begins[1] + 500)
-    (copy,), bad = damaged_records.sound_files([path], CITYSCAPES, tmp_path / "x")
-    assert bad == 1 and f"{path}, record 1: damaged bytes; left out" in capsys.readouterr().err
-    whole = raw(sound)
-    assert raw(copy) == [whole[0], *whole[2:]]
+def test_flipped_bits_skip_one_record(intact_shard, tmp_path, capsys):
+    starts = record_starts(intact_shard)
+    path = damaged(intact_shard, tmp_path, starts[1] + 500)
+    (copy,), bad = damaged_records.intact_files([path], CITYSCAPES, tmp_path / "x")
+    assert bad == 1 and f"{path}, record 1: damaged bytes; skipped" in capsys.readouterr().err
+    intact_records = read_records(intact_shard)
+    assert read_records(copy) == [intact_records[0], *intact_records[2:]]
     frames = list(decoding.evaluation_data([copy], CITYSCAPES).as_numpy_iterator())
-    assert len(frames) == len(whole) - 1
-    # The same again from what was found, without a look; and anew once the shard has changed.
-    assert damaged_records.sound_files([path], CITYSCAPES, tmp_path / "x") == ([copy], 1)
+    assert len(frames) == len(intact_records) - 1
+    # The stored result is reused, without a check; the shard is checked again once it has changed.
+    assert damaged_records.intact_files([path], CITYSCAPES, tmp_path / "x") == ([copy], 1)
     assert "record 1" in capsys.readouterr().err
-    shutil.copy(sound, path)
-    assert damaged_records.sound_files([path], CITYSCAPES, tmp_path / "x") == ([str(path)], 0)
+    shutil.copy(intact_shard, path)
+    assert damaged_records.intact_files([path], CITYSCAPES, tmp_path / "x") == ([str(path)], 0)
 
 
-def test_a_cut_shard_and_a_damaged_length_keep_what_is_before(sound, tmp_path):
-    begins, whole = starts(sound), raw(sound)
-    cut = tmp_path / "cut.tfrecord"
-    cut.write_bytes(sound.read_bytes()[: begins[2] + 100])
-    wrong = damaged(sound, tmp_path, begins[2], struct.pack("<Q", 77))
-    copies, bad = damaged_records.sound_files([cut, wrong], CITYSCAPES, tmp_path / "x")
-    assert bad == 2 and [raw(copy) for copy in copies] == [whole[:2]] * 2
+def test_records_before_truncation_are_kept(intact_shard, tmp_path):
+    starts, intact_records = record_starts(intact_shard), read_records(intact_shard)
+    truncated = tmp_path / "cut.tfrecord"
+    truncated.write_bytes(intact_shard.read_bytes()[: starts[2] + 100])
+    wrong_length = damaged(intact_shard, tmp_path, starts[2], struct.pack("<Q", 77))
+    copies, bad = damaged_records.intact_files(
+        [truncated, wrong_length], CITYSCAPES, tmp_path / "x"
+    )
+    assert bad == 2 and [read_records(copy) for copy in copies] == [intact_records[:2]] * 2
 
 
-def test_what_cannot_be_decoded_is_left_out(sound, tmp_path, capsys):
-    whole = raw(sound)
-    example = tf.train.Example.FromString(whole[0])
-    # Labels of another size; a picture that is cut off.
+def test_undecodable_records_are_skipped(intact_shard, tmp_path, capsys):
+    intact_records = read_records(intact_shard)
+    example = tf.train.Example.FromString(intact_records[0])
+    # Labels of another size; a truncated image.
     labels = tf.io.encode_png(np.zeros((5, 7, 1), np.uint8)).numpy()
     example.features.feature["labels"].bytes_list.value[0] = labels
-    other = tf.train.Example.FromString(whole[1])
+    other = tf.train.Example.FromString(intact_records[1])
     image = other.features.feature["image1"].bytes_list.value
     image[0] = image[0][:-200]
     path = tmp_path / "shard.tfrecord"
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for record in (example.SerializeToString(), other.SerializeToString(), *whole[2:]):
+        for record in (example.SerializeToString(), other.SerializeToString(), *intact_records[2:]):
             writer.write(record)
-    (copy,), bad = damaged_records.sound_files([path], CITYSCAPES, tmp_path / "x")
-    told = capsys.readouterr().err
-    assert bad == 2 and "record 0: " in told and "record 1: " in told
-    assert told.count("cannot be decoded") == 2 and "kitti/" in told
-    assert raw(copy) == whole[2:]
+    (copy,), bad = damaged_records.intact_files([path], CITYSCAPES, tmp_path / "x")
+    warnings = capsys.readouterr().err
+    assert bad == 2 and "record 0: " in warnings and "record 1: " in warnings
+    assert warnings.count("cannot be decoded") == 2 and "kitti/" in warnings
+    assert read_records(copy) == intact_records[2:]
 
 
-def test_nothing_sound(sound, tmp_path):
+def test_no_intact_record(intact_shard, tmp_path):
     path = tmp_path / "shard.tfrecord"
-    path.write_bytes(sound.read_bytes()[:300])
-    with pytest.raises(ValueError, match="shard.tfrecord: no record is sound"):
-        damaged_records.sound_files([path], CITYSCAPES, tmp_path / "x")
+    path.write_bytes(intact_shard.read_bytes()[:300])
+    with pytest.raises(ValueError, match="shard.tfrecord: no record is intact"):
+        damaged_records.intact_files([path], CITYSCAPES, tmp_path / "x")
 
 
-def test_reading_raw_is_reading(sound):
-    assert list(damaged_records._read_raw(str(sound))) == raw(sound)
-    assert records.count([sound]) == len(starts(sound))
+def test_read_raw_equals_tensorflow(intact_shard):
+    assert list(damaged_records._read_raw(str(intact_shard))) == read_records(intact_shard)
+    assert records.count([intact_shard]) == len(record_starts(intact_shard))

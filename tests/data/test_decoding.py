@@ -1,4 +1,4 @@
-"""Records -> decoded frames: exactly what OpenCV and flow_io read from the owner's files."""
+"""Decoded frames equal what OpenCV and flow_io read from the original files."""
 
 import json
 
@@ -15,7 +15,7 @@ from tests.support.kitti_writer import make_frame
 
 
 def write_shard(path, *examples):
-    """One shard of serialised examples, as the list of files that `data` takes."""
+    """Write one shard of serialised examples; return the list of its files."""
     with tf.io.TFRecordWriter(str(path)) as shard:
         for example in examples:
             shard.write(example)
@@ -31,7 +31,7 @@ def read_rgb(path):
 
 
 def to_train_ids(ids, label_set=CITYSCAPES):
-    """Owner ids -> train ids, class by class."""
+    """Label ids -> train ids, class by class."""
     train_ids = np.full(ids.shape, 255)
     for train_id, group in enumerate(label_set.ids["cityscapes"]):
         train_ids[np.isin(ids, group)] = train_id
@@ -39,18 +39,18 @@ def to_train_ids(ids, label_set=CITYSCAPES):
 
 
 def assert_warp_helps(frame, flow):
-    """The second frame moved by the true flow, and by no other, looks like the first."""
+    """Check that the second frame warped by `flow` matches the first better than by other flow."""
     u, v, valid = np.moveaxis(flow, -1, 0)
     known = valid > 0
-    right = difference(frame, u, v, known)
+    error = difference(frame, u, v, known)
     for other in ((0 * u, 0 * v), (-u, -v), (v, u), (u * 1.3, v * 1.3)):
-        assert right < 0.9 * difference(frame, *other, known)
+        assert error < 0.9 * difference(frame, *other, known)
 
 
-@pytest.fixture(scope="module", params=["made-up", "real"])
+@pytest.fixture(scope="module", params=["synthetic", "real"])
 def kitti_set(request, tmp_path_factory):
     """(KITTI folder, its record files)."""
-    if request.param == "made-up":
+    if request.param == "synthetic":
         folder = request.getfixturevalue("kitti_folder")
         output = request.getfixturevalue("kitti_records")
     else:
@@ -60,7 +60,7 @@ def kitti_set(request, tmp_path_factory):
     return folder, records.match_files(f"{output}/*.tfrecord")
 
 
-def test_kitti_frames_are_what_the_files_hold(kitti_set):
+def test_kitti_frames(kitti_set):
     folder, files = kitti_set
     flow_set, label_set = (
         folder / name / "training" for name in ("data_scene_flow", "data_semantics")
@@ -76,8 +76,8 @@ def test_kitti_frames_are_what_the_files_hold(kitti_set):
         assert frame["dataset"] == b"kitti" and len(np.unique(frame["seg"])) > 3
         assert frame["has_image2"] == (flow_set / "flow_occ" / name).is_file()
         if frame["has_image2"]:
-            later = flow_set / "image_2" / name.replace("_10", "_11")
-            np.testing.assert_array_equal(frame["image2"], read_rgb(later))
+            second_path = flow_set / "image_2" / name.replace("_10", "_11")
+            np.testing.assert_array_equal(frame["image2"], read_rgb(second_path))
             for key, kind in (("flow", "flow_occ"), ("flow_noc", "flow_noc")):
                 expected = flow_io.read_flow(flow_set / kind / name)
                 np.testing.assert_array_equal(frame[key], expected)
@@ -87,7 +87,7 @@ def test_kitti_frames_are_what_the_files_hold(kitti_set):
             ("objects", flow_set / "obj_map" / name),
             ("things", label_set / "instance" / name),
         ):
-            # The real samples have neither.
+            # The real samples have neither map.
             assert frame[f"has_{key}"] == path.is_file() and frame[key].dtype == np.int32
             if path.is_file():
                 expected = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.int32)
@@ -98,13 +98,13 @@ def test_kitti_frames_are_what_the_files_hold(kitti_set):
                 assert frame[key].shape == frame["seg"].shape and not frame[key].any()
 
 
-def test_a_frame_without_a_second(kitti_records):
+def test_frame_without_second(kitti_records):
     frames = read_frames(records.match_files(f"{kitti_records}/*.tfrecord"))
-    [alone] = [frame for frame in frames if not frame["has_image2"]]
-    assert alone["frame_id"] == b"000004_10" and len(frames) == 5
-    np.testing.assert_array_equal(alone["image2"], alone["image1"])
-    assert not alone["flow"].any() and not alone["flow_noc"].any()
-    assert alone["flow"].shape == alone["flow_noc"].shape == (96, 160, 3)
+    [single] = [frame for frame in frames if not frame["has_image2"]]
+    assert single["frame_id"] == b"000004_10" and len(frames) == 5
+    np.testing.assert_array_equal(single["image2"], single["image1"])
+    assert not single["flow"].any() and not single["flow_noc"].any()
+    assert single["flow"].shape == single["flow_noc"].shape == (96, 160, 3)
 
 
 def ppm(image):
@@ -125,18 +125,18 @@ def pair_record(image1, image2, form, flow, flow_format, height=96, width=160):
 
 @pytest.mark.parametrize("form", ["png", "ppm", "jpeg"])
 @pytest.mark.parametrize("flow_format", ["kitti", "flo"])
-def test_every_format_by_made_up_frames(form, flow_format, tmp_path):
-    made = make_frame(0)
-    known = made["visible"]
+def test_all_formats(form, flow_format, tmp_path):
+    synthetic = make_frame(0)
+    known = synthetic["visible"]
     coders = {"png": lambda x: encoded(x, ".png"), "ppm": ppm}
     coders["jpeg"] = lambda x: encoded(x, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 90)
-    first, second = (coders[form](made[key]) for key in ("image1", "image2"))
+    first, second = (coders[form](synthetic[key]) for key in ("image1", "image2"))
     if flow_format == "kitti":
-        flow = flow_io.encode_kitti_flow(made["flow"], known)
+        flow = flow_io.encode_kitti_flow(synthetic["flow"], known)
         expected = flow_io.decode_kitti_flow(flow)
     else:
-        # Unknown is over 1e9 in .flo; a NaN is as unknown.
-        vectors = made["flow"].copy()
+        # Values above 1e9 mean unknown in .flo, and so does NaN.
+        vectors = synthetic["flow"].copy()
         vectors[5, 5:9, 0], known[5, 5:9] = np.nan, False
         flow = flow_io.encode_flo(vectors, known | np.isnan(vectors[..., 0]))
         expected = flow_io.decode_flo(flow)
@@ -149,8 +149,8 @@ def test_every_format_by_made_up_frames(form, flow_format, tmp_path):
         image = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
         np.testing.assert_array_equal(frame[key], image)
         if form != "jpeg":
-            np.testing.assert_array_equal(image, made[key])
-    # What the record lacks is masked.
+            np.testing.assert_array_equal(image, synthetic[key])
+    # Missing fields are masked.
     assert (frame["seg"] == 255).all() and not frame["flow_noc"].any()
     assert_warp_helps(frame, frame["flow"])
 
@@ -194,32 +194,34 @@ MERGED = {
 }
 
 
-def test_a_users_label_set(kitti_records, kitti_folder, tmp_path):
+def test_user_label_set(kitti_records, kitti_folder, tmp_path):
     path = tmp_path / "merged.json"
     path.write_text(json.dumps(MERGED))
     merged = labels.load_label_set(str(path))
     files = records.match_files(f"{kitti_records}/train-*")
     decoding.check_records(files, merged)
-    seen = set()
+    ids_in_labels = set()
     for frame in read_frames(files, merged):
         name = frame["frame_id"].decode() + ".png"
         semantic = kitti_folder / "data_semantics/training/semantic" / name
         ids = cv2.imread(str(semantic), cv2.IMREAD_UNCHANGED)
-        # Road 7 and pavement 8 are way, car 26, truck 27 and bus 28 vehicle, all else void.
+        # Road 7 and pavement 8 are way; car 26, truck 27 and bus 28 are vehicle; the rest is void.
         expected = np.select([(ids == 7) | (ids == 8), (ids >= 26) & (ids <= 28)], [0, 1], 255)
         np.testing.assert_array_equal(frame["seg"], expected)
-        seen |= set(np.unique(ids))
-    assert {7, 8, 26, 11, 21} <= seen
+        ids_in_labels |= set(np.unique(ids))
+    assert {7, 8, 26, 11, 21} <= ids_in_labels
 
 
-def test_labels_without_a_map(kitti_records, kitti_folder, tmp_path):
+def test_labels_without_mapping(kitti_records, kitti_folder, tmp_path):
     groups = MERGED["ids"]["cityscapes"]
     foreign = labels.from_dict({**MERGED, "name": "mine", "ids": {"other": groups}})
     files = records.match_files(f"{kitti_records}/train-*")
-    match = r"train-.*tfrecord: label set 'mine' has no map for .*'cityscapes'.*another label_set"
+    match = (
+        r"train-.*tfrecord: label set 'mine' has no mapping for .*'cityscapes'.*another label_set"
+    )
     with pytest.raises(ValueError, match=match):
         decoding.check_records(files, foreign)
-    # Where only a later record has labels, the pipeline tells.
+    # If only a later record has labels, the pipeline raises the error.
     png = encoded(np.zeros((4, 4, 3), np.uint8), ".png")
     frame = {"image1": png, "image1_format": "png", "height": 4, "width": 4}
     label_png = cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()
@@ -227,17 +229,19 @@ def test_labels_without_a_map(kitti_records, kitti_folder, tmp_path):
     examples = [records.make_example(**fields) for fields in (frame, labelled)]
     files = write_shard(tmp_path / "late.tfrecord", *examples)
     decoding.check_records(files, foreign)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="no7: .*cityscapes.*no map.*mine"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="no7: .*cityscapes.*no mapping.*mine"):
         read_frames(files, foreign)
 
 
-def test_owners_of_several_numberings_mix(tmp_path):
+def test_mixed_numberings(tmp_path):
     ids = {"cityscapes": [[7, 8], [26, 27, 28]], "other": [[1], []]}
     mixed = labels.from_dict({**MERGED, "name": "mixed", "ids": ids})
     png = encoded(np.zeros((1, 4, 3), np.uint8), ".png")
     label_png = cv2.imencode(".png", np.uint8([[1, 7, 8, 26]]))[1].tobytes()
     frame = {"image1": png, "image1_format": "png", "height": 1, "width": 4, "labels": label_png}
     examples = [records.make_example(**frame, label_set=name) for name in ids]
-    ours, theirs = read_frames(write_shard(tmp_path / "two.tfrecord", *examples), mixed)
-    assert ours["seg"].tolist() == [[255, 0, 0, 1]]
-    assert theirs["seg"].tolist() == [[0, 255, 255, 255]]
+    cityscapes_frame, other_frame = read_frames(
+        write_shard(tmp_path / "two.tfrecord", *examples), mixed
+    )
+    assert cityscapes_frame["seg"].tolist() == [[255, 0, 0, 1]]
+    assert other_frame["seg"].tolist() == [[0, 255, 255, 255]]

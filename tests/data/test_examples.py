@@ -1,4 +1,4 @@
-"""Examples from memory are those of records: the same frame, seed and draws, the same tensors."""
+"""Examples from memory equal those from records for the same frame and seed."""
 
 import numpy as np
 import pytest
@@ -35,39 +35,39 @@ def same(one, other):
     return all(np.array_equal(a[key], b[key]) for a, b in zip(one, other, strict=True) for key in a)
 
 
-def test_a_batch_of_records_is_made_of_these_examples(files, frames):
-    how = {"strength": STRONG, "pair": True, **SIZE}
-    [batch] = batches_of([files], 1, batch_size=1, steps_per_epoch=1, seed=5, **how)
+def test_batch_of_records_equals_examples(files, frames):
+    options = {"strength": STRONG, "pair": True, **SIZE}
+    [batch] = batches_of([files], 1, batch_size=1, steps_per_epoch=1, seed=5, **options)
     # The number of the first example of the first epoch is 0.
-    found = [in_numpy(training_example(frame, [5, 0], **how)) for frame in frames.values()]
-    equal = [same(batch, tf.nest.map_structure(lambda x: x[None], one)) for one in found]
+    examples = [in_numpy(training_example(frame, [5, 0], **options)) for frame in frames.values()]
+    equal = [same(batch, tf.nest.map_structure(lambda x: x[None], one)) for one in examples]
     assert sum(equal) == 1
 
 
-def test_an_image_alone_gets_a_second_one_whose_flow_is_exact(frames):
+def test_single_image_gets_synthetic_second_frame(frames):
     image = next(iter(frames.values()))["image1"]
     strength = Augmentation(scale=0.0, stretch=0.0, flip=0.0, colour=0.0, erase=0.0)
-    how = {"strength": strength, "height": 90, "width": 160}
-    inputs, targets = in_numpy(training_example({"image1": image}, [1, 2], **how))
+    options = {"strength": strength, "height": 90, "width": 160}
+    inputs, targets = in_numpy(training_example({"image1": image}, [1, 2], **options))
     assert (targets["seg"] == 255).all() and (targets["flow"][..., 2] == 1).all()
     assert_warp_helps(inputs, targets["flow"])
-    masked = in_numpy(training_example({"image1": image}, [1, 2], made_flow=False, **how))
+    masked = in_numpy(training_example({"image1": image}, [1, 2], synthetic_flow=False, **options))
     assert np.array_equal(masked[0]["image2"], inputs["image2"]) and not masked[1]["flow"].any()
 
 
-def test_labels_of_an_image_go_with_it(frames):
+def test_single_image_with_labels(frames):
     frame = next(iter(frames.values()))
     labelled = {key: frame[key] for key in ("image1", "seg")}
     _, targets = in_numpy(training_example(labelled, [3, 4], **SIZE))
     assert targets["seg"].shape == (64, 96) and (targets["seg"] != 255).any()
-    _, hidden = in_numpy(training_example(labelled, [3, 4], has_truth=False, **SIZE))
-    assert (hidden["seg"] == 255).all()
+    _, masked = in_numpy(training_example(labelled, [3, 4], use_truth=False, **SIZE))
+    assert (masked["seg"] == 255).all()
 
 
-def test_the_seed_decides(frames):
+def test_examples_depend_on_seed(frames):
     frame = next(iter(frames.values()))
-    first, again, other = (
+    first, repeated, other = (
         in_numpy(training_example(frame, seed, strength=STRONG, **SIZE))
         for seed in ([1, 2], [1, 2], [1, 3])
     )
-    assert same(first, again) and not same(first, other)
+    assert same(first, repeated) and not same(first, other)

@@ -1,4 +1,4 @@
-"""Class sets: the built-in one, and those of a user's JSON."""
+"""Label sets: built-in ones, and those from a JSON file."""
 
 import json
 
@@ -14,16 +14,16 @@ GOOD = {
 }
 
 
-def test_cityscapes_against_its_owner():
-    owner = pytest.importorskip("cityscapesscripts.helpers.labels")
-    scored = sorted((label for label in owner.labels if 0 <= label.trainId < 255),
+def test_cityscapes_against_cityscapesscripts():
+    reference = pytest.importorskip("cityscapesscripts.helpers.labels")
+    scored = sorted((label for label in reference.labels if 0 <= label.trainId < 255),
                     key=lambda label: label.trainId)  # fmt: skip
-    ours = labels.CITYSCAPES
-    assert ours.names == tuple(label.name for label in scored)
-    assert ours.ids["cityscapes"] == tuple((label.id,) for label in scored)
-    assert ours.ids["cityscapes_train"] == tuple((label.trainId,) for label in scored)
-    assert ours.palette == tuple(label.color for label in scored)
-    known = {label.id for label in owner.labels if label.id >= 0} | {labels.IGNORE_LABEL}
+    cityscapes = labels.CITYSCAPES
+    assert cityscapes.names == tuple(label.name for label in scored)
+    assert cityscapes.ids["cityscapes"] == tuple((label.id,) for label in scored)
+    assert cityscapes.ids["cityscapes_train"] == tuple((label.trainId,) for label in scored)
+    assert cityscapes.palette == tuple(label.color for label in scored)
+    known = {label.id for label in reference.labels if label.id >= 0} | {labels.IGNORE_LABEL}
     assert set(labels.KNOWN_IDS["cityscapes"]) == known
 
 
@@ -33,31 +33,31 @@ def test_tables():
     # Road 7 -> 0, bicycle 33 -> 18; parking 9 and void 255 are not in the set.
     assert to_train[[7, 33, 9, 255]].tolist() == [0, 18, 255, 255]
     assert (to_train != 255).sum() == 19
-    back = labels.owner_id_table(labels.CITYSCAPES)
-    assert back[[0, 18, 19, 255]].tolist() == [7, 33, 255, 255]
-    assert (to_train[back[:19]] == np.arange(19)).all()
+    to_label = labels.label_id_table(labels.CITYSCAPES)
+    assert to_label[[0, 18, 19, 255]].tolist() == [7, 33, 255, 255]
+    assert (to_train[to_label[:19]] == np.arange(19)).all()
     colours = labels.colour_table(labels.CITYSCAPES)
     assert colours[0].tolist() == [128, 64, 128] and colours[255].tolist() == [0, 0, 0]
 
 
-def test_a_json_label_set(tmp_path):
+def test_json_label_set(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(GOOD))
     mine = labels.load_label_set(str(path))
     assert mine.name == "mine" and mine.ids == {"cityscapes": ((7,), (24, 26))}
     table = labels.train_id_table(mine, "cityscapes")
     assert table[[7, 24, 25, 26]].tolist() == [0, 1, 255, 1]
-    assert labels.owner_id_table(mine)[1] == 24
+    assert labels.label_id_table(mine)[1] == 24
     assert labels.from_dict(json.loads(json.dumps(mine._asdict()))) == mine
 
 
 def test_several_numberings(tmp_path):
-    # The second owner calls the road 3, and has no things.
+    # In the second numbering road is 3, and there is no thing.
     mine = labels.from_dict({"name": "mine", **GOOD, "ids": {**GOOD["ids"], "other": [3, []]}})
     assert labels.train_id_table(mine, "other")[[3, 7, 24]].tolist() == [0, 255, 255]
-    assert labels.owner_id_table(mine)[:2].tolist() == [7, 24]
+    assert labels.label_id_table(mine)[:2].tolist() == [7, 24]
     with pytest.raises(
-        ValueError, match="'mine' has no map for .*'third'.*choose another label_set"
+        ValueError, match="'mine' has no mapping for .*'third'.*choose another label_set"
     ):
         labels.train_id_table(mine, "third")
 
@@ -68,20 +68,20 @@ def test_several_numberings(tmp_path):
         ({"names": ["road"]}, "1 names and 2 colours"),
         ({"names": [], "palette": []}, "0 names"),
         ({"ids": {"cityscapes": [7]}}, "cityscapes: 1 ids for 2 classes"),
-        ({"ids": {"cityscapes": [7, 7]}}, "none may stand in two"),
+        ({"ids": {"cityscapes": [7, 7]}}, "none may be in two"),
         ({"ids": {"cityscapes": [7, []]}}, "every class needs an id"),
         ({"ids": {"cityscapes": [7, 255]}}, "0..254"),
         ({"ids": {"cityscapes": [7, "x"]}}, "invalid literal"),
         ({"ids": {"cityscapes": 7}}, "not iterable"),
-        ({"ids": {}}, "one list a numbering"),
-        ({"ids": [7, 8]}, "one list a numbering"),
+        ({"ids": {}}, "one list per numbering"),
+        ({"ids": [7, 8]}, "one list per numbering"),
         ({"palette": [[0, 0, 0], [0, 0]]}, "three numbers"),
         ({"palette": [[0, 0, 0], [0, 0, 256]]}, "three numbers"),
         ({"names": [str(i) for i in range(255)], "ids": {"mine": list(range(255))},
           "palette": [[0, 0, 0]] * 255}, "at most 254"),
     ],
 )  # fmt: skip
-def test_a_bad_json_label_set(tmp_path, change, match):
+def test_bad_json_label_set(tmp_path, change, match):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(GOOD | change))
     with pytest.raises(ValueError, match=f"mine.json: not a label set: .*{match}"):
@@ -104,7 +104,7 @@ def test_things_are_persons_and_vehicles():
     named = {name for i, name in enumerate(labels.CITYSCAPES.names) if table[i] == 1}
     assert named == set(labels.CITYSCAPES_THING_SIZES)
     assert (table[:19] < 2).all() and (table[19:] == 255).all()
-    # A class of both, and one that another owner alone numbers, tell nothing.
+    # Classes are undecided if they mix both, or have ids in another numbering only.
     mixed = labels.from_dict(
         {
             "name": "mixed",
@@ -116,6 +116,6 @@ def test_things_are_persons_and_vehicles():
     assert labels.thing_table(mixed)[:4].tolist() == [255, 1, 0, 255]
 
 
-def test_categories_hold_every_class_once():
+def test_categories_contain_every_class_once():
     names = [name for group in labels.CITYSCAPES_CATEGORIES.values() for name in group]
     assert sorted(names) == sorted(labels.CITYSCAPES.names)

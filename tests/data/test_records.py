@@ -1,4 +1,4 @@
-"""The record schema: what it takes, what it refuses, and how damage is told."""
+"""The record schema: valid and invalid fields, and messages for damaged shards."""
 
 import pytest
 import tensorflow as tf
@@ -29,12 +29,12 @@ def test_round_trip(tmp_path):
     assert set(fields) == set(records.FEATURES)
 
 
-def test_what_is_absent_is_empty(tmp_path):
+def test_missing_fields_are_empty(tmp_path):
     [(_, fields)] = records.read_shard(write(tmp_path / "a", records.make_example(**FRAME)))
     assert fields["image2"] == fields["flow"] == fields["labels"] == fields["label_set"] == b""
 
 
-def test_the_same_fields_give_the_same_bytes():
+def test_serialisation_is_deterministic():
     assert records.make_example(**PAIR) == records.make_example(**dict(reversed(PAIR.items())))
 
 
@@ -54,7 +54,7 @@ def test_the_same_fields_give_the_same_bytes():
         (FRAME | {"flow_noc": b"f"}, "non-occluded flow without flow"),
     ],
 )
-def test_fields_that_do_not_fit(fields, match):
+def test_inconsistent_fields(fields, match):
     with pytest.raises(ValueError, match=match):
         records.make_example(**fields)
 
@@ -63,12 +63,12 @@ def test_another_schema_version(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "SCHEMA_VERSION", 99)
     path = write(tmp_path / "new.tfrecord", records.make_example(**FRAME))
     monkeypatch.undo()
-    match = "new.tfrecord, record 0: .*version 99, this FlowSeg reads version 1: convert"
+    match = "new.tfrecord, record 0: .*version 99, but this FlowSeg reads version 1: convert"
     with pytest.raises(ValueError, match=match):
         next(records.read_shard(path))
 
 
-def test_a_record_of_another_kind(tmp_path):
+def test_foreign_record(tmp_path):
     foreign = tf.train.Example(
         features=tf.train.Features(
             feature={"height": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"4"]))}
@@ -83,18 +83,18 @@ def test_a_record_of_another_kind(tmp_path):
 
 
 def test_damaged_shard(kitti_records, tmp_path):
-    whole = sorted(kitti_records.glob("train-*.tfrecord"))[0].read_bytes()
-    # A record is its length (8 bytes), a check sum (4), the Example, a check sum (4).
-    first = int.from_bytes(whole[:8], "little") + 16
-    damaged = bytearray(whole)
+    intact = sorted(kitti_records.glob("train-*.tfrecord"))[0].read_bytes()
+    # A record is: its length (8 bytes), a checksum (4), the Example, a checksum (4).
+    first = int.from_bytes(intact[:8], "little") + 16
+    damaged = bytearray(intact)
     damaged[first + 1000] ^= 1
     path = tmp_path / "damaged.tfrecord"
     path.write_bytes(damaged)
-    read = records.read_shard(path)
-    assert next(read)[0] == 0
+    records_of_shard = records.read_shard(path)
+    assert next(records_of_shard)[0] == 0
     with pytest.raises(ValueError, match="damaged.tfrecord, record 1: damaged.*convert this data"):
-        next(read)
-    path.write_bytes(whole[: first + 1000])
+        next(records_of_shard)
+    path.write_bytes(intact[: first + 1000])
     with pytest.raises(ValueError, match="damaged.tfrecord, record 1: damaged"):
         list(records.read_shard(path))
 
@@ -109,5 +109,5 @@ def test_missing_files(tmp_path):
 def test_match_files(tmp_path):
     for name in ("train-1", "train-0", "val-0"):
         (tmp_path / name).write_bytes(b"")
-    found = records.match_files(f"{tmp_path}/val-*", f"{tmp_path}/train-*")
-    assert found == [f"{tmp_path}/{name}" for name in ("val-0", "train-0", "train-1")]
+    matches = records.match_files(f"{tmp_path}/val-*", f"{tmp_path}/train-*")
+    assert matches == [f"{tmp_path}/{name}" for name in ("val-0", "train-0", "train-1")]

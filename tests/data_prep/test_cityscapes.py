@@ -1,4 +1,4 @@
-"""The Cityscapes reader: its folders in, records of its own split out; and what its ids mean."""
+"""Tests of the Cityscapes converter: official split, instance ids, and optional files."""
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ TRUTH = "gtFine/val/aachen/aachen_000001_000019_gtFine"
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two frames of train, three of val, one of test with the dummy labels that are given out."""
+    """Two frames of train, three of val, one of test with the official dummy labels."""
     place, frames = tmp_path / "cityscapes", city_frames.make_frames()
     city_frames.write_cityscapes(place, frames[:2], "train", "ulm")
     city_frames.write_cityscapes(place, frames, "val")
@@ -26,7 +26,7 @@ def folder(tmp_path):
     return place
 
 
-def test_the_command(folder, tmp_path):
+def test_command(folder, tmp_path):
     done = run_command("data_prep.cityscapes", "--source", folder, "--output", tmp_path / "out")
     assert [line.split()[:5] for line in done.stdout.splitlines()[1:]] == [
         ["train", "2", "0", "0", "2"],
@@ -40,15 +40,15 @@ def test_the_command(folder, tmp_path):
     }
     [shard] = records.match_files(f"{tmp_path}/out/val-*")
     fields = {f["frame_id"].decode(): f for _, f in records.read_shard(shard)}
-    one = fields["aachen_000001_000019"]
+    record = fields["aachen_000001_000019"]
     for field, ending in (("labels", "labelIds"), ("instances", "instanceIds")):
-        assert one[field] == (folder / f"{TRUTH}_{ending}.png").read_bytes()
-    assert one["dataset"] == one["label_set"] == one["instances_format"] == b"cityscapes"
-    # What a network learns and is scored by.
+        assert record[field] == (folder / f"{TRUTH}_{ending}.png").read_bytes()
+    assert record["dataset"] == record["label_set"] == record["instances_format"] == b"cityscapes"
+    # The ground truth for training and scoring.
     frames = {f["frame_id"].decode(): f for f in decoded(shard)}
-    made, told = city_frames.make_frames()[1], frames["aachen_000001_000019"]
-    assert (told["things"] > 0).sum() == (made.number >= 0).sum() > 0 and told["has_things"]
-    assert (told["seg"] == CITYSCAPES.names.index("car")).sum() == (made.truth == 26).sum() > 0
+    expected, frame = city_frames.make_frames()[1], frames["aachen_000001_000019"]
+    assert (frame["things"] > 0).sum() == (expected.number >= 0).sum() > 0 and frame["has_things"]
+    assert (frame["seg"] == CITYSCAPES.names.index("car")).sum() == (expected.truth == 26).sum() > 0
 
 
 def decoded(shard):
@@ -60,11 +60,11 @@ def decoded(shard):
     [
         ("cityscapes", [[7, 26, 26000, 26001, 33000]]),
         ("kitti", [[7 * 256, 26 * 256, 26 * 256 + 1, 26 * 256 + 2, 33 * 256 + 1]]),
-        # Records of before do not say which: it is KITTI's.
+        # Older records do not store the format, which is KITTI's.
         ("", [[7 * 256, 26 * 256, 26 * 256 + 1, 26 * 256 + 2, 33 * 256 + 1]]),
     ],
 )
-def test_a_road_a_group_of_cars_two_cars_and_a_bicycle(form, ids, tmp_path):
+def test_instance_formats(form, ids, tmp_path):
     ids = np.uint16(ids)
     fields = {"height": 1, "width": 5, "image1": png(np.zeros((1, 5, 3), np.uint8))}
     fields |= {"image1_format": "png", "instances": png(ids), "instances_format": form}
@@ -72,7 +72,7 @@ def test_a_road_a_group_of_cars_two_cars_and_a_bicycle(form, ids, tmp_path):
     np.testing.assert_array_equal(frame["things"], np.where([[0, 0, 1, 1, 1]], ids, 0))
 
 
-def test_what_may_be_missing(folder, tmp_path):
+def test_optional_files(folder, tmp_path):
     for path in (folder / "gtFine/val/aachen").glob("*_instanceIds.png"):
         path.unlink()
     (folder / "gtFine/test").rename(tmp_path / "kept")
@@ -85,7 +85,7 @@ def test_what_may_be_missing(folder, tmp_path):
     assert set(cityscapes.find_frames([folder])) == {"train", "val"}
 
 
-def test_what_must_not_be_missing(folder, tmp_path):
+def test_required_files(folder, tmp_path):
     def refused(match, source=folder):
         with pytest.raises(ValueError, match=match):
             cityscapes.convert([source], tmp_path / "refused")

@@ -1,4 +1,4 @@
-"""The FlyingChairs reader: the owners' folder in, records of exact flow out."""
+"""Tests of the FlyingChairs converter: records with exact flow from the official folder."""
 
 import numpy as np
 import pytest
@@ -11,12 +11,12 @@ from tests.conftest import run_command
 from tests.data_prep.test_camvid import write_camvid
 from tests.support.made_files import (
     WIDTH,
-    error_of_pulled,
     motion,
     picture,
     read_back,
     save,
     splits_of,
+    warp_error,
 )
 
 OFFICIAL = ["00001", "00002", "00003", "00010", "00011", "22872"]
@@ -33,7 +33,7 @@ def write_pairs(folder, pairs=OFFICIAL, endings=("_img1.ppm", "_img2.ppm", "_flo
 
 
 def flo(flow):
-    """Bytes of a `.flo` file, by the format's description."""
+    """Encode a `.flo` file according to the format's description."""
     height, width = flow.shape[:2]
     header = b"PIEH" + np.array([width, height], "<i4").tobytes()
     return header + flow.astype("<f4").tobytes()
@@ -67,7 +67,7 @@ def test_pixels_and_flow(folder, tmp_path, source):
     assert index["settings"]["val_fraction"] == 0.1 and index["left_out"] == []
 
 
-def test_the_names_of_the_examples(tmp_path):
+def test_names_of_flownet2_examples(tmp_path):
     endings = ("-img0.ppm", "-img1.ppm", "-gt.flo")
     folder = write_pairs(tmp_path / "in", ["0000000", "0000007"], endings)
     flyingchairs.convert([folder], tmp_path / "out")
@@ -82,24 +82,24 @@ def test_the_names_of_the_examples(tmp_path):
     ("source", "place"),
     [("data", "data"), ("data", "."), (".", "data"), (".", "."), (".", ".."), ("..", ".")],
 )
-def test_the_official_split(folder, tmp_path, source, place, capsys):
+def test_official_split(folder, tmp_path, source, place, capsys):
     (folder / place / SPLIT_FILE).write_text("1\n2\n1\n1\n2\n1\n")
     index = flyingchairs.convert([(folder / source).resolve()], tmp_path / "out", val_fraction=0.9)
-    found = splits_of(tmp_path / "out")
-    assert sorted(found["val"]) == ["00002", "00011"]
-    assert sorted(found["train"]) == ["00001", "00003", "00010", "22872"]
+    ids_of_split = splits_of(tmp_path / "out")
+    assert sorted(ids_of_split["val"]) == ["00002", "00011"]
+    assert sorted(ids_of_split["train"]) == ["00001", "00003", "00010", "22872"]
     assert index["settings"]["val_fraction"] == SPLIT_FILE
     printed = capsys.readouterr().out
-    assert f"{SPLIT_FILE} decides the split, --val_fraction does not" in printed
-    # Without it, the same output is not silently gone on with.
+    assert f"{SPLIT_FILE}; --val_fraction is ignored" in printed
+    # Without it, the conversion does not silently resume in the same output.
     (folder / place / SPLIT_FILE).unlink()
     with pytest.raises(ValueError, match=f"with val_fraction=.{SPLIT_FILE}. instead of 0.9"):
         flyingchairs.convert([(folder / source).resolve()], tmp_path / "out", val_fraction=0.9)
     printed = capsys.readouterr().out
-    assert f"without {SPLIT_FILE}, names and --seed decide" in printed
+    assert f"no {SPLIT_FILE}; split by names and --seed" in printed
 
 
-def test_the_split_file_of_a_relative_source(folder, tmp_path, monkeypatch):
+def test_split_file_with_relative_source(folder, tmp_path, monkeypatch):
     (folder.parent / SPLIT_FILE).write_text("2\n" * 6)
     for place, source in ((folder, "."), (folder / "data", "..")):
         monkeypatch.chdir(place)
@@ -123,10 +123,10 @@ def test_bad_split_files(folder, tmp_path, content, match):
 
 
 @pytest.mark.parametrize("ending", ["_img1.ppm", "_img2.ppm", "_flow.flo"])
-def test_half_a_pair(folder, tmp_path, ending):
+def test_incomplete_pair(folder, tmp_path, ending):
     (folder / f"data/00010{ending}").unlink()
     assert_refused(folder, tmp_path, f"data/00010{ending}: missing")
-    # And of a pair of which nothing else is left.
+    # And for a pair with a single remaining file.
     for other in {"_img1.ppm", "_img2.ppm", "_flow.flo"} - {ending}:
         (folder / f"data/00011{other}").unlink()
     index = flyingchairs.convert([folder], tmp_path / "out", on_error="skip")
@@ -140,7 +140,7 @@ def wide(flow):
 @pytest.mark.parametrize(
     ("file", "content", "match"),
     [
-        ("00002_img1.ppm", lambda data: data[:-7], "a PPM of .* bytes, its header asks for"),
+        ("00002_img1.ppm", lambda data: data[:-7], "the PPM has .* bytes, but its header implies"),
         ("00002_img2.ppm", lambda data: data[:9], "not an 8-bit binary PPM"),
         ("00002_img2.ppm", lambda data: b"", "not an image"),
         ("00002_flow.flo", lambda data: data[:-4], f"a .flo file of {WIDTH}x24 cannot have"),
@@ -162,17 +162,17 @@ def test_folders_without_pairs(tmp_path):
 
 
 def test_two_sources(folder, tmp_path):
-    """Each is split by its own file, or by names; one pair cannot be in both."""
+    """Each source is split by its own file or by names; a pair must not be in both."""
     (folder / SPLIT_FILE).write_text("2\n" * 6)
     more = write_pairs(tmp_path / "more", ["00100", "00101"])
     index = flyingchairs.convert([folder, more], tmp_path / "out", val_fraction=0)
     assert index["records"] == {"train": 2, "val": 6}
     twice = write_pairs(tmp_path / "twice", ["00011"])
-    with pytest.raises(ValueError, match="_img1.ppm: a second frame 00011, the first is"):
+    with pytest.raises(ValueError, match="_img1.ppm: duplicate frame id 00011, also used by"):
         flyingchairs.convert([folder, twice], tmp_path / "refused")
 
 
-def test_runs_that_follow(folder, tmp_path, capsys):
+def test_subsequent_runs(folder, tmp_path, capsys):
     output = tmp_path / "out"
     flyingchairs.convert([folder], output, val_fraction=0, records_per_shard=2)
     before = {path.name: path.read_bytes() for path in output.glob("[!.]*")}
@@ -185,7 +185,7 @@ def test_runs_that_follow(folder, tmp_path, capsys):
 
 
 def test_mixed_with_camvid(folder, tmp_path):
-    """What a set lacks is masked: an example has labels or flow, never both."""
+    """Missing labels or flow are masked: an example has one of them, never both."""
     camvid.convert([write_camvid(tmp_path / "CamVid")], tmp_path / "camvid")
     flyingchairs.convert([folder], tmp_path / "chairs", val_fraction=0)
     files = [records.match_files(tmp_path / name / "train-*") for name in ("camvid", "chairs")]
@@ -193,7 +193,7 @@ def test_mixed_with_camvid(folder, tmp_path):
         decoding.check_records(part, CITYSCAPES)
     size = {"height": 16, "width": 16}
     drawn = Draw(files, batch_size=8, steps_per_epoch=2)
-    batches = training_batches(drawn, CITYSCAPES, **size, made_flow=False)
+    batches = training_batches(drawn, CITYSCAPES, **size, synthetic_flow=False)
     kinds = []
     for inputs, targets in batches.take(2).as_numpy_iterator():
         assert inputs["image1"].shape == inputs["image2"].shape == (8, 16, 16, 3)
@@ -204,10 +204,10 @@ def test_mixed_with_camvid(folder, tmp_path):
     assert set(kinds) == {False, True}
 
 
-def test_the_command(folder, tmp_path):
+def test_command(folder, tmp_path):
     args = ("--source", folder, "--output", tmp_path / "out", "--val_fraction=0")
     done = run_command("data_prep.flyingchairs", *args)
-    assert done.stderr == "" and f"without {SPLIT_FILE}" in done.stdout
+    assert done.stderr == "" and f"no {SPLIT_FILE}" in done.stdout
     line = run_command("data_prep.flyingchairs", "--source=no", "--output=x", ok=False).stderr
     assert line == "error: no: no such folder (--source)\n"
 
@@ -227,6 +227,6 @@ def test_real_samples(samples, tmp_path):
         flow = np.fromfile(samples / f"flyingchairs/{pair}-gt.flo", "<f4")[3:]
         assert (frame["flow"][..., :2] == flow.reshape(384, 512, 2)).all()
         assert (frame["flow"][..., 2] == 1).all()
-        true = error_of_pulled(frame, frame["flow"][..., :2])
+        true = warp_error(frame, frame["flow"][..., :2])
         for wrong in (frame["flow"][..., 1::-1], -frame["flow"][..., :2]):
-            assert true < 0.7 * error_of_pulled(frame, wrong)
+            assert true < 0.7 * warp_error(frame, wrong)

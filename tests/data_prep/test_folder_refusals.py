@@ -1,11 +1,11 @@
-"""What the reader of a user's own folder refuses, each with one line that names file and mend."""
+"""Tests of the errors of the custom folder converter: each names the file and the fix."""
 
 import numpy as np
 import pytest
 
 from flowseg.data import flow_io, labels
 from tests.support.made_files import ids, motion, picture, read_back, save
-from tests.support.own_folder import convert, write_classes, write_own
+from tests.support.own_folder import convert, write_classes, write_user_folder
 
 
 @pytest.fixture
@@ -15,67 +15,72 @@ def classes(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    return write_own(tmp_path / "own")
+    return write_user_folder(tmp_path / "custom")
 
 
-def assert_refused(folder, tmp_path, match, classes=None, **how):
+def assert_refused(folder, tmp_path, match, classes=None, **kwargs):
     with pytest.raises(ValueError, match=match):
-        convert(folder, tmp_path / "refused", classes, **how)
+        convert(folder, tmp_path / "refused", classes, **kwargs)
     assert not (tmp_path / "refused" / "index.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("label_set", "how", "bad"),
+    ("label_set", "kwargs", "bad"),
     [
-        ("own", {}, 5), ("own", {"void_ids": ["6"]}, 5), ("own", {"void_ids": ["0", "5"]}, None),
-        ("own", {}, 255 - 1), ("camvid", {}, 255), ("camvid", {"void_ids": ["255"]}, None),
+        ("custom", {}, 5), ("custom", {"void_ids": ["6"]}, 5),
+        ("custom", {"void_ids": ["0", "5"]}, None),
+        ("custom", {}, 255 - 1), ("camvid", {}, 255), ("camvid", {"void_ids": ["255"]}, None),
         ("cityscapes", {}, 34), ("cityscapes", {"void_ids": ["34"]}, None),
     ],
 )  # fmt: skip
-def test_ids_outside_the_set(tmp_path, classes, label_set, how, bad):
-    sound = 7 if label_set == "cityscapes" else 9
-    present = bad or int(how["void_ids"][-1])
-    save(tmp_path / "own/images/a.png", picture(1))
-    save(tmp_path / "own/masks/a.png", ids(1, [sound, present]))
-    label_set = classes if label_set == "own" else label_set
+def test_unknown_ids(tmp_path, classes, label_set, kwargs, bad):
+    valid = 7 if label_set == "cityscapes" else 9
+    present = bad or int(kwargs["void_ids"][-1])
+    save(tmp_path / "custom/images/a.png", picture(1))
+    save(tmp_path / "custom/masks/a.png", ids(1, [valid, present]))
+    label_set = classes if label_set == "custom" else label_set
     if bad:
         match = f"masks/a.png: label ids that .* does not have: {bad}$"
-        assert_refused(tmp_path / "own", tmp_path, match, label_set, **how)
+        assert_refused(tmp_path / "custom", tmp_path, match, label_set, **kwargs)
     else:
-        convert(tmp_path / "own", tmp_path / "out", label_set, **how)
+        convert(tmp_path / "custom", tmp_path / "out", label_set, **kwargs)
         seg = read_back(tmp_path / "out", labels.load_label_set(str(label_set)))["a"]["seg"]
-        assert ((seg == 255) == (ids(1, [sound, present]) == present)).all()
+        assert ((seg == 255) == (ids(1, [valid, present]) == present)).all()
 
 
 @pytest.mark.parametrize(
-    ("how", "match"),
+    ("kwargs", "match"),
     [
-        ({"classes": None}, "own/masks: name the classes of these masks by label_set"),
+        ({"classes": None}, "custom/masks: these masks need label_set, which names their classes"),
         ({"classes": "nothing"}, "nothing: neither a built-in label set"),
         ({"numbering": "kitti"}, "^numbering=kitti: label set classes has farm, cityscapes"),
         ({"void_ids": ["3"]}, "^void_ids=3: is crop in label set classes"),
         ({"void_ids": ["256"]}, r"^void_ids=256: ids are in 0\.\.255"),
         ({"void_ids": ["1", "x"]}, "^void_ids=1,x: not a list of numbers"),
-        ({"next": 0}, r"flow/000003_10.flo: has no second .*images .next=0. .and so for 4 more"),
+        ({"next": 0}, r"flow/000003_10.flo: has no second .*images .next=0. .and 4 more files"),
         ({"next": 3}, r"flow/000003_10.flo: has no second .*images .next=3"),
     ],
 )
-def test_flags_that_do_not_fit(folder, tmp_path, classes, how, match):
-    assert_refused(folder, tmp_path, match, **{"classes": classes, **how})
+def test_invalid_flags(folder, tmp_path, classes, kwargs, match):
+    assert_refused(folder, tmp_path, match, **{"classes": classes, **kwargs})
 
 
 @pytest.mark.parametrize(
     ("file", "content", "match"),
     [
         ("images/deep/er/002.ppm", None, "flow/deep/er/001.FLO: has no second frame"),
-        ("images/000004_10.jpg", None, "masks/000004_10.png: its image is missing in .*own/images"),
+        (
+            "images/000004_10.jpg",
+            None,
+            "masks/000004_10.png: its image is missing in .*custom/images",
+        ),
         ("flow/nothing.flo", b"x", "flow/nothing.flo: its image is missing"),
         ("flow/video/f12.flo", flow_io.encode_flo(motion(1)), "f12.flo: has no second frame"),
-        ("flow/video/f8.png", b"x", "f8.png: beside f8.flo: keep one"),
-        ("images/video/f8.jpg", b"x", "f8.png: beside f8.jpg: keep one"),
-        ("images/video/f08.png", picture(0), "f8.png: has the frame number of f08.png"),
-        ("images/video/notes.txt", b"x", "notes.txt: does not belong here .*jpg"),
-        ("masks/video/f9.jpg", picture(0), r"f9.jpg: does not belong here \(.png do\)"),
+        ("flow/video/f8.png", b"x", "f8.png: same name as f8.flo: keep one"),
+        ("images/video/f8.jpg", b"x", "f8.png: same name as f8.jpg: keep one"),
+        ("images/video/f08.png", picture(0), "f8.png: same frame number as f08.png"),
+        ("images/video/notes.txt", b"x", "notes.txt: unexpected file type .*jpg"),
+        ("masks/video/f9.jpg", picture(0), r"f9.jpg: unexpected file type \(expected .png\)"),
         ("masks/video/f9.png", ids(0, [2])[1:], "masks/video/f9.png: is 23x32"),
         ("masks/video/f9.png", picture(0), "masks/video/f9.png: .*one channel.*palette"),
         ("masks/video/f9.png", np.uint16(ids(0, [2])), "masks/video/f9.png: .*8 bits"),
@@ -85,7 +90,7 @@ def test_flags_that_do_not_fit(folder, tmp_path, classes, how, match):
         ("flow/video/f8.flo", b"PIEH", "flow/video/f8.flo: not a .flo"),
     ],
 )
-def test_files_that_do_not_fit(folder, tmp_path, classes, file, content, match):
+def test_invalid_files(folder, tmp_path, classes, file, content, match):
     if content is None:
         (folder / file).unlink()
     else:
@@ -93,11 +98,13 @@ def test_files_that_do_not_fit(folder, tmp_path, classes, file, content, match):
     assert_refused(folder, tmp_path, match, classes)
 
 
-def test_folders_that_are_none(tmp_path):
+def test_missing_or_invalid_folders(tmp_path):
     assert_refused(tmp_path / "nowhere", tmp_path, "nowhere/images: no such folder")
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").write_bytes(b"")
     with pytest.raises(NotADirectoryError):
         convert(tmp_path, tmp_path / "refused")
     (tmp_path / "masks").unlink()
-    assert_refused(tmp_path, tmp_path, "no truth here, neither masks.* nor flow", "cityscapes")
+    assert_refused(
+        tmp_path, tmp_path, "no ground truth here: neither masks.* nor flow", "cityscapes"
+    )

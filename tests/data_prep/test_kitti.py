@@ -1,4 +1,4 @@
-"""The KITTI reader: official folders in, records out, and every way in which folders are bad."""
+"""Tests of the KITTI converter: records from official folders, and errors for bad folders."""
 
 import json
 import shutil
@@ -18,21 +18,21 @@ LABELS = "data_semantics/training"
 
 @pytest.fixture
 def folder(kitti_folder, tmp_path):
-    """A copy of the made-up KITTI that a test may spoil."""
+    """A copy of the synthetic KITTI folder that a test may modify."""
     return shutil.copytree(kitti_folder, tmp_path / "kitti")
 
 
 def read_all(output):
-    """frame id -> record, of every shard of a folder."""
+    """Return {frame id: record} of all shards of a folder."""
     files = records.match_files(f"{output}/train-*.tfrecord", f"{output}/val-*.tfrecord")
-    found = [fields for file in files for _, fields in records.read_shard(file)]
-    by_id = {fields["frame_id"].decode(): fields for fields in found}
-    assert len(by_id) == len(found)
+    fields_of_all = [fields for file in files for _, fields in records.read_shard(file)]
+    by_id = {fields["frame_id"].decode(): fields for fields in fields_of_all}
+    assert len(by_id) == len(fields_of_all)
     return by_id
 
 
 def assert_refused(sources, tmp_path, match):
-    """No conversion, an error that matches, and nothing that looks like a result."""
+    """Assert that conversion fails with a matching error and leaves no output files."""
     output = tmp_path / "refused"
     with pytest.raises(ValueError, match=match):
         kitti.convert(sources, output)
@@ -44,11 +44,11 @@ def change_png(path, change):
     path.write_bytes(cv2.imencode(".png", change(image))[1].tobytes())
 
 
-def test_records_hold_the_untouched_files(kitti_folder, kitti_records):
-    found = read_all(kitti_records)
-    assert sorted(found) == [f"{k:06d}_10" for k in range(5)]
+def test_records_contain_unchanged_files(kitti_folder, kitti_records):
+    fields_by_id = read_all(kitti_records)
+    assert sorted(fields_by_id) == [f"{k:06d}_10" for k in range(5)]
     for k in range(4):
-        fields = found[f"{k:06d}_10"]
+        fields = fields_by_id[f"{k:06d}_10"]
         for field, file in {
             "image1": f"{FLOW}/image_2/{k:06d}_10.png",
             "image2": f"{FLOW}/image_2/{k:06d}_11.png",
@@ -113,7 +113,7 @@ def test_one_set_alone(kitti_folder, tmp_path, which):
 
 
 def test_two_sources_are_joined(kitti_folder, tmp_path):
-    # The second world's frames 4 and 5 have flow; frame 4 is in the first with labels alone.
+    # The second folder's frames 4 and 5 have flow; frame 4 is in the first one with labels only.
     more = write_kitti(tmp_path / "more", count=2, first_id=4)
     index = kitti.convert([kitti_folder, more], tmp_path / "out")
     assert sum(index["records"].values()) == 6
@@ -121,20 +121,20 @@ def test_two_sources_are_joined(kitti_folder, tmp_path):
     assert fourth["flow"] and fourth["labels"]
 
 
-def test_the_same_frame_twice_must_agree(kitti_folder, folder, tmp_path):
+def test_duplicate_frames_must_be_identical(kitti_folder, folder, tmp_path):
     kitti.convert([kitti_folder, folder], tmp_path / "out")
     change_png(folder / LABELS / "semantic/000001_10.png", lambda ids: np.where(ids == 7, 8, ids))
     assert_refused([kitti_folder, folder], tmp_path, r"semantic/000001_10\.png: differs from")
 
 
-def test_pixels_of_both_sets_must_agree(folder, tmp_path):
+def test_images_of_both_sets_must_have_equal_pixels(folder, tmp_path):
     image = folder / LABELS / "image_2/000002_10.png"
-    # Other bytes, same pixels: the owner may have compressed them anew.
+    # Different bytes, same pixels: the image may have been compressed again.
     pixels = cv2.imread(str(image))
     image.write_bytes(cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1].tobytes())
     kitti.convert([folder], tmp_path / "out")
     change_png(image, lambda pixels: pixels ^ 1)
-    assert_refused([folder], tmp_path, r"000002_10\.png: other pixels than .*000002_10\.png")
+    assert_refused([folder], tmp_path, r"000002_10\.png: its pixels differ from .*000002_10\.png")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_missing_file(folder, tmp_path, file):
     assert_refused([folder], tmp_path, f"{file}: missing")
 
 
-def test_missing_or_foreign_source(kitti_folder, tmp_path):
+def test_missing_or_invalid_source(kitti_folder, tmp_path):
     assert_refused([tmp_path / "nowhere"], tmp_path, "nowhere: no such folder")
     (tmp_path / "empty").mkdir()
     assert_refused([tmp_path / "empty"], tmp_path, "empty: no KITTI set here")
@@ -174,7 +174,7 @@ def narrow(image):
         (f"{LABELS}/semantic", narrow, "is 90x164"),
     ],
 )
-def test_file_of_the_wrong_kind(folder, tmp_path, file, change, match):
+def test_invalid_files(folder, tmp_path, file, change, match):
     change_png(folder / file / "000001_10.png", change)
     assert_refused([folder], tmp_path, f"{file}/000001_10.png: .*{match}")
 
@@ -185,11 +185,11 @@ def test_second_frame_of_another_size(folder, tmp_path):
 
 
 @pytest.mark.parametrize("file", [f"{FLOW}/image_2", f"{FLOW}/flow_occ", f"{LABELS}/semantic"])
-@pytest.mark.parametrize("kept", [0, 5, 40, 0.5, -13, -1])
-def test_truncated_file(folder, tmp_path, file, kept):
+@pytest.mark.parametrize("length", [0, 5, 40, 0.5, -13, -1])
+def test_truncated_file(folder, tmp_path, file, length):
     path = folder / file / "000001_10.png"
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * kept) if 0 < kept < 1 else kept])
+    path.write_bytes(data[: int(len(data) * length) if 0 < length < 1 else length])
     assert_refused([folder], tmp_path, f"{file}/000001_10.png: (truncated PNG|not a)")
 
 
@@ -202,7 +202,7 @@ def test_damaged_file(folder, tmp_path, file):
     assert_refused([folder], tmp_path, f"{file}/000001_10.png: damaged PNG")
 
 
-def test_on_error_skip_lists_what_it_left_out(folder, tmp_path, capsys):
+def test_on_error_skip_lists_bad_frames(folder, tmp_path, capsys):
     (folder / FLOW / "image_2/000001_11.png").unlink()
     change_png(folder / LABELS / "semantic/000004_10.png", lambda ids: ids * 0 + 77)
     index = kitti.convert([folder], tmp_path / "out", on_error="skip")
@@ -212,20 +212,20 @@ def test_on_error_skip_lists_what_it_left_out(folder, tmp_path, capsys):
     assert left_out["000001_10"].startswith(f"{FLOW}/image_2/000001_11.png: missing")
     assert "77" in left_out["000004_10"]
     printed = capsys.readouterr().out
-    assert "left out: 2" in printed and left_out["000004_10"] in printed
-    # Asked to stop, the same folder is not finished.
+    assert "skipped: 2" in printed and left_out["000004_10"] in printed
+    # With on_error="stop" the same folder is not finished.
     with pytest.raises(ValueError, match="000001_11.png: missing|have: 77"):
         kitti.convert([folder], tmp_path / "out")
 
 
-def test_nothing_but_bad_frames(folder, tmp_path):
+def test_only_bad_frames(folder, tmp_path):
     shutil.rmtree(folder / FLOW / "image_2")
-    with pytest.raises(ValueError, match="every frame is bad; the first: .*missing"):
+    with pytest.raises(ValueError, match="every frame is bad; first: .*missing"):
         kitti.convert([folder / "data_scene_flow"], tmp_path / "out", on_error="skip")
     assert not list((tmp_path / "out").glob("[!.]*"))
 
 
-def test_frames_keep_their_split(kitti_folder, tmp_path):
+def test_split_is_stable_when_frames_are_added(kitti_folder, tmp_path):
     kitti.convert([kitti_folder / "data_scene_flow"], tmp_path / "four", val_fraction=0.58)
     kitti.convert([kitti_folder], tmp_path / "five", val_fraction=0.58)
     splits = []
@@ -238,10 +238,10 @@ def test_frames_keep_their_split(kitti_folder, tmp_path):
     assert splits[0].items() < splits[1].items()
 
 
-def test_no_val(kitti_folder, tmp_path, capsys):
+def test_empty_val_split(kitti_folder, tmp_path, capsys):
     index = kitti.convert([kitti_folder / "data_scene_flow"], tmp_path / "none", val_fraction=0)
     assert index["records"] == {"train": 4, "val": 0} and not capsys.readouterr().err
-    # No share of the frames 0..3 is under 0.01 with this seed.
+    # With this seed no frame of 0..3 is assigned to a fraction of 0.01.
     index = kitti.convert([kitti_folder], tmp_path / "unlucky", val_fraction=0.01)
     assert index["records"] == {"train": 5, "val": 0}
     assert not list((tmp_path / "unlucky").glob("val-*"))
@@ -249,7 +249,7 @@ def test_no_val(kitti_folder, tmp_path, capsys):
     assert "--val_fraction=0" in warning and "--seed" in warning
 
 
-def test_the_command(kitti_folder, kitti_records, tmp_path):
+def test_command(kitti_folder, kitti_records, tmp_path):
     done = run_command("data_prep.kitti", "--source", kitti_folder, "--output", tmp_path)
     assert done.stderr == "" and "train" in done.stdout and "val" in done.stdout
     for file in kitti_records.glob("*.tfrecord"):
@@ -266,7 +266,7 @@ def test_the_command(kitti_folder, kitti_records, tmp_path):
         (["--source=x", "y"], ["unexpected argument 'y'"]),
     ],
 )
-def test_bad_commands_end_with_one_line(args, parts):
+def test_bad_commands_print_one_line(args, parts):
     line = run_command("data_prep.kitti", *args, ok=False).stderr
     assert all(part.lower() in line.lower() for part in parts), line
 
@@ -279,12 +279,12 @@ def test_help():
 
 
 @pytest.mark.parametrize(
-    ("place", "dtype", "told"),
+    ("map_folder", "dtype", "message"),
     [(f"{LABELS}/instance", np.uint8, "8 bits, but instances have 16"),
      (f"{FLOW}/obj_map", np.uint16, "16 bits, but objects have 8")],
 )  # fmt: skip
-def test_a_map_of_another_depth_is_refused(folder, tmp_path, place, dtype, told):
-    path = next((folder / place).iterdir())
+def test_wrong_bit_depth(folder, tmp_path, map_folder, dtype, message):
+    path = next((folder / map_folder).iterdir())
     ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     cv2.imwrite(str(path), (ids & 255).astype(dtype))
-    assert_refused([folder], tmp_path, f"{path.name}: {told}")
+    assert_refused([folder], tmp_path, f"{path.name}: {message}")

@@ -1,4 +1,4 @@
-"""The Middlebury reader: the owners' folders in, records of flow that is partly unknown out."""
+"""Tests of the Middlebury converter: records with partly unknown flow."""
 
 import shutil
 
@@ -8,7 +8,7 @@ import pytest
 from data_prep import middlebury
 from flowseg.data import flow_io
 from tests.conftest import run_command
-from tests.support.made_files import error_of_pulled, load, motion, picture, read_back, save
+from tests.support.made_files import load, motion, picture, read_back, save, warp_error
 
 NAMES = ["Dimetrodon", "Grove2", "Venus"]
 UNKNOWN = np.zeros((24, 32), bool)
@@ -16,7 +16,7 @@ UNKNOWN[3, 5] = UNKNOWN[20:, :4] = True
 
 
 def write_middlebury(folder):
-    """Three sequences with truth (the last of two frames alone) and one without."""
+    """Write three sequences with ground truth (the last with only two frames) and one without."""
     for k, name in enumerate(NAMES):
         for i in (10, 11) if name == "Venus" else range(7, 15):
             save(folder / f"other-data/{name}/frame{i:02d}.png", picture(100 * k + i))
@@ -49,23 +49,23 @@ def test_pixels_and_flow(folder, tmp_path, capsys):
         assert (frame["flow"][..., 2] == ~UNKNOWN).all()
         assert (frame["seg"] == 255).all() and frame["dataset"] == b"middlebury"
     assert index["records"] == {"train": 0, "val": 3} and index["left_out"] == []
-    told = capsys.readouterr()
-    assert told.err == "", "a set that is for scores alone is what was asked for"
-    walking = "other-data/Walking: left out, it has no other-gt-flow/Walking/flow10.flo"
-    assert walking in told.out and told.out.count("left out") == 1
+    captured = capsys.readouterr()
+    assert captured.err == "", "a set without train records was requested"
+    walking = "other-data/Walking: skipped, it has no other-gt-flow/Walking/flow10.flo"
+    assert walking in captured.out and captured.out.count("skipped") == 1
 
 
-def test_the_hash_split(folder, tmp_path, capsys):
+def test_hash_split(folder, tmp_path, capsys):
     index = middlebury.convert([folder], tmp_path / "out", val_fraction=0)
     assert index["records"] == {"train": 3, "val": 0}
     assert index["settings"] == {"val_fraction": 0, "seed": 0, "records_per_shard": 32}
-    # Three frames are few for a share of 0.1: no silent empty split.
+    # Three frames are too few for a fraction of 0.1: the empty split causes a warning.
     middlebury.convert([folder], tmp_path / "few")
     assert "no frame falls into val: choose another --seed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("frame", ["frame10.png", "frame11.png"])
-def test_truth_without_its_frames(folder, tmp_path, frame):
+def test_ground_truth_without_frames(folder, tmp_path, frame):
     (folder / "other-data/Grove2" / frame).unlink()
     assert_refused(folder, tmp_path, f"other-data/Grove2/{frame}: missing")
     index = middlebury.convert([folder], tmp_path / "out", on_error="skip")
@@ -74,7 +74,7 @@ def test_truth_without_its_frames(folder, tmp_path, frame):
     assert_refused(folder, tmp_path, "other-data/[A-Z][a-z0-9]*/frame10.png: missing")
 
 
-def test_one_frame_and_no_truth_is_told(folder, tmp_path, capsys):
+def test_sequences_without_ground_truth_are_reported(folder, tmp_path, capsys):
     (folder / "other-data/Walking/frame11.png").unlink()
     shutil.rmtree(folder / "other-gt-flow/Grove2")
     index = middlebury.convert([folder], tmp_path / "out", val_fraction=0)
@@ -83,11 +83,13 @@ def test_one_frame_and_no_truth_is_told(folder, tmp_path, capsys):
     assert [line.split(":")[0].split("/")[-1] for line in lines[:2]] == ["Grove2", "Walking"]
 
 
-def test_folders_that_are_no_middlebury(folder, tmp_path):
+def test_invalid_folders(folder, tmp_path):
     assert_refused(tmp_path / "nowhere", tmp_path, "nowhere: no such folder")
-    assert_refused(folder / "other-data", tmp_path, "other-data: no Middlebury truth here")
+    assert_refused(folder / "other-data", tmp_path, "other-data: no Middlebury ground truth here")
     shutil.rmtree(folder / "other-gt-flow")
-    assert_refused(folder, tmp_path, r"middlebury: no Middlebury truth here \(other-gt-flow/")
+    assert_refused(
+        folder, tmp_path, r"middlebury: no Middlebury ground truth here \(other-gt-flow/"
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,28 +109,30 @@ def test_bad_files(folder, tmp_path, file, content, match):
     assert_refused(folder, tmp_path, f"{file}: .*{match}")
 
 
-def test_one_sequence_in_two_sources(folder, tmp_path):
+def test_same_sequence_in_two_sources(folder, tmp_path):
     other = write_middlebury(tmp_path / "other")
-    with pytest.raises(ValueError, match="other/.*/frame10.png: a second frame"):
+    with pytest.raises(ValueError, match="other/.*/frame10.png: duplicate frame id"):
         middlebury.convert([folder, other], tmp_path / "out")
 
 
-def test_a_second_run(folder, tmp_path, capsys):
+def test_second_run(folder, tmp_path, capsys):
     index = middlebury.convert([folder], tmp_path / "out", val_fraction=1)
     assert middlebury.convert([folder], tmp_path / "out", val_fraction=1) == index
     assert capsys.readouterr().out.endswith("already finished, nothing to do\n")
-    # A sequence that has come to its truth is another conversion.
+    # A sequence with new ground truth makes it another conversion.
     save(folder / "other-gt-flow/Walking/flow10.flo", flow_io.encode_flo(motion(9)))
-    with pytest.raises(ValueError, match="another conversion, of other frames"):
+    with pytest.raises(ValueError, match="another conversion, of different frames"):
         middlebury.convert([folder], tmp_path / "out", val_fraction=1)
 
 
-def test_the_command(folder, tmp_path):
+def test_command(folder, tmp_path):
     args = ("--source", folder, "--output", tmp_path / "out", "--val_fraction=1")
     done = run_command("data_prep.middlebury", *args)
-    assert done.stderr == "" and "Walking: left out" in done.stdout
+    assert done.stderr == "" and "Walking: skipped" in done.stdout
     args = ("--source", folder / "other-data", "--output", tmp_path / "no")
-    assert "no Middlebury truth" in run_command("data_prep.middlebury", *args, ok=False).stderr
+    assert (
+        "no Middlebury ground truth" in run_command("data_prep.middlebury", *args, ok=False).stderr
+    )
 
 
 def test_real_samples(samples, tmp_path):
@@ -148,8 +152,8 @@ def test_real_samples(samples, tmp_path):
         assert (frame["flow"][..., 2] == known).all()
         assert (frame["flow"][known][:, :2] == truth[known]).all()
         assert not frame["flow"][~known].any() and np.abs(frame["flow"]).max() < 100
-        true = error_of_pulled(frame, frame["flow"][..., :2])
+        true = warp_error(frame, frame["flow"][..., :2])
         for wrong in (frame["flow"][..., 1::-1], -frame["flow"][..., :2]):
-            assert true < 0.7 * error_of_pulled(frame, wrong)
-    # Its owners could not measure everything there.
+            assert true < 0.7 * warp_error(frame, wrong)
+    # The official flow is not known at every pixel there.
     assert 0.9 < frames["RubberWhale"]["flow"][..., 2].mean() < 1

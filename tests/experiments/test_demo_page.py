@@ -1,4 +1,4 @@
-"""The demo's page and film, and the benchmark of scenes."""
+"""Demo page, clip of a drive, and the benchmark of scenes."""
 
 import json
 from itertools import pairwise
@@ -12,7 +12,7 @@ from experiments.costs import scene_benchmark
 from flowseg.media import drawing, frames
 
 
-def test_animation_holds_the_frames_of_the_video(tmp_path):
+def test_animation_has_the_frames_of_the_video(tmp_path):
     colours = (40, 120, 200)
     with frames.video_writer(tmp_path / "video.mp4", 5) as write:
         for colour in colours:
@@ -26,45 +26,46 @@ def test_animation_holds_the_frames_of_the_video(tmp_path):
         assert abs(float(frame[..., 2].mean()) - colour) < 12
 
 
-def test_page_tells_the_scores_and_shows_every_picture(tmp_path):
+def test_page_has_scores_and_pictures(tmp_path):
     scores = {"seg/miou": 41.26, "flow/aepe": 2.04, "seg/iou/car": None}
     (tmp_path / "metrics.json").write_text(json.dumps(scores))
     for name in ("b.png", "a.png"):
         drawing.write_png(tmp_path / "pictures" / name, np.zeros((8, 8, 3), np.uint8))
-    demo_page.write_page(tmp_path, "A <title>", "told & said")
+    demo_page.write_page(tmp_path, "A <title>", "more & less", "run-x")
     text = (tmp_path / "index.html").read_text()
     assert "<td>41.3 %</td>" in text and "<td>2.0 px</td>" in text and "% IoU" not in text
     assert text.index("pictures/a.png") < text.index("pictures/b.png")
-    assert "A &lt;title&gt;" in text and "told &amp; said" in text
+    assert "A &lt;title&gt;" in text and "more &amp; less" in text
+    assert "<code>run-x/</code>" in text
     assert "video.webp" not in text and "roads.png" not in text and "KITTI" not in text
     (tmp_path / "video.webp").write_bytes(b"")
     (tmp_path / "roads.png").write_bytes(b"")
-    demo_page.write_page(tmp_path, "t", "t")
+    demo_page.write_page(tmp_path, "t", "t", "run-x")
     text = (tmp_path / "index.html").read_text()
     assert "video.webp" in text and "roads.png" in text and "KITTI 2015, frame 000003_10" in text
 
 
-def test_film_goes_on_from_the_pair(tmp_path):
-    """The film's first two frames are the pair's, but for parts that the pair leaves out."""
+def test_film_continues_the_pair(tmp_path):
+    """The first two frames show the scene of the pair, except for parts that the pair omits."""
     seed, index = 3, 1
     film = list(street.film(index, seed, 96, 312, 4))
     assert [frame.shape for frame in film] == [(96, 312, 3)] * 4
     pair = street.make_pair(index, seed, 96, 312, effects=False)
     for frame, image in zip(film[:2], (pair.image1, pair.image2), strict=True):
-        # Textures are dealt out by the number of parts, so colours differ a little.
+        # Textures depend on the number of parts, so colours differ slightly.
         assert np.corrcoef(frame.mean(-1).ravel(), image.mean(-1).ravel())[0, 1] > 0.7
-    assert np.abs(pair.flow).max() > 1, "a drive that stands still shows nothing here"
+    assert np.abs(pair.flow).max() > 1, "the test needs a drive that moves"
     steps = [np.abs(np.subtract(a, b, dtype=float)).mean() for a, b in pairwise(film)]
     assert min(steps) > 1
 
 
-def test_benchmark_of_scenes_accounts_for_all_time(tmp_path):
+def test_scene_benchmark_accounts_for_all_time(tmp_path):
     job = farm.Job(tmp_path, "street", 0, 48, 96, True, None)
     rate, shares, size = scene_benchmark.measure(job, 2)
     assert rate > 0 and abs(sum(shares.values()) - 100) < 1e-6
-    assert min(shares.values()) > 0, shares  # every stage's functions were found
+    assert min(shares.values()) > 0, shares  # the functions of every stage were found
     files = [path for path in tmp_path.rglob("*.png") if not path.name.startswith("000002")]
-    # The second name of image1 is no second file.
+    # The second name of image1 is the same file.
     assert size * 2 == sum(
         path.stat().st_size for path in files if "semantics/training/image_2" not in str(path)
     )

@@ -1,4 +1,4 @@
-"""A trained run becomes an ONNX file, which answers as Keras does in a process without it."""
+"""ONNX export: the file's outputs equal those of Keras, in a process without Keras."""
 
 import json
 import subprocess
@@ -12,8 +12,8 @@ from flowseg import runs
 from tests.conftest import ROOT, run_command
 
 pytestmark = pytest.mark.onnx
-# As a user runs it: ONNX Runtime and NumPy alone.
-ASK = """
+# As a user runs it: only ONNX Runtime and NumPy.
+SCRIPT = """
 import sys
 sys.modules.update(tensorflow=None, keras=None, onnx=None)
 import numpy as np, onnxruntime
@@ -25,13 +25,13 @@ print(session.get_modelmeta().custom_metadata_map["flowseg"])
 """
 
 
-def ask(path, frames, folder):
-    """(answers, metadata) of a file, asked in a process of its own."""
+def run_file(path, frames, folder):
+    """Run a file in a separate process; return its outputs and metadata."""
     np.savez(folder / "frames.npz", **frames)
-    command = [sys.executable, "-c", ASK, path, folder / "frames.npz", folder / "answers.npz"]
+    command = [sys.executable, "-c", SCRIPT, path, folder / "frames.npz", folder / "outputs.npz"]
     done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return dict(np.load(folder / "answers.npz")), json.loads(done.stdout)
+    return dict(np.load(folder / "outputs.npz")), json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -43,52 +43,54 @@ def any_size(trained_run, tmp_path_factory):
     return output
 
 
-def test_any_batch_and_size_answer_as_keras_does(any_size, trained_run, tmp_path):
+def test_any_batch_and_size_equal_keras(any_size, trained_run, tmp_path):
     run = runs.load_run(trained_run)
     rng = np.random.default_rng(0)
     frames = {
         key: rng.uniform(0, 255, (3, 50, 81, 3)).astype(np.float32) for key in ("image1", "image2")
     }
-    answers, told = ask(any_size, frames, tmp_path)
+    outputs, metadata = run_file(any_size, frames, tmp_path)
     expected = run.model.predict_on_batch(frames)
-    assert answers.keys() == expected.keys()
+    assert outputs.keys() == expected.keys()
     for key, value in expected.items():
-        np.testing.assert_allclose(answers[key], value, atol=1e-3)
-    swapped, _ = ask(any_size, dict(zip(frames, [*frames.values()][::-1], strict=True)), tmp_path)
-    assert np.abs(swapped["flow"] - answers["flow"]).max() > 0.05
-    assert told["label_set"]["palette"][0] == list(run.label_set.palette[0])
-    assert told["height"] is None and "--steps=2" in told["training_flags"]
+        np.testing.assert_allclose(outputs[key], value, atol=1e-3)
+    swapped, _ = run_file(
+        any_size, dict(zip(frames, [*frames.values()][::-1], strict=True)), tmp_path
+    )
+    assert np.abs(swapped["flow"] - outputs["flow"]).max() > 0.05
+    assert metadata["label_set"]["palette"][0] == list(run.label_set.palette[0])
+    assert metadata["height"] is None and "--steps=2" in metadata["training_flags"]
 
 
-def test_fixed_size_of_the_network_in_the_box(tmp_path):
+def test_fixed_size_of_the_pretrained_network(tmp_path):
     run = runs.load_run(None, "pretrained")
-    told = onnx.export(run, tmp_path / "fixed.onnx", 64, 96)
-    assert "100.000 % of labels equal" in told
+    summary = onnx.export(run, tmp_path / "fixed.onnx", 64, 96)
+    assert "100.000 % of labels equal" in summary
     pair = check.sample_pair(run.folder, 64, 96)
-    answers, about = ask(tmp_path / "fixed.onnx", pair, tmp_path)
-    assert (about["height"], about["width"]) == (64, 96)
+    outputs, metadata = run_file(tmp_path / "fixed.onnx", pair, tmp_path)
+    assert (metadata["height"], metadata["width"]) == (64, 96)
     expected = run.model.predict_on_batch(pair)
-    np.testing.assert_allclose(answers["flow"], expected["flow"], atol=1e-3)
+    np.testing.assert_allclose(outputs["flow"], expected["flow"], atol=1e-3)
 
 
-def test_refusals(trained_run, tmp_path):
+def test_invalid_arguments(trained_run, tmp_path):
     (tmp_path / "mine.onnx").write_bytes(b"mine")
     command = ("export.onnx", "--run_dir", trained_run, "--output")
     error = run_command(*command, tmp_path / "mine.onnx", ok=False).stderr
     assert "exists already; --overwrite" in error
     error = run_command(*command, tmp_path / "x.onnx", "--height", 64, ok=False).stderr
-    assert "fix the size together" in error
+    assert "must be given together" in error
     empty = tmp_path / "no run"
     empty.mkdir()
-    asked = ("export.onnx", "--run_dir", empty, "--output", tmp_path / "x.onnx")
-    assert "no run" in run_command(*asked, ok=False).stderr
+    arguments = ("export.onnx", "--run_dir", empty, "--output", tmp_path / "x.onnx")
+    assert "no run" in run_command(*arguments, ok=False).stderr
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["mine.onnx"]
 
 
-def test_a_file_that_answers_otherwise_is_not_written(trained_run, tmp_path, monkeypatch):
+def test_file_with_wrong_outputs_is_not_written(trained_run, tmp_path, monkeypatch):
     run = runs.load_run(trained_run)
     pair = check.sample_pair(run.folder, 32, 64)
     monkeypatch.setattr(check, "MAX_FLOW_DIFFERENCE", -1)
-    with pytest.raises(ValueError, match="x.onnx: the export does not answer as the network does"):
+    with pytest.raises(ValueError, match="x.onnx: the export's outputs differ from the network's"):
         onnx.export(run, tmp_path / "x.onnx", *pair["image1"].shape[1:3])
     assert list(tmp_path.iterdir()) == []

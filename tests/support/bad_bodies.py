@@ -1,10 +1,10 @@
-"""Bodies of requests that a server must refuse: 200 kinds and more, the same each time."""
+"""Invalid request bodies that a server must reject: over 200 kinds, always the same."""
 
 import json
 
 import numpy as np
 
-# Of every signature: what no input of it may hold, whatever its type and shape.
+# Values that are invalid for every input of every signature, whatever its type and shape.
 VALUES = {
     "null": None,
     "a boolean": True,
@@ -25,21 +25,21 @@ NAMES = ("", "x", "predict", "SERVING_DEFAULT", "serving_default ", 1, None, [],
 
 
 def bad_bodies(signatures):
-    """Yields (kind, bytes) for a server of these signatures: {name: (its inputs)}."""
+    """Yield (kind, bytes) for a server with these signatures: {name: (its inputs)}."""
     for name, inputs in sorted(signatures.items()):
         first, *others = sorted(inputs)
         for kind, value in VALUES.items():
             row = {first: value, **dict.fromkeys(others, value)}
-            for form, given in (("instances", [row]), ("inputs", row)):
-                body = {"signature_name": name, form: given}
+            for form, rows in (("instances", [row]), ("inputs", row)):
+                body = {"signature_name": name, form: rows}
                 yield f"{name}, {form}: {kind}", json.dumps(body).encode()
-        for kind, given in (
+        for kind, row in (
             ("none", {}),
             ("another", {**dict.fromkeys(inputs, 0), "other": 0}),
             ("one too few", dict.fromkeys(others, 0)),
             ("no object", 3),
         ):
-            body = {"signature_name": name, "instances": [given]}
+            body = {"signature_name": name, "instances": [row]}
             yield f"{name}: inputs: {kind}", json.dumps(body).encode()
     pair = np.zeros((1, 4, 4, 3), int).tolist()
     good = {"signature_name": "predict_labels", "inputs": {"image1": pair, "image2": pair}}
@@ -57,9 +57,9 @@ def bad_bodies(signatures):
         ("many rows of nothing", {"inputs": {"image1": [[]] * 10000, "image2": [[]] * 10000}}),
     ):
         yield kind, json.dumps({**good, **change}).encode()
-    whole = json.dumps(good).encode()
-    for end in range(0, len(whole), len(whole) // 20):
-        yield f"cut at {end}", whole[:end]
+    complete = json.dumps(good).encode()
+    for end in range(0, len(complete), len(complete) // 20):
+        yield f"cut at {end}", complete[:end]
     yield "an empty row", json.dumps({"instances": []}).encode()
     yield "rows that are no list", json.dumps({"instances": {"a": 1}}).encode()
     yield "a list", b"[]"
@@ -67,7 +67,7 @@ def bad_bodies(signatures):
     yield "text", b'"text"'
     yield "a form", b"image1=1&image2=2"
     yield "not UTF-8", b'{"signature_name": "\xff\xfe"}'
-    yield "UTF-16 cut", whole.decode().encode("utf-16")[:-1]
+    yield "UTF-16 cut", complete.decode().encode("utf-16")[:-1]
     yield "zeros", bytes(1000)
     yield "deep lists", b"[" * 100_000
     yield "deep objects", b'{"a":' * 50_000

@@ -1,4 +1,4 @@
-"""Small sets with known flow and labels for the tests of the doctor, and ways to spoil them."""
+"""Small sets with known flow and labels for the doctor's tests, and ways to damage them."""
 
 import cv2
 import numpy as np
@@ -9,17 +9,17 @@ from flowseg.data.labels import CITYSCAPES
 
 HEIGHT, WIDTH = 96, 144
 ROAD, BUILDING, VEGETATION, SKY, UNLABELED = 7, 11, 21, 23, 0
-# Of the motion of frames: u and v differ, neither is small, and no frame's is a turned copy of
-# another's.
+# Directions of the frames' motion: u and v differ, neither is small, and no direction equals
+# another one with swapped or negated components.
 ANGLES = (20, 158, 251, 107, 294, 65, 206, 333)
 IDS = np.array([ROAD, BUILDING, VEGETATION, SKY], np.uint8)
 
 
 def make_frame(k):
-    """A textured pair whose image1 is its image2 warped by a known flow, so that it is exact.
+    """Create a textured pair whose image1 is image2 warped by a known flow, which is thus exact.
 
-    Four classes in wavy bands, each with its own brightness, over a few void rows. It moves by 4
-    to 7.5 px, each frame its own way, and image2 is darker than image1.
+    Four classes in wavy bands of different brightness, above a few void rows. The motion is 4 to
+    7.5 px, in a different direction for each frame, and image2 is darker than image1.
 
     Returns:
         dict: `frame_id`, `image1`, `image2`, `flow` (H, W, 2), `valid` (H, W), `labels`.
@@ -38,12 +38,12 @@ def make_frame(k):
         [0.5 * np.sin(y / 20), 0.5 * np.sin(x / 25)]
     )
     flow = (np.rint(flow * 64) / 64).astype(np.float32)
-    there = (x + flow[..., 0], y + flow[..., 1])
-    image1 = cv2.remap(image2.astype(np.float32), *there, cv2.INTER_LINEAR)
-    labels = IDS[cv2.remap(band.astype(np.uint8), *there, cv2.INTER_NEAREST)]
+    target = (x + flow[..., 0], y + flow[..., 1])
+    image1 = cv2.remap(image2.astype(np.float32), *target, cv2.INTER_LINEAR)
+    labels = IDS[cv2.remap(band.astype(np.uint8), *target, cv2.INTER_NEAREST)]
     labels[-6:] = UNLABELED
     valid = np.all(
-        [(p >= 0) & (p <= n - 1) for p, n in zip(there, (WIDTH, HEIGHT), strict=True)], 0
+        [(p >= 0) & (p <= n - 1) for p, n in zip(target, (WIDTH, HEIGHT), strict=True)], 0
     )
     return {
         "frame_id": f"{k:03d}",
@@ -56,7 +56,7 @@ def make_frame(k):
 
 
 def make_set(train=4, val=1):
-    """{"train": frames, "val": frames}."""
+    """Return {"train": frames, "val": frames}."""
     frames = [make_frame(k) for k in range(train + val)]
     return {"train": frames[:train], "val": frames[train:]}
 
@@ -72,9 +72,9 @@ def encode(image, form="png"):
 
 
 def to_fields(frame, k=0):
-    """The record fields of a frame; its number decides the formats, so that each occurs.
+    """Return the record fields of a frame; its number selects the formats, so that all occur.
 
-    A key of the record (`flow_format`, `label_set`, `dataset`) in the frame is taken as it is.
+    A key of the record (`flow_format`, `label_set`, `dataset`) in the frame is used unchanged.
     """
     fields = {"dataset": frame.get("dataset", "made"), "frame_id": frame["frame_id"]}
     fields |= {"height": frame["image1"].shape[0], "width": frame["image1"].shape[1]}
@@ -94,11 +94,11 @@ def to_fields(frame, k=0):
 
 
 def write_set(folder, splits):
-    """Write frames as one shard a split; returns the shards' paths as text.
+    """Write frames as one shard per split; return the shards' paths as text.
 
-    A frame with a key `spoilt` (a field's name) gets that field cut short.
+    If a frame has a key `spoilt` (a field's name), that field is truncated.
     """
-    # Not at the top: most tests of the doctor need no TensorFlow.
+    # Imported here because most tests of the doctor need no TensorFlow.
     import tensorflow as tf
 
     from flowseg.data import records
@@ -110,9 +110,9 @@ def write_set(folder, splits):
         with tf.io.TFRecordWriter(str(path)) as shard:
             for k, frame in enumerate(frames):
                 fields = to_fields(frame, k)
-                spoilt = fields.pop("spoilt", None)
-                if spoilt:
-                    fields[spoilt] = fields[spoilt][:-40]
+                truncated = fields.pop("spoilt", None)
+                if truncated:
+                    fields[truncated] = fields[truncated][:-40]
                 shard.write(records.make_example(**fields))
     return paths
 
@@ -128,16 +128,16 @@ def flip_bit(path, number, place=0.5):
         file.write(content)
 
 
-def diagnose(folder, splits, label_set=CITYSCAPES, **how):
-    """What the doctor says of records made of frames."""
-    return examine(write_set(folder, splits), label_set, **how)
+def diagnose(folder, splits, label_set=CITYSCAPES, **options):
+    """Write frames as records and return the doctor's diagnosis."""
+    return examine(write_set(folder, splits), label_set, **options)
 
 
-def assert_found(diagnosis, *expected):
-    """Exactly these (level, name, frame ids); ids may be None."""
-    found = [(f.level, f.name, {frame.frame_id for frame in f.frames}) for f in diagnosis.findings]
-    assert [(level, name) for level, name, _ in found] == [(e[0], e[1]) for e in expected], [
+def assert_findings(diagnosis, *expected):
+    """Check that the findings are exactly these (level, name, frame ids); ids may be None."""
+    actual = [(f.level, f.name, {frame.frame_id for frame in f.frames}) for f in diagnosis.findings]
+    assert [(level, name) for level, name, _ in actual] == [(e[0], e[1]) for e in expected], [
         f.line() for f in diagnosis.findings
     ]
-    for (_, name, ids), (*_, wanted) in zip(found, expected, strict=True):
-        assert wanted is None or ids == set(wanted), name
+    for (_, name, ids), (*_, expected_ids) in zip(actual, expected, strict=True):
+        assert expected_ids is None or ids == set(expected_ids), name

@@ -1,4 +1,4 @@
-"""`python -m tests.support.eager_train`: `flowseg.train` without its graph of a minute."""
+"""`python -m tests.support.eager_train`: `flowseg.train`, eagerly, since tracing takes a minute."""
 
 from flowseg.cli import entry  # noqa: F401  (quiets TensorFlow's start, so it comes first)
 
@@ -9,4 +9,4 @@ from flowseg import train
 
 if __name__ == "__main__":
     tf.config.run_functions_eagerly(True)
-    train.run()
+    train.entry_point()

@@ -1,4 +1,4 @@
-"""Commands in forks of a Python that has imported TensorFlow, which takes each of them seconds."""
+"""Run commands in forks of a process that has imported TensorFlow, which saves seconds each."""
 
 import atexit
 import multiprocessing
@@ -10,38 +10,38 @@ import tempfile
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-# What quiets TensorFlow comes before it. None of them starts a thread, which no fork would have.
+# The module that quiets TensorFlow comes first. None starts a thread, which forks would lack.
 _CONTEXT.set_forkserver_preload(
     ["flowseg.cli.entry", "tensorflow", "keras", "cv2", "matplotlib", "tensorboard"]
 )
 
 
 def run(module, arguments, cwd, timeout):
-    """The CompletedProcess of `python -m MODULE ARGUMENTS`, with what it wrote as text.
+    """Run `python -m MODULE ARGUMENTS`; return the CompletedProcess with its output as text.
 
     Raises:
-        subprocess.TimeoutExpired: it was killed after so many seconds.
+        subprocess.TimeoutExpired: the process was killed after `timeout` seconds.
     """
     with tempfile.TemporaryDirectory() as folder:
-        written = [Path(folder, name) for name in ("stdout", "stderr")]
+        outputs = [Path(folder, name) for name in ("stdout", "stderr")]
         command = [module, *arguments]
-        process = _CONTEXT.Process(target=_become, args=(command, cwd, dict(os.environ), written))
+        process = _CONTEXT.Process(target=_execute, args=(command, cwd, dict(os.environ), outputs))
         process.start()
         process.join(timeout)
         if process.is_alive():
             process.kill()
             process.join()
             raise subprocess.TimeoutExpired(command, timeout)
-        told = [path.read_text() for path in written]
-        return subprocess.CompletedProcess(command, process.exitcode, *told)
+        printed = [path.read_text() for path in outputs]
+        return subprocess.CompletedProcess(command, process.exitcode, *printed)
 
 
-def _become(command, cwd, environment, written):
-    """In the fork: be the command."""
+def _execute(command, cwd, environment, outputs):
+    """Execute the command in the fork."""
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    for descriptor, path in zip((1, 2), written, strict=True):
+    for descriptor, path in zip((1, 2), outputs, strict=True):
         opened = os.open(path, os.O_WRONLY | os.O_CREAT)
         os.dup2(opened, descriptor)
         os.close(opened)
@@ -49,5 +49,5 @@ def _become(command, cwd, environment, written):
     try:
         runpy.run_module(command[0], run_name="__main__", alter_sys=True)
     finally:
-        # Processes of multiprocessing leave without them.
+        # Processes of multiprocessing do not run exit handlers.
         atexit._run_exitfuncs()

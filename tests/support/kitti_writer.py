@@ -1,11 +1,10 @@
-"""Tiny made-up data in KITTI's official layout: moving textured shapes, seeded and exact.
+"""Writes small synthetic data in KITTI's layout: moving textured shapes with exact flow.
 
     python -m tests.support.kitti_writer --output DIR --count 24 --height 128 --width 416 --seed 0
 
-A street drawn by formulas: a background (sky, houses, trees, pavement, road) that comes nearer,
-and a few objects that move on their own. Both frames are evaluated from the same formulas at
-exact places, so that the flow is exact, and so is what is hidden in the second frame. Frame k
-depends on seed, size and k alone.
+A street defined by formulas: a background (sky, houses, trees, pavement, road) that approaches,
+and a few objects that move independently. Both frames are evaluated from the same formulas at
+exact positions, so that flow and occlusions are exact. Frame k depends only on seed, size and k.
 """
 
 from collections.abc import Callable
@@ -21,54 +20,54 @@ from flowseg.cli import entry
 from flowseg.data import flow_io
 
 SKY, BUILDING, VEGETATION, TERRAIN, SIDEWALK, ROAD = 23, 11, 21, 22, 8, 7
-# Kind: label id, half width and half height in shares of the image's height (when near).
+# Kind: label id, half width and half height as fractions of the image height (when near).
 KINDS = {"car": (26, 0.3, 0.15), "truck": (27, 0.34, 0.24), "bus": (28, 0.5, 0.26)}
 KINDS["person"] = (24, 0.08, 0.22)
 HORIZON = 0.42
 
 
 class Layer(NamedTuple):
-    """One thing that moves as a whole; its formulas are in the first frame's pixels.
+    """One rigidly moving object; its formulas are in pixels of the first frame.
 
-    `look(x, y)` gives (label id, RGB) of each place, id 0 where the layer is not. A place p goes
-    to p + shift + zoom * (p - centre) in the second frame.
+    `appearance(x, y)` returns (label id, RGB) of each position, id 0 outside the object. A position
+    p moves to p + shift + zoom * (p - centre) in the second frame.
     """
 
-    look: Callable
+    appearance: Callable
     shift: tuple[float, float]
     zoom: float = 0.0
     centre: tuple[float, float] = (0.0, 0.0)
 
 
 def make_frame(k, seed=0, height=96, width=160):
-    """Frame `k` of a world.
+    """Create frame `k` of a world.
 
     Returns:
         dict: `image1`, `image2` (H, W, 3) uint8 RGB; `flow` (H, W, 2) float32 (u, v) in px, in
-        steps of 1/64; `valid` (all but the sky) and `visible` (valid, and in sight in image2),
+        steps of 1/64; `valid` (all but the sky) and `visible` (valid, and visible in image2),
         both (H, W) bool; `labels` (H, W) uint8, Cityscapes ids; `objects` (H, W) uint8, 0 = none.
     """
     layers = _make_layers(np.random.default_rng([seed, height, width, k]), height, width)
     y, x = np.mgrid[:height, :width].astype(np.float64)
-    labels, _, owner = _see(layers, x, y, 0)
+    labels, _, owner = _render(layers, x, y, 0)
     ends = np.stack([_move(layer, x, y) for layer in layers])
     end = np.take_along_axis(ends, owner[None, None], 0)[0]
     flow = (np.rint((end - [x, y]) * 64) / 64).astype(np.float32)
     inside = (end >= 0).all(0) & (end[0] <= width - 1) & (end[1] <= height - 1)
     valid = labels != SKY
     return {
-        "image1": _photograph(layers, x, y, 0),
-        "image2": _photograph(layers, x, y, 1),
+        "image1": _render_image(layers, x, y, 0),
+        "image2": _render_image(layers, x, y, 1),
         "flow": np.moveaxis(flow, 0, -1),
         "valid": valid,
-        "visible": valid & inside & (_see(layers, *end, 1)[2] == owner),
+        "visible": valid & inside & (_render(layers, *end, 1)[2] == owner),
         "labels": labels.astype(np.uint8),
         "objects": owner.astype(np.uint8),
     }
 
 
 def _move(layer, x, y):
-    """Where the layer's places x, y are in the second frame: (2, ...)."""
+    """Return the positions in the second frame of a layer's positions x, y: (2, ...)."""
     return np.stack(
         [
             p + s + layer.zoom * (p - c)
@@ -77,32 +76,32 @@ def _move(layer, x, y):
     )
 
 
-def _see(layers, x, y, frame):
-    """(label id, RGB, index of the layer) seen at places x, y of frame 0, 1, ..."""
+def _render(layers, x, y, frame):
+    """Return (label id, RGB, index of the layer) visible at x, y in frame 0, 1, ..."""
     labels, colours, owner = np.zeros(x.shape, int), np.zeros((*x.shape, 3)), np.zeros(x.shape, int)
     for i, layer in enumerate(layers):
         zoom = frame * layer.zoom
         back = zip((x, y), layer.shift, layer.centre, strict=True)
-        there = [(p - frame * s + zoom * c) / (1 + zoom) for p, s, c in back]
-        ids, rgb = layer.look(*there)
+        source = [(p - frame * s + zoom * c) / (1 + zoom) for p, s, c in back]
+        ids, rgb = layer.appearance(*source)
         labels[ids > 0], colours[ids > 0], owner[ids > 0] = ids[ids > 0], rgb[ids > 0], i
     return labels, colours, owner
 
 
-def _photograph(layers, x, y, frame):
-    """(H, W, 3) uint8: the mean of four places a pixel, so that edges are smooth."""
+def _render_image(layers, x, y, frame):
+    """Render an image, (H, W, 3) uint8, with four samples per pixel to smooth edges."""
     quarters = [(dx, dy) for dx in (-0.25, 0.25) for dy in (-0.25, 0.25)]
-    mean = sum(_see(layers, x + dx, y + dy, frame)[1] for dx, dy in quarters) / 4
+    mean = sum(_render(layers, x + dx, y + dy, frame)[1] for dx, dy in quarters) / 4
     return np.uint8(np.clip(np.rint(mean), 0, 255))
 
 
 def _make_layers(rng, height, width):
-    """The background and two to four objects, from far to near."""
+    """Create the background and two to four objects, from far to near."""
     step = height / 96
     centre = (rng.uniform(0.35, 0.65) * width, HORIZON * height)
     layers = [
         Layer(
-            look=_background(rng, height, centre),
+            appearance=_background(rng, height, centre),
             shift=tuple(rng.uniform([-2.5, -0.8], [2.5, 0.8]) * step),
             zoom=rng.uniform(0, 0.035),
             centre=centre,
@@ -110,25 +109,23 @@ def _make_layers(rng, height, width):
     ]
     count = int(rng.integers(2, 5))
     feet = np.sort(rng.uniform(0.62, 0.98, count)) * height
-    places = (rng.permutation(count) + rng.uniform(0.25, 0.75, count)) / count * width
-    for foot, place in zip(feet, places, strict=True):
+    positions = (rng.permutation(count) + rng.uniform(0.25, 0.75, count)) / count * width
+    for foot, position in zip(feet, positions, strict=True):
         kind = rng.choice(list(KINDS), p=[0.45, 0.15, 0.15, 0.25])
         u, v = rng.uniform(1.5, 7) * rng.choice([-1, 1]), rng.uniform(-1.2, 1.2)
-        look = _thing(rng, kind, place, foot, height)
-        layers.append(Layer(look, (u * step, v * step)))
+        appearance = _object(rng, kind, position, foot, height)
+        layers.append(Layer(appearance, (u * step, v * step)))
     return layers
 
 
-def _noise(rng, *wavelengths):
-    """A smooth random function of places (x, y), about -1..1, with details of these sizes."""
-    parts = [
-        (length, rng.uniform(-1, 1, (64, 64)), rng.uniform(0, 64, 2)) for length in wavelengths
-    ]
+def _noise(rng, *sizes):
+    """Return a smooth random function of (x, y), about -1..1, with details of these sizes."""
+    parts = [(size, rng.uniform(-1, 1, (64, 64)), rng.uniform(0, 64, 2)) for size in sizes]
 
     def evaluate(x, y):
         total = 0
-        for length, table, (x0, y0) in parts:
-            column, row = x / length + x0, y / length + y0
+        for size, table, (x0, y0) in parts:
+            column, row = x / size + x0, y / size + y0
             i, j = np.floor(column).astype(int), np.floor(row).astype(int)
             a, b = column - i, row - j
             a, b = a * a * (3 - 2 * a), b * b * (3 - 2 * b)
@@ -150,7 +147,7 @@ def _background(rng, height, centre):
         rng.uniform(90, 190, (64, 1)) + rng.normal(0, 14, (64, 3)),
     )
 
-    def look(x, y):
+    def appearance(x, y):
         across, down = x - centre[0], np.maximum(y - centre[1], 1e-3)
         above, house = (centre[1] - y) / height, np.floor(x / (0.45 * height)).astype(int) % 64
         street = np.abs(across) / down
@@ -182,11 +179,11 @@ def _background(rng, height, centre):
             colours[ids == label] = paint[ids == label]
         return ids, colours
 
-    return look
+    return appearance
 
 
-def _thing(rng, kind, place, foot, height):
-    """The look of one object that stands at `foot`, centred at `place` (px)."""
+def _object(rng, kind, position, foot, height):
+    """Return the appearance of an object whose base is at y = `foot`, centre at x = `position`."""
     label, half_width, half_height = KINDS[kind]
     near = (foot / height - HORIZON) / (1 - HORIZON) * height
     half_width, half_height = half_width * near, half_height * near
@@ -194,9 +191,9 @@ def _thing(rng, kind, place, foot, height):
     paint, other = rng.uniform(30, 230, 3), rng.uniform(40, 200, 3)
     draw = _draw_person if kind == "person" else _draw_vehicle
 
-    def look(x, y):
-        # -1..1 across and down the object.
-        a, b = (x - place) / half_width, (y - foot) / half_height + 1
+    def appearance(x, y):
+        # Coordinates -1..1 across the width and height of the object.
+        a, b = (x - position) / half_width, (y - foot) / half_height + 1
         ids, colours = np.zeros(x.shape, int), np.zeros((*x.shape, 3))
         box = (np.abs(a) < 1.1) & (np.abs(b) < 1.1)
         inside, rgb = draw(kind, a[box], b[box], half_width / half_height, paint, other)
@@ -206,7 +203,7 @@ def _thing(rng, kind, place, foot, height):
         )
         return ids, colours
 
-    return look
+    return appearance
 
 
 def _draw_vehicle(kind, a, b, stretch, paint, other):
@@ -236,18 +233,15 @@ def _draw_person(kind, a, b, stretch, paint, other):
 def write_kitti(
     folder, count, seed=0, height=96, width=160, sizes=None, first_id=0, semantics_only=0
 ):
-    """Write `count` frames as both official sets, and more frames with labels alone.
+    """Write `count` frames as both sets, and optionally more with only labels; return the Path.
 
     Args:
-        folder: gets `data_scene_flow` and `data_semantics`.
-        count: frames that are in both sets.
-        seed, height, width: of the world; `sizes`, a list of (height, width), is gone through
-            frame by frame instead.
+        folder: parent of `data_scene_flow` and `data_semantics`.
+        count: number of frames in both sets.
+        seed, height, width: seed and size of the world.
+        sizes: list of (height, width), used for the frames in turn instead.
         first_id: number of the first frame.
-        semantics_only: how many more frames are in `data_semantics` alone.
-
-    Returns:
-        Path of `folder`.
+        semantics_only: number of further frames, only in `data_semantics`.
     """
     flow_set = Path(folder) / "data_scene_flow" / "training"
     label_set = Path(folder) / "data_semantics" / "training"
@@ -272,11 +266,11 @@ def write_kitti(
 
 
 def write_clip(folder, frames, seed=0, height=96, width=160):
-    """Write `frames` consecutive frames of one world, as a folder of PNGs; returns its Path."""
+    """Write `frames` consecutive frames of one world as a folder of PNGs; return its Path."""
     layers = _make_layers(np.random.default_rng([seed, height, width]), height, width)
     y, x = np.mgrid[:height, :width].astype(np.float64)
     for frame in range(frames):
-        _save(Path(folder) / f"{frame:03d}.png", _photograph(layers, x, y, frame)[..., ::-1])
+        _save(Path(folder) / f"{frame:03d}.png", _render_image(layers, x, y, frame)[..., ::-1])
     return Path(folder)
 
 
@@ -286,20 +280,20 @@ def _save(path, image):
 
 
 def main():
-    """The command."""
+    """Write the data set by the flags."""
     values = flags.FLAGS
     size = (values.height, values.width)
     write_kitti(values.output, values.count, values.seed, *size)
     if values.clip:
         write_clip(Path(values.output) / "clip", values.clip, values.seed, *size)
-    print(f"{values.output}: {values.count} made-up frames in KITTI's layout")
+    print(f"{values.output}: {values.count} synthetic frames in KITTI's layout")
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("output", None, "Folder for both sets.", required=True)
-    flags.DEFINE_integer("count", 24, "Frames.", lower_bound=1)
-    flags.DEFINE_integer("height", 128, "Of the frames, in pixels.", lower_bound=16)
-    flags.DEFINE_integer("width", 416, "Of the frames, in pixels.", lower_bound=16)
-    flags.DEFINE_integer("clip", 0, "Frames of a video, into the folder clip.", lower_bound=0)
-    flags.DEFINE_integer("seed", 0, "Another seed, another world.")
+    flags.DEFINE_integer("count", 24, "Number of frames.", lower_bound=1)
+    flags.DEFINE_integer("height", 128, "Height of the frames, in pixels.", lower_bound=16)
+    flags.DEFINE_integer("width", 416, "Width of the frames, in pixels.", lower_bound=16)
+    flags.DEFINE_integer("clip", 0, "Number of frames of a video in folder clip.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Random seed of the world.")
     entry.run(main)

@@ -1,10 +1,10 @@
-"""Reads Markdown tables that commands print, so that tests need not know their spacing."""
+"""Parses Markdown tables that commands print, so that tests do not depend on their spacing."""
 
 
 def rows(text):
-    """The rows of every table in `text`, in order: lists of cells, headings too, rules left out."""
-    found = []
+    """Return the rows of all tables in `text` as lists of cells, with headings, without rules."""
+    cells = []
     for line in text.splitlines():
         if line.startswith("|") and set(line) - set("|:-"):
-            found.append([cell.strip() for cell in line.strip("|").split("|")])
-    return found
+            cells.append([cell.strip() for cell in line.strip("|").split("|")])
+    return cells

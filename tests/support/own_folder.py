@@ -1,4 +1,4 @@
-"""A folder of a user's own, with everything in it that `data_prep.folder` takes."""
+"""A user's data folder with every kind of file that `data_prep.folder` reads."""
 
 import json
 
@@ -16,16 +16,16 @@ IDS = {"farm": [2, [3, 4], 9], "cityscapes": [7, [], 21]}
 
 
 def write_classes(path, **ids):
-    """Write the label set file of a user; `ids` replace numberings of `IDS`."""
+    """Write a user's label set file; `ids` replace entries of `IDS`."""
     path.write_text(json.dumps({"names": NAMES, "palette": PALETTE, "ids": {**IDS, **ids}}))
     return path
 
 
-def write_own(folder):
-    """A video of five frames, one of two, a pair named as KITTI's, and a still; 7 records.
+def write_user_folder(folder):
+    """Write a video of five frames, one of two, a pair with KITTI's names, and a still; 7 records.
 
-    The video's frames are 8 to 12: masks on 8, 10 and 12; flow on 8 and 10 (`.flo`) and 9 (PNG);
-    nothing on 11.
+    The video's frames are 8 to 12: 8, 10 and 12 have masks; 8 and 10 (`.flo`) and 9 (PNG) have
+    flow; 11 has neither.
     """
     for k in range(8, 13):
         save(folder / f"images/video/f{k}.png", picture(k))
@@ -44,7 +44,7 @@ def write_own(folder):
     return folder
 
 
-def convert(folder, output, label_set=None, **how):
-    """The reader's own, with all frames in train unless `how` says otherwise."""
-    how = {"val_fraction": 0, "label_set": label_set and str(label_set), **how}
-    return reader.convert([folder], output, **how)
+def convert(folder, output, label_set=None, **options):
+    """Call the reader's `convert`, by default with all frames in train."""
+    options = {"val_fraction": 0, "label_set": label_set and str(label_set), **options}
+    return reader.convert([folder], output, **options)

@@ -1,4 +1,4 @@
-"""Folders of made scenes, as the tests of their command ask for them and look into them."""
+"""Flags and contents of folders of synthetic scenes, for the tests of their command."""
 
 from data_prep.scenes.photos import find_photos
 
@@ -9,12 +9,12 @@ SIZE_FLAGS = ("--height=64", "--width=96")
 
 
 def as_flags(world, photos, count=4):
-    given = ["--photos", photos] if photos else []
-    return ["--world", world, *given, "--count", count, *SIZE_FLAGS]
+    photo_flags = ["--photos", photos] if photos else []
+    return ["--world", world, *photo_flags, "--count", count, *SIZE_FLAGS]
 
 
 def content(folder):
-    """Path below the folder -> bytes, of all files but the lock."""
+    """Return relative path -> bytes of all files except the lock."""
     paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 

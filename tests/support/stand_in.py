@@ -1,4 +1,4 @@
-"""A run without a network, for what asks a run for its predictions."""
+"""A run without a network, for tests of code that only needs a run's predictions."""
 
 from types import SimpleNamespace
 
@@ -7,7 +7,7 @@ from flowseg.media import pairs
 
 
 def stand_in(predict, label_set=CITYSCAPES, **more):
-    """What has `predict`, the `stream` that follows from it, `label_set`, and `more`.
+    """Return an object with `predict`, the matching `stream`, `label_set`, and `more`.
 
     `predict` is called with two frames and scale=S.
     """

@@ -1,9 +1,9 @@
-"""How the code hangs together: modules, imports, floors, long files and long functions.
+"""Prints statistics of the code structure: modules, imports, layers, long files and functions.
 
 python -m tests.support.structure [CHECKOUT]
 
-prints them for `flowseg` with its packages as they are, and the longest files and functions of the
-product code, so that a change of structure can be told in numbers.
+prints them for the packages of `flowseg`, and the longest files and functions of the product code,
+so that changes of the structure can be quantified.
 """
 
 import ast
@@ -11,34 +11,34 @@ import graphlib
 import sys
 from pathlib import Path
 
-from tests.test_imports import BESIDE, imports, module_of, sources_of
+from tests.test_imports import OTHER_PACKAGES, imports, module_of, sources_of
 
 _LONG = 60
 
 
-def place_of(module):
-    """What a stranger looks for a module in: the package below flowseg, or the module itself."""
+def package_of(module):
+    """Return the package below flowseg that contains a module, or the module itself."""
     return ".".join(module.split(".")[:2])
 
 
 def edges(sources):
-    """(importer, imported) of the places in flowseg."""
+    """Return the set of (importer, imported) between the packages of flowseg."""
     packages = {name.rpartition(".")[0] for name in sources} - {""}
-    own = {name: text for name, text in sources.items() if name.startswith("flowseg.")}
-    found = set()
-    for module, text in own.items():
+    modules = {name: text for name, text in sources.items() if name.startswith("flowseg.")}
+    pairs = set()
+    for module, text in modules.items():
         package = module if module in packages else module.rpartition(".")[0]
         for _, name in imports(text, package):
-            target = module_of(name, own)
-            if target and place_of(target) != place_of(module):
-                found.add((place_of(module), place_of(target)))
-    return found
+            target = module_of(name, modules)
+            if target and package_of(target) != package_of(module):
+                pairs.add((package_of(module), package_of(target)))
+    return pairs
 
 
-def floors(places, found):
-    """How many floors the places stand on, or None if there is a circle."""
-    sorter = graphlib.TopologicalSorter({place: set() for place in places})
-    for importer, imported in found:
+def layer_count(packages, pairs):
+    """Return the number of layers of the import graph, or None if it has a cycle."""
+    sorter = graphlib.TopologicalSorter({package: set() for package in packages})
+    for importer, imported in pairs:
         sorter.add(importer, imported)
     try:
         sorter.prepare()
@@ -52,27 +52,29 @@ def floors(places, found):
 
 
 def long_functions(sources):
-    """(lines, module, name) of every function of more than 60 lines, longest first."""
-    found = []
+    """Return (lines, module, name) of every function of more than 60 lines, longest first."""
+    functions = []
     for module, text in sources.items():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = node.end_lineno - node.lineno + 1
                 if lines > _LONG:
-                    found.append((lines, module, node.name))
-    return sorted(found, reverse=True)
+                    functions.append((lines, module, node.name))
+    return sorted(functions, reverse=True)
 
 
 def main():
-    """Print."""
+    """Print the statistics."""
     sources = sources_of(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
-    own = [name for name in sources if name.startswith("flowseg.")]
-    places = {place_of(name) for name in own}
-    found = edges(sources)
+    modules = [name for name in sources if name.startswith("flowseg.")]
+    packages = {package_of(name) for name in modules}
+    pairs = edges(sources)
     lengths = sorted(((len(text.splitlines()), name) for name, text in sources.items()))[::-1]
-    print(f"modules of flowseg: {len(own)}, in {len(places)} packages and modules beside them")
-    print(f"imports between these: {len(found)}; floors: {floors(places, found) or 'a circle'}")
-    print(f"modules of {', '.join(BESIDE)}: {len(sources) - len(own) - 1}")
+    print(f"modules of flowseg: {len(modules)}, in {len(packages)} packages and top-level modules")
+    print(
+        f"imports between these: {len(pairs)}; layers: {layer_count(packages, pairs) or 'a cycle'}"
+    )
+    print(f"modules of {', '.join(OTHER_PACKAGES)}: {len(sources) - len(modules) - 1}")
     print("longest files:", ", ".join(f"{name} {lines}" for lines, name in lengths[:3]))
     long = long_functions(sources)
     print(f"functions over {_LONG} lines: {len(long)}")

@@ -1,4 +1,4 @@
-"""The made-up data is what the other tests take it for."""
+"""The synthetic KITTI data has the properties that the other tests assume."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from tests.support.kitti_writer import SKY, make_frame, write_kitti
 
 
 @pytest.mark.parametrize("k", range(4))
-def test_second_frame_moved_by_the_flow_is_the_first(k):
+def test_flow_warps_image2_to_image1(k):
     frame = make_frame(k)
     y, x = np.mgrid[:96, :160].astype(np.float32)
     u, v = frame["flow"][..., 0], frame["flow"][..., 1]
@@ -19,16 +19,16 @@ def test_second_frame_moved_by_the_flow_is_the_first(k):
         moved = cv2.remap(second, x + u, y + v, cv2.INTER_LINEAR)
         return np.abs(moved - first).mean(-1)[where].mean()
 
-    hidden = frame["valid"] & ~frame["visible"]
-    right = error(u, v, frame["visible"])
-    assert right < 3
-    assert right < 0.5 * error(0 * u, 0 * v, frame["visible"])
-    assert right < 0.9 * error(v, u, frame["visible"])
-    assert right < 0.1 * error(u, v, hidden) and hidden.sum() > 200
+    occluded = frame["valid"] & ~frame["visible"]
+    correct = error(u, v, frame["visible"])
+    assert correct < 3
+    assert correct < 0.5 * error(0 * u, 0 * v, frame["visible"])
+    assert correct < 0.9 * error(v, u, frame["visible"])
+    assert correct < 0.1 * error(u, v, occluded) and occluded.sum() > 200
     assert (frame["valid"] == (frame["labels"] != SKY)).all()
 
 
-def test_frames_depend_on_seed_size_and_number_alone(tmp_path):
+def test_frames_are_deterministic(tmp_path):
     few = write_kitti(tmp_path / "few", count=1, first_id=1, height=32, width=48)
     more = write_kitti(tmp_path / "more", count=2, height=32, width=48)
     for file in few.rglob("*.png"):
@@ -36,7 +36,7 @@ def test_frames_depend_on_seed_size_and_number_alone(tmp_path):
     assert (make_frame(1, 0, 32, 48)["image1"] != make_frame(1, 1, 32, 48)["image1"]).any()
 
 
-def test_flow_files_hold_the_flow(tmp_path):
+def test_flow_files(tmp_path):
     training = write_kitti(tmp_path, count=1) / "data_scene_flow/training"
     frame = make_frame(0)
     for folder, known in (("flow_occ", frame["valid"]), ("flow_noc", frame["visible"])):

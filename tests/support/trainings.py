@@ -10,7 +10,7 @@ from flowseg.training.tasks import JOINT
 
 
 def small(**changes):
-    """A configuration of few steps on small crops."""
+    """Return a configuration of few steps on small crops."""
     defaults = {
         "steps": 20,
         "steps_per_epoch": 10,
@@ -24,24 +24,24 @@ def small(**changes):
 
 
 def parsed(*argv):
-    """The configuration of a command line."""
+    """Return the configuration of a command line."""
     before = set(FLAGS)
     shared_flags.define_training_flags(train_records_required=False)
     try:
         FLAGS(["train", *map(str, argv)])
         return shared_flags.training_config(FLAGS)
     finally:
-        # Other commands in this process have flags of these names.
+        # Other commands in this process define flags with the same names.
         for name in set(FLAGS) - before:
             delattr(FLAGS, name)
 
 
 def by_output(inputs, targets, config=None):
-    """A batch with the targets of each output."""
-    return objective.target_map(JOINT.asked(config or TrainingConfig()))(inputs, targets)
+    """Return a batch with the targets of each output."""
+    return objective.target_map(JOINT.active_outputs(config or TrainingConfig()))(inputs, targets)
 
 
 def compiled(config, label_set, network=None) -> keras.Model:
-    """The network in training, as `loop.train` compiles it."""
+    """Return the network in training, compiled like in `loop.train`."""
     network = network or resume.build_networks(config, label_set)[1]
     return objective.compile_training(network, config, JOINT.metrics(label_set))

@@ -1,4 +1,4 @@
-"""The callbacks of a training: their order, and the progress that they keep."""
+"""The callbacks of a training: their order, and the progress that they update."""
 
 import json
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from flowseg.training.tasks import JOINT
 from tests.support.trainings import small
 
 
-def built(tmp_path, first_host=True, network=None, **settings):
+def build(tmp_path, first_host=True, network=None, **settings):
     return callbacks.build_callbacks(
         small(**settings),
         Progress(Phase("both")),
@@ -24,16 +24,16 @@ def built(tmp_path, first_host=True, network=None, **settings):
         training=None,
         trained=network,
         metrics=JOINT.metrics(CAMVID),
-        look_up=None,
+        fetch_batch=None,
         frames=tf.data.Dataset.range(0),
         first_host=first_host,
     )
 
 
-def test_they_come_in_the_order_that_they_need(tmp_path):
+def test_order_of_callbacks(tmp_path):
     network = build_flowseg(11, backbone="efficientnet_lite0")
-    watching, keeper = built(tmp_path, network=network, alternate=2)
-    names = [type(callback).__name__ for callback in watching]
+    all_callbacks, keeper = build(tmp_path, network=network, alternate=2)
+    names = [type(callback).__name__ for callback in all_callbacks]
     assert names == [
         "Guard",
         "CopyWeights",
@@ -44,29 +44,29 @@ def test_they_come_in_the_order_that_they_need(tmp_path):
         "Alternate",
         "KeepState",
     ]
-    assert watching[-1] is keeper
-    assert len({id(c.progress) for c in watching if hasattr(c, "progress")}) == 1
+    assert all_callbacks[-1] is keeper
+    assert len({id(c.progress) for c in all_callbacks if hasattr(c, "progress")}) == 1
 
 
-def test_other_hosts_decide_alike_and_write_nothing_but_their_state(tmp_path):
-    watching, _ = built(tmp_path, first_host=False)
-    assert [type(c).__name__ for c in watching] == ["Guard", "Patience", "KeepState"]
+def test_callbacks_of_other_hosts(tmp_path):
+    all_callbacks, _ = build(tmp_path, first_host=False)
+    assert [type(c).__name__ for c in all_callbacks] == ["Guard", "Patience", "KeepState"]
 
 
-def test_the_best_scores_are_kept_in_the_progress(tmp_path, monkeypatch):
+def test_best_scores(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "save_model", lambda model, path: None)
-    found = Progress(Phase("both"))
-    keeping = callbacks.KeepBest(tmp_path, None, "flow/aepe", found)
+    state = Progress(Phase("both"))
+    keep_best = callbacks.KeepBest(tmp_path, None, "flow/aepe", state)
     for step, aepe in ((1, 3.0), (2, 2.0), (3, 2.5)):
-        found.step = step
-        keeping.on_epoch_end(0, {"loss": 9.0, "val_loss": 8.0, "val_flow/aepe": aepe})
-    assert found.best == 2.0
-    assert found.best_scores == {"step": 2, "validated": True, "loss": 8.0, "flow/aepe": 2.0}
-    assert json.loads((tmp_path / "metrics.json").read_text()) == found.best_scores
+        state.step = step
+        keep_best.on_epoch_end(0, {"loss": 9.0, "val_loss": 8.0, "val_flow/aepe": aepe})
+    assert state.best == 2.0
+    assert state.best_scores == {"step": 2, "validated": True, "loss": 8.0, "flow/aepe": 2.0}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == state.best_scores
 
 
-def test_progress_comes_back_from_json():
-    kept = Progress(
+def test_progress_json_round_trip():
+    saved = Progress(
         Phase("flow", since=4, best=1.5, waits=2),
         step=7,
         seconds=2.5,
@@ -76,18 +76,18 @@ def test_progress_comes_back_from_json():
         patience={"seg/miou": [10.0, 1]},
         incidents={"spike": 2},
     )
-    text = json.dumps({**kept.as_dict(), "sha256": {"a": "b"}})
-    back = Progress.from_dict(json.loads(text))
-    assert np.isnan(back.best_scores.pop("seg/miou")) and kept.best_scores.pop("seg/miou")
-    assert back == kept
+    text = json.dumps({**saved.as_dict(), "sha256": {"a": "b"}})
+    loaded = Progress.from_dict(json.loads(text))
+    assert np.isnan(loaded.best_scores.pop("seg/miou")) and saved.best_scores.pop("seg/miou")
+    assert loaded == saved
     with pytest.raises(ValueError, match="format None of a training's state, not"):
         Progress.from_dict({"step": 3, "phase": {}})
     assert json.loads(text)["format"] == progress.FORMAT
 
 
-def test_weights_are_copied_before_others_look():
-    given = SimpleNamespace(get_weights=lambda: [1], set_weights=None)
-    taken = []
-    public = SimpleNamespace(set_weights=taken.append)
-    callbacks.CopyWeights(given, public).on_epoch_end(0)
-    assert taken == [[1]]
+def test_copy_weights():
+    trained = SimpleNamespace(get_weights=lambda: [1], set_weights=None)
+    copied = []
+    public = SimpleNamespace(set_weights=copied.append)
+    callbacks.CopyWeights(trained, public).on_epoch_end(0)
+    assert copied == [[1]]

@@ -1,4 +1,4 @@
-"""The configuration of a training: its bounds, its flags, and its lines in flags.txt."""
+"""The training configuration: bounds, flags, and the lines of flags.txt."""
 
 import dataclasses
 import math
@@ -12,11 +12,11 @@ from tests.conftest import ROOT
 from tests.support.trainings import parsed
 
 
-def test_the_flags_defaults_are_the_configurations():
+def test_flag_defaults():
     assert parsed() == TrainingConfig()
 
 
-def test_a_flagfile_of_its_lines_gives_it_back(tmp_path):
+def test_flagfile_round_trip(tmp_path):
     config = TrainingConfig(
         train_records=("a/train-*", "b/train-*"),
         train_weights=(3.0, 0.5),
@@ -24,20 +24,20 @@ def test_a_flagfile_of_its_lines_gives_it_back(tmp_path):
         init_from="pretrained",
         backbone="efficientnet_lite0",
         deterministic=True,
-        made_flow=False,
+        synthetic_flow=False,
         save_every=50,
         learning_rate=1e-5,
         pictures=0,
     )
     lines = flag_lines(config)
-    assert "--train_weights=3,0.5" in lines and "--nomade_flow" in lines
+    assert "--train_weights=3,0.5" in lines and "--nosynthetic_flow" in lines
     (tmp_path / "flags.txt").write_text("\n".join(lines))
     assert parsed("--flagfile", tmp_path / "flags.txt") == config
-    # What has no value has no line.
+    # Settings without a value have no line.
     assert not [line for line in flag_lines(TrainingConfig()) if "init_from" in line]
 
 
-def test_every_recipe_is_a_configuration():
+def test_recipes_are_valid():
     for recipe in sorted((ROOT / "experiments").glob("*.flags")):
         assert parsed("--flagfile", recipe) != TrainingConfig(), recipe
 
@@ -56,35 +56,38 @@ def test_every_recipe_is_a_configuration():
         {"best_metric": "seg/iou"},
     ],
 )
-def test_values_out_of_bounds_are_refused_by_name(setting):
+def test_bounds(setting):
     [(name, value)] = setting.items()
-    with pytest.raises(ArgumentError, match=f"^{name}[ =]") as caught:
+    with pytest.raises(ArgumentError, match=f"^{name}[ =]") as raised:
         TrainingConfig(**setting)
-    assert caught.value.arguments == (name,)
-    assert str(value) in str(caught.value)
+    assert raised.value.arguments == (name,)
+    assert str(value) in str(raised.value)
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
         ({"save_every": 3}, "save_every=3 must divide steps_per_epoch=500"),
-        ({"alternate": 1, "learn": "seg"}, "alternate is for both streams, learn=seg for one"),
-        ({"alternate": 1, "val_records": ("x",)}, "alternate: the loss is another one in each"),
+        (
+            {"alternate": 1, "learn": "seg"},
+            "alternate trains both streams, but learn=seg trains only one",
+        ),
+        ({"alternate": 1, "val_records": ("x",)}, "alternate: each phase has a different loss"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(settings, message):
+def test_incompatible_settings(settings, message):
     with pytest.raises(ArgumentError, match=message):
         TrainingConfig(**settings)
 
 
-def test_augmentation_has_the_settings_of_its_names():
+def test_augmentation():
     config = TrainingConfig(scale=0.25, enlarge=0.1, stretch=0.2, flip=0.0, colour=0.75, erase=1.0)
     assert config.augmentation == Augmentation(
         scale=0.25, enlarge=0.1, stretch=0.2, flip=0.0, colour=0.75, erase=1.0
     )
 
 
-def test_it_cannot_be_changed_but_replaced():
+def test_frozen():
     config = TrainingConfig(steps=5)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.steps = 6

@@ -1,4 +1,4 @@
-"""The masked losses, by hand."""
+"""The masked losses, against values computed by hand."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ def flow_loss(truth, flow, form="epe"):
 
 
 def with_gradient(loss, truth, prediction):
-    """Value and gradient with respect to the prediction."""
+    """Return the loss and its gradient with respect to the prediction."""
     prediction = tf.constant(prediction, tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(prediction)
@@ -27,44 +27,44 @@ def with_gradient(loss, truth, prediction):
 
 
 def test_cross_entropy_by_hand():
-    # Logits ln(weight) give shares weight / sum: (1, 1, 2) / 4 and (6, 1, 1) / 8. The truth's
-    # shares are 2/4 and 1/8, so the mean entropy is (ln 2 + ln 8) / 2 = 2 ln 2.
+    # Logits ln(weight) give probabilities weight / sum: (1, 1, 2) / 4 and (6, 1, 1) / 8. Those of
+    # the true classes are 2/4 and 1/8, so the mean entropy is (ln 2 + ln 8) / 2 = 2 ln 2.
     logits = np.log([[[[1, 1, 2], [6, 1, 1]]]])
     assert seg_loss([[[2, 1]]], logits) == pytest.approx(2 * np.log(2), rel=1e-5)
-    # The first pixel void: ln 8 alone.
+    # With the first pixel void: ln 8.
     assert seg_loss([[[255, 1]]], logits) == pytest.approx(3 * np.log(2), rel=1e-5)
 
 
 def test_balanced_cross_entropy_by_hand():
     # Four pixels of class 0 weigh 1/2 each, one of class 1 weighs 1; void pixels do not count.
-    # Shares (1, 1) / 2 everywhere but at class 1, where its own is 1/8: (4/2 ln 2 + ln 8) / 3.
+    # Probabilities are 1/2, except 1/8 at the pixel of class 1: (4/2 ln 2 + ln 8) / 3.
     logits = np.zeros((1, 1, 8, 2))
     logits[0, 0, 4] = np.log([7, 1])
     truth = np.array([[[0, 0, 0, 0, 1, 255, 255, 255]]])
     loss = SegLoss("balanced")
-    told, gradient = with_gradient(loss, truth, logits)
-    assert told == pytest.approx((2 * np.log(2) + np.log(8)) / 3, rel=1e-5)
-    # By hand: weight times (share - 1 of the truth's class), over 3.
+    value, gradient = with_gradient(loss, truth, logits)
+    assert value == pytest.approx((2 * np.log(2) + np.log(8)) / 3, rel=1e-5)
+    # By hand: weight times (probability - one hot), over 3.
     np.testing.assert_allclose(gradient[0, 0, 0], [-0.25 / 3, 0.25 / 3], rtol=1e-5)
     np.testing.assert_allclose(gradient[0, 0, 4], [7 / 8 / 3, -7 / 8 / 3], rtol=1e-5)
     assert not gradient[0, 0, 5:].any()
-    # Twice the same weighs alike; where classes are even it is the plain mean.
-    assert with_gradient(loss, np.tile(truth, 2), np.tile(logits, (1, 1, 2, 1)))[0] == told
+    # Repeating the pixels changes nothing; with balanced classes it is the plain mean.
+    assert with_gradient(loss, np.tile(truth, 2), np.tile(logits, (1, 1, 2, 1)))[0] == value
     even = np.random.default_rng(1).normal(size=(1, 2, 4, 2))
     labels = np.array([[[0, 1, 0, 1], [1, 1, 0, 0]]])
     assert with_gradient(loss, labels, even)[0] == pytest.approx(seg_loss(labels, even), rel=1e-5)
     assert with_gradient(loss, np.full((1, 1, 8), 255), logits)[0] == 0
 
 
-def test_cross_entropy_of_a_window():
+def test_cross_entropy_of_window():
     rng = np.random.default_rng(0)
     labels, logits = rng.integers(0, 4, (2, 6, 8)), rng.normal(size=(2, 6, 8, 4))
     window = np.s_[:, 1:4, 2:7]
     masked = np.full_like(labels, 255)
     masked[window] = labels[window]
-    alone = seg_loss(labels[window], logits[window])
-    assert seg_loss(masked, logits) == pytest.approx(alone, rel=1e-5)
-    assert seg_loss(labels, logits) != pytest.approx(alone, rel=1e-3)
+    expected = seg_loss(labels[window], logits[window])
+    assert seg_loss(masked, logits) == pytest.approx(expected, rel=1e-5)
+    assert seg_loss(labels, logits) != pytest.approx(expected, rel=1e-3)
 
 
 def test_void_pixels_have_no_gradient():
@@ -82,7 +82,7 @@ def test_cross_entropy_gradient_by_hand():
     np.testing.assert_allclose(gradient[0, 0], expected, atol=1e-6)
 
 
-def test_cross_entropy_does_not_care_for_a_constant():
+def test_cross_entropy_of_shifted_logits():
     rng = np.random.default_rng(0)
     labels, logits = rng.integers(0, 4, (2, 3, 3)), rng.normal(size=(2, 3, 3, 4))
     shifted = logits + rng.normal(scale=50, size=(2, 3, 3, 1))
@@ -90,7 +90,7 @@ def test_cross_entropy_does_not_care_for_a_constant():
 
 
 def test_cross_entropy_of_large_logits():
-    # Confident and wrong by 300: the entropy is 300, not infinite.
+    # Wrong by a logit of 300: the entropy is 300, not infinite.
     assert seg_loss([[[1]]], [[[[300, 0]]]]) == pytest.approx(300, rel=1e-5)
 
 
@@ -113,26 +113,26 @@ def test_log_form_by_hand():
 
 
 @pytest.mark.parametrize("form", ["epe", "log"])
-def test_flow_loss_of_a_window(form):
+def test_flow_loss_of_window(form):
     rng = np.random.default_rng(0)
     truth, flow = rng.normal(size=(2, 6, 8, 3)), rng.normal(size=(2, 6, 8, 2))
     truth[..., 2] = 1
     window = np.s_[:, 1:4, 2:7]
     masked = truth * [1, 1, 0]
     masked[window] = truth[window]
-    alone = flow_loss(truth[window], flow[window], form)
-    assert flow_loss(masked, flow, form) == pytest.approx(alone, rel=1e-5)
-    assert flow_loss(truth, flow, form) != pytest.approx(alone, rel=1e-3)
+    expected = flow_loss(truth[window], flow[window], form)
+    assert flow_loss(masked, flow, form) == pytest.approx(expected, rel=1e-5)
+    assert flow_loss(truth, flow, form) != pytest.approx(expected, rel=1e-3)
 
 
-def test_a_masked_mean_is_of_the_whole_batch():
-    # One image with 1 valid pixel of 8 px error, one with 3 of none: 8 / 4, not (8 + 0) / 2.
+def test_masked_mean_over_batch():
+    # One image has 1 valid pixel with an error of 8 px, one 3 without error: 8 / 4, not 8 / 2.
     truth = np.zeros((2, 1, 3, 3))
     truth[0, 0, 0, 2] = truth[1, ..., 2] = 1
     flow = np.zeros((2, 1, 3, 2))
     flow[0, ..., 0] = 8
     assert flow_loss(truth, flow) == pytest.approx(2, rel=1e-5)
-    # Likewise cross-entropy: 1 pixel of ln 8, 3 pixels of ln 2: 6/4 ln 2, not 4/2 ln 2.
+    # The same for cross-entropy: 1 pixel of ln 8, 3 pixels of ln 2: 6/4 ln 2, not 4/2 ln 2.
     labels = np.int32([[[0, 255, 255]], [[0, 0, 0]]])
     logits = np.log([[[[1, 7]] * 3], [[[1, 1]] * 3]])
     assert seg_loss(labels, logits) == pytest.approx(1.5 * np.log(2), rel=1e-5)
@@ -174,20 +174,20 @@ def test_log_form_gradient_by_hand():
         (FlowLoss("log"), np.full((1, 2, 2, 3), [np.nan, np.nan, 0]), np.ones((1, 2, 2, 2))),
     ],
 )
-def test_nothing_valid(loss, truth, prediction):
+def test_no_valid_pixels(loss, truth, prediction):
     value, gradient = with_gradient(loss, truth, prediction)
     assert value == 0 and (gradient == 0).all()
 
 
 @pytest.mark.parametrize("form", ["epe", "log"])
-def test_a_perfect_flow(form):
+def test_perfect_flow(form):
     value, gradient = with_gradient(FlowLoss(form), TRUTH, TRUTH[..., :2])
     assert 0 <= value < 1e-5
     assert np.isfinite(gradient).all() and np.abs(gradient).max() < 1e-5
 
 
 def test_half_precision_predictions():
-    # float16 overflows at 300^2, and cannot count 300 x 300 pixels. `call` itself must widen them.
+    # float16 overflows at 300^2, and cannot count 300 x 300 pixels: `call` must use float32.
     flow = np.float16([[[[300, 400], [0, -2], [0, 0]]]])
     truth = np.float32(TRUTH) * [0, 0, 1]
     assert float(FlowLoss("epe").call(truth, flow)[0]) == pytest.approx(251, rel=1e-5)
@@ -198,9 +198,9 @@ def test_half_precision_predictions():
 def test_round_trip():
     for loss in (SegLoss(), FlowLoss("epe"), FlowLoss("log", name="other")):
         config = keras.saving.serialize_keras_object(loss)
-        again = keras.saving.deserialize_keras_object(config)
-        assert type(again) is type(loss) and again.get_config() == loss.get_config()
-        assert again.name == loss.name
+        restored = keras.saving.deserialize_keras_object(config)
+        assert type(restored) is type(loss) and restored.get_config() == loss.get_config()
+        assert restored.name == loss.name
     assert FlowLoss.from_config(FlowLoss("epe").get_config()).form == "epe"
     assert FlowLoss().form == "log"
 
@@ -211,27 +211,28 @@ def test_unknown_form():
 
 
 def test_outliers_by_hand():
-    # 4 px wrong: of 0 an outlier, of 100 not (under 5 %); 3 px of 0 not; NaN is wrong; not valid.
+    # An error of 4 px is an outlier at 0 px of motion, but not at 100 px (under 5 %); 3 px is not;
+    # NaN is one; an invalid pixel is not.
     truth = np.float32([[[[0, 0, 1], [100, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 0]]]])
     flow = np.float32([[[[0, 4], [96, 0], [3, 0], [np.nan, 0], [50, 0]]]])
-    found = is_outlier(truth, *end_point_error(truth, flow))
-    assert np.asarray(found).tolist() == [[[True, False, False, True, False]]]
-    found = is_outlier(truth, *end_point_error(truth, flow), tolerance=4.0)
-    assert np.asarray(found).tolist() == [[[False, False, False, True, False]]]
+    outliers = is_outlier(truth, *end_point_error(truth, flow))
+    assert np.asarray(outliers).tolist() == [[[True, False, False, True, False]]]
+    outliers = is_outlier(truth, *end_point_error(truth, flow), tolerance=4.0)
+    assert np.asarray(outliers).tolist() == [[[False, False, False, True, False]]]
 
 
 def test_confidence_loss_by_hand():
-    # Right at odds of 3 to 1, wrong at odds of 1 to 1, unknown at any: -(ln 3/4 + ln 1/2) / 2.
+    # Correct with probability 3/4, wrong with 1/2, invalid: -(ln 3/4 + ln 1/2) / 2.
     truth = np.float32([[[[1, 2, 1], [9, 0, 1], [0, 0, 0]]]])
-    told = np.float32([[[[1, 3, np.log(3)], [0, 0, 0], [0, 0, 9]]]])
-    loss, gradient = with_gradient(ConfidenceLoss(), truth, told)
+    prediction = np.float32([[[[1, 3, np.log(3)], [0, 0, 0], [0, 0, 9]]]])
+    loss, gradient = with_gradient(ConfidenceLoss(), truth, prediction)
     assert loss == pytest.approx(-(np.log(3 / 4) + np.log(1 / 2)) / 2, rel=1e-5)
-    # The flow is judged, not taught: only the logit is moved, up where right and down where wrong.
+    # Only the logit has a gradient, not the flow: up where it is correct, down where it is wrong.
     assert (gradient[..., :2] == 0).all()
     np.testing.assert_allclose(gradient[0, 0, :, 2], [-1 / 8, 1 / 4, 0], atol=1e-6)
 
 
-def test_confidence_of_nothing_known():
+def test_confidence_loss_without_valid_pixels():
     truth = np.full((1, 2, 2, 3), np.nan, np.float32)
     truth[..., 2] = 0
     loss, gradient = with_gradient(ConfidenceLoss(), truth, np.ones((1, 2, 2, 3)))

@@ -1,4 +1,4 @@
-"""A training that is stopped, killed or damaged goes on as if nothing had happened, or says why."""
+"""Interrupted runs resume exactly, or fail with a clear message."""
 
 import errno
 import json
@@ -25,12 +25,12 @@ from tests.support.trainings import compiled, parsed, small
 
 @pytest.fixture(scope="module")
 def command(kitti_records):
-    """A training of six steps, saved after every second; without a graph, which takes a minute."""
+    """Train six steps, eagerly (tracing takes a minute), with a checkpoint every two steps."""
     flags = {**kill_test._FLAGS, "--steps": 6, "--steps_per_epoch": 4, "--batch_size": 1}
     return [
         sys.executable,
         "-m",
-        "tests.support.eager_train",
+        "tests.support.small_train",
         "--deterministic",
         "--train_records",
         kitti_records / "train-*",
@@ -41,34 +41,34 @@ def command(kitti_records):
 
 
 def run(command, folder, *more, ok=True):
-    """The CompletedProcess of a training into a folder."""
-    _, _, *asked = map(str, [*command, "--run_dir", folder, *more])
-    done = forked.run(asked[0], asked[1:], ROOT, timeout=600)
+    """Run the command with a run folder; return the CompletedProcess."""
+    _, _, *arguments = map(str, [*command, "--run_dir", folder, *more])
+    done = forked.run(arguments[0], arguments[1:], ROOT, timeout=600)
     assert (done.returncode == 0) == ok, done.stderr
     return done
 
 
 @pytest.fixture(scope="module")
-def whole(command, tmp_path_factory):
-    """The run folder of the undisturbed training."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
+def full_run(command, tmp_path_factory):
+    """Run folder of the uninterrupted run."""
+    folder = tmp_path_factory.mktemp("runs") / "full"
     run(command, folder)
     return folder
 
 
-def test_killed_in_mid_training_and_while_saving(command, whole, tmp_path, monkeypatch):
+def test_resume_after_kill(command, full_run, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     folder, rng = tmp_path / "killed", random.Random(0)
-    asked = [*command, "--run_dir", folder]
+    arguments = [*command, "--run_dir", folder]
     for while_saving in (False, True):
-        assert kill_test.kill_once(asked, folder / "checkpoints", rng, while_saving)
+        assert kill_test.kill_once(arguments, folder / "checkpoints", rng, while_saving)
     done = run(command, folder)
     assert "resuming after step" in done.stdout
-    assert kill_test.differences(whole, folder) == []
+    assert kill_test.differences(full_run, folder) == []
     assert [p.name for p in (folder / "checkpoints").iterdir() if p.name.startswith(".")] == []
 
 
-def test_ctrl_c_keeps_the_step_at_work(command, whole, tmp_path):
+def test_ctrl_c_saves_current_step(command, full_run, tmp_path):
     folder = tmp_path / "stopped"
     process = subprocess.Popen(
         [*map(str, command), "--run_dir", str(folder)],
@@ -81,46 +81,46 @@ def test_ctrl_c_keeps_the_step_at_work(command, whole, tmp_path):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=120)[1]
+    printed = process.communicate(timeout=120)[1]
     assert process.returncode == 130
     state, _ = checkpoints.newest(folder / "checkpoints")
-    # In the middle of what lies between two checkpoints, or at its end.
-    assert 2 < state["step"] < 6 and f"step {state['step']} is kept; the same command" in told
+    # In the middle of a checkpoint interval, or at its end.
+    assert 2 < state["step"] < 6 and f"step {state['step']} is saved; the same command" in printed
     run(command, folder)
-    assert kill_test.differences(whole, folder) == []
+    assert kill_test.differences(full_run, folder) == []
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(command, whole, tmp_path):
+def test_damaged_checkpoint(command, full_run, tmp_path):
     folder = tmp_path / "damaged"
-    shutil.copytree(whole, folder)
+    shutil.copytree(full_run, folder)
     newest = folder / "checkpoints/step-00000006"
     content = bytearray((newest / "training.keras").read_bytes())
     content[len(content) // 2] ^= 1
     (newest / "training.keras").write_bytes(content)
     done = run(command, folder)
-    assert "step-00000006: damaged (training.keras is not what was written)" in done.stderr
+    assert "step-00000006: damaged (training.keras does not match its checksum)" in done.stderr
     assert "resuming after step 4" in done.stdout
-    assert kill_test.differences(whole, folder) == []
+    assert kill_test.differences(full_run, folder) == []
     for path in (folder / "checkpoints").iterdir():
         (path / "state.json").write_text("{")
     assert "all checkpoints are damaged" in run(command, folder, ok=False).stderr
 
 
-def test_finished_other_flags_and_two_at_once(command, whole, tmp_path):
-    assert "finished already, 6 steps" in run(command, whole).stdout
-    told = run(command, whole, "--learning_rate", 1, ok=False).stderr
-    assert "trained with other flags (--learning_rate=" in told
-    with checkpoints.lock(whole):
-        told = run(command, whole, ok=False).stderr
-        assert f"{whole}: another training is at work in this run folder" in told
-    assert "finished already" in run(command, whole, "--patience", 3, "--save_every", 1).stdout
+def test_finished_run_other_flags_and_lock(command, full_run, tmp_path):
+    assert "finished already, 6 steps" in run(command, full_run).stdout
+    error = run(command, full_run, "--learning_rate", 1, ok=False).stderr
+    assert "trained with other flags (--learning_rate=" in error
+    with checkpoints.lock(full_run):
+        error = run(command, full_run, ok=False).stderr
+        assert f"{full_run}: another training is using this run folder" in error
+    assert "finished already" in run(command, full_run, "--patience", 3, "--save_every", 1).stdout
 
 
-def test_resume_takes_up_weights_and_optimizer(whole):
-    config = parsed("--flagfile", whole / "flags.txt", "--steps", 9)
-    progress, folder = resume.read_progress(whole, config, CITYSCAPES)
+def test_resume_restores_state(full_run, small_encoder):
+    config = parsed("--flagfile", full_run / "flags.txt", "--steps", 9)
+    progress, folder = resume.read_progress(full_run, config, CITYSCAPES)
     assert progress.step == 6 and progress.best > 0 and progress.patience["flow/aepe"][0] > 0
-    assert progress.best_scores == json.loads((whole / "metrics.json").read_text())
+    assert progress.best_scores == json.loads((full_run / "metrics.json").read_text())
     training = compiled(config, CITYSCAPES)
     running = checkpoints.load(training, folder)
     saved = keras.saving.load_model(folder / "training.keras")
@@ -129,16 +129,16 @@ def test_resume_takes_up_weights_and_optimizer(whole):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     for ours, theirs in zip(training.optimizer.variables, saved.optimizer.variables, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
-    # The best so far by another score counts no more.
-    config = parsed("--flagfile", whole / "flags.txt", "--best_metric", "seg/miou")
-    assert resume.read_progress(whole, config, CITYSCAPES)[0].best is None
+    # The best value of another score is discarded.
+    config = parsed("--flagfile", full_run / "flags.txt", "--best_metric", "seg/miou")
+    assert resume.read_progress(full_run, config, CITYSCAPES)[0].best is None
     others = CITYSCAPES._replace(names=CITYSCAPES.names[::-1])
     with pytest.raises(ValueError, match="trained on other classes"):
-        resume.read_progress(whole, config, others)
+        resume.read_progress(full_run, config, others)
 
 
-def test_history_and_board_go_on_at_their_steps(whole):
-    rows = (whole / "history.csv").read_text().splitlines()
+def test_history(full_run):
+    rows = (full_run / "history.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "2", "4", "6"]
     names = rows[0].split(",")
     validated = [row.split(",")[names.index("val_loss")] != "" for row in rows[1:]]
@@ -156,18 +156,18 @@ def test_history_and_board_go_on_at_their_steps(whole):
         (0, 16, [(10, 0, 1, [1])]),
     ],
 )
-def test_stretches(step, every, expected):
+def test_fit_segments(step, every, expected):
     per_epoch = every * (2 if every == 4 else 1)
     config = small(steps=10, steps_per_epoch=per_epoch, save_every=every)
-    stretches = checkpoints.stretches(step, config)
+    segments = checkpoints.fit_segments(step, config)
     keys = ("steps_per_epoch", "initial_epoch", "epochs", "validation_freq")
-    found = [tuple(stretch[key] for key in keys) for stretch in stretches]
-    assert found == expected
+    values = [tuple(segment[key] for key in keys) for segment in segments]
+    assert values == expected
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(whole, tmp_path, monkeypatch):
+def test_full_disk_keeps_checkpoints(full_run, tmp_path, monkeypatch):
     folder = tmp_path / "checkpoints"
-    shutil.copytree(whole / "checkpoints", folder)
+    shutil.copytree(full_run / "checkpoints", folder)
     before = sorted(path.name for path in folder.iterdir())
 
     class Full:
@@ -182,62 +182,69 @@ def test_a_full_disk_keeps_the_checkpoint_before(whole, tmp_path, monkeypatch):
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
-def test_run_folders_of_an_earlier_version_are_not_resumed(tmp_path, kitti_records):
+def test_run_folder_of_earlier_version(tmp_path, kitti_records):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/latest.json").write_text(json.dumps({"step": 3}))
-    with pytest.raises(ArgumentError, match="of an earlier FlowSeg.*with this run as init_from"):
+    with pytest.raises(ArgumentError, match="by an earlier FlowSeg.*with this run as init_from"):
         resume.read_progress(tmp_path, small(), CITYSCAPES)
-    # The one line names the flags that have other names now.
+    # The message names the renamed flags.
     folder = shutil.copytree(ROOT / "tests/reference/earlier_run", tmp_path / "run")
-    asked = ("--train_records", kitti_records / "train-*", "--run_dir", folder)
-    told = run_command("flowseg.train", *asked, ok=False).stderr
-    assert f"{folder}: of an earlier FlowSeg" in told
-    for name in ("--weights is --init_from now", "--scale is --input_scale", "--run_dir"):
-        assert name in told
+    arguments = ("--train_records", kitti_records / "train-*", "--run_dir", folder)
+    error = run_command("flowseg.train", *arguments, ok=False).stderr
+    assert f"{folder}: written by an earlier FlowSeg version and cannot be resumed" in error
+    for name in (
+        "--weights is now named --init_from",
+        "--made_flow is named --synthetic_flow",
+        "--synthetic_flow and, outside training, --scale is named --input_scale",
+        "--run_dir",
+    ):
+        assert name in error
 
 
-def test_a_state_of_another_network(tmp_path):
+def test_unreadable_checkpoint(tmp_path):
     for name in ("training.keras", "metrics.npz"):
         (tmp_path / name).write_bytes(b"half a file")
-    with pytest.raises(ValueError, match="cannot be resumed from.*model.keras as init_from"):
+    with pytest.raises(ValueError, match="cannot be resumed: .*model.keras as init_from"):
         checkpoints.load(None, tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_into(tmp_path, kitti_records):
+def test_unwritable_run_folder(tmp_path, kitti_records):
     (tmp_path / "file").write_text("mine")
-    # What chmod forbids is not forbidden to everyone: a file in the folder's place is.
-    asked = ("--train_records", kitti_records / "train-*", "--run_dir", tmp_path / "file/run")
-    assert "file/run: Not a directory" in run_command("flowseg.train", *asked, ok=False).stderr
+    # A file in place of the parent folder, because chmod does not restrict root.
+    arguments = ("--train_records", kitti_records / "train-*", "--run_dir", tmp_path / "file/run")
+    assert "file/run: Not a directory" in run_command("flowseg.train", *arguments, ok=False).stderr
 
 
 @pytest.mark.parametrize("keyword", ["stop", "skip"])
-def test_damaged_records_stop_it_or_are_left_out(keyword, command, kitti_records, tmp_path):
+def test_damaged_records(keyword, command, kitti_records, tmp_path):
     shard = tmp_path / "train-00000-of-00001.tfrecord"
     content = bytearray(next(kitti_records.glob("train-*")).read_bytes())
     content[-300] ^= 1
     shard.write_bytes(content)
     more = ("--train_records", shard, "--bad_records", keyword, "--steps", 2)
     done = run(command, tmp_path / "run", *more, ok=keyword == "skip")
-    told = "record 3: damaged"
-    assert told in done.stderr
+    message = "record 3: damaged"
+    assert message in done.stderr
     if keyword == "skip":
         assert "records left out: 1: see" in done.stdout and "2 steps in" in done.stdout
 
 
-def test_a_replayed_batch_tells_its_losses(command, kitti_records, tmp_path):
-    # So low a bar makes incidents of sound steps.
+def test_replay(command, kitti_records, tmp_path):
+    # With such a low limit, ordinary steps count as spikes.
     more = ("--spike", 0.01, "--steps", 18, "--steps_per_epoch", 18, "--save_every", 18)
-    more += ("--freeze", "encoder")
+    more += ("--freeze", "encoder", "--learn", "seg")  # Fewer gradients: faster steps.
     done = run(command, tmp_path / "run", *more, "--height", 32, "--width", 32)
     assert "spike: 2: see" in done.stdout
-    told = run_command("flowseg.replay", "--run_dir", tmp_path / "run", "--step", 17).stdout
-    assert "spike at step 17: " in told and "with the weights after step 18:" in told
-    assert "\n  seg: " in told and told.count("gradient ") == 8 and "inf" not in told
-    asked = ("flowseg.replay", "--run_dir", tmp_path / "run", "--step", 5)
-    assert "step-00000005.npz: no batch of an incident" in run_command(*asked, ok=False).stderr
+    report = run_command("flowseg.replay", "--run_dir", tmp_path / "run", "--step", 17).stdout
+    assert "spike at step 17: " in report and "with the weights after step 18:" in report
+    assert "\n  seg: " in report and report.count("gradient ") == 8 and "inf" not in report
+    arguments = ("flowseg.replay", "--run_dir", tmp_path / "run", "--step", 5)
+    assert (
+        "step-00000005.npz: no readable incident batch" in run_command(*arguments, ok=False).stderr
+    )
 
 
-def test_intervals_that_do_not_fit(tmp_path, kitti_records):
-    asked = ("--train_records", kitti_records / "train-*", "--run_dir", tmp_path / "run")
-    told = run_command("flowseg.train", *asked, "--save_every", 3, ok=False).stderr
-    assert "--save_every=3 must divide --steps_per_epoch=500" in told
+def test_indivisible_intervals(tmp_path, kitti_records):
+    arguments = ("--train_records", kitti_records / "train-*", "--run_dir", tmp_path / "run")
+    error = run_command("flowseg.train", *arguments, "--save_every", 3, ok=False).stderr
+    assert "--save_every=3 must divide --steps_per_epoch=500" in error

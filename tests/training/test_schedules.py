@@ -1,4 +1,4 @@
-"""Accumulated gradients."""
+"""Gradient accumulation."""
 
 import keras
 import numpy as np
@@ -12,23 +12,28 @@ from flowseg.training.tasks import JOINT
 from tests.support.trainings import by_output, compiled, small
 
 
+@pytest.fixture(autouse=True)
+def _small_encoder(small_encoder):
+    """All networks of these tests have a small encoder."""
+
+
 def training(**changes):
-    """A small network, compiled, with a frozen encoder."""
-    config = small(backbone="efficientnet_lite0", freeze="encoder", warmup_steps=0, **changes)
+    """Return a small compiled network with a frozen encoder."""
+    config = small(freeze="encoder", warmup_steps=0, **changes)
     network = compiled(config, CAMVID)
-    network.run_eagerly = True  # A few steps are not worth tracing.
+    network.run_eagerly = True  # Tracing takes longer than a few eager steps.
     return network
 
 
 def batch(seed):
-    """One example of noise, with both truths."""
+    """Return one example of noise, with ground truth for both tasks."""
     rng = np.random.default_rng(seed)
     pair = {f"image{i}": np.float32(rng.uniform(0, 255, (1, 32, 64, 3))) for i in (1, 2)}
     truth = {"flow": np.ones((1, 32, 64, 3), "float32"), "seg": rng.integers(0, 11, (1, 32, 64))}
     return by_output(pair, truth)
 
 
-def learnt(network):
+def trainable_weights(network):
     return [keras.ops.convert_to_numpy(v) for v in network.trainable_variables]
 
 
@@ -36,34 +41,36 @@ def same(ours, theirs):
     return all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_weights_change_by_the_mean_gradient_of_so_many_batches_and_it_resumes_between(tmp_path):
+def test_accumulated_step(tmp_path):
     network = training(accumulate=2)
-    start = learnt(network)
+    start = trainable_weights(network)
     network.train_on_batch(*batch(0))
-    assert same(learnt(network), start)
+    assert same(trainable_weights(network), start)
     checkpoints.save(tmp_path, network, Progress(Phase("both"), step=1), 1)
     network.train_on_batch(*batch(1))
-    assert not same(learnt(network), start)
+    assert not same(trainable_weights(network), start)
     resumed = training(accumulate=2)
     checkpoints.load(resumed, tmp_path / "step-00000001")
     resumed.train_on_batch(*batch(1))
-    assert same(learnt(resumed), learnt(network))
-    # The same batch twice has the mean gradient of one.
+    assert same(trainable_weights(resumed), trainable_weights(network))
+    # The mean gradient of the same batch twice is that of the batch.
     twice, once = training(accumulate=2), training()
     for _ in range(2):
         twice.train_on_batch(*batch(0))
     once.train_on_batch(*batch(0))
-    moved = 0
-    for ours, theirs, before in zip(learnt(twice), learnt(once), start, strict=True):
-        moved = max(moved, np.abs(theirs - before).max())
-        # Norms' statistics have moved between the two batches, but serve no training.
+    change = 0
+    for ours, theirs, before in zip(
+        trainable_weights(twice), trainable_weights(once), start, strict=True
+    ):
+        change = max(change, np.abs(theirs - before).max())
+        # The norms' statistics changed between the batches, but training does not use them.
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    assert moved > 5e-4
+    assert change > 5e-4
 
 
-def test_summed_batches_have_one_common_mean():
-    """What Keras makes of the weights is the loss of all examples as one batch."""
-    network, outputs = training(accumulate=2), JOINT.asked(small())
+def test_weights_of_accumulated_batches():
+    """The weighted mean loss equals the loss of all examples as one batch."""
+    network, outputs = training(accumulate=2), JOINT.active_outputs(small())
     inputs, targets = (dict(part) for part in batch(0))
     few, many = (dict(targets), batch(1)[1])
     few["seg"] = np.where(np.arange(64) < 8, targets["seg"], 255)
@@ -72,19 +79,19 @@ def test_summed_batches_have_one_common_mean():
     source = tf.data.Dataset.from_generator(
         lambda: iter(pair), output_signature=tf.nest.map_structure(tf.type_spec_from_value, pair[0])
     )
-    weighed = list(objective.over_accumulated(source, 2, outputs))
-    assert len(weighed) == 2
+    weighted = list(objective.weight_accumulated(source, 2, outputs))
+    assert len(weighted) == 2
 
     def loss(x, y, weights=None):
         return float(keras.ops.sum(network.compute_loss(x, y, network(x, training=False), weights)))
 
     joined = tf.nest.map_structure(lambda a, b: np.concatenate([a, b]), *pair)
-    whole = loss(*joined)
-    assert np.mean([loss(*part) for part in weighed]) == pytest.approx(whole, rel=1e-4)
-    # Each over its own pixels, the mean would be another one.
-    assert np.mean([loss(*part) for part in pair]) != pytest.approx(whole, rel=1e-2)
-    # Without any truth there is no loss, and no division by zero.
+    expected = loss(*joined)
+    assert np.mean([loss(*part) for part in weighted]) == pytest.approx(expected, rel=1e-4)
+    # The unweighted mean, over each batch's valid pixels, differs.
+    assert np.mean([loss(*part) for part in pair]) != pytest.approx(expected, rel=1e-2)
+    # Without ground truth the loss is zero, without a division by zero.
     none = {key: np.full_like(y, 255 if key == "seg" else 0) for key, y in many.items()}
     empty = tf.data.Dataset.from_tensors((inputs, none)).repeat(2)
-    for part in objective.over_accumulated(empty, 2, outputs):
+    for part in objective.weight_accumulated(empty, 2, outputs):
         assert loss(*part) == pytest.approx(0, abs=1e-6)

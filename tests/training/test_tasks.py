@@ -1,4 +1,4 @@
-"""The joint task: which outputs a configuration asks for, and what each is held to."""
+"""The joint task: outputs of a configuration, and the target and weight of each."""
 
 import numpy as np
 import pytest
@@ -25,19 +25,19 @@ def network():
         ({}, []),
         ({"photometric": 0.5}, ["photometric"]),
         ({"photometric": 0.5, "consistency": 2.0}, ["photometric", "consistency"]),
-        # Of weight zero, nothing is asked.
+        # A loss of weight zero has no output.
         ({"photometric": 0.5, "consistency": 2.0, "beta": 0.0}, ["consistency"]),
     ],
 )
-def test_outputs_that_a_configuration_asks_for_are_those_of_the_network(network, settings, more):
+def test_active_outputs(network, settings, more):
     config = TrainingConfig(**settings)
-    assert list(JOINT.asked(config)) == PLAIN + more
+    assert list(JOINT.active_outputs(config)) == PLAIN + more
     assert JOINT.needs_pair(config) == bool(more)
-    training = JOINT.training_model(network, JOINT.asked(config))
+    training = JOINT.training_model(network, JOINT.active_outputs(config))
     assert set(training.output) == {*PLAIN, *more}
 
 
-def test_weights_are_alphas_and_betas():
+def test_loss_weights():
     config = TrainingConfig(alpha=2.0, beta=0.5, photometric=4.0, consistency=3.0)
     weights = {name: weight for name, (_, weight) in JOINT.losses(config).items()}
     assert weights == {
@@ -54,16 +54,16 @@ def test_weights_are_alphas_and_betas():
     }
 
 
-def test_each_output_is_held_to_its_target():
+def test_target_map():
     inputs, truth = {"image1": 1}, {"seg": 2, "flow": 3, "pair": 4}
-    outputs = JOINT.asked(TrainingConfig(photometric=1.0))
+    outputs = JOINT.active_outputs(TrainingConfig(photometric=1.0))
     ours, targets = objective.target_map(outputs)(inputs, truth)
     assert ours == inputs
     assert targets == {"seg": 2, **dict.fromkeys(PLAIN[1:], 3), "photometric": 4}
 
 
 @pytest.mark.parametrize("learn", ["seg", "flow"])
-def test_a_phase_of_one_stream_has_losses_of_that_alone(network, learn):
+def test_losses_of_single_stream_phase(network, learn):
     config = small(photometric=1.0, consistency=1.0)
     training = objective.compile_training(
         network, config, JOINT.metrics(CAMVID), Phase(learn), JOINT
@@ -73,10 +73,10 @@ def test_a_phase_of_one_stream_has_losses_of_that_alone(network, learn):
     assert ("photometric" in training.loss) == (learn == "flow")
 
 
-def test_pictures_show_the_metrics_once_something_is_counted():
+def test_draw_metrics():
     metrics = JOINT.metrics(CAMVID)
     assert JOINT.draw_metrics(metrics, CAMVID) == {}
     truth = np.zeros((1, 4, 4), np.int32)
     metrics["seg"].update_state(truth, np.eye(11, dtype=np.float32)[truth])
-    [(name, picture)] = JOINT.draw_metrics(metrics, CAMVID).items()
-    assert name == "seg/confusion" and picture.dtype == np.uint8 and picture.shape[2] == 3
+    [(name, image)] = JOINT.draw_metrics(metrics, CAMVID).items()
+    assert name == "seg/confusion" and image.dtype == np.uint8 and image.shape[2] == 3

@@ -1,4 +1,4 @@
-"""What TensorBoard is given by a training: scores, pictures, the graph, a line under HPARAMS."""
+"""TensorBoard events of a training: scores, images, the layer graph, and the HPARAMS page."""
 
 import json
 
@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams import api_pb2, list_session_groups
 from tensorboard.plugins.hparams.backend_context import Context
 
 
-def test_tensorboard_has_scores_and_pictures(trained_run):
+def test_scores_and_images(trained_run):
     for split, tags in (
         (
             "train",
@@ -25,8 +25,8 @@ def test_tensorboard_has_scores_and_pictures(trained_run):
         assert tags <= set(events.Tags()["tensors"])
         assert [event.step for event in events.Tensors("loss")] == [2]
     for tag in ("frames/000003_10", "seg/confusion"):
-        picture = events.Tensors(tag)[0].tensor_proto.string_val
-        assert picture[2].startswith(b"\x89PNG")
+        image = events.Tensors(tag)[0].tensor_proto.string_val
+        assert image[2].startswith(b"\x89PNG")
     events = EventAccumulator(str(trained_run / "tensorboard")).Reload()
     graph = events.Graph()
     nodes = {node.name: node for node in graph.node}
@@ -35,29 +35,31 @@ def test_tensorboard_has_scores_and_pictures(trained_run):
 
 
 def hparams_page(logdir):
-    """What TensorBoard's HPARAMS page asks its server for: the columns of scores, the runs."""
+    """Return the data of TensorBoard's HPARAMS page: the columns of scores, and the runs."""
     events = EventMultiplexer().AddRunsFromDirectory(str(logdir))
     provider = MultiplexerDataProvider(events.Reload(), str(logdir))
     page = Context(TBContext(data_provider=provider, logdir=str(logdir)))
-    how, statuses = RequestContext(), api_pb2.Status.values()
-    asked = page.hparams_from_data_provider(how, "", 0)
-    told = page.experiment_from_metadata(how, "", True, page.hparams_metadata(how, ""), asked)
+    context, statuses = RequestContext(), api_pb2.Status.values()
+    hparams = page.hparams_from_data_provider(context, "", 0)
+    experiment = page.experiment_from_metadata(
+        context, "", True, page.hparams_metadata(context, ""), hparams
+    )
     request = api_pb2.ListSessionGroupsRequest(
         start_index=0, slice_size=99, allowed_statuses=statuses, include_metrics=True
     )
-    groups = list_session_groups.Handler(how, page, "", request).run().session_groups
-    return [(info.name.group, info.name.tag) for info in told.metric_infos], groups
+    groups = list_session_groups.Handler(context, page, "", request).run().session_groups
+    return [(info.name.group, info.name.tag) for info in experiment.metric_infos], groups
 
 
-def test_runs_line_up_by_their_scores_under_hparams(trained_run):
-    """As the page shows them: a line a run, with its flags and the scores of its best weights."""
+def test_hparams_page(trained_run):
+    """The page shows a line per run, with its flags and the scores of its best weights."""
     columns, [group] = hparams_page(trained_run)
     scores = json.loads((trained_run / "metrics.json").read_text())
-    # Few enough to be seen, and not each of training, too.
+    # Only the best scores, not also those of training: the page shows few columns.
     names = {name for name in scores if "/" in name} | {"loss"}
     assert {"seg/miou", "flow/aepe"} < names and set(columns) == {("", name) for name in names}
     assert group.name == str(trained_run)
     assert group.hparams["backbone"].string_value == "efficientnet_lite0"
     assert group.hparams["height"].number_value == 96
-    told = {value.name.tag: value.value for value in group.metric_values}
-    assert told == pytest.approx({name: scores[name] for name in names})
+    shown = {value.name.tag: value.value for value in group.metric_values}
+    assert shown == pytest.approx({name: scores[name] for name in names})

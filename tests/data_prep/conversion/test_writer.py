@@ -1,4 +1,4 @@
-"""The writer of shards: nothing half-written, nothing made twice, nothing foreign touched."""
+"""Tests of the shard writer: atomic writes, resuming, and protection of other files."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 from tests.support.kitti_writer import write_kitti
 
 SMALL = {"val_fraction": 0.1, "records_per_shard": 1}
-# Frames 0..4 of seed 0, one a shard: frame 3 is val.
+# Frames 0..4 with seed 0, one per shard: frame 3 is val.
 SHARDS = [*(f"train-{i:05d}-of-00004.tfrecord" for i in range(4)), "val-00000-of-00001.tfrecord"]
 
 
@@ -35,16 +35,16 @@ def content(folder):
 
 
 @pytest.fixture(scope="module")
-def whole(kitti_folder, tmp_path_factory):
-    """What an undisturbed conversion in shards of one record makes."""
-    output = tmp_path_factory.mktemp("whole")
+def complete(kitti_folder, tmp_path_factory):
+    """Output of an uninterrupted conversion in shards of one record."""
+    output = tmp_path_factory.mktemp("complete")
     kitti.convert([kitti_folder], output, **SMALL)
     assert visible(output) == ["index.json", *SHARDS]
     return content(output)
 
 
 class Writer(tf.io.TFRecordWriter):
-    """Breaks at the third record, when half of it is written."""
+    """Fails at the third record after writing half of it."""
 
     written = 0
     error = None
@@ -67,8 +67,8 @@ def broken_writer(monkeypatch):
     return install
 
 
-def test_a_stopped_run_leaves_whole_shards_and_is_resumed(
-    kitti_folder, tmp_path, whole, broken_writer, monkeypatch, capsys
+def test_interrupted_run_is_resumed(
+    kitti_folder, tmp_path, complete, broken_writer, monkeypatch, capsys
 ):
     broken_writer(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
@@ -79,7 +79,7 @@ def test_a_stopped_run_leaves_whole_shards_and_is_resumed(
     capsys.readouterr()
     kitti.convert([kitti_folder], tmp_path, **SMALL)
     assert "resuming, 2 of 5 shards" in capsys.readouterr().out
-    assert content(tmp_path) == whole
+    assert content(tmp_path) == complete
     assert before == [(tmp_path / name).stat().st_mtime_ns for name in SHARDS[:2]]
 
 
@@ -92,14 +92,14 @@ def test_a_stopped_run_leaves_whole_shards_and_is_resumed(
 )
 def test_full_disk(kitti_folder, tmp_path, broken_writer, error):
     broken_writer(error)
-    with pytest.raises(OSError, match="no space left on the disk: make room") as caught:
+    with pytest.raises(OSError, match="no space left on the disk: free some space") as caught:
         kitti.convert([kitti_folder], tmp_path, **SMALL)
     assert caught.value.filename == str(tmp_path) and caught.value.errno == errno.ENOSPC
     assert sorted(os.listdir(tmp_path)) == [".plan.json", *SHARDS[:2]]
 
 
-def test_killed_run_is_resumed(kitti_folder, tmp_path, whole):
-    """SIGKILL leaves no time to tidy up; the next run does."""
+def test_killed_run_is_resumed(kitti_folder, tmp_path, complete):
+    """SIGKILL leaves partial files, which the next run removes."""
     command = f"""
 import os, signal, tensorflow as tf
 from data_prep import kitti
@@ -118,27 +118,27 @@ kitti.convert([{str(kitti_folder)!r}], {str(tmp_path)!r}, val_fraction=0.1, reco
     assert any(".partial-" in name for name in left) and "index.json" not in left
     assert visible(tmp_path) == SHARDS[:2]
     kitti.convert([kitti_folder], tmp_path, **SMALL)
-    assert content(tmp_path) == whole and not any(".partial-" in n for n in os.listdir(tmp_path))
+    assert content(tmp_path) == complete and not any(".partial-" in n for n in os.listdir(tmp_path))
 
 
-def test_finished_output_is_left_alone(kitti_folder, tmp_path, whole, capsys, monkeypatch):
+def test_finished_output_is_not_rewritten(kitti_folder, tmp_path, complete, capsys, monkeypatch):
     kitti.convert([kitti_folder], tmp_path, **SMALL)
-    monkeypatch.setattr(workers, "read_frames", None)  # a second reading would fail
+    monkeypatch.setattr(workers, "read_frames", None)  # reading again would fail
     capsys.readouterr()
     index = kitti.convert([kitti_folder], tmp_path, **SMALL)
     assert "already finished" in capsys.readouterr().out
-    assert index == json.loads(whole["index.json"])
+    assert index == json.loads(complete["index.json"])
 
 
 @pytest.mark.parametrize("spoil", [os.unlink, lambda path: os.truncate(path, 1000)])
-def test_a_lost_shard_is_made_again(kitti_folder, tmp_path, whole, spoil, capsys):
+def test_lost_shard_is_rewritten(kitti_folder, tmp_path, complete, spoil, capsys):
     kitti.convert([kitti_folder], tmp_path, **SMALL)
     spoil(tmp_path / SHARDS[1])
     kitti.convert([kitti_folder], tmp_path, **SMALL)
-    assert "resuming, 4 of 5" in capsys.readouterr().out and content(tmp_path) == whole
+    assert "resuming, 4 of 5" in capsys.readouterr().out and content(tmp_path) == complete
 
 
-def test_a_mended_file_is_read_again(kitti_folder, tmp_path, whole):
+def test_fixed_file_is_read_again(kitti_folder, tmp_path, complete):
     source = shutil.copytree(kitti_folder, tmp_path / kitti_folder.name)
     file = source / "data_semantics/training/semantic/000003_10.png"
     good = file.read_bytes()
@@ -148,14 +148,14 @@ def test_a_mended_file_is_read_again(kitti_folder, tmp_path, whole):
     assert visible(tmp_path / "out") == SHARDS[:4]
     file.write_bytes(good)
     kitti.convert([source], tmp_path / "out", **SMALL)
-    assert content(tmp_path / "out") == whole
+    assert content(tmp_path / "out") == complete
 
 
-def test_to_stop_at_a_bad_frame_costs_nothing_that_was_there(kitti_folder, tmp_path):
+def test_stop_at_bad_frame_keeps_existing_shards(kitti_folder, tmp_path):
     source, output = tmp_path / "kitti", tmp_path / "records"
     shutil.copytree(kitti_folder, source)
-    bad = source / "data_semantics/training/semantic/000002_10.png"
-    bad.write_bytes(bad.read_bytes()[:50])
+    bad_file = source / "data_semantics/training/semantic/000002_10.png"
+    bad_file.write_bytes(bad_file.read_bytes()[:50])
     kitti.convert([source], output, on_error="skip", **SMALL)
     before = content(output)
     with pytest.raises(ValueError, match="000002_10.png: truncated"):
@@ -164,7 +164,7 @@ def test_to_stop_at_a_bad_frame_costs_nothing_that_was_there(kitti_folder, tmp_p
     assert "index.json" in before and any(name.endswith(".tfrecord") for name in content(output))
 
 
-def test_another_conversion_is_not_overwritten_unasked(kitti_folder, tmp_path):
+def test_another_conversion_requires_overwrite(kitti_folder, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "train-old.tfrecord").write_text("mine too")
     kitti.convert([kitti_folder], tmp_path, **SMALL)
@@ -175,11 +175,11 @@ def test_another_conversion_is_not_overwritten_unasked(kitti_folder, tmp_path):
         f"{tmp_path}: holds another conversion, with --seed=0 instead of 1 (index.json): "
         "give another --output, or --overwrite to replace it"
     )
-    with pytest.raises(ValueError, match="another conversion, of other sources"):
+    with pytest.raises(ValueError, match="another conversion, of different sources"):
         kitti.convert([kitti_folder / "data_scene_flow"], tmp_path, **SMALL)
-    # The same names elsewhere are other frames all the same.
+    # Frames with the same names in another folder are different frames.
     shutil.copytree(kitti_folder, tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match="another conversion, of other sources"):
+    with pytest.raises(ValueError, match="another conversion, of different sources"):
         kitti.convert([tmp_path / "elsewhere"], tmp_path, **SMALL)
     shutil.rmtree(tmp_path / "elsewhere")
     assert content(tmp_path) == before
@@ -193,11 +193,11 @@ def test_another_conversion_is_not_overwritten_unasked(kitti_folder, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_shards_without_a_journal_are_foreign(kitti_folder, tmp_path):
-    (tmp_path / SHARDS[0]).write_text("who made this?")
+def test_shards_without_journal_are_not_overwritten(kitti_folder, tmp_path):
+    (tmp_path / SHARDS[0]).write_text("unknown origin")
     with pytest.raises(ValueError, match="another conversion, without its journal"):
         kitti.convert([kitti_folder], tmp_path)
-    assert (tmp_path / SHARDS[0]).read_text() == "who made this?"
+    assert (tmp_path / SHARDS[0]).read_text() == "unknown origin"
 
 
 def test_output_is_a_file(kitti_folder, tmp_path):
@@ -206,19 +206,19 @@ def test_output_is_a_file(kitti_folder, tmp_path):
         kitti.convert([kitti_folder], tmp_path / "file")
 
 
-def test_split_depends_on_id_and_seed_alone():
+def test_split_depends_only_on_id_and_seed():
     def split(ids, seed=0):
         splits = split_frames.by_hash([frames.Frame(i, {}) for i in ids], 0.25, seed)
         return {name: [frame.frame_id for frame in part] for name, part in splits.items()}
 
     ids = [f"{k:06d}_10" for k in range(400)]
-    all_of_them, some = split(ids), split(ids[::-3])
+    all_ids, subset = split(ids), split(ids[::-3])
     for name in ("train", "val"):
-        assert [i for i in all_of_them[name] if i in some[name]] == some[name]
-    # A quarter of 400, give or take three standard deviations (8.7 each).
-    assert 74 <= len(all_of_them["val"]) <= 126
-    assert all_of_them["val"] != sorted(all_of_them["val"])
-    assert set(split(ids, seed=1)["val"]) != set(all_of_them["val"])
+        assert [i for i in all_ids[name] if i in subset[name]] == subset[name]
+    # A quarter of 400, plus or minus three standard deviations (8.7 each).
+    assert 74 <= len(all_ids["val"]) <= 126
+    assert all_ids["val"] != sorted(all_ids["val"])
+    assert set(split(ids, seed=1)["val"]) != set(all_ids["val"])
     with pytest.raises(ValueError, match=r"^val_fraction=1\.5: must be between 0 and 1"):
         split_frames.by_hash([], 1.5, 0)
 
@@ -229,14 +229,14 @@ def many(tmp_path_factory):
     return write_kitti(tmp_path_factory.mktemp("many"), count=20, height=32, width=48)
 
 
-def test_processes_change_nothing(many, tmp_path):
+def test_worker_processes_give_equal_records(many, tmp_path):
     kitti.convert([many], tmp_path / "one", processes=1, records_per_shard=4)
     kitti.convert([many], tmp_path / "two", processes=2, records_per_shard=4)
     assert content(tmp_path / "one") == content(tmp_path / "two")
     assert len(visible(tmp_path / "one")) > 5
 
 
-def test_a_bad_frame_found_by_a_worker(many, tmp_path):
+def test_bad_frame_in_worker(many, tmp_path):
     source = shutil.copytree(many, tmp_path / "many")
     for k in (3, 11):
         (source / f"data_scene_flow/training/flow_occ/{k:06d}_10.png").write_bytes(b"no")
@@ -264,7 +264,7 @@ def test_ctrl_c(many, tmp_path):
     assert 1 <= len(visible(tmp_path)) < 20 and "index.json" not in visible(tmp_path)
 
 
-def test_a_worker_that_dies_is_told(monkeypatch):
+def test_dead_worker_is_reported(monkeypatch):
     monkeypatch.setattr(workers, "_attempt", os._exit)
     with pytest.raises(OSError, match="worker process died.*fewer workers$") as caught:
         list(workers.read_frames([9] * 20, processes=2))

@@ -1,4 +1,4 @@
-"""Every fault that the doctor knows, planted alone in clean records, is found, and no other."""
+"""Tests that the doctor finds every single fault planted in clean records, and no other."""
 
 import re
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.support import doctor_sets as sets
-from tests.support.doctor_sets import assert_found, diagnose
+from tests.support.doctor_sets import assert_findings, diagnose
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,13 @@ def everywhere(change):
     return plant
 
 
-def in_train(*places, **changes):
-    """Change values of some train frames: numbers of frames; functions of the frame."""
+def in_train(*indexes, **changes):
+    """Change values of the train frames with the given indexes by functions of the frame."""
 
     def plant(splits):
         train = [
             {**frame, **{key: change(frame) for key, change in changes.items()}}
-            if k in places
+            if k in indexes
             else frame
             for k, frame in enumerate(splits["train"])
         ]
@@ -40,7 +40,7 @@ def in_train(*places, **changes):
     return plant
 
 
-def turn(swapped, *signs):
+def set_axes(swapped, *signs):
     def change(k, frame):
         flow = frame["flow"][..., ::-1] if swapped else frame["flow"]
         return {**frame, "flow": flow * np.float32(signs)}
@@ -48,8 +48,8 @@ def turn(swapped, *signs):
     return everywhere(change)
 
 
-def as_shares(parts):
-    """Flow in shares of the frame's size, or of half of it; KITTI's steps are too coarse for it."""
+def normalised(parts):
+    """Normalise flow by the frame size or half of it, as .flo: KITTI's steps are too coarse."""
 
     def change(k, frame):
         flow = frame["flow"] * np.float32([parts / sets.WIDTH, parts / sets.HEIGHT])
@@ -59,7 +59,7 @@ def as_shares(parts):
 
 
 def next_of(*fields):
-    """Some fields of each train frame are those of the next."""
+    """Replace some fields of each train frame by those of the next."""
 
     def plant(splits):
         train = splits["train"]
@@ -74,17 +74,17 @@ def next_of(*fields):
 
 
 def add(split, k, **changes):
-    """Put train frame k, changed, into a split once more under another name."""
+    """Add a changed copy of train frame k to a split under another name."""
 
     def plant(splits):
         frame = splits["train"][k]
-        again = {**frame, "frame_id": "again", **{n: c(frame) for n, c in changes.items()}}
-        return {**splits, split: [*splits[split], again]}
+        copy = {**frame, "frame_id": "again", **{n: c(frame) for n, c in changes.items()}}
+        return {**splits, split: [*splits[split], copy]}
 
     return plant
 
 
-def saved_again(frame):
+def resaved(frame):
     data = cv2.imencode(".jpg", frame["image1"], [cv2.IMWRITE_JPEG_QUALITY, 60])[1]
     return np.uint8(np.clip(cv2.imdecode(data, cv2.IMREAD_COLOR) * 1.03 - 3, 0, 255))
 
@@ -98,7 +98,7 @@ def with_id(value):
     return change
 
 
-def filled(value, rows=sets.HEIGHT):
+def fill_rows(value, rows=sets.HEIGHT):
     def change(frame):
         labels = frame["labels"].copy()
         labels[:rows] = value
@@ -123,43 +123,49 @@ PNG = {"format": lambda frame: "png"}
 
 
 @pytest.mark.parametrize(
-    ("plant", "level", "name", "ids", "told"),
+    ("plant", "level", "name", "ids", "message"),
     [
-        (turn(True, 1, 1), "error", "flow-axes", ALL, "swapped"),
-        (turn(False, -1, -1), "error", "flow-signs", ALL, "both signs"),
-        (turn(False, -1, 1), "error", "flow-sign-u", ALL, "sign of u"),
-        (turn(False, 1, -1), "error", "flow-sign-v", ALL, "sign of v"),
-        (turn(True, -1, 1), "error", "flow-axes-sign-v", ALL, r"\(v, -u\)"),
-        (turn(False, 2, 2), "error", "flow-scale", ALL, r"too large: multiply it by 0\.(5|49)"),
-        (turn(False, 1 / 64, 1 / 64), "error", "flow-scale", ALL, "by 6[345].* 1/64 px"),
-        (turn(False, 64, 64), "error", "flow-scale", ALL, "too large: multiply it by 0.0156"),
-        (as_shares(1), "error", "flow-share", ALL, "multiply u by its width"),
-        (as_shares(2), "error", "flow-half-share", ALL, "half its width"),
-        (next_of("image2"), "error", "flow-shifted", TRAIN, "second frame is another record's"),
-        (next_of("flow", "valid"), "error", "flow-shifted", TRAIN, "flow is another record's"),
+        (set_axes(True, 1, 1), "error", "flow-axes", ALL, "swapped"),
+        (set_axes(False, -1, -1), "error", "flow-signs", ALL, "both signs"),
+        (set_axes(False, -1, 1), "error", "flow-sign-u", ALL, "sign of u"),
+        (set_axes(False, 1, -1), "error", "flow-sign-v", ALL, "sign of v"),
+        (set_axes(True, -1, 1), "error", "flow-axes-sign-v", ALL, r"\(v, -u\)"),
+        (set_axes(False, 2, 2), "error", "flow-scale", ALL, r"too large: multiply it by 0\.(5|49)"),
+        (set_axes(False, 1 / 64, 1 / 64), "error", "flow-scale", ALL, "by 6[345].* 1/64 px"),
+        (set_axes(False, 64, 64), "error", "flow-scale", ALL, "too large: multiply it by 0.0156"),
+        (normalised(1), "error", "flow-share", ALL, "multiply u by the width"),
+        (normalised(2), "error", "flow-half-share", ALL, "half the width"),
+        (
+            next_of("image2"),
+            "error", "flow-shifted", TRAIN, "second frame belongs to another record",
+        ),
+        (
+            next_of("flow", "valid"),
+            "error", "flow-shifted", TRAIN, "flow belongs to another record",
+        ),
         (
             everywhere(lambda k, frame: {**frame, "image2": frame["image1"]}),
-            "error", "flow-zero", ALL, "stand still",
+            "error", "flow-zero", ALL, "images do not move",
         ),
         (in_train(2, flow=lambda f: -f["flow"]), "warning", "flow-signs", ["002"], "1 of 5"),
         (
             in_train(1, valid=lambda f: f["valid"] & False),
-            "warning", "flow-unknown", ["001"], "known nowhere",
+            "warning", "flow-unknown", ["001"], "no valid pixel",
         ),
         (add("train", 0, **PNG), "note", "same-within-split", ["000", "again"], "1 record"),
         (add("val", 0, **PNG), "warning", "same-across-splits", ["000", "again"], "train, val"),
         (
-            add("train", 1, image1=saved_again, image2=lambda f: None, flow=lambda f: None),
+            add("train", 1, image1=resaved, image2=lambda f: None, flow=lambda f: None),
             "note", "near-within-split", ["001", "again"], "nearly",
         ),
         (
-            add("val", 1, image1=saved_again, image2=lambda f: None, flow=lambda f: None),
+            add("val", 1, image1=resaved, image2=lambda f: None, flow=lambda f: None),
             "warning", "near-across-splits", ["001", "again"], "nearly",
         ),
         (in_train(3, labels=with_id(77)), "error", "unknown-ids", ["003"], r"\(77\)"),
-        (in_train(3, labels=filled(0)), "warning", "all-void", ["003"], "1 frame of 5"),
-        (in_train(3, labels=filled(0, 70)), "warning", "much-void", ["003"], "60%"),
-        (in_train(3, labels=filled(sets.ROAD)), "warning", "one-class", ["003"], "single class"),
+        (in_train(3, labels=fill_rows(0)), "warning", "all-void", ["003"], "1 frame of 5"),
+        (in_train(3, labels=fill_rows(0, 70)), "warning", "much-void", ["003"], "60%"),
+        (in_train(3, labels=fill_rows(sets.ROAD)), "warning", "one-class", ["003"], "single class"),
         (
             in_train(3, labels=lambda f: f["labels"][:-4]),
             "error", "bad-size", ["003"], "labels is 92x144, the record says 96x144",
@@ -176,7 +182,7 @@ PNG = {"format": lambda frame: "png"}
         (everywhere(mirrored_labels), "warning", "labels-elsewhere", None, "mirrored"),
     ],
 )  # fmt: skip
-def test_a_planted_fault_is_found_and_no_other(clean, tmp_path, plant, level, name, ids, told):
+def test_planted_fault(clean, tmp_path, plant, level, name, ids, message):
     diagnosis = diagnose(tmp_path, plant(clean))
-    assert_found(diagnosis, (level, name, ids))
-    assert re.search(told, diagnosis.findings[0].text), diagnosis.findings[0].text
+    assert_findings(diagnosis, (level, name, ids))
+    assert re.search(message, diagnosis.findings[0].text), diagnosis.findings[0].text

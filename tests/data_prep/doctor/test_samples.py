@@ -1,4 +1,4 @@
-"""The doctor on real frames: nothing is wrong with them, and what is planted in them is found."""
+"""Tests of the doctor on real frames: no findings, and planted faults are found."""
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ SETS = ("kitti", "middlebury", "flyingchairs")
 
 
 def frames_of(samples, name):
-    """The frames of a sample set, as the readers would find them."""
+    """Yield the frames of a sample set as the converters find them."""
     if name == "kitti":
         flows, labels = (
             samples / "kitti" / part / "training" for part in ("data_scene_flow", "data_semantics")
@@ -52,18 +52,18 @@ def fields_of(samples, name):
 
 @pytest.fixture(scope="module")
 def decoded(samples):
-    """Set name -> its decoded pairs."""
+    """Return {set name: decoded pairs}."""
     return {name: [read.decode(fields)[0] for fields in fields_of(samples, name)] for name in SETS}
 
 
 def findings_of(frames):
-    """(level, name) of what is found in the flow of decoded pairs."""
-    marks = [facts.Facts("x", k, str(k), "set", "train", 1, 1, ()) for k in range(len(frames))]
-    probes = [(mark, warp.probe(frame)) for mark, frame in zip(marks, frames, strict=True)]
-    pairs = list(zip(marks, frames, strict=True))
+    """Return (level, name) of the flow findings of decoded pairs, and the probes."""
+    pair_facts = [facts.Facts("x", k, str(k), "set", "train", 1, 1, ()) for k in range(len(frames))]
+    probes = [(pair, warp.probe(frame)) for pair, frame in zip(pair_facts, frames, strict=True)]
+    pairs = list(zip(pair_facts, frames, strict=True))
     partners = {
-        id(mark): flow.find_partner(frame, [other for other in pairs if other[0] is not mark])
-        for mark, frame in pairs
+        id(pair): flow.find_partner(frame, [other for other in pairs if other[0] is not pair])
+        for pair, frame in pairs
     }
     return [(f.level, f.name) for f in flow.check("set", probes, partners)], probes
 
@@ -93,7 +93,7 @@ def test_real_pairs_are_clean(samples, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "swapped", "signs", "found"),
+    ("names", "swapped", "signs", "fault"),
     [
         (SETS, True, (1, 1), "axes"),
         (SETS, False, (1, -1), "sign-v"),
@@ -105,7 +105,7 @@ def test_real_pairs_are_clean(samples, tmp_path):
         (SETS[:1], False, (64, 64), "scale"),
     ],
 )
-def test_planted_faults_are_found_in_real_pairs(decoded, names, swapped, signs, found):
+def test_planted_faults_in_real_pairs(decoded, names, swapped, signs, fault):
     for name in names:
         frames = []
         for frame in decoded[name]:
@@ -113,62 +113,64 @@ def test_planted_faults_are_found_in_real_pairs(decoded, names, swapped, signs, 
             vectors = wrong[..., 1::-1] if swapped else wrong[..., :2]
             wrong[..., :2] = vectors * np.float32(signs)
             frames.append({**frame, "flow": wrong})
-        told, probes = findings_of(frames)
-        assert told == [("error", f"flow-{found}")], name
-        if found == "scale":
+        findings, probes = findings_of(frames)
+        assert findings == [("error", f"flow-{fault}")], name
+        if fault == "scale":
             scales = [probe.scale for _, probe in probes if probe.verdict == "scale"]
             np.testing.assert_allclose(scales, 1 / signs[0], rtol=0.02)
 
 
 @pytest.mark.parametrize("fields", [("image2",), ("flow", "flow_noc")])
 def test_shifted_real_pairs(decoded, fields):
-    """Of sets whose pairs have one size."""
+    """Only for sets whose pairs have the same size."""
     for name in ("kitti", "flyingchairs"):
         frames = decoded[name]
         wrong = [
             {**frame, **{field: frames[k - 1][field] for field in fields if field in frame}}
             for k, frame in enumerate(frames)
         ]
-        told, _ = findings_of(wrong)
-        assert told == [("error", "flow-shifted")], name
+        findings, _ = findings_of(wrong)
+        assert findings == [("error", "flow-shifted")], name
 
 
-def test_successors_in_real_video_are_no_near_duplicates(samples):
+def test_video_successors_are_no_near_duplicates(samples):
     video = sorted((samples / "camvid" / "val").glob("*.png"))[:16]
     video += sorted((samples / "davis/JPEGImages/480p/dance-twirl").glob("*.jpg"))[50:66]
     first = cv2.imread(str(video[0]))
-    again = [cv2.imencode(".jpg", first, [cv2.IMWRITE_JPEG_QUALITY, 75])[1].tobytes()]
-    marked = []
-    for k, data in enumerate([path.read_bytes() for path in video] + again):
+    resaved = [cv2.imencode(".jpg", first, [cv2.IMWRITE_JPEG_QUALITY, 75])[1].tobytes()]
+    video_facts = []
+    for k, data in enumerate([path.read_bytes() for path in video] + resaved):
         image = read.decode_image(data, "frame")[..., ::-1]
         luma = warp.luma(np.ascontiguousarray(image))
-        mark, thumb = facts.difference_hash(luma), facts.thumbnail(luma)
-        marked.append(facts.Facts("x", k, str(k), "s", "train", 1, 1, (), mark=mark, thumb=thumb))
-    # The one that was saved again, and no other.
-    [group] = duplicates.near_groups(marked)
+        image_hash, thumb = facts.difference_hash(luma), facts.thumbnail(luma)
+        video_facts.append(
+            facts.Facts("x", k, str(k), "s", "train", 1, 1, (), image_hash=image_hash, thumb=thumb)
+        )
+    # Only the resaved image.
+    [group] = duplicates.near_groups(video_facts)
     assert [frame.index for frame in group] == [0, len(video)]
 
 
 @pytest.mark.parametrize(("name", "label_set"), [("kitti", CITYSCAPES), ("camvid", CAMVID)])
-def test_labels_lie_on_real_pictures_and_moved_ones_do_not(samples, name, label_set):
+def test_label_alignment_on_real_images(samples, name, label_set):
     folder = samples / ("camvid" if name == "camvid" else "kitti_semantics_extra/training")
     images, labels = ("train", "trainannot") if name == "camvid" else ("image_2", "semantic")
     paths = sorted((folder / labels).glob("*.png"))[::3][:6]
     table = train_id_table(label_set, next(iter(label_set.ids)))
-    pictures = [cv2.imread(str(folder / images / path.name))[..., ::-1].copy() for path in paths]
+    images_rgb = [cv2.imread(str(folder / images / path.name))[..., ::-1].copy() for path in paths]
     maps = [table[cv2.imread(str(path), cv2.IMREAD_UNCHANGED)] for path in paths]
 
-    def found(change):
-        fits = [classes.border_fit(*pair) for pair in zip(pictures, change(maps), strict=True)]
+    def findings(change):
+        fits = [classes.border_fit(*pair) for pair in zip(images_rgb, change(maps), strict=True)]
         return [f.name for f in classes.check_borders("set", fits, paths)]
 
-    assert found(lambda maps: maps) == []
-    assert found(lambda maps: [np.roll(m, (0, 6), (0, 1)) for m in maps]) == ["labels-shifted"]
-    assert found(lambda maps: [m[:, ::-1] for m in maps]) == ["labels-elsewhere"]
+    assert findings(lambda maps: maps) == []
+    assert findings(lambda maps: [np.roll(m, (0, 6), (0, 1)) for m in maps]) == ["labels-shifted"]
+    assert findings(lambda maps: [m[:, ::-1] for m in maps]) == ["labels-elsewhere"]
 
 
 def test_encoding_helper_is_lossless(decoded):
     image = decoded["middlebury"][0]["image1"]
     for form in ("png", "ppm"):
-        found = read.decode_image(encode(image, form), form)[..., ::-1]
-        np.testing.assert_array_equal(found, image)
+        decoded_image = read.decode_image(encode(image, form), form)[..., ::-1]
+        np.testing.assert_array_equal(decoded_image, image)

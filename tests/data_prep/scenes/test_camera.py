@@ -1,11 +1,11 @@
-"""The camera of made worlds: by hand, and there and back again."""
+"""Tests of the camera: hand-computed projections, and the round trip of rays and pixels."""
 
 import numpy as np
 import pytest
 
 from data_prep.scenes.camera import Camera, kitti_lens, project, project_directions, rays
 
-# Looks along the world's y: its right is x and its down -z.
+# The camera looks along the world's y; its right is x and its down is -z.
 AXES = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 PLACE = np.array([3.0, -4, 1.5])
 
@@ -25,37 +25,38 @@ def grid(height, width, margin=0):
     return x.ravel(), y.ravel()
 
 
-def test_a_pixel_by_hand():
+def test_projection():
     # 1 m right, 2 m down, 10 m ahead: 100 * 1/10 right of the centre and 100 * 2/10 below it.
     x, y, depth = project(looking_along_y(), PLACE + [[1, 10, -2], [0, 5, 0]])
     assert x.tolist() == [60, 50] and y.tolist() == [40, 20] and depth.tolist() == [10, 5]
 
 
-def test_rays_by_hand():
-    # The centre looks ahead; 100 px (the focal length) right of it 45 degrees to the right;
-    # 75 px below it 3 down on 4 ahead.
-    found = rays(looking_along_y(), np.array([50.0, 150, 50]), np.array([20.0, 20, 95]))
+def test_rays():
+    # The centre looks ahead; 100 px (the focal length) to the right is 45 degrees to the right;
+    # 75 px below is 3 down per 4 ahead.
+    directions = rays(looking_along_y(), np.array([50.0, 150, 50]), np.array([20.0, 20, 95]))
     expected = [[0, 1, 0], [0.5**0.5, 0.5**0.5, 0], [0, 0.8, -0.6]]
-    np.testing.assert_allclose(found, expected, atol=1e-15)
+    np.testing.assert_allclose(directions, expected, atol=1e-15)
 
 
 @pytest.mark.parametrize(("bend", "ahead"), [(-0.4, 9), (0.4, 11)])
-def test_a_bent_lens_by_hand(bend, ahead):
-    # A pixel 30 right and 40 below the centre is 0.3, 0.4 focal lengths off, 0.5 in all; the
-    # division model divides by 1 -+ 0.4 * 0.5^2 = 0.9 or 1.1: a ray 3 right, 4 down, 9 or 11 ahead.
+def test_lens_distortion(bend, ahead):
+    # A pixel 30 px right and 40 px below the centre is 0.3, 0.4, in total 0.5 focal lengths off.
+    # The division model divides by 1 -+ 0.4 * 0.5^2 = 0.9 or 1.1: a ray 3 right, 4 down, 9 or 11
+    # ahead.
     camera = looking_along_y(bend=bend)
     direction = np.array([3.0, ahead, -4])
-    for found in (
+    for projection in (
         project(camera, PLACE + 2 * direction[None]),
         project_directions(camera, direction),
     ):
-        np.testing.assert_allclose(np.ravel(found[:2]), [80, 60], atol=1e-12)
+        np.testing.assert_allclose(np.ravel(projection[:2]), [80, 60], atol=1e-12)
     (ray,) = rays(camera, np.array([80.0]), np.array([60.0]))
     np.testing.assert_allclose(ray, direction / np.linalg.norm(direction), atol=1e-15)
 
 
 @pytest.mark.parametrize("bend", [0.0, -0.03, 0.01, -0.3])
-def test_rays_lead_back_to_their_pixels(bend):
+def test_rays_project_to_their_pixels(bend):
     rng = np.random.default_rng(0)
     for _ in range(5):
         camera = any_camera(rng, bend)
@@ -64,19 +65,19 @@ def test_rays_lead_back_to_their_pixels(bend):
         np.testing.assert_allclose(np.linalg.norm(direction, axis=1), 1, atol=1e-12)
         distance = rng.uniform(0.1, 300, (len(x), 1))
         points = camera.position + distance * direction
-        for found in (project(camera, points), project_directions(camera, direction)):
-            assert np.abs(found[0] - x).max() < 1e-9 and np.abs(found[1] - y).max() < 1e-9
+        for projection in (project(camera, points), project_directions(camera, direction)):
+            assert np.abs(projection[0] - x).max() < 1e-9 and np.abs(projection[1] - y).max() < 1e-9
         depth = project(camera, points)[2]
         np.testing.assert_allclose(depth, (distance * direction) @ camera.axes[2], atol=1e-9)
 
 
-def test_a_direction_is_a_point_far_away():
+def test_directions_are_points_at_infinity():
     rng = np.random.default_rng(1)
     camera = any_camera(rng, -0.02)
     direction = rays(camera, *grid(128, 416))
     far = project(camera, camera.position + 1e9 * direction)
-    for found, limit in zip(project_directions(camera, direction)[:2], far, strict=False):
-        np.testing.assert_allclose(found, limit, atol=1e-4)
+    for projection, limit in zip(project_directions(camera, direction)[:2], far, strict=False):
+        np.testing.assert_allclose(projection, limit, atol=1e-4)
 
 
 @pytest.mark.parametrize("bend", [0.0, -0.03, 0.01])
@@ -87,21 +88,21 @@ def test_behind_the_camera(bend):
     assert np.isfinite([x, y]).all()
 
 
-def test_kittis_own_lens():
+def test_kitti_lens():
     lens = kitti_lens(375, 1242)
     assert lens["focal"] == pytest.approx(721.5377, abs=1e-9)
     assert lens["centre"] == pytest.approx((609.5593, 172.8540), abs=1e-9)
     assert lens["bend"] == 0
 
 
-def test_a_lens_of_another_size():
-    # A third of the width: a third of the focal length and of the centre's x, whatever the height.
-    # The horizon keeps its share: 172.854 of 375 rows is 59.0008 of 128.
+def test_lens_scales_with_size():
+    # A third of the width: a third of the focal length and of the centre's x at any height.
+    # The horizon keeps its relative height: 172.854 of 375 rows is 59.0008 of 128.
     for height, horizon in ((125, 57.618), (128, 59.00083)):
         lens = kitti_lens(height, 414)
         assert lens["focal"] == pytest.approx(240.51257, abs=1e-4)
         assert lens["centre"] == pytest.approx((203.18643, horizon), abs=1e-4)
-    # Zoom is the focal length's alone; a shift of 6, -9 px at KITTI's width is 2, -3 px here.
+    # Zoom only changes the focal length; a shift of 6, -9 px at KITTI's width is 2, -3 px here.
     varied = kitti_lens(128, 414, zoom=1.5, shift=(6, -9), bend=-0.01)
     assert varied["focal"] == pytest.approx(360.76885, abs=1e-4)
     assert varied["centre"] == pytest.approx((205.18643, 56.00083), abs=1e-4)
@@ -112,9 +113,9 @@ def test_a_lens_of_another_size():
 def test_pixels_are_square_at_any_size(height, width):
     camera = Camera(PLACE, AXES, **kitti_lens(height, width))
     middle = np.array(camera.centre)
-    # As far below the middle as right of it: as steep down as to the right.
+    # Equal distances below and right of the centre have equal angles.
     right, below = rays(camera, *(middle + [[40, 0], [0, 40]]).T)
     assert right[0] == pytest.approx(-below[2], abs=1e-12) and right[0] > 0.04
-    # And the left border looks as far aside as KITTI's: 609.5593 / 721.5377.
+    # The left border has the same angle as KITTI's: 609.5593 / 721.5377.
     (border,) = rays(camera, np.zeros(1), middle[1:])
     assert border[0] / border[1] == pytest.approx(-609.5593 / 721.5377, abs=1e-12)

@@ -1,3 +1,5 @@
+"""Tests of the layers world: motion, rendering, visibility and photographs."""
+
 import subprocess
 import sys
 
@@ -13,7 +15,7 @@ SIZE = (96, 240)
 
 
 def write_photos(folder):
-    """Five photographs of several sizes and kinds, with detail of all sizes and hard edges."""
+    """Write five photographs of different sizes and formats, with hard edges and detail."""
     rng = np.random.default_rng(0)
     kinds = [(200, 300, "png"), (120, 260, "png"), (300, 300, "jpg"), (64, 80, "ppm")]
     for i, (height, width, suffix) in enumerate([*kinds, (90, 400, "PNG")]):
@@ -35,13 +37,13 @@ def photos(tmp_path_factory):
 
 
 def draw_worlds(count, height, width, seed=0):
-    picture = np.full((200, 300, 3), 0.2, np.float32)
+    image = np.full((200, 300, 3), 0.2, np.float32)
     for i in range(count):
-        yield layers.draw_layers(np.random.default_rng([seed, i]), height, width, [picture])
+        yield layers.draw_layers(np.random.default_rng([seed, i]), height, width, [image])
 
 
 def differences(pair, flow=None):
-    """Mean difference of the frames where visible: warped by the flow, and as they are."""
+    """Return the mean difference of the visible pixels: warped by the flow, and not warped."""
     flow = pair.flow if flow is None else flow
     y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
     first, second = pair.image1.astype(np.float32), pair.image2.astype(np.float32)
@@ -57,7 +59,7 @@ def same(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_a_pair_has_the_agreed_form(photos):
+def test_pair_shapes_and_types(photos):
     pair = layers.make_pair(0, 0, *SIZE, photos)
     assert pair.image1.shape == pair.image2.shape == (*SIZE, 3)
     assert pair.image1.dtype == pair.image2.dtype == np.uint8
@@ -68,7 +70,7 @@ def test_a_pair_has_the_agreed_form(photos):
     assert pair.valid.all() and not (pair.visible & ~pair.valid).any()
 
 
-def test_a_pair_depends_on_its_arguments_alone(photos):
+def test_pair_depends_only_on_arguments(photos):
     later = layers.make_pair(3, 7, *SIZE, photos)
     layers.make_pair(2, 7, *SIZE, photos)
     np.random.seed(1)
@@ -79,27 +81,27 @@ def test_a_pair_depends_on_its_arguments_alone(photos):
         assert not np.array_equal(pair.flow, later.flow)
 
 
-def test_effects_change_the_light_alone(photos):
-    plain, lively = (layers.make_pair(1, 0, *SIZE, photos, effects=e) for e in (False, True))
-    assert same(plain[2:5], lively[2:5])
-    assert not np.array_equal(plain.image1, lively.image1)
+def test_effects_only_change_the_light(photos):
+    plain, processed = (layers.make_pair(1, 0, *SIZE, photos, effects=e) for e in (False, True))
+    assert same(plain[2:5], processed[2:5])
+    assert not np.array_equal(plain.image1, processed.image1)
 
 
 def contrast(image):
-    # Of what no lens blurs.
+    # Only of large structures, which a lens does not blur.
     large = cv2.resize(image, (30, 12), interpolation=cv2.INTER_AREA)
     return large.std() / large.mean()
 
 
-def test_a_camera_keeps_the_contrast_of_the_photographs(photos):
+def test_effects_keep_contrast(photos):
     ratios = []
     for i in range(9):
-        plain, taken = (layers.make_pair(i, 0, *SIZE, photos, effects=e) for e in (False, True))
-        ratios.append(contrast(taken.image1) / contrast(plain.image1))
+        plain, processed = (layers.make_pair(i, 0, *SIZE, photos, effects=e) for e in (False, True))
+        ratios.append(contrast(processed.image1) / contrast(plain.image1))
     assert 0.85 < np.median(ratios) < 1.18
 
 
-def test_without_effects_the_light_is_the_photographs_own(tmp_path):
+def test_no_effects_keep_brightness_and_colour(tmp_path):
     path = tmp_path / "flat.png"
     cv2.imwrite(str(path), np.full((200, 300, 3), 120, np.uint8))
     means = []
@@ -112,10 +114,10 @@ def test_without_effects_the_light_is_the_photographs_own(tmp_path):
     assert np.mean(means) == pytest.approx(120, abs=12)
 
 
-def test_no_frame_has_detail_that_the_other_lacks():
-    """A texture has at most a pixel for each pixel of either frame."""
+def test_texture_resolution():
+    """A texture has at most one texel per pixel in each frame."""
     for layer in (layer for world in draw_worlds(30, 128, 416) for layer in world):
-        density = np.linalg.det(layer.look[:, :2]) ** 0.5
+        density = np.linalg.det(layer.texture_map[:, :2]) ** 0.5
         zoom = np.linalg.det(layer.matrix[:, :2]) ** 0.5
         assert 0.5 < density <= 1 + 1e-9 and density / zoom <= 1 + 1e-9
 
@@ -131,25 +133,25 @@ def check_photometry(photos):
     assert ratio == pytest.approx(1, abs=0.06)
 
 
-def test_the_flow_takes_image1_to_image2(photos):
+def test_flow_warps_image2_to_image1(photos):
     check_photometry(photos)
 
 
-def test_the_flow_takes_image1_to_image2_with_real_photographs(samples):
+def test_flow_warps_image2_to_image1_with_real_photographs(samples):
     check_photometry(find_photos(samples / "camvid" / "train"))
 
 
-def test_a_label_map_is_no_photograph(samples):
+def test_label_map_is_rejected(samples):
     with pytest.raises(ValueError, match=r"trainannot.*label map"):
         layers.make_pair(0, 0, *SIZE, find_photos(samples / "camvid" / "trainannot"))
 
 
 def make_layer(light, matrix, box=None, waves=()):
-    """A layer of one light that is where `box` (left, top, right, bottom; px) is, or everywhere."""
+    """Make a uniform layer that covers `box` (left, top, right, bottom; px), or everything."""
     left, top, right, bottom = box or (-999, -999, 999, 999)
     return layers.Layer(
         texture=np.full((4, 4, 3), light, np.float32),
-        look=np.eye(2, 3),
+        texture_map=np.eye(2, 3),
         gains=np.ones((2, 3)),
         matrix=np.array(matrix, float),
         waves=np.array(waves, float).reshape(-1, 5),
@@ -158,10 +160,10 @@ def make_layer(light, matrix, box=None, waves=()):
     )
 
 
-def test_a_square_that_moves_by_hand():
-    """A bright square goes 7 px right and 2 px up before a ground that goes 1 px down.
+def test_moving_square():
+    """A bright square moves 7 px right and 2 px up over a background that moves 1 px down.
 
-    Five of the seven, and three up, by a wave that is 1 everywhere.
+    A wave that is 1 everywhere contributes 5 px right and 3 px up.
     """
     ground = make_layer(0.1, [[1, 0, 0], [0, 1, 1]])
     wave = (0, 0, np.pi / 2, 5, -3)
@@ -176,16 +178,16 @@ def test_a_square_that_moves_by_hand():
     assert np.array_equal(top, before) and np.array_equal(top2, after)
     assert (flow[before] == [7, -2]).all() and (flow[~before] == [0, 1]).all()
     assert np.allclose(motion2[after], [7, -2]) and np.allclose(motion2[~after], [0, 1])
-    for seen, where in ((light, before), (light2, after)):
-        assert np.allclose(seen[where], 1) and np.allclose(seen[~where], 0.1)
+    for rendered, mask in ((light, before), (light2, after)):
+        assert np.allclose(rendered[mask], 1) and np.allclose(rendered[~mask], 0.1)
 
-    hidden = np.roll(after, -1, 0) & ~before  # ground that goes below the square
-    hidden[-1] = True  # and what leaves below
-    assert np.array_equal(layers.find_visible(both, flow, top), ~hidden)
+    occluded = np.roll(after, -1, 0) & ~before  # background that moves below the square
+    occluded[-1] = True  # and pixels that leave the frame at the bottom
+    assert np.array_equal(layers.find_visible(both, flow, top), ~occluded)
 
 
-def test_an_edge_within_a_pixel_covers_its_share():
-    """Of the pixels on either side of x = 9.8 and, after a zoom by two, of x = 19.6."""
+def test_edge_coverage():
+    """Check the pixels around x = 9.8 and, after a zoom by two, around x = 19.6."""
     layer = make_layer(1, [[2, 0, 0], [0, 2, 0]], box=(-99, -99, 9.8, 99))
     for frame, shares in ((0, [1, 1, 0.3, 0]), (1, [1, 1, 0.1, 0])):
         light, _, top = layers.render([make_layer(0, np.eye(2, 3)), layer], 4, 30, frame)
@@ -194,21 +196,21 @@ def test_an_edge_within_a_pixel_covers_its_share():
         assert top[2, start : start + 4].tolist() == [1, 1, 0, 0]
 
 
-def test_a_motion_by_hand():
-    """A quarter turn from x to y, and a wave that is 1 at one place and 0 at the other."""
+def test_motion():
+    """A quarter turn from x to y, and a wave that is 1 at one point and 0 at the other."""
     wave = (np.pi / 20, 0, 0, 0.5, -0.25)
     layer = make_layer(1, [[0, -1, 3], [1, 0, 10]], waves=[wave])
     x, y = layers.move(layer, np.array([10.0, 20.0]), np.array([4.0, 4.0]))
     assert np.allclose(x, [-4 + 3 + 0.5, -4 + 3]) and np.allclose(y, [10 + 10 - 0.25, 20 + 10])
 
 
-def test_motions_can_be_turned_round_everywhere():
+def test_motions_are_invertible():
     count = 0
     for height, width in ((128, 416), (375, 1242)):
         y, x = np.mgrid[-height : 2 * height : 23, -width : 2 * width : 31].astype(float)
         for layer in (layer for world in draw_worlds(15, height, width) for layer in world):
             count += 1
-            # The steps of the search shrink by this much at least.
+            # Upper bound of the contraction of the iteration.
             slopes = (np.hypot(*layer.waves[:, :2].T) * np.hypot(*layer.waves[:, 3:].T)).sum()
             assert slopes * np.linalg.norm(np.linalg.inv(layer.matrix[:, :2]), 2) < 1 / 3
             assert np.abs(layers.move(layer, *layers.move_back(layer, x, y)) - [x, y]).max() < 1e-5
@@ -216,8 +218,8 @@ def test_motions_can_be_turned_round_everywhere():
     assert count > 150
 
 
-def test_edges_are_a_pixel_soft():
-    """Close to its edge, a shape's distance grows by one a pixel."""
+def test_edges_are_one_pixel_soft():
+    """Near the edge, a shape's distance increases by one per pixel."""
     y, x = np.mgrid[:128:0.5, :416:0.5]
     slopes = []
     for world in draw_worlds(8, 128, 416):
@@ -232,25 +234,25 @@ def test_edges_are_a_pixel_soft():
 
 
 def splat(layer, height, width, cell=0.25):
-    """(bool, bool) where the layer surely is and surely may be in frame 2, in cells.
+    """Return cells of frame 2 that the layer surely covers, and cells that it may cover.
 
-    By the forward motion of dense points alone.
+    Both are (rows, columns) bool, from forward motion of dense points.
     """
     (left, top), (right, bottom) = layer.box
     x, y = np.meshgrid(np.arange(left, right, 0.1), np.arange(top, bottom, 0.1))
-    there = layer.distance(x, y) >= 0
-    x, y = np.floor(layers.move(layer, x[there], y[there]) / cell).astype(int)
+    inside = layer.distance(x, y) >= 0
+    x, y = np.floor(layers.move(layer, x[inside], y[inside]) / cell).astype(int)
     cells = np.zeros((int(height / cell), int(width / cell)), np.uint8)
-    seen = (x >= 0) & (y >= 0) & (x < cells.shape[1]) & (y < cells.shape[0])
-    cells[y[seen], x[seen]] = 1
-    around = np.ones((3, 3), np.uint8)
-    return cv2.erode(cells, around) > 0, cv2.dilate(cells, around) > 0
+    in_frame = (x >= 0) & (y >= 0) & (x < cells.shape[1]) & (y < cells.shape[0])
+    cells[y[in_frame], x[in_frame]] = 1
+    kernel = np.ones((3, 3), np.uint8)
+    return cv2.erode(cells, kernel) > 0, cv2.dilate(cells, kernel) > 0
 
 
-def test_visible_is_what_no_upper_layer_covers():
+def test_visibility_by_forward_motion():
     height, width = 64, 160
     y, x = np.mgrid[:height, :width]
-    doubtful = hidden = 0
+    doubtful = occluded = 0
     for world in draw_worlds(6, height, width, seed=1):
         _, flow, top = layers.render(world, height, width, 0)
         visible = layers.find_visible(world, flow, top)
@@ -258,27 +260,27 @@ def test_visible_is_what_no_upper_layer_covers():
         inside = (ends[0] >= 0) & (ends[1] >= 0) & (ends[0] <= width - 1) & (ends[1] <= height - 1)
         assert not visible[~inside].any()
         column, row = (np.floor(np.where(inside, end, 0) / 0.25).astype(int) for end in ends)
-        surely, maybe = np.zeros((2, height, width), bool)
+        surely_covered, maybe_covered = np.zeros((2, height, width), bool)
         for i, layer in enumerate(world[1:], 1):
-            sure, may = splat(layer, height, width)
-            surely |= sure[row, column] & (top < i)
-            maybe |= may[row, column] & (top < i)
-        assert not (visible & surely).any()
-        assert visible[inside & ~maybe].all()
-        doubtful += (maybe & ~surely & inside).sum()
-        hidden += (inside & ~visible).sum()
-    assert hidden > 300 and doubtful < 0.05 * 6 * height * width
+            covered, possible = splat(layer, height, width)
+            surely_covered |= covered[row, column] & (top < i)
+            maybe_covered |= possible[row, column] & (top < i)
+        assert not (visible & surely_covered).any()
+        assert visible[inside & ~maybe_covered].all()
+        doubtful += (maybe_covered & ~surely_covered & inside).sum()
+        occluded += (inside & ~visible).sum()
+    assert occluded > 300 and doubtful < 0.05 * 6 * height * width
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 416), (375, 1242)])
-def test_flows_are_as_large_as_on_the_road(height, width):
+def test_flow_magnitudes_resemble_driving(height, width):
     y, x = np.mgrid[: height : height / 16, : width : width / 40]
     speeds = []
     for world in draw_worlds(150, height, width):
         flow = np.zeros((2, *x.shape))
         for layer in world:
-            there = layer.distance(x, y) >= 0
-            flow[:, there] = (layers.move(layer, x, y) - [x, y])[:, there]
+            inside = layer.distance(x, y) >= 0
+            flow[:, inside] = (layers.move(layer, x, y) - [x, y])[:, inside]
         speeds.append(np.hypot(*flow).ravel() / width * 1242)
     speeds = np.array(speeds)
     assert 15 < speeds.mean() < 28 and 10 < np.median(speeds) < 22
@@ -287,7 +289,7 @@ def test_flows_are_as_large_as_on_the_road(height, width):
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "gone", "labels"])
-def test_a_broken_photograph_is_named(photos, tmp_path, damage):
+def test_damaged_photograph_is_named(photos, tmp_path, damage):
     path = tmp_path / "broken.png"
     data = photos[0].read_bytes()
     content = {"cut": data[: len(data) // 2], "empty": b"", "text": b"no picture", "gone": None}
@@ -298,13 +300,13 @@ def test_a_broken_photograph_is_named(photos, tmp_path, damage):
         layers.make_pair(0, 0, *SIZE, [path])
 
 
-def test_no_photographs_are_an_error():
-    with pytest.raises(ValueError, match="needs photographs"):
+def test_no_photographs():
+    with pytest.raises(ValueError, match="requires photographs"):
         layers.make_pair(0, 0, *SIZE, ())
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 40, 3), (900, 1600), (40, 30, 3)])
-def test_photographs_of_any_size_will_do(tmp_path, shape):
+def test_photographs_of_any_size(tmp_path, shape):
     path = tmp_path / "photo.png"
     cv2.imwrite(str(path), np.random.default_rng(0).integers(100, 256, shape, np.uint8))
     for size in ((16, 16), (40, 130)):

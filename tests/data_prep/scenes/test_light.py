@@ -1,4 +1,4 @@
-"""The light of made streets by hand: sun, paint, haze, and textures that stay on their things."""
+"""Tests of the light of synthetic streets: shadows, paint, haze, and textures on moving parts."""
 
 import cv2
 import numpy as np
@@ -36,9 +36,9 @@ def photograph(world, weather=WEATHER, road=ROAD, height=96, width=312):
     return light.photograph(world, camera, height, width, weather, road)
 
 
-def test_shadow_falls_where_the_sun_is_not():
+def test_shadow_position():
     # The sun, 0.6 to the left and 0.8 up: a wall from x = 8 to 12, 2 m to the left and 3 m tall,
-    # throws its shadow 3 * 0.6 / 0.8 = 2.25 m to the right, to y = -0.25.
+    # casts a shadow 3 * 0.6 / 0.8 = 2.25 m to the right, to y = -0.25.
     wall = Part("box", (2, 0.1, 1.5), (10, 2.1, 1.5), PLAIN, 11)
     world = build([wall])
     bright, hits = photograph(world)
@@ -49,23 +49,23 @@ def test_shadow_falls_where_the_sun_is_not():
     inside = ground & (x > 8.3) & (x < 11.7) & (y > -0.1) & (y < 1.95)
     outside = ground & ((x < 7.7) | (x > 12.5) | (y < -0.45) | (y > 2.5))
     assert inside.sum() > 200 and outside.sum() > 3000
-    # Edges get more rays, and in the dark there are fewer of them: a little of the texture.
+    # Edges get more rays, and there are fewer edges in the dark: small texture differences.
     assert np.abs(gain[inside]).max() < 0.01 and gain[outside].min() > 0.1
-    # The wall's near side, from which the sun is hidden, and the end that faces us get none.
+    # The wall's near side, which faces away from the sun, gets no sunlight.
     side = (world.label[hits.geom] == 11) & (hits.normal[:, 1] < -0.5) & (hits.geom >= 0)
-    assert side.sum() > 200 and (np.abs(gain[side]) > 0.01).mean() < 0.1  # but at its rim
+    assert side.sum() > 200 and (np.abs(gain[side]) > 0.01).mean() < 0.1  # except at its rim
 
 
-def test_paint_lies_on_the_road_alone():
+def test_paint_is_only_on_the_road():
     road_plane = PLANE._replace(label=worlds.ROAD)
     zebra = ROAD._replace(crossing=12.0)
-    pictures = []
+    differences = []
     for ground in (road_plane, PLANE):
         world = build([Part("box", (0.4, 0.3, 0.2), (12, 1, 0.5), PLAIN, 11)], plane=ground)
-        one, hits = photograph(world)
-        other, _ = photograph(world, road=zebra)
-        pictures.append(np.abs(other - one).max(-1).ravel())
-    on, off = pictures
+        without, hits = photograph(world)
+        with_crossing, _ = photograph(world, road=zebra)
+        differences.append(np.abs(with_crossing - without).max(-1).ravel())
+    on, off = differences
     assert not off.any()
     x, y, _ = hits.point.T
     ground = hits.geom == 0
@@ -88,46 +88,46 @@ def test_haze_and_sky():
     np.testing.assert_allclose(hazy[ground], expected[ground], atol=0.01)
     sky = np.s_[:40]  # the horizon is at row 44
     assert not ground[sky].any()
-    assert np.array_equal(hazy[sky], clear[sky])  # its colours have the haze already
+    assert np.array_equal(hazy[sky], clear[sky])  # the sky's colours already include haze
     rows = clear[sky][:, 20].mean(-1)
     assert (np.diff(rows) > 0).all()  # brighter towards the horizon
 
 
-def test_a_texture_goes_with_its_thing():
-    # A poster goes 0.4 m to the right, to the left, and 1 m nearer.
+def test_texture_moves_with_its_part():
+    # A poster moves 0.4 m to the right, to the left, and 1 m nearer.
     poster = Part("box", (0.005, 1, 1), (0, 0, 0), Look("shapes", (0.6, 0.5, 0.4), (2, 2)), 20)
     body = Body((7.95, 0.2, 1.6), 0.0, 0.0, 0.0, [poster])
     for speed, yaw in ((4.0, -np.pi / 2), (4.0, np.pi / 2), (10.0, np.pi)):
         turned = poster._replace(turn=(0, 0, -yaw))
         world = build(bodies=[body._replace(speed=speed, yaw=yaw, parts=[turned])])
-        one, hits = photograph(world, DULL)
+        first, hits = photograph(world, DULL)
         before = world.data.geom_xpos[1].copy()
         worlds.advance(world)
-        other, _ = photograph(world, DULL)
-        way = world.data.geom_xpos[1] - before
+        second, _ = photograph(world, DULL)
+        motion = world.data.geom_xpos[1] - before
         np.testing.assert_allclose(
-            way, 0.1 * speed * np.array([np.cos(yaw), np.sin(yaw), 0]), atol=1e-6
+            motion, 0.1 * speed * np.array([np.cos(yaw), np.sin(yaw), 0]), atol=1e-6
         )
-        # Where each pixel of its front is then, by the camera 0.3 m ahead of 0 and 1.6 m up.
+        # Position of each pixel of its front in the next frame; the camera is at (0.3, 0, 1.6) m.
         lens = kitti_lens(96, 312)
-        ahead, left, up = (hits.point + way - [0.3, 0, 1.6]).T
+        ahead, left, up = (hits.point + motion - [0.3, 0, 1.6]).T
         x, y = (
-            np.float32(c - lens["focal"] * aside / ahead).reshape(96, 312)
-            for aside, c in zip((left, up), lens["centre"], strict=True)
+            np.float32(c - lens["focal"] * lateral / ahead).reshape(96, 312)
+            for lateral, c in zip((left, up), lens["centre"], strict=True)
         )
         front = ((world.label[hits.geom] == 20) & (hits.geom >= 0)).reshape(96, 312)
         front = cv2.erode(np.uint8(front), np.ones((3, 3))) > 0
-        moved = cv2.remap(other, x, y, cv2.INTER_LINEAR)
-        right, wrong = (np.abs(image - one)[front].mean() for image in (moved, other))
+        moved = cv2.remap(second, x, y, cv2.INTER_LINEAR)
+        right, wrong = (np.abs(image - first)[front].mean() for image in (moved, second))
         assert front.sum() > 1000 and right < wrong / 4, (speed, yaw)
 
 
-def test_ground_has_its_texture_from_the_world():
-    """So that discs of one kind join: where a part's own middle is does not matter."""
-    one, _ = photograph(build())
+def test_ground_texture_uses_world_coordinates():
+    """Textures of ground parts do not depend on the part's centre, so that discs join."""
+    reference, _ = photograph(build())
     for moved in ((1.23, -0.7, 0.0), (-40.0, 9.1, 0.0)):
-        other, _ = photograph(build(plane=PLANE._replace(position=moved)))
-        np.testing.assert_allclose(one, other, atol=1e-4)
-    assert one[60:].std() > 0.01
-    own, _ = photograph(build(plane=PLANE._replace(position=(1.23, -0.7, 0.0), ground=False)))
-    assert np.abs(own - one).max() > 0.02
+        shifted, _ = photograph(build(plane=PLANE._replace(position=moved)))
+        np.testing.assert_allclose(reference, shifted, atol=1e-4)
+    assert reference[60:].std() > 0.01
+    local, _ = photograph(build(plane=PLANE._replace(position=(1.23, -0.7, 0.0), ground=False)))
+    assert np.abs(local - reference).max() > 0.02

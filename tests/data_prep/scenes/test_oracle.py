@@ -1,4 +1,4 @@
-"""Flow, labels and visibility of made streets, against single rays and plain projection."""
+"""Tests flow, labels and visibility of synthetic streets against single rays and projection."""
 
 import copy
 from typing import NamedTuple
@@ -17,24 +17,24 @@ SKY, SKY_LABEL = -1, 23
 
 
 class Frame(NamedTuple):
-    """What `make_pair` photographed."""
+    """A frame rendered by `make_pair`."""
 
     world: object
-    data: mujoco.MjData  # as it was then
+    data: mujoco.MjData  # state at the time of the frame
     camera: object
     hits: rays.Hits
 
 
-def open_pair(index, effects, size=SIZE):
-    """A pair and the two frames that it was made of."""
+def render_pair(index, effects, size=SIZE):
+    """Render a pair and capture its two frames."""
     frames = []
 
-    def spy(world, camera, *more):
-        shown, hits = photograph(world, camera, *more)
+    def capture(world, camera, *args):
+        light_of_frame, hits = photograph(world, camera, *args)
         frames.append(Frame(world, copy.copy(world.data), camera, hits))
-        return shown, hits
+        return light_of_frame, hits
 
-    photograph, light.photograph = light.photograph, spy
+    photograph, light.photograph = light.photograph, capture
     try:
         pair = street.make_pair(index, 11, *size, effects=effects)
     finally:
@@ -43,13 +43,13 @@ def open_pair(index, effects, size=SIZE):
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "effects"])
-def opened(request):
-    """(effects, list of `open_pair`)."""
-    return request.param, [open_pair(index, request.param) for index in SEEDS]
+def rendered(request):
+    """(effects, list of results of `render_pair`)."""
+    return request.param, [render_pair(index, request.param) for index in SEEDS]
 
 
 def lens_of(frame, effects):
-    """Focal length, centre and bend: KITTI's by hand, or, where they were drawn, as drawn."""
+    """Return focal length, centre and bend: KITTI's constants, or with effects the drawn values."""
     if effects:
         return frame.camera.focal, *frame.camera.centre, frame.camera.bend
     scale = SIZE[1] / 1242
@@ -57,48 +57,48 @@ def lens_of(frame, effects):
 
 
 def ray_of(frame, lens, x, y):
-    """Unit vector in the world, from the site that MuJoCo carries along."""
+    """Return the unit vector of a pixel in the world, from the pose of MuJoCo's camera site."""
     focal, cx, cy, bend = lens
     x, y = (x - cx) / focal, (y - cy) / focal
-    # Bent: a drawn radius r belongs to the angle whose tangent is r / (1 + bend r^2).
+    # With distortion, an image radius r belongs to the angle with tangent r / (1 + bend r^2).
     right, down = np.array([x, y]) / (1 + bend * (x * x + y * y))
     turn = frame.data.site_xmat[0].reshape(3, 3)
     ray = turn @ [1, -right, -down]  # its x is ahead, y left, z up
     return ray / np.linalg.norm(ray)
 
 
-def draw_point(frame, lens, point, direction):
-    """Pixel and depth of a point by K [R|t]; of a mere direction where `point` is None."""
+def project_point(frame, lens, point, direction):
+    """Project a point by K [R|t] to pixel and depth; a direction if `point` is None."""
     focal, cx, cy, bend = lens
     matrix = np.array([[focal, 0, cx], [0, focal, cy], [0, 0, 1]])
     turn = frame.data.site_xmat[0].reshape(3, 3)
     rotation = np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]]) @ turn.T
-    seen = rotation @ (direction if point is None else point - frame.data.site_xpos[0])
-    flat = seen / seen[2]
-    undrawn = np.hypot(*flat[:2])
-    drawn = undrawn
-    for _ in range(60 if bend else 0):  # drawn = undrawn (1 + bend drawn^2), by iteration
-        drawn = undrawn * (1 + bend * drawn**2)
-    flat[:2] *= drawn / undrawn
-    return (matrix @ flat)[:2], seen[2]
+    in_camera = rotation @ (direction if point is None else point - frame.data.site_xpos[0])
+    normalised = in_camera / in_camera[2]
+    undistorted = np.hypot(*normalised[:2])
+    distorted = undistorted
+    for _ in range(60 if bend else 0):  # fixed-point iteration of the distortion
+        distorted = undistorted * (1 + bend * distorted**2)
+    normalised[:2] *= distorted / undistorted
+    return (matrix @ normalised)[:2], in_camera[2]
 
 
-def shoot(frame, origin, ray):
-    """Geom (-1: none) and distance of one ray."""
+def cast_ray(frame, origin, ray):
+    """Return geom (-1: none) and distance of one ray."""
     geom = np.zeros(1, np.int32)
     distance = mujoco.mj_ray(frame.world.model, frame.data, origin, ray, None, 1, -1, geom)
     return geom[0], distance
 
 
-def carry(frame1, frame2, geom, point):
-    """The point once the body of the geom has gone on."""
+def move_point(frame1, frame2, geom, point):
+    """Move the point with the body of the geom to the second frame."""
     body = frame1.world.model.geom_bodyid[geom]
     turn1, turn2 = (frame.data.xmat[body].reshape(3, 3) for frame in (frame1, frame2))
     return turn2 @ turn1.T @ (point - frame1.data.xpos[body]) + frame2.data.xpos[body]
 
 
 def sample_pixels(rng, pair, count=300):
-    """Pixels of all kinds: anywhere, and as many again where labels change or motion is odd."""
+    """Sample `count` pixels: two thirds anywhere, one third where labels or flow change."""
     labels, flow = pair.labels.astype(int), pair.flow
     edge = np.zeros(labels.shape, bool)
     edge[:, 1:] |= np.diff(labels, axis=1) != 0
@@ -107,88 +107,90 @@ def sample_pixels(rng, pair, count=300):
     return np.unique([*anywhere, *rng.choice(np.flatnonzero(edge), count // 3)])
 
 
-def test_flow_labels_and_sight_by_single_rays(opened):
-    effects, pairs = opened
-    errors, wrong, decided, moving = [], 0, 0, 0
+def test_flow_labels_and_visibility_by_single_rays(rendered):
+    effects, pairs = rendered
+    errors, wrong, checked, moving = [], 0, 0, 0
     for pair, frame1, frame2 in pairs:
         lens = lens_of(frame1, effects)
         height, width = pair.labels.shape
-        eye1, eye2 = frame1.data.site_xpos[0], frame2.data.site_xpos[0]
+        origin1, origin2 = frame1.data.site_xpos[0], frame2.data.site_xpos[0]
         for pixel in sample_pixels(np.random.default_rng(0), pair):
             y, x = divmod(pixel, width)
             ray = ray_of(frame1, lens, x, y)
-            geom, distance = shoot(frame1, eye1, ray)
+            geom, distance = cast_ray(frame1, origin1, ray)
             label = SKY_LABEL if geom == SKY else frame1.world.label[geom]
             assert pair.labels[y, x] == label, (x, y)
-            point = None if geom == SKY else carry(frame1, frame2, geom, eye1 + distance * ray)
-            place, depth = draw_point(frame2, lens, point, ray)
-            known = depth > 0.05 and np.abs(place - (x, y)).max() < 500
+            point = (
+                None if geom == SKY else move_point(frame1, frame2, geom, origin1 + distance * ray)
+            )
+            pixel2, depth = project_point(frame2, lens, point, ray)
+            known = depth > 0.05 and np.abs(pixel2 - (x, y)).max() < 500
             assert pair.valid[y, x] == known
             if not known:
                 assert not pair.visible[y, x]
                 continue
-            errors.append(np.abs(pair.flow[y, x] - (place - (x, y))).max())
+            errors.append(np.abs(pair.flow[y, x] - (pixel2 - (x, y))).max())
             moving += geom != SKY and frame1.world.model.geom_bodyid[geom] > 0
-            inside = (place >= 0).all() and place[0] <= width - 1 and place[1] <= height - 1
-            target = ray if point is None else point - eye2
+            inside = (pixel2 >= 0).all() and pixel2[0] <= width - 1 and pixel2[1] <= height - 1
+            target = ray if point is None else point - origin2
             length = np.linalg.norm(target)
-            met, first = shoot(frame2, eye2, target / length)
+            hit, hit_distance = cast_ray(frame2, origin2, target / length)
             if geom == SKY:
-                sight = met == SKY
-            else:  # whatever lies before the place hides it, its own body's near side too
-                sight = first > length * (1 - 1e-3) - 1e-3
-            wrong += (inside and sight) != pair.visible[y, x]
-            decided += 1
-    assert decided > 250 * len(SEEDS) and moving > 60
+                in_sight = hit == SKY
+            else:  # anything in front of the point occludes it, including its own body
+                in_sight = hit_distance > length * (1 - 1e-3) - 1e-3
+            wrong += (inside and in_sight) != pair.visible[y, x]
+            checked += 1
+    assert checked > 250 * len(SEEDS) and moving > 60
     assert max(errors) < 0.01
-    assert wrong <= 0.005 * decided
+    assert wrong <= 0.005 * checked
 
 
-def test_what_is_hidden_is_behind_something_or_outside(opened):
-    """Enough of both kinds, so that the test above tells them apart."""
-    shares = [1 - pair.visible.mean() for pair, *_ in opened[1]]
+def test_shares_of_occluded_pixels(rendered):
+    """Occluded pixels inside and outside the frame are frequent enough for the test above."""
+    shares = [1 - pair.visible.mean() for pair, *_ in rendered[1]]
     assert 0.02 < np.mean(shares) < 0.3
-    inside_hidden = 0
-    for pair, *_ in opened[1]:
+    inside_occluded = 0
+    for pair, *_ in rendered[1]:
         height, width = pair.labels.shape
         y, x = np.mgrid[:height, :width]
         ends = np.stack([x, y], -1) + pair.flow
         inside = (ends >= 0).all(-1) & (ends <= (width - 1, height - 1)).all(-1)
         assert not (pair.visible & ~inside).any()
-        inside_hidden += (inside & pair.valid & ~pair.visible).sum()
-    assert inside_hidden > 300 * len(SEEDS)
+        inside_occluded += (inside & pair.valid & ~pair.visible).sum()
+    assert inside_occluded > 300 * len(SEEDS)
 
 
-def test_a_frame_at_fewer_rays_is_the_frame(opened):
-    """`cast_all` fills in most pixels by their neighbours; `cast` asks MuJoCo for every one."""
+def test_cast_all_equals_cast(rendered):
+    """`cast_all` interpolates many pixels from neighbours; `cast` casts a ray for each."""
     height, width = SIZE
     y, x = (n.ravel().astype(float) for n in np.mgrid[:height, :width])
-    unlike = 0
-    for _, frame1, frame2 in opened[1]:
+    differing = 0
+    for _, frame1, frame2 in rendered[1]:
         for frame in (frame1, frame2):
             world = frame.world._replace(data=frame.data)
             full = rays.cast(world, frame.camera, x, y)
             same = full.geom == frame.hits.geom
-            unlike += (~same).sum()
+            differing += (~same).sum()
             near = same & (full.distance < 1e3)
             assert np.abs(full.distance - frame.hits.distance)[near].max() < 1e-6
             np.testing.assert_allclose(frame.hits.distance[same], full.distance[same], rtol=1e-6)
             np.testing.assert_allclose(frame.hits.point[near], full.point[near], atol=1e-6)
             assert np.abs(full.normal - frame.hits.normal)[same].max() < 1e-6
             assert np.array_equal(full.direction, frame.hits.direction)
-    assert unlike <= 1e-3 * height * width * 2 * len(SEEDS)
+    assert differing <= 1e-3 * height * width * 2 * len(SEEDS)
 
 
-def test_depth_is_one_plane_within_a_face():
-    """Along a row of a pinhole, 1 / depth of a plane grows evenly.
+def test_inverse_depth_is_linear_within_a_face():
+    """In a row of a pinhole camera, 1 / depth of a plane is linear.
 
-    So three neighbours on one geom with one normal lie on one line: depth leaves it only where the
-    geom or the face changes.
+    So 1 / depth of three neighbours on a geom with equal normals is linear; it deviates only where
+    the geom or the face changes.
     """
     height, width = SIZE
-    broken = within = 0
+    discontinuities = within = 0
     for index in range(4):
-        pair, frame, _ = open_pair(index, effects=False)
+        pair, frame, _ = render_pair(index, effects=False)
         hits = frame.hits
         depth = (hits.point - frame.data.site_xpos[0]) @ frame.camera.axes[2]
         inverse = np.where(hits.geom == SKY, 0, 1 / depth).reshape(height, width)
@@ -199,17 +201,17 @@ def test_depth_is_one_plane_within_a_face():
             a, b = ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1]))[axis]
             edge = changes[a] | changes[b]
             assert bend[~edge].max() < 1e-9
-            broken += (bend[edge] > 1e-3).sum()
+            discontinuities += (bend[edge] > 1e-3).sum()
             within += (~edge).sum()
-        # Labels change only where the geom does.
+        # Labels change only where the geom changes.
         labels = pair.labels.astype(int)
         assert not (np.diff(labels, axis=1) != 0)[np.diff(geom, axis=1) == 0].any()
         assert not (np.diff(labels, axis=0) != 0)[np.diff(geom, axis=0) == 0].any()
-    assert broken > 2000 and within > 0.5 * 8 * height * width
+    assert discontinuities > 2000 and within > 0.5 * 8 * height * width
 
 
-def test_what_leaves_the_cameras_front_is_not_valid(monkeypatch):
-    """10 m in a tenth of a second: the ground's nearer pixels end beside and behind the camera."""
+def test_flow_behind_the_camera_is_invalid(monkeypatch):
+    """At 10 m per 0.1 s, near ground pixels end up beside and behind the camera."""
     road, _, _, _, weather = layout.draw_street(np.random.default_rng(0))
     plane = Part("plane", (0, 0, 1), (0, 0, 0), Look("asphalt", (0.2, 0.2, 0.2)), 7, ground=True)
     drive = Drive((0.0, 0.0), 0.0, 100.0, 0.0, 0.0, 1.65, (0.0, 0.0, 0.0), (0.0,) * 6)
@@ -229,15 +231,15 @@ def test_what_leaves_the_cameras_front_is_not_valid(monkeypatch):
     assert not pair.flow[~pair.valid].any() and not pair.visible[~pair.valid].any()
 
 
-def test_each_frame_blurs_along_its_own_motion(monkeypatch):
-    """What a pixel of frame 1 does until frame 2 its place in frame 2 has done since frame 1."""
-    taken = []
+def test_motion_blur_of_both_frames(monkeypatch):
+    """The motion of a pixel until frame 2 equals the backward motion at its position in frame 2."""
+    calls = []
     monkeypatch.setattr(sensor, "draw", lambda rng, width: sensor.Sensor(shutter=0.1))
-    monkeypatch.setattr(sensor, "expose", lambda *given: taken.append(given) or given[0])
+    monkeypatch.setattr(sensor, "expose", lambda *args: calls.append(args) or args[0])
     errors, flows = [], []
     for index in range(3):
         pair = street.make_pair(index, 11, *SIZE, effects=True)
-        _, kind, _, (motion1, motion2) = taken.pop()
+        _, kind, _, (motion1, motion2) = calls.pop()
         assert kind.shutter == 0.1
         assert np.array_equal(motion1, pair.flow.clip(-200, 200))
         y, x = np.mgrid[: SIZE[0], : SIZE[1]].astype(np.float32)

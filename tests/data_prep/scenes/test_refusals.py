@@ -1,4 +1,4 @@
-"""The command that makes worlds when something is wrong: told in one line, and nothing lost."""
+"""Tests of errors and interruptions of the command of synthetic worlds."""
 
 import errno
 import fcntl
@@ -23,9 +23,9 @@ from tests.support.scene_folders import FLOW, SIZE, as_flags, content, find_phot
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ({"seed": 1}, "made with --seed=0, not --seed=1"),
+        ({"seed": 1}, "generated with --seed=0, not --seed=1"),
         ({"height": 65, "width": 97}, "--height=64, --width=96, not --height=65, --width=97"),
         ({"effects": False}, "with --effects, not --noeffects"),
         (
@@ -34,29 +34,31 @@ from tests.support.scene_folders import FLOW, SIZE, as_flags, content, find_phot
         ),
     ],
 )
-def test_another_worlds_folder_is_refused(layer_world, tmp_path, change, told):
+def test_different_settings_are_rejected(layer_world, tmp_path, change, message):
     store.write_pairs(tmp_path, count=1, processes=1, **SIZE, **layer_world)
     before = content(tmp_path)
-    told = f"{told}: give another --output$"
-    with pytest.raises(ValueError, match=told.replace("--", "")) as caught:
+    message = f"{message}: give another --output$"
+    with pytest.raises(ValueError, match=message.replace("--", "")) as caught:
         store.write_pairs(tmp_path, **{"count": 2, **SIZE, **layer_world, **change})
-    assert re.search(told, entry.message(caught.value)) and "--" not in str(caught.value)
+    assert re.search(message, entry.message(caught.value)) and "--" not in str(caught.value)
     assert content(tmp_path) == before
 
 
-def test_other_photos_are_refused(layer_world, photos, tmp_path):
-    output, moved = tmp_path / "out", shutil.copytree(photos, tmp_path / "moved")
+def test_different_photos_are_rejected(layer_world, photos, tmp_path):
+    output, other_photos = tmp_path / "out", shutil.copytree(photos, tmp_path / "moved")
     store.write_pairs(output, count=1, processes=1, **SIZE, **layer_world)
-    store.write_pairs(output, count=1, world="layers", photos=moved, **SIZE)
-    (moved / "2.png").rename(moved / "3.png")
+    store.write_pairs(output, count=1, world="layers", photos=other_photos, **SIZE)
+    (other_photos / "2.png").rename(other_photos / "3.png")
     with pytest.raises(ValueError, match=r"with photos of 3 \(\w{6}\), not photos of 3 \(\w{6}\):"):
-        store.write_pairs(output, count=1, world="layers", photos=moved, **SIZE)
+        store.write_pairs(output, count=1, world="layers", photos=other_photos, **SIZE)
 
 
-def test_foreign_folders_are_refused(kitti_folder, layer_world, tmp_path):
+def test_foreign_folders_are_rejected(kitti_folder, layer_world, tmp_path):
     before = content(kitti_folder)
     for folder in (kitti_folder, kitti_folder / "data_semantics"):
-        with pytest.raises(ValueError, match="holds a .* not made here.*another output"):
+        with pytest.raises(
+            ValueError, match="holds a .* this command did not create.*another output"
+        ):
             store.write_pairs(folder, count=1, **SIZE, **layer_world)
     assert content(kitti_folder) == before and not list(kitti_folder.rglob(".*"))
     (tmp_path / "scenes.json").write_text("[1")
@@ -64,7 +66,7 @@ def test_foreign_folders_are_refused(kitti_folder, layer_world, tmp_path):
         store.write_pairs(tmp_path, count=1, **SIZE, **layer_world)
 
 
-def test_a_second_run_is_refused(layer_world, tmp_path):
+def test_concurrent_run_is_rejected(layer_world, tmp_path):
     with open(tmp_path / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match="another run is writing there"):
@@ -85,7 +87,9 @@ def test_full_disk(layer_world, tmp_path, monkeypatch):
     monkeypatch.setattr(
         workers, "map_in_processes", lambda f, items, *_, **__: (f(i) for i in items)
     )
-    with pytest.raises(OSError, match="No space left.*pairs are kept, make room and run") as caught:
+    with pytest.raises(
+        OSError, match="No space left.*pairs are kept, free some space and run"
+    ) as caught:
         store.write_pairs(tmp_path, count=4, **SIZE, **layer_world)
     assert caught.value.filename.endswith("image_2/000001_11.png")
     monkeypatch.setattr(farm.files, "write", write)
@@ -94,24 +98,24 @@ def test_full_disk(layer_world, tmp_path, monkeypatch):
     assert len(pictures(tmp_path)) == 16
 
 
-def start(layer_world, output, count, **how):
-    """The command as a process group of its own, with two workers."""
+def start(layer_world, output, count, **kwargs):
+    """Start the command in its own process group, with two workers."""
     flags = map(str, as_flags(**layer_world, count=count))
     command = [sys.executable, "-m", "data_prep.scenes", *flags, "--workers=2", "--output", output]
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True, **how,
+        start_new_session=True, **kwargs,
     )  # fmt: skip
 
 
-def await_pairs(run, output):
+def wait_for_pairs(run, output):
     while not list((output / FLOW).glob("flow_occ/0*.png")) and run.poll() is None:
         time.sleep(0.01)
     assert run.poll() is None
 
 
-def test_a_file_that_cannot_be_written_in_a_worker(layer_world, tmp_path):
-    """The limit on a file's size stands for the full disk, which no test can fill."""
+def test_write_error_in_worker(layer_world, tmp_path):
+    """A limit on the file size simulates a full disk."""
     import resource
 
     store.write_pairs(tmp_path / "good", count=4, **SIZE, **layer_world)
@@ -132,17 +136,17 @@ def test_a_file_that_cannot_be_written_in_a_worker(layer_world, tmp_path):
 
 def test_ctrl_c(layer_world, tmp_path):
     run = start(layer_world, tmp_path, 10_000)
-    await_pairs(run, tmp_path)
+    wait_for_pairs(run, tmp_path)
     os.killpg(run.pid, signal.SIGINT)
     message = run.communicate(timeout=60)[1]
     assert run.returncode == 130 and message == "stopped\n"
     assert not list(tmp_path.rglob(".partial-*"))
-    assert len(pictures(tmp_path)) % 4 == 0  # what was begun is finished
+    assert len(pictures(tmp_path)) % 4 == 0  # pairs already started are finished
 
 
-def test_a_killed_worker_and_a_killed_run(layer_world, tmp_path):
+def test_killed_worker_and_killed_run(layer_world, tmp_path):
     run = start(layer_world, tmp_path, 10_000)
-    await_pairs(run, tmp_path)
+    wait_for_pairs(run, tmp_path)
     os.kill(find_workers(run.pid)[0], signal.SIGKILL)
     message = run.communicate(timeout=60)[1]
     assert run.returncode == 1
@@ -168,25 +172,25 @@ def find_workers(pid):
     return [int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
 
 
-def test_a_pair_without_flow_is_told(layer_world, tmp_path, monkeypatch):
+def test_pair_without_flow_is_reported(layer_world, tmp_path, monkeypatch):
     job = farm.Job(
         tmp_path, world="layers", seed=7, **SIZE, effects=True, photos=find_photos_of(layer_world)
     )
     pair = farm._make_pair(job, 5)
     blind = pair._replace(visible=np.zeros_like(pair.visible))
     monkeypatch.setattr(layers, "make_pair", lambda *_, **__: blind)
-    with pytest.raises(ValueError, match="pair 5 of seed=7 shows no flow"):
+    with pytest.raises(ValueError, match="pair 5 of seed=7 has no visible flow"):
         farm.make(job, 5)
     assert content(tmp_path) == {}
 
 
-def test_a_bad_photo_is_told_with_its_pair(tmp_path):
+def test_bad_photo_is_reported_with_its_pair(tmp_path):
     files.write(tmp_path / "photos/bad.png", "no picture")
     with pytest.raises(ValueError, match=r"^pair 0: .*bad\.png"):
         store.write_pairs(tmp_path / "out", "layers", 1, photos=tmp_path / "photos", **SIZE)
 
 
-def test_a_drive_without_links_gets_a_copy(tmp_path, monkeypatch):
+def test_copy_without_link_support(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EPERM, "Operation not permitted")
 
@@ -216,13 +220,13 @@ def test_a_drive_without_links_gets_a_copy(tmp_path, monkeypatch):
         (["--world=street", "--count=1", "--output=setup.py/x"], ["setup.py/x: Not a directory"]),
     ],
 )
-def test_bad_commands_end_with_one_line(args, parts):
+def test_bad_commands_print_one_line(args, parts):
     line = run_command("data_prep.scenes", *args, ok=False).stderr
     assert all(part in line for part in parts), line
     assert not (ROOT / "x").exists()
 
 
-def test_missing_mujoco_is_told(tmp_path):
+def test_missing_mujoco_is_reported(tmp_path):
     code = """
 import runpy, sys
 sys.modules["mujoco"] = None
@@ -235,11 +239,11 @@ runpy.run_module("data_prep.scenes", run_name="__main__")
     assert not (tmp_path / "x").exists()
 
 
-def test_workers_keep_to_one_core_and_take_work_as_they_go():
-    taken = []
-    items = (taken.append(None) or 0 for _ in range(1000))
-    found = workers.map_in_processes(os.sched_getaffinity, items, 2, pin=True)
-    assert len(next(found)) == 1 and len(taken) < 10
-    found.close()
+def test_workers_are_pinned_and_lazy():
+    consumed = []
+    items = (consumed.append(None) or 0 for _ in range(1000))
+    core_sets = workers.map_in_processes(os.sched_getaffinity, items, 2, pin=True)
+    assert len(next(core_sets)) == 1 and len(consumed) < 10
+    core_sets.close()
     with pytest.raises(TypeError):
         list(workers.map_in_processes(len, [3], 1))

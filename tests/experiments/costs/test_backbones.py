@@ -1,4 +1,4 @@
-"""Costs of backbones side by side: frames of records, networks in turn, the table."""
+"""Costs of backbones: frames from records, networks in turn, the table and errors."""
 
 import cv2
 import numpy as np
@@ -12,24 +12,24 @@ from flowseg.media.frames import read_image
 from tests.conftest import run_command
 
 
-def test_frames_of_records(kitti_folder, kitti_records):
+def test_frames_from_records(kitti_folder, kitti_records):
     shards = records.match_files(kitti_records / "train-*")
-    found = backbones.read_frames(shards, 64, 96, 3)
-    assert found.shape == (3, 64, 96, 3) and found.dtype == np.float32
+    frames = backbones.read_frames(shards, 64, 96, 3)
+    assert frames.shape == (3, 64, 96, 3) and frames.dtype == np.float32
     files = kitti_folder.glob("*/training/image_2/*_10.png")
     expected = [cv2.resize(read_image(f), (96, 64), interpolation=cv2.INTER_AREA) for f in files]
-    assert all(any((frame == x).all() for x in expected) for frame in found)
-    with pytest.raises(ArgumentError, match="calibrate and judge ask for 99") as error:
+    assert all(any((frame == x).all() for x in expected) for frame in frames)
+    with pytest.raises(ArgumentError, match="calibrate and judge need 99") as error:
         backbones.read_frames(shards, 64, 96, 99)
-    assert "--calibrate and --judge ask for 99" in error.value.with_flags()
+    assert "--calibrate and --judge need 99" in error.value.with_flags()
 
 
-def test_networks_are_compared_round_by_round(monkeypatch):
-    seen = []
+def test_ratios_are_within_a_round(monkeypatch):
+    calls = []
 
     def measured(model, calibration, judging):
-        seen.append((model, len(calibration), len(judging)))
-        return {"params/whole": len(seen)}, {"ms/encoder": b"file of " + model.encode()}
+        calls.append((model, len(calibration), len(judging)))
+        return {"params/whole": len(calls)}, {"ms/encoder": b"file of " + model.encode()}
 
     def timed(files, frame, threads, rounds):
         assert list(files.values()) == [b"file of A", b"file of B"] and (threads, rounds) == (1, 2)
@@ -40,7 +40,7 @@ def test_networks_are_compared_round_by_round(monkeypatch):
     networks = {"a": ("A", "random"), "b": ("B", "imagenet")}
     frames = np.zeros((5, 16, 24, 3), np.float32)
     results = backbones.compare(networks, frames, calibrate=2, threads=1, rounds=2)
-    assert seen == [("A", 2, 3), ("B", 2, 3)]
+    assert calls == [("A", 2, 3), ("B", 2, 3)]
     assert results["b"]["weights"] == "imagenet"
     assert results["a"]["ms/encoder"] == pytest.approx(200)
     assert results["b"]["ms/encoder"] == pytest.approx(550)
@@ -60,7 +60,7 @@ def test_table(monkeypatch):
     ]
 
 
-def test_refusals_by_command(kitti_records):
+def test_command_rejects_invalid_size(kitti_records):
     command = ("experiments.costs.backbones", "--records", kitti_records / "train-*")
     error = run_command(*command, "--height", 100, ok=False).stderr
     assert "(100, 416) are not multiples of 32" in error

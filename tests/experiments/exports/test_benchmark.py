@@ -1,4 +1,4 @@
-"""The benchmark of exported forms: every row answers, is timed, and its numbers fit each other."""
+"""Benchmark of export formats: rows, times, sizes, profile, ratios and errors."""
 
 import json
 import re
@@ -6,6 +6,8 @@ import re
 import numpy as np
 import pytest
 
+import flowseg
+from data_prep import kitti
 from experiments.exports import (
     benchmark,
     benchmark_row,
@@ -18,82 +20,88 @@ from flowseg import files
 from tests.conftest import run_command
 from tests.support import markdown
 
-OURS = [name for name in benchmark_table.ROWS if name not in benchmark_table.PEERS]
+FLOWSEG_ROWS = [name for name in benchmark_table.ROWS if name not in benchmark_table.PEERS]
+FLOAT_ROWS = [name for name in FLOWSEG_ROWS if name != "int8"]
 
 
 @pytest.fixture(scope="module")
-def measured(trained_run, kitti_records, tmp_path_factory):
-    """(text, JSON) of our own rows."""
-    return _measure(
-        "--run_dir",
-        trained_run,
-        "--calibration",
-        kitti_records / "train-*",
-        "--profile",
-        "--rows",
-        ",".join(OURS),
-        "--rounds",
-        2,
-        output=tmp_path_factory.mktemp("out") / "benchmark.json",
-    )
+def measured(trained_run, tmp_path_factory):
+    """(text, JSON) of FlowSeg's rows except int8, which needs a real encoder."""
+    flags = ("--run_dir", trained_run, "--profile", "--rows", ",".join(FLOAT_ROWS), "--rounds", 2)
+    return _measure(*flags, output=tmp_path_factory.mktemp("out") / "benchmark.json")
 
 
 def _measure(*flags, output):
-    where = ("--sizes", "64x96", "--threads", 2, "--output", output)
-    done = run_command("experiments.exports.benchmark", *flags, *where)
+    settings = ("--sizes", "64x96", "--threads", 2, "--output", output)
+    done = run_command("experiments.exports.benchmark", *flags, *settings)
     return done.stdout, json.loads(output.read_text())
 
 
-def _check_rows(text, told, names):
+def _check_rows(text, results, names):
     rows = markdown.rows(text)
     assert len(rows) == 1 + len(names)
     assert {len(row) for row in rows} == {len(rows[0])}
     for name, cells in zip(names, rows[1:], strict=True):
         place = f"64x96/2/{name}/"
-        own = {key.removeprefix(place): x for key, x in told.items() if key.startswith(place)}
+        values = {key.removeprefix(place): x for key, x in results.items() if key.startswith(place)}
         assert cells[:2] == [benchmark_table.ROWS[name], "2"]
-        assert cells[2:4] == [f"{own['pair']:.1f}", f"{own['pair_p90']:.1f}"]
-        assert 0 < own["pair"] <= own["pair_p90"] and own["cpu"] > 0 and own["stream_ratio"] > 0
-        # Each streamed frame is its two parts.
-        assert own["stream"] >= max(own["encode"], own["decode"])
-        assert 1 < own["stream_allowed"] < 2
+        assert cells[2:4] == [f"{values['pair']:.1f}", f"{values['pair_p90']:.1f}"]
+        assert (
+            0 < values["pair"] <= values["pair_p90"]
+            and values["cpu"] > 0
+            and values["stream_ratio"] > 0
+        )
+        # A streamed frame consists of its two parts.
+        assert values["stream"] >= max(values["encode"], values["decode"])
+        assert 1 < values["stream_allowed"] < 2
 
 
-def test_every_row_is_told(measured):
-    _check_rows(*measured, OURS)
+def test_every_row_is_reported(measured):
+    _check_rows(*measured, FLOAT_ROWS)
 
 
-def test_the_network_of_the_package_by_real_frames(samples, tmp_path):
-    from data_prep import kitti
-
-    kitti.convert([samples / "kitti"], tmp_path, val_fraction=0)
-    asked = ("--weights", "pretrained", "--rows", "int8", "--rounds", 1)
-    ranges = ("--calibration", tmp_path / "train-*")
-    _check_rows(*_measure(*asked, *ranges, output=tmp_path / "told.json"), ["int8"])
+@pytest.mark.parametrize("frames", ["synthetic", pytest.param("real", marks=pytest.mark.long)])
+def test_int8_of_the_pretrained_network(frames, request, tmp_path):
+    if frames == "synthetic":
+        records = request.getfixturevalue("kitti_records")
+    else:
+        records = tmp_path / "records"
+        kitti.convert([request.getfixturevalue("samples") / "kitti"], records, val_fraction=0)
+    flags = ("--weights", "pretrained", "--rows", "int8", "--rounds", 1, "--profile")
+    ranges = ("--calibration", records / "train-*")
+    text, results = _measure(*flags, *ranges, output=tmp_path / "results.json")
+    _check_rows(text, results, ["int8"])
+    floats = 4 * flowseg.load("pretrained").model.count_params()
+    assert results["64x96/2/int8/bytes"] < 0.5 * floats
+    # The row loads no TensorFlow; the parent process, which has loaded it, is not counted.
+    assert 30 < results["64x96/2/int8/peak_mb"] < 400
+    _check_profile(text, "TFLite int8", "int8", "encoder")
 
 
 def test_sizes_and_memory(measured):
-    _, told = measured
-    size = {name: told[f"64x96/2/{name}/bytes"] for name in OURS}
+    _, results = measured
+    size = {name: results[f"64x96/2/{name}/bytes"] for name in FLOAT_ROWS}
     assert size["none"] > 1.7 * size["float16"] > 1.7 * size["dynamic"]
-    assert size["int8"] < 0.5 * size["none"] and size["saved_model"] > size["none"]
-    peak = {name: told[f"64x96/2/{name}/peak_mb"] for name in OURS}
-    # What runs a TFLite file loads no TensorFlow; and what starts it, which has, does not count.
-    assert all(30 < peak[name] < 400 < peak["keras"] for name in ("none", "int8"))
+    assert size["saved_model"] > size["none"]
+    peak = {name: results[f"64x96/2/{name}/peak_mb"] for name in FLOAT_ROWS}
+    assert 30 < peak["none"] < 400 < peak["keras"]
+
+
+def _check_profile(text, title, kind, scope):
+    part = text.split(f"\n{title}, 64x96\n")[1].split("\n| ")[0]
+    assert re.search(rf"^CONV_2D {kind} +\d+ +operators", part, re.M)
+    assert re.search(rf"^{scope} +\d+ +operators", part, re.M)
+    for block in part.strip().split("\n\n")[1:3]:
+        shares = [float(x) for x in re.findall(r"([\d.]+)%", block)]
+        assert sum(shares) == pytest.approx(100, abs=2)
 
 
 def test_profile(measured):
-    text, _ = measured
-    for title, kind in (("TFLite float32", "float32"), ("TFLite int8", "int8")):
-        part = text.split(f"\n{title}, 64x96\n")[1].split("\n| ")[0]
-        assert re.search(rf"^CONV_2D {kind} +\d+ +operators", part, re.M)
-        assert re.search(r"^encoder +\d+ +operators", part, re.M)
-        for block in part.strip().split("\n\n")[1:3]:
-            shares = [float(x) for x in re.findall(r"([\d.]+)%", block)]
-            assert sum(shares) == pytest.approx(100, abs=2)
+    # The small encoder is not among the parts that cost most.
+    _check_profile(measured[0], "TFLite float32", "float32", "flow_2_warp")
 
 
-def test_a_profile_counts_each_operator_once():
+def test_operators_run_alone_reproduce_the_network():
     import keras
 
     image = keras.Input((64, 96, 3))
@@ -106,73 +114,77 @@ def test_a_profile_counts_each_operator_once():
     subgraph = model.subgraphs[0]
     frame = np.random.default_rng(0).uniform(0, 255, (1, 64, 96, 3)).astype(np.float32)
     values = {int(subgraph.inputs[0]): frame}
-    # Operator by operator the whole comes out: each alone computes what it does in its place.
+    # Running each operator alone, in order, gives the output of the complete file.
     for operator in subgraph.operators:
-        alone, fed = operator_profile.one_operator(model, subgraph, operator)
-        ready = litert.interpreter(alone)
-        for entry, index in zip(ready.get_input_details(), fed, strict=True):
+        single, inputs = operator_profile.one_operator(model, subgraph, operator)
+        ready = litert.interpreter(single)
+        for entry, index in zip(ready.get_input_details(), inputs, strict=True):
             ready.set_tensor(entry["index"], values[index])
         ready.invoke()
         for entry, index in zip(ready.get_output_details(), operator.outputs, strict=True):
             values[int(index)] = ready.get_tensor(entry["index"])
-    whole = litert.interpreter(content).get_signature_runner("serving_default")
-    expected = whole(image=frame)["out"]
+    run = litert.interpreter(content).get_signature_runner("serving_default")
+    expected = run(image=frame)["out"]
     np.testing.assert_allclose(values[int(subgraph.outputs[0])], expected, rtol=1e-4, atol=1e-3)
 
 
-def test_ratios_are_of_the_same_round():
+def test_ratios_are_within_a_round():
     slow, fast = [10, 11, 12], [1, 2, 3]
     turns = [{"pair": slow, "stream": fast, "encode": [1], "decode": [2]}] * 3
     medians = {key: np.array([np.median(each[key]) for each in turns]) for key in turns[0]}
-    told = benchmark_table.summary(turns, medians)
-    assert told["pair"] == 11 and told["pair_p90"] == 12 and told["stream_ratio"] == 5.5
-    assert told["stream_allowed"] == pytest.approx(4 / 3)
+    statistics = benchmark_table.summary(turns, medians)
+    assert (
+        statistics["pair"] == 11
+        and statistics["pair_p90"] == 12
+        and statistics["stream_ratio"] == 5.5
+    )
+    assert statistics["stream_allowed"] == pytest.approx(4 / 3)
 
 
-def test_a_turn_leaves_the_first_run_out():
+def test_turn_skips_the_first_run():
     seconds = iter([9, 1, 2, 3])
-    told = benchmark_row.turn([lambda: ({"pair": next(seconds)}, None)])
-    assert told == {"pair": [1000, 2000, 3000]}
+    times = benchmark_row.turn([lambda: ({"pair": next(seconds)}, None)])
+    assert times == {"pair": [1000, 2000, 3000]}
 
 
 @pytest.mark.parametrize(
-    "answers, problem",
+    "predictions, problem",
     [
         ((np.zeros((4, 6), np.uint8), np.zeros((4, 6, 2))), None),
         ((np.zeros((4, 6), np.int64), np.zeros((4, 6, 2))), "int64"),
         ((np.zeros((4, 6), np.uint8), np.zeros((6, 4, 2))), r"\(6, 4, 2\)"),
-        ((np.zeros((4, 6), np.uint8), np.full((4, 6, 2), np.nan)), "no number"),
+        ((np.zeros((4, 6), np.uint8), np.full((4, 6, 2), np.nan)), "NaN or Inf"),
     ],
 )
-def test_answers_are_looked_at(answers, problem):
+def test_predictions_are_checked(predictions, problem):
     if problem is None:
-        benchmark_row.check(answers, (4, 6))
+        benchmark_row.check(predictions, (4, 6))
     else:
         with pytest.raises(ValueError, match=problem):
-            benchmark_row.check(answers, (4, 6))
+            benchmark_row.check(predictions, (4, 6))
 
 
 @pytest.mark.parametrize("text", ["60x96", "64", "0x64", "64x-96", "x"])
-def test_sizes_that_no_row_takes(text):
+def test_invalid_sizes(text):
     assert benchmark.parse_sizes(["64x96"]) == [(64, 96)]
-    with pytest.raises(ValueError, match="HEIGHTxWIDTH, multiples of 32"):
+    with pytest.raises(ValueError, match="must be HEIGHTxWIDTH, multiples of 32"):
         benchmark.parse_sizes(["64x96", text])
 
 
-def test_refusals(tmp_path):
+def test_invalid_flags(tmp_path):
     command = ("experiments.exports.benchmark", "--weights", "pretrained")
-    for flags, told in (
+    for flags, message in (
         (("--rows", "onnx"), "'onnx'"),
         (("--rows", "int8"), "--calibration GLOB"),
-        (("--rows", "deeplab_raft", "--sizes", "64x96"), "RAFT takes sides of 128"),
+        (("--rows", "deeplab_raft", "--sizes", "64x96"), "RAFT needs sides of at least 128"),
         (("--rows", "int8", "--calibration", tmp_path / "no-*"), "no-*"),
     ):
-        assert told in run_command(*command, *flags, ok=False).stderr
+        assert message in run_command(*command, *flags, ok=False).stderr
     error = run_command(command[0], "--rows", "keras", ok=False).stderr
     assert "exactly one of --run_dir, --backbone, --weights pretrained" in error
 
 
-def test_a_row_that_fails_says_why(tmp_path):
+def test_failing_row_reports_the_cause(tmp_path):
     frames = tmp_path / "frames.npy"
     np.save(frames, np.zeros((2, 64, 96, 3), np.uint8))
     files.write(tmp_path / "x.tflite", b"no file")
@@ -182,7 +194,7 @@ def test_a_row_that_fails_says_why(tmp_path):
 
 
 @pytest.mark.torch
-def test_beside_the_peers(tmp_path):
+def test_peers(tmp_path):
     output = tmp_path / "benchmark.json"
     done = run_command(
         "experiments.exports.benchmark",
@@ -199,13 +211,15 @@ def test_beside_the_peers(tmp_path):
         "--output",
         output,
     )
-    told = {key.removeprefix("128x160/2/"): x for key, x in json.loads(output.read_text()).items()}
+    results = {
+        key.removeprefix("128x160/2/"): x for key, x in json.loads(output.read_text()).items()
+    }
     for peer, title in benchmark_table.PEERS.items():
         assert [title, "2"] in [row[:2] for row in markdown.rows(done.stdout)]
-        assert told[f"{peer}/pair"] >= max(told[f"{peer}/seg"], told[f"{peer}/flow"])
-        assert told[f"{peer}/pair_faster_than/{peer}"] == 1
-        assert told[f"none/stream_faster_than/{peer}"] > 0
-        assert f"{peer}/stream" not in told
-    # 42 million weights of DeepLabV3 and a million of RAFT-small; 3.2 million of LRASPP.
-    assert told["deeplab_raft/bytes"] == pytest.approx(4 * 41e6, rel=0.1)
-    assert told["lraspp_dis/bytes"] == pytest.approx(4 * 3.2e6, rel=0.1)
+        assert results[f"{peer}/pair"] >= max(results[f"{peer}/seg"], results[f"{peer}/flow"])
+        assert results[f"{peer}/pair_faster_than/{peer}"] == 1
+        assert results[f"none/stream_faster_than/{peer}"] > 0
+        assert f"{peer}/stream" not in results
+    # DeepLabV3 has 42 million weights and RAFT-small one million; LRASPP has 3.2 million.
+    assert results["deeplab_raft/bytes"] == pytest.approx(4 * 41e6, rel=0.1)
+    assert results["lraspp_dis/bytes"] == pytest.approx(4 * 3.2e6, rel=0.1)

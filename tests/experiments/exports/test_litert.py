@@ -1,4 +1,4 @@
-"""TFLite files: FLOPs held to counts by hand, an int8 encoder that is int8 throughout, timing."""
+"""TFLite files: FLOPs by hand, an encoder that is entirely int8, and latencies."""
 
 from types import SimpleNamespace
 
@@ -21,13 +21,13 @@ SIZE = (64, 64)
 
 @pytest.fixture(scope="module")
 def tiny():
-    """TFLite file of one operator of each kind, on frames of 16x24."""
+    """TFLite file with one operator of each kind, for frames of 16x24."""
     image = keras.Input((16, 24, 3))
     x = layers.Conv2D(8, 3, 2, "same", use_bias=False)(image)
-    x = layers.BatchNormalization()(x)  # goes into the convolution
+    x = layers.BatchNormalization()(x)  # folded into the convolution
     x = layers.DepthwiseConv2D(5, padding="same")(x)
     x = layers.Conv2D(4, 1, groups=2, activation="relu")(x)
-    x = layers.BatchNormalization()(x)  # behind a ReLU there is nothing to go into
+    x = layers.BatchNormalization()(x)  # cannot be folded after a ReLU
     flat = ops.reshape(x, (-1, 96, 4))
     product = ops.matmul(flat, ops.transpose(flat, (0, 2, 1)))
     head = layers.Dense(5)(layers.GlobalAveragePooling2D()(x))
@@ -36,15 +36,15 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def encoder():
-    """Random weights that keep the size of what goes through them; Keras's let it vanish."""
-    made = build_encoder("efficientnet_lite0")
+    """An encoder whose random weights preserve the scale of activations, unlike Keras's."""
+    model = build_encoder("efficientnet_lite0")
     rng = np.random.default_rng(0)
-    for layer in made.layers:
+    for layer in model.layers:
         if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D):
             shape = layer.kernel.shape
             summed = np.prod(shape[:2] if isinstance(layer, layers.DepthwiseConv2D) else shape[:3])
             layer.set_weights([rng.normal(0, (2 / summed) ** 0.5, shape)])
-    return made
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def int8_file(encoder, frames):
     return litert.convert(encoder, *SIZE, frames[:3])
 
 
-def test_flops_are_those_by_hand(tiny):
+def test_flops_by_hand(tiny):
     pixels = 8 * 12
     macs = {
         "conv": pixels * 8 * (3 * 3 * 3),
@@ -94,9 +94,9 @@ def lite0_macs(height, width, stages=7):
     return macs
 
 
-def test_flops_of_an_encoder_grow_as_the_area(encoder, int8_file):
+def test_encoder_flops_grow_with_area(encoder, int8_file):
     assert litert.flops(litert.operators(int8_file)) == 2 * lite0_macs(*SIZE)
-    # Down to stride 8 alone: a fifth of the time.
+    # Only down to stride 8, which takes a fifth of the time.
     part = keras.Model(encoder.input, {"stride8": encoder.output["stride8"]})
     large = litert.flops(litert.operators(litert.convert(part, 64, 160)))
     assert large == 2 * lite0_macs(*SIZE, stages=3) * 160 / 64
@@ -107,39 +107,39 @@ def test_sqnr_and_cosine():
     assert litert.sqnr(expected, expected * 1.1) == pytest.approx(20, abs=1e-4)
     assert litert.sqnr(expected, expected * 2) == pytest.approx(0)
     assert litert.sqnr(expected, expected) == np.inf
-    # Large numbers must not drown the small difference.
+    # A small difference between large numbers must not be lost.
     assert litert.sqnr(np.full(9, 1e4), np.full(9, 1e4 + 1)) == pytest.approx(80)
     expected = np.float32([[1, 0], [0, 2], [0, 3], [0, 0]])
     actual = np.float32([[1, 1], [0, 5], [0, 0], [4, 4]])
-    # A turn by 45 degrees, none, a vector lost; a pixel without direction is left out.
+    # Rotated by 45 degrees, unchanged, zero; a pixel without direction is ignored.
     assert litert.cosine(expected, actual) == pytest.approx((0.5**0.5 + 1 + 0) / 3)
 
 
-def test_int8_encoder_is_int8_throughout(encoder, frames, int8_file):
-    found = litert.operators(int8_file)
-    names = [operator.name for operator in found]
+def test_int8_encoder_is_entirely_int8(encoder, frames, int8_file):
+    operators = litert.operators(int8_file)
+    names = [operator.name for operator in operators]
     assert (names.count("CONV_2D"), names.count("DEPTHWISE_CONV_2D")) == (32, 16)
-    assert litert.floats_left(found) == []
-    assert litert.norms_left(found) == []
-    # Beside a byte a weight: biases, scales and the graph.
+    assert litert.floats_left(operators) == []
+    assert litert.norms_left(operators) == []
+    # One byte per weight, plus biases, scales and the graph.
     assert 0.95 < len(int8_file) / encoder.count_params() < 1.25
-    answers = litert.features(int8_file, frames[3:])
+    outputs = litert.features(int8_file, frames[3:])
     expected = encoder.predict_on_batch(frames[3:])
-    assert {name: x.shape for name, x in answers.items()} == {
+    assert {name: x.shape for name, x in outputs.items()} == {
         name: x.shape for name, x in expected.items()
     }
     for name, x in expected.items():
-        assert 10 < litert.sqnr(x, answers[name]) < 60, name
+        assert 10 < litert.sqnr(x, outputs[name]) < 60, name
 
 
-def test_floats_and_norms_that_are_left_are_named(tiny):
-    found = litert.operators(tiny)
-    assert {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"} < set(litert.floats_left(found))
-    # The one behind the ReLU, of which a new norm leaves no more.
-    assert litert.norms_left(found) == ["MUL"]
+def test_remaining_floats_and_norms_are_listed(tiny):
+    operators = litert.operators(tiny)
+    assert {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"} < set(litert.floats_left(operators))
+    # The norm after the ReLU; a norm with initial statistics leaves one operator only.
+    assert litert.norms_left(operators) == ["MUL"]
 
 
-def test_a_file_without_its_weights_is_refused(monkeypatch):
+def test_missing_weights_are_an_error(monkeypatch):
     image = keras.Input((8, 8, 3))
     model = keras.Model(image, {"x": layers.Conv2D(2, 1)(image)})
     # 3 x 2 weights of four bytes need more.
@@ -150,14 +150,14 @@ def test_a_file_without_its_weights_is_refused(monkeypatch):
         litert.convert(model, 8, 8)
 
 
-def test_latencies_are_taken_in_turn_and_the_first_round_is_not_counted(tiny, monkeypatch):
+def test_latencies_in_turn_without_the_first_round(tiny, monkeypatch):
     clock = iter(np.cumsum([0, 5, 0, 5, 0, 0.1, 0, 0.2, 0, 0.3, 0, 0.9]))
     monkeypatch.setattr(litert, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    found = litert.latencies(dict.fromkeys("ab", tiny), np.zeros((16, 24, 3), np.float32), 1, 2)
-    assert found == {"a": pytest.approx([100, 300]), "b": pytest.approx([200, 900])}
+    latencies = litert.latencies(dict.fromkeys("ab", tiny), np.zeros((16, 24, 3), np.float32), 1, 2)
+    assert latencies == {"a": pytest.approx([100, 300]), "b": pytest.approx([200, 900])}
 
 
-def test_a_size_that_no_encoder_takes_names_both_arguments():
+def test_invalid_size_names_both_arguments():
     litert.check_size(64, 96)
     for size in ((65, 96), (64, 100)):
         with pytest.raises(

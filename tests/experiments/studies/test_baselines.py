@@ -22,21 +22,21 @@ def texture(height, width, seed=0):
 
 
 def moved(flow, seed, height=96, width=160):
-    """Two cuts of one texture, of which the second shows it moved by whole pixels (u, v)."""
+    """Two crops of one texture; in the second it has moved by whole pixels (u, v)."""
     wide, (u, v) = texture(height + 40, width + 40, seed), flow
     cuts = ((20, 20), (20 - v, 20 - u))
     return [wide[y : y + height, x : x + width] for y, x in cuts]
 
 
 def convert(folder, output):
-    """The folder's records, as the command makes them."""
+    """Records of the folder, as the command writes them."""
     kitti.convert([folder], output, val_fraction=0)
     return sorted(map(str, output.glob("train-*")))
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Pair 0 moves by (3, 4) and is known everywhere; pair 1 by (0, 2), known in its upper half."""
+    """Pair 0 moves by (3, 4), known everywhere; pair 1 by (0, 2), known in the upper half."""
     folder = tmp_path_factory.mktemp("moved")
     everywhere = np.ones((96, 160), bool)
     upper, quarter = everywhere.copy(), everywhere.copy()
@@ -53,7 +53,7 @@ def test_zero_flow_by_hand(files):
     per_pair, pooled, _ = baselines.score_flow(files, CITYSCAPES)
     first, second = (pair["zero"] for pair in per_pair.values())
     assert first["flow/aepe"] == pytest.approx(5) and first["flow/fl_all"] == 100
-    # 2 px are no outlier, however large a share they are.
+    # An error of 2 px is not an outlier, even if it is more than 5 %.
     assert second["flow/aepe"] == pytest.approx(2) and second["flow/fl_all"] == 0
     expected = {
         "flow/aepe": (5 + 2 / 2) / 1.5,
@@ -64,14 +64,14 @@ def test_zero_flow_by_hand(files):
         "flow/fl_all_per_image_noc": 50,
         "flow/aepe_0_10": (5 + 2 / 2) / 1.5,
         "flow/fl_0_10": 100 / 1.5,
-        "flow/aepe_hidden": 5,
-        "flow/fl_hidden": 100,
+        "flow/aepe_occluded": 5,
+        "flow/fl_occluded": 100,
     }
     assert pooled["zero"].pop("seconds_per_pair") >= 0
     assert pooled["zero"] == pytest.approx(expected)
 
 
-def test_dis_finds_the_motion(files):
+def test_dis_estimates_the_motion(files):
     for preset in baselines.PRESETS:
         per_pair, pooled, _ = baselines.score_flow(files, CITYSCAPES, preset)
         assert pooled["dis"]["flow/aepe_noc"] < 0.3, preset
@@ -84,19 +84,19 @@ def test_dis_finds_the_motion(files):
     np.testing.assert_allclose(np.median(flow, (0, 1)), [3, 4], atol=0.1)
 
 
-def test_no_motion_scores_as_evaluate_scores_it(kitti_records):
-    """On whole, sparse and missing truth, foreground and background by the object map."""
+def test_zero_flow_scores_as_in_evaluate(kitti_records):
+    """For dense, sparse and missing ground truth, with foreground from the object map."""
     files = sorted(map(str, kitti_records.glob("*.tfrecord")))
 
-    def rest(frame):
+    def no_motion(frame):
         return None, np.zeros((*frame["seg"].shape, 2))
 
-    counts, seen = evaluation.count(files, CITYSCAPES, rest)
+    counts, summary = evaluation.count(files, CITYSCAPES, no_motion)
     _, pooled, sources = baselines.score_flow(files, CITYSCAPES)
     assert pooled["zero"].pop("seconds_per_pair") >= 0
     assert pooled["zero"] == pytest.approx(frame_scores.scores(counts))
     assert {"flow/fl_fg", "flow/fl_bg"} < set(pooled["dis"])
-    assert sources == seen["foreground"] == {"object map": 4}
+    assert sources == summary["foreground"] == {"object map": 4}
 
 
 def test_command(files, tmp_path):
@@ -121,7 +121,7 @@ def test_command(files, tmp_path):
     assert all(f"--{name}:" in help_text for name in ("records", "preset", "metrics_json"))
 
 
-def test_without_flow_noc_there_are_no_such_scores(tmp_path):
+def test_no_noc_scores_without_flow_noc(tmp_path):
     write_pair(
         tmp_path,
         0,
@@ -152,7 +152,7 @@ def test_errors(kitti_folder, tmp_path):
     twice = convert(tmp_path / "k", tmp_path / "a/same") + convert(
         tmp_path / "k", tmp_path / "b/same"
     )
-    with pytest.raises(ValueError, match="same/000000_10: two pairs of this name"):
+    with pytest.raises(ValueError, match="same/000000_10: two pairs have this name"):
         baselines.score_flow(twice, CITYSCAPES)
     done = run_command("experiments.studies.baselines", "--records", tmp_path / "nowhere", ok=False)
     assert "no record files match" in done.stderr
@@ -165,14 +165,14 @@ def test_real_kitti(samples, tmp_path):
         ("000002_10", (0.97, 6.7), 12.9),
         ("000003_10", (1.99, 14.6), 14.5),
     ):
-        found = per_pair[f"{tmp_path.name}/{name}"]["dis"]
-        assert found["flow/aepe"] == pytest.approx(dis[0], abs=0.1)
-        assert found["flow/fl_all"] == pytest.approx(dis[1], abs=0.6)
+        scores = per_pair[f"{tmp_path.name}/{name}"]["dis"]
+        assert scores["flow/aepe"] == pytest.approx(dis[0], abs=0.1)
+        assert scores["flow/fl_all"] == pytest.approx(dis[1], abs=0.6)
         assert per_pair[f"{tmp_path.name}/{name}"]["zero"]["flow/aepe"] == pytest.approx(
             zero, abs=0.1
         )
     assert pooled["dis"]["flow/aepe_noc"] < pooled["dis"]["flow/aepe"]
-    # The samples hold labels and no object map.
+    # The samples have labels and no object map.
     assert sources == {"labels": 2}
     assert pooled["dis"]["flow/fl_bg"] == pytest.approx(11.6, abs=0.6)
     assert pooled["dis"]["flow/fl_fg"] == pytest.approx(5.5, abs=0.6)
@@ -185,8 +185,8 @@ def test_real_flo_records(samples, tmp_path):
     assert len(per_pair) == 3 and pooled["dis"]["flow/aepe"] < 0.5 < pooled["zero"]["flow/aepe"]
 
 
-def test_labels_of_the_frame_before_by_hand(tmp_path):
-    """Three frames that move by (6, 4): what was a class there is its place now."""
+def test_labels_of_the_previous_frame_by_hand(tmp_path):
+    """Three frames that move by (6, 4), with the labels at known positions."""
     wide = texture(200, 300)
     ids = np.full((200, 300), 7, np.uint8)
     ids[60:90, 100:140] = 26
@@ -197,13 +197,13 @@ def test_labels_of_the_frame_before_by_hand(tmp_path):
         cut = np.s_[y : y + 96, x : x + 160]
         cv2.imwrite(str(tmp_path / f"mine/images/v_{k}.png"), wide[cut])
         cv2.imwrite(str(tmp_path / f"mine/masks/v_{k}.png"), ids[cut])
-    how = {"val_fraction": 0, "label_set": "cityscapes", "numbering": "cityscapes"}
-    folder.convert([tmp_path / "mine"], tmp_path / "records", **how)
+    settings = {"val_fraction": 0, "label_set": "cityscapes", "numbering": "cityscapes"}
+    folder.convert([tmp_path / "mine"], tmp_path / "records", **settings)
     files = sorted(map(str, (tmp_path / "records").glob("train-*")))
     scores, frames = baselines.score_labels(files, CITYSCAPES)
-    # A car of 30x40 px, moved by 4 rows and 6 columns: 26x34 px of it stay.
-    same = 26 * 34
-    expected = 100 * same / (2 * 30 * 40 - same)
+    # A car of 30x40 px, moved by 4 rows and 6 columns: 26x34 px of it overlap.
+    overlap = 26 * 34
+    expected = 100 * overlap / (2 * 30 * 40 - overlap)
     assert frames == 2
     assert scores["previous"]["seg/iou/car"] == pytest.approx(expected)
     assert scores["previous moved"]["seg/iou/car"] > 90

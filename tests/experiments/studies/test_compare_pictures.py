@@ -14,7 +14,7 @@ from tests.experiments.studies.test_compare_sets import (
 
 def test_picture_shows_images_classes_and_flow(tmp_path):
     flow, known = np.full((96, 320, 2), (6, 0), np.float32), np.zeros((96, 320), bool)
-    # As sparse as laser points are.
+    # As sparse as laser points.
     known[48::3, ::3] = True
     for name, colour in (("a", (200, 10, 10)), ("b", (10, 10, 200))):
         image = np.full((96, 320, 3), colour, np.uint8)
@@ -26,7 +26,7 @@ def test_picture_shows_images_classes_and_flow(tmp_path):
     for column, colour in enumerate(((200, 10, 10), (10, 10, 200))):
         shown = (middle[:, column] == colour).all(-1)
         assert 85 <= shown.sum() <= 100
-        # Beneath: half sky's blue, then flow to the right, red, of which nothing is left out.
+        # Below: an even mix with the sky's blue, then flow to the right, red without gaps.
         end = np.flatnonzero(shown)[-1]
         mixed = (np.array(colour) + (70, 130, 180)) / 2
         np.testing.assert_allclose(middle[end + 40, column], mixed, atol=1)
@@ -37,7 +37,7 @@ def test_picture_shows_images_classes_and_flow(tmp_path):
         compare_sets.draw({str(k): [tmp_path / "a"] for k in range(12)})
 
 
-def test_picture_has_one_scale_at_the_reference_width(tmp_path, monkeypatch):
+def test_picture_has_one_flow_scale(tmp_path, monkeypatch):
     # (6, 8) at 400 px is as fast as (3, 4) at 200 px: 20 px at 800.
     for name, size, speed in (("a", 400, (6, 8)), ("b", 200, (3, 4))):
         flow = np.full((60, size, 2), speed, np.float32)
@@ -53,7 +53,7 @@ def test_picture_has_one_scale_at_the_reference_width(tmp_path, monkeypatch):
     np.testing.assert_allclose(rims, 20, rtol=1e-5)
 
 
-def test_picture_of_a_set_without_flow_and_with_one_frame(kitti_folder, tmp_path):
+def test_picture_of_one_frame_without_flow(kitti_folder, tmp_path):
     write_labels(tmp_path, 0, grey(), np.full((30, 40), UNLABELED))
     picture = compare_sets.draw({"one": [tmp_path], "two": [kitti_folder]})
     assert picture.shape[1] <= 640

@@ -25,7 +25,7 @@ def write_labels(folder, number, image, ids):
 
 
 def write_pair(folder, number, images, flow, known, visible=None):
-    """One frame of data_scene_flow; without `visible` there is no flow_noc."""
+    """Write one frame of data_scene_flow; without `visible` there is no flow_noc."""
     training = folder / "data_scene_flow" / "training"
     for k, image in zip((10, 11), images, strict=True):
         write(training / "image_2" / f"{number:06d}_{k}.png", image[..., ::-1])
@@ -36,14 +36,14 @@ def write_pair(folder, number, images, flow, known, visible=None):
             (training / kind / f"{number:06d}_10.png").write_bytes(png)
 
 
-def numbers_of(folder, **how):
-    numbers, _ = compare_sets.compare({"set": [folder]}, **how)
+def numbers_of(folder, **settings):
+    numbers, _ = compare_sets.compare({"set": [folder]}, **settings)
     assert list(numbers["set"]) == list(set_measures.UNITS)
     return numbers["set"]
 
 
 def expect(numbers, **expected):
-    """`flow__mean=3` stands for numbers["flow/mean"]; None for a number that is not there."""
+    """`flow__mean=3` stands for numbers["flow/mean"]; None stands for NaN."""
     for name, value in expected.items():
         value = np.nan if value is None else value
         name = name.replace("__", "/")
@@ -96,7 +96,7 @@ def test_flow_numbers(tmp_path):
         frames_with_flow=1,
         frames_with_labels=2,
         flow__all__mean=32,
-        # What has no class may well be no sky.
+        # Pixels without a class are excluded: they may be sky.
         flow__not_sky__mean=(400 * 10 + 200 * 20) / 600,
         flow__not_sky__over_40px=0,
         flow__not_sky__middle=None,
@@ -121,11 +121,11 @@ def test_outward_is_away_from_kittis_principal_point():
         measures["all"] = set_measures.flow_sums(flow, everywhere, 1.0)
         summary = set_measures.summarise([(measures, {"image/luma": 0.0})])
         shares.append(summary["flow/all/outward"])
-    # Nothing moves in the last: no share of nothing. To the right of 609.56 lie 632 columns.
+    # Nothing moves in the last, so its share is NaN. 632 columns are to the right of 609.56.
     np.testing.assert_allclose(shares, [100, 0, 100 * 632 / 1242, np.nan], rtol=1e-4)
 
 
-def test_a_class_of_a_few_pixels_does_not_occur(tmp_path):
+def test_class_with_few_pixels_does_not_occur(tmp_path):
     ids = np.full((100, 100), ROAD)
     ids[0, :5], ids[1, :4] = SKY, CAR
     write_labels(tmp_path, 0, grey(100, 100), ids)
@@ -154,7 +154,7 @@ def test_image_numbers(tmp_path):
         image__saturation=191 / 255 * 50,
         own__dx=114 / 39,
         own__dy=0,
-        # Of five blocks in a row one holds the border in its middle.
+        # In one of five blocks in a row, the border is in the middle.
         own__contrast=57 / 5,
         # One step of three columns near the border.
         own__edge=114 / 3,
@@ -163,7 +163,7 @@ def test_image_numbers(tmp_path):
         common__edge=114 / 3,
         pair__ratio=None,
     )
-    # A border to what has no class is none.
+    # A border to unlabelled pixels does not count.
     write_labels(tmp_path, 0, image, np.where(ids == CAR, UNLABELED, ids))
     expect(numbers_of(tmp_path), own__edge=None, own__inside=0)
 
@@ -181,7 +181,7 @@ def test_slope_of_noise_with_a_known_spectrum(exponent):
     radius = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None])
     radius[0, 0] = np.inf if exponent else 1
     slopes = []
-    # One picture's slope is uncertain by 0.1: its largest waves are few.
+    # The slope of one image is uncertain by 0.1, because it has few large waves.
     for seed in range(8):
         noise = np.fft.rfft2(np.random.default_rng(seed).normal(size=size))
         picture = np.fft.irfft2(noise * radius ** (exponent / 2), size)
@@ -189,7 +189,7 @@ def test_slope_of_noise_with_a_known_spectrum(exponent):
     assert np.mean(slopes) == pytest.approx(exponent, abs=0.08)
 
 
-def test_what_the_true_flow_mends(tmp_path):
+def test_differences_before_and_after_warping(tmp_path):
     # A ramp of 2 a px that moves by (5.5, -2) and gets brighter by 3.
     x = np.arange(100)
     first, second = (np.repeat((2 * row + 20)[None, :, None], 30, 0) for row in (x, x - 4))
@@ -199,19 +199,19 @@ def test_what_the_true_flow_mends(tmp_path):
     visible[:2], visible[:, 94:] = False, False
     write_pair(tmp_path, 0, images, flow, known, visible)
     expect(numbers_of(tmp_path), pair__unwarped=8, pair__warped=3, pair__ratio=8 / 3)
-    # A perfect pair has no ratio, and without flow_noc nothing is said.
+    # A perfect pair has no ratio; without flow_noc all differences are NaN.
     write_pair(tmp_path, 0, [images[0]] * 2, 0 * flow, known, visible)
     expect(numbers_of(tmp_path), pair__unwarped=0, pair__warped=0, pair__ratio=None)
     write_pair(tmp_path / "occ", 0, images, flow, known)
     expect(numbers_of(tmp_path / "occ"), pair__unwarped=None, flow__occluded=None)
 
 
-def test_pairs_are_summed_up_by_their_median():
+def test_pair_values_are_medians():
     measures = [({"frames": 1}, {"image/luma": 0.0, "pair/ratio": x}) for x in (2, 10, np.nan, 3)]
     assert set_measures.summarise(measures)["pair/ratio"] == 3
 
 
-def test_textures_compare_at_the_narrowest_frame(tmp_path):
+def test_textures_are_compared_at_the_narrowest_frame(tmp_path):
     for name, width in (("a", 40), ("b", 64)):
         write_labels(tmp_path / name, 0, grey(30, width), np.full((30, width), ROAD))
     sets = {name: [tmp_path / name] for name in "ab"}
@@ -224,7 +224,7 @@ def test_command(kitti_folder, tmp_path):
     done = run_command(
         "experiments.studies.compare_sets",
         "--set",
-        f"made={kitti_folder}",
+        f"street={kitti_folder}",
         "--set",
         f"seg={labels}",
         "--json",
@@ -235,13 +235,13 @@ def test_command(kitti_folder, tmp_path):
         2,
     )
     rows = markdown.rows(done.stdout)
-    assert rows[0] == ["", "unit", "made", "seg"]
+    assert rows[0] == ["", "unit", "street", "seg"]
     assert ["frames", "", "2", "2"] in rows
     assert any(row[:2] == ["flow/all/mean", "px"] and row[3] == "-" for row in rows)
     assert "common/ is at 160 px" in done.stdout
     numbers = json.loads((tmp_path / "n.json").read_text())
-    assert numbers["seg"]["flow/all/mean"] is None and numbers["made"]["flow/all/mean"] > 0
-    assert numbers["seg"]["class/road"] == numbers["made"]["class/road"]
+    assert numbers["seg"]["flow/all/mean"] is None and numbers["street"]["flow/all/mean"] > 0
+    assert numbers["seg"]["class/road"] == numbers["street"]["class/road"]
     picture = cv2.imread(str(tmp_path / "p.png"))
     assert picture.shape[1] <= 640
     help_text = run_command("experiments.studies.compare_sets", "--help").stdout
@@ -272,17 +272,17 @@ def test_real_kitti(samples):
     pairs, extra = samples / "kitti", samples / "kitti_semantics_extra"
     numbers, common = compare_sets.compare({"pairs": [pairs], "all": [pairs, extra]})
     assert common == 416
-    found = numbers["pairs"]
-    assert found["frames"] == 2 and numbers["all"]["frames"] == 20
-    # Zero flow's AEPE is the mean speed: 12.86 and 14.48 px of like counts of points.
-    assert found["flow/all/mean"] == pytest.approx(13.65, abs=0.05)
-    assert found["flow/all/p50"] == pytest.approx(10.0, abs=0.1)
-    assert found["flow/occluded"] == pytest.approx(5.2, abs=0.2)
-    assert found["flow/known"] == pytest.approx(20.9, abs=0.2)
-    assert 2.3 < found["pair/ratio"] < 3.0
-    assert found["class/building"] == pytest.approx(30.6, abs=0.2)
-    assert found["occurs/rider"] == 100
-    assert -2.8 < found["common/slope"] < -2.0
-    assert found["common/edge"] > 1.5 * found["common/inside"]
+    values = numbers["pairs"]
+    assert values["frames"] == 2 and numbers["all"]["frames"] == 20
+    # The AEPE of zero flow is the mean speed: 12.86 and 14.48 px, for similar numbers of points.
+    assert values["flow/all/mean"] == pytest.approx(13.65, abs=0.05)
+    assert values["flow/all/p50"] == pytest.approx(10.0, abs=0.1)
+    assert values["flow/occluded"] == pytest.approx(5.2, abs=0.2)
+    assert values["flow/known"] == pytest.approx(20.9, abs=0.2)
+    assert 2.3 < values["pair/ratio"] < 3.0
+    assert values["class/building"] == pytest.approx(30.6, abs=0.2)
+    assert values["occurs/rider"] == 100
+    assert -2.8 < values["common/slope"] < -2.0
+    assert values["common/edge"] > 1.5 * values["common/inside"]
     assert numbers["all"]["class/road"] == pytest.approx(24.4, abs=0.2)
-    assert numbers["all"]["flow/all/mean"] == found["flow/all/mean"]
+    assert numbers["all"]["flow/all/mean"] == values["flow/all/mean"]

@@ -1,4 +1,4 @@
-"""`experiments.studies.cross_validate`: who is in which fold, what is pooled, and how it fails."""
+"""Cross-validation: folds, pooled scores and errors."""
 
 import json
 
@@ -21,7 +21,9 @@ def test_folds_are_runs_of_neighbours():
         assert sum(parts, []) == list(range(7)) and len(parts) == folds
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
     for folds in (1, 8):
-        with pytest.raises(ValueError, match=f"^folds={folds}: at least 2, and at most one"):
+        with pytest.raises(
+            ValueError, match=f"^folds={folds}: must be at least 2, and at most the number"
+        ):
             cut(list(range(7)), folds)
 
 
@@ -31,8 +33,8 @@ def frame_ids(pattern):
 
 
 @pytest.fixture
-def fold_answers(monkeypatch):
-    """Stands for the trainings: fold k's network answers class k everywhere. Lists its calls."""
+def fold_trainings(monkeypatch):
+    """Replaces the trainings: fold k's network predicts class k everywhere. Lists its calls."""
     calls = []
 
     def train(recipe, folder, more_flags):
@@ -45,22 +47,22 @@ def fold_answers(monkeypatch):
     return calls
 
 
-def test_each_frame_is_scored_once_by_a_network_that_did_not_see_it(fold_answers, tmp_path):
+def test_each_frame_is_scored_once_by_another_folds_network(fold_trainings, tmp_path):
     folder = write_kitti(tmp_path / "kitti", count=3, semantics_only=1, sizes=[(40, 64)])
     output = tmp_path / "out"
     scores = cross_validate.cross_validate([folder], "recipe", output, 2, ["--steps=1"])
-    assert fold_answers == [("recipe", output / f"fold{k}", ["--steps=1"]) for k in (0, 1)]
+    assert fold_trainings == [("recipe", output / f"fold{k}", ["--steps=1"]) for k in (0, 1)]
     held_out = [frame_ids(output / f"fold{k}/records/val-*") for k in (0, 1)]
-    seen = [frame_ids(output / f"fold{k}/records/train-*") for k in (0, 1)]
-    assert held_out[0] == seen[1] == {"000000_10", "000001_10"}
-    assert held_out[1] == seen[0] == {"000002_10", "000003_10"}
-    # By hand: fold 0's frames are all answered road, fold 1's all sidewalk.
+    trained_on = [frame_ids(output / f"fold{k}/records/train-*") for k in (0, 1)]
+    assert held_out[0] == trained_on[1] == {"000000_10", "000001_10"}
+    assert held_out[1] == trained_on[0] == {"000002_10", "000003_10"}
+    # By hand: the prediction is road for all frames of fold 0, and sidewalk for all of fold 1.
     matrix = np.zeros((19, 19))
-    for answer in (0, 1):
-        files = records.match_files(output / f"fold{answer}/records/val-*")
+    for fold in (0, 1):
+        files = records.match_files(output / f"fold{fold}/records/val-*")
         for frame in decoding.evaluation_data(files, CITYSCAPES).as_numpy_iterator():
             known = frame["seg"][frame["seg"] != 255]
-            matrix[:, answer] += np.bincount(known, minlength=19)
+            matrix[:, fold] += np.bincount(known, minlength=19)
     hits, union = matrix.diagonal(), matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
     assert hits[0] and hits[1] and (union > 0).sum() > 3
     expected = 100 * np.mean(hits[union > 0] / union[union > 0])
@@ -69,14 +71,14 @@ def test_each_frame_is_scored_once_by_a_network_that_did_not_see_it(fold_answers
     assert json.loads((output / "scores.json").read_text()) == scores
 
 
-def test_frames_without_labels_are_left_out(fold_answers, kitti_folder, tmp_path):
+def test_frames_without_labels_are_skipped(fold_trainings, kitti_folder, tmp_path):
     source = kitti_folder / "data_scene_flow"
     with pytest.raises(ValueError, match=r"^folds=2: .* \(0\)"):
         cross_validate.cross_validate([source], "recipe", tmp_path, 2)
-    assert not fold_answers
+    assert not fold_trainings
 
 
-def test_a_training_that_fails(kitti_folder, tmp_path, capfd):
+def test_failing_training(kitti_folder, tmp_path, capfd):
     recipe = tmp_path / "bad.flags"
     recipe.write_text("--steps=0\n")
     with pytest.raises(ValueError, match="fold0: the training failed"):

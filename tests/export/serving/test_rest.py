@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST interface over the exported folder, without a server around it."""
+"""TensorFlow Serving's REST API on the exported folder, without a server."""
 
 import base64
 import contextlib
@@ -37,98 +37,98 @@ def body(signature, **given):
     return json.dumps({"signature_name": signature, **given}).encode()
 
 
-def answer(network, data):
-    """As a server does it: the answer's JSON, or the reason of a refusal."""
+def respond(network, data):
+    """Handle a request as a server does: return the JSON of the response, or raise."""
     request = rest.read(data, network.signatures, PIXELS)
-    (found,) = network.answer_all([request])
-    if isinstance(found, ValueError):
-        raise found
-    return json.loads(rest.write(found, request.rows))
+    (result,) = network.run_batch([request])
+    if isinstance(result, ValueError):
+        raise result
+    return json.loads(rest.write(result, request.rows))
 
 
 def b64(image):
     return {"b64": base64.b64encode(saved_model_extras.png(image)).decode()}
 
 
-def test_rows_and_columns_give_the_networks_answers(network):
+def test_rows_and_columns(network):
     image1, image2 = frames(2)
-    expected = network.answer("predict_labels", {"image1": image1, "image2": image2})
+    expected = network.predict("predict_labels", {"image1": image1, "image2": image2})
     rows = [
         {"image1": a.tolist(), "image2": b.tolist()} for a, b in zip(image1, image2, strict=True)
     ]
-    found = answer(network, body("predict_labels", instances=rows))["predictions"]
+    predictions = respond(network, body("predict_labels", instances=rows))["predictions"]
     columns = {"image1": image1.tolist(), "image2": image2.tolist()}
-    outputs = answer(network, body("predict_labels", inputs=columns))["outputs"]
+    outputs = respond(network, body("predict_labels", inputs=columns))["outputs"]
     for key, kind in (("labels", np.uint8), ("flow", np.float16)):
-        np.testing.assert_array_equal(kind([row[key] for row in found]), expected[key])
+        np.testing.assert_array_equal(kind([row[key] for row in predictions]), expected[key])
         np.testing.assert_array_equal(kind(outputs[key]), expected[key])
-    whole = answer(network, json.dumps({"inputs": columns}).encode())["outputs"]
-    assert np.shape(whole["seg"]) == (2, 40, 56, 19)
+    default = respond(network, json.dumps({"inputs": columns}).encode())["outputs"]
+    assert np.shape(default["seg"]) == (2, 40, 56, 19)
 
 
-def test_every_half_comes_back():
+def test_every_float16_round_trips():
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     halves = np.append(halves[~np.isnan(halves)], np.float16("nan"))
-    found = json.loads(rest.write({"flow": halves}, rows=False))["outputs"]
-    np.testing.assert_array_equal(np.float16(found), halves)
+    values = json.loads(rest.write({"flow": halves}, rows=False))["outputs"]
+    np.testing.assert_array_equal(np.float16(values), halves)
 
 
-def test_a_single_input_or_output_goes_without_its_name(network):
-    told = {"predictions": ['"flowseg"']}
-    assert answer(network, body("metadata", instances=["name"])) == told
-    assert answer(network, body("metadata", instances=[{"key": "name"}])) == told
+def test_single_input_or_output_needs_no_name(network):
+    expected = {"predictions": ['"flowseg"']}
+    assert respond(network, body("metadata", instances=["name"])) == expected
+    assert respond(network, body("metadata", instances=[{"key": "name"}])) == expected
     key = {"b64": base64.b64encode(b"name").decode()}
-    assert answer(network, body("metadata", inputs=[key])) == {"outputs": ['"flowseg"']}
+    assert respond(network, body("metadata", inputs=[key])) == {"outputs": ['"flowseg"']}
     image = frames()[0].tolist()
-    assert answer(network, body("encode", inputs=image))["outputs"]["size"] == [[40, 56]]
+    assert respond(network, body("encode", inputs=image))["outputs"]["size"] == [[40, 56]]
 
 
 def test_encode_and_decode_over_json(network):
     image1, image2 = frames()
-    sent = {}
+    inputs = {}
     for frame, image in (("frame1", image1), ("frame2", image2)):
-        features = answer(network, body("encode", instances=image.tolist()))["predictions"][0]
+        features = respond(network, body("encode", instances=image.tolist()))["predictions"][0]
         size = features.pop("size")
-        sent |= {f"{frame}_{key}": value for key, value in features.items()}
-    found = answer(network, body("decode", instances=[{**sent, "size": size}]))["predictions"][0]
-    expected = network.answer("serving_uint8", {"image1": image1, "image2": image2})
-    np.testing.assert_array_equal(np.float32(found["flow"]), expected["flow"][0])
+        inputs |= {f"{frame}_{key}": value for key, value in features.items()}
+    row = respond(network, body("decode", instances=[{**inputs, "size": size}]))["predictions"][0]
+    expected = network.predict("serving_uint8", {"image1": image1, "image2": image2})
+    np.testing.assert_array_equal(np.float32(row["flow"]), expected["flow"][0])
 
 
-def test_pictures_scalar_or_in_a_list(network):
+def test_images_as_scalar_or_list(network):
     image1, image2 = frames(2)
-    expected = network.answer("predict_labels", {"image1": image1, "image2": image2})["labels"]
+    expected = network.predict("predict_labels", {"image1": image1, "image2": image2})["labels"]
     many = {"image1_bytes": [*map(b64, image1)], "image2_bytes": [*map(b64, image2)]}
-    found = answer(network, body("predict_png", inputs=many))["outputs"]["labels_bytes"]
-    one = {key: values[0] for key, values in many.items()}
-    found += answer(network, body("predict_png", instances=[one]))["predictions"][0].popitem()[1:]
-    single = answer(network, body("predict_png", inputs=one))["outputs"]["labels_bytes"]
+    pngs = respond(network, body("predict_png", inputs=many))["outputs"]["labels_bytes"]
+    row = {key: values[0] for key, values in many.items()}
+    pngs += respond(network, body("predict_png", instances=[row]))["predictions"][0].popitem()[1:]
+    single = respond(network, body("predict_png", inputs=row))["outputs"]["labels_bytes"]
     decoded = [
         cv2.imdecode(np.frombuffer(base64.b64decode(x["b64"]), np.uint8), cv2.IMREAD_UNCHANGED)
-        for x in (*found[:2], *single)
+        for x in (*pngs[:2], *single)
     ]
-    for picture, labels in zip(decoded, (*expected, expected[0]), strict=True):
-        np.testing.assert_array_equal(picture, labels)
+    for decoded_labels, labels in zip(decoded, (*expected, expected[0]), strict=True):
+        np.testing.assert_array_equal(decoded_labels, labels)
 
 
-def test_alike_requests_run_together_and_a_bad_one_alone(network, monkeypatch):
+def test_equal_sizes_share_a_batch_and_bad_requests_fail_alone(network, monkeypatch):
     batches = []
-    own = network.answer
+    predict = network.predict
 
     def counted(signature, inputs):
         batches.append(len(next(iter(inputs.values()))))
-        return own(signature, inputs)
+        return predict(signature, inputs)
 
     pairs = [frames(1, (40, 56), 1), frames(2, (40, 56), 2), frames(1, (32, 32), 3)]
     requests = [rest.Request("predict_labels", True, {"image1": a, "image2": b}) for a, b in pairs]
-    expected = [own(request.signature, request.inputs) for request in requests]
-    monkeypatch.setattr(network, "answer", counted)
-    found = network.answer_all(requests)
+    expected = [predict(request.signature, request.inputs) for request in requests]
+    monkeypatch.setattr(network, "predict", counted)
+    results = network.run_batch(requests)
     assert batches == [3, 1]
-    for one, other in zip(found, expected, strict=True):
-        assert (one["labels"] == other["labels"]).mean() > 0.999
-        np.testing.assert_allclose(one["flow"], other["flow"], atol=0.02)
-    # Damaged behind its header, which alone is looked at when it comes in.
+    for result, expected_result in zip(results, expected, strict=True):
+        assert (result["labels"] == expected_result["labels"]).mean() > 0.999
+        np.testing.assert_allclose(result["flow"], expected_result["flow"], atol=0.02)
+    # Damaged after its header, the only part that is checked on arrival.
     good, bad = (
         saved_model_extras.png(pairs[0][0][0]),
         saved_model_extras.png(pairs[0][1][0])[:-2000],
@@ -139,37 +139,37 @@ def test_alike_requests_run_together_and_a_bad_one_alone(network, monkeypatch):
         rest.read(body("predict_png", instances=[text]), network.signatures, PIXELS)
         for text in texts
     ]
-    first, second, third = network.answer_all(read)
+    first, second, third = network.run_batch(read)
     assert isinstance(second, ValueError)
     assert first["labels_bytes"][0] == third["labels_bytes"][0]
 
 
-def test_too_many_pixels_are_refused_before_they_are_unpacked(network):
+def test_too_many_pixels_raise_before_decoding(network):
     large = b64(np.zeros((400, 400, 3), np.uint8))
-    with pytest.raises(ValueError, match="160000 pixels; this server takes 100000"):
-        answer(network, body("predict_png", inputs={"image1_bytes": large, "image2_bytes": large}))
+    with pytest.raises(ValueError, match="160000 pixels; this server accepts 100000"):
+        respond(network, body("predict_png", inputs={"image1_bytes": large, "image2_bytes": large}))
 
 
-def test_every_bad_body_is_refused_in_one_line_that_helps(network):
+def test_bad_bodies_raise_with_a_one_line_message(network):
     inputs = {name: tuple(specs) for name, specs in network.signatures.items()}
     kinds = dict(bad_bodies(inputs))
     assert len(kinds) >= 200
     for kind, data in kinds.items():
-        with pytest.raises(ValueError) as refusal:
-            pytest.fail(f"{kind}: answered {answer(network, data)}")
-        told = json.loads(rest.error(refusal.value))["error"]
-        assert told and "\n" not in told and len(told) < 500, kind
+        with pytest.raises(ValueError) as error:
+            pytest.fail(f"{kind}: accepted {respond(network, data)}")
+        message = json.loads(rest.error(error.value))["error"]
+        assert message and "\n" not in message and len(message) < 500, kind
 
 
 @contextlib.contextmanager
 def small_server(network):
-    """An HTTP server of one thread over the same functions; its URL."""
+    """Run a single-threaded HTTP server with the same functions; yield its URL."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             data = self.rfile.read(int(self.headers["Content-Length"]))
             try:
-                code, content = 200, json.dumps(answer(network, data)).encode()
+                code, content = 200, json.dumps(respond(network, data)).encode()
             except ValueError as error:
                 code, content = 400, rest.error(error)
             self.send_response(code)
@@ -186,20 +186,20 @@ def small_server(network):
         server.shutdown()
 
 
-def test_client_by_command_draws_what_the_network_answers(network, trained_run, tmp_path):
+def test_client_command_draws_the_predictions(network, trained_run, tmp_path):
     pair = [trained_run / name for name in runs.SAMPLE.values()]
-    given = ("--image1", pair[0], "--image2", pair[1], "--output", tmp_path / "out")
+    arguments = ("--image1", pair[0], "--image2", pair[1], "--output", tmp_path / "out")
     with small_server(network) as url:
-        told = run_command("export.client", "--server", url, *given).stdout
-        with pytest.raises(ValueError, match="answers 400: signature_name: one of decode"):
-            client.ask(url, "none", [1])
-    assert "median motion" in told
+        stdout = run_command("export.client", "--server", url, *arguments).stdout
+        with pytest.raises(ValueError, match="HTTP status 400: signature_name: one of decode"):
+            client.call_signature(url, "none", [1])
+    assert "median motion" in stdout
     run = runs.load_run(trained_run)
     seg, flow = run.predict(*map(read_image, pair))
     written = cv2.imread(str(tmp_path / "out/seg.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(written, seg)
-    found = decode_kitti_flow((tmp_path / "out/flow.png").read_bytes())
-    np.testing.assert_allclose(found[..., :2], flow, atol=1 / 64)
+    written_flow = decode_kitti_flow((tmp_path / "out/flow.png").read_bytes())
+    np.testing.assert_allclose(written_flow[..., :2], flow, atol=1 / 64)
     color = read_image(tmp_path / "out/seg_color.png")
     np.testing.assert_array_equal(color, drawing.color_labels(seg, run.label_set))
     assert read_image(tmp_path / "out/flow_color.png").shape == color.shape
@@ -217,17 +217,17 @@ def test_client_needs_no_tensorflow(tmp_path):
 
 def test_client_without_a_server(trained_run, tmp_path):
     pair = [trained_run / name for name in runs.SAMPLE.values()]
-    given = ("--image1", pair[0], "--image2", pair[1], "--output", tmp_path / "out")
-    refused = run_command("export.client", "--server", "http://127.0.0.1:9", *given, ok=False)
-    assert "is a server running there?" in refused.stderr
+    arguments = ("--image1", pair[0], "--image2", pair[1], "--output", tmp_path / "out")
+    failed = run_command("export.client", "--server", "http://127.0.0.1:9", *arguments, ok=False)
+    assert "is a server running there?" in failed.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_folders_that_hold_no_model(tmp_path):
-    with pytest.raises(ValueError, match="no model here; write one"):
+def test_folders_without_a_model(tmp_path):
+    with pytest.raises(ValueError, match="has no model; write one"):
         newest(tmp_path)
     (tmp_path / "3").mkdir()
     (tmp_path / "3/saved_model.pb").write_bytes(b"damaged")
     assert newest(tmp_path) == 3
-    with pytest.raises(ValueError, match="3: damaged, or no SavedModel"):
+    with pytest.raises(ValueError, match="3: damaged, or not a SavedModel"):
         Network(tmp_path)
