@@ -34,7 +34,6 @@ demo: setup  ## run the demo; DATA=folder uses your own data
 	$(BIN)/python -m experiments.demo $(if $(DATA),--source "$(DATA)")
 
 docs: setup  ## build the documentation site into docs/_build/html
-	$(BIN)/python -m docs.draw_network
 	$(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
 	@echo 'open docs/_build/html/index.html'
 

@@ -61,7 +61,8 @@ def test_stream_equals_pairs(pretrained, scale):
     [
         ("davis/JPEGImages/480p/car-shadow", 3, 0, 0.5),
         ("davis/JPEGImages/480p/car-shadow", 3, 7, 0.77),
-        ("kitti/data_scene_flow/training/image_2", 2, 5, 0.5),
+        ("kitti/data_scene_flow/training/image_2", 2, 5, 1.0),
+        pytest.param("kitti/data_scene_flow/training/image_2", 2, 0, 1.0, marks=pytest.mark.long),
     ],
 )
 def test_real_frames(pretrained, samples, folder, count, crop, scale):

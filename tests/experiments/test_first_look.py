@@ -17,9 +17,9 @@ def test_notebook_runs(tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(ROOT / name)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     sources = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    assert "STEPS = 200" in sources and '"--count", 60' in sources
+    assert "STEPS = 60" in sources and '"--count", 60' in sources
     for cell in notebook.cells:
-        cell.source = cell.source.replace("STEPS = 200", "STEPS = 2")
+        cell.source = cell.source.replace("STEPS = 60", "STEPS = 2")
         cell.source = cell.source.replace('"--count", 60', '"--count", 12')
     NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}

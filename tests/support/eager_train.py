@@ -7,6 +7,12 @@ import tensorflow as tf
 
 from flowseg import train
 
-if __name__ == "__main__":
+
+def main():
+    """Train without a graph, by the flags."""
     tf.config.run_functions_eagerly(True)
     train.entry_point()
+
+
+if __name__ == "__main__":
+    main()

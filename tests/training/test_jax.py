@@ -77,7 +77,7 @@ def test_step_on_jax_equals_tensorflow(encoder, unsupervised, trained_run, kitti
     ours, theirs = results["tensorflow"], results["jax"]
     assert (ours.pop("backend"), theirs.pop("backend")) == ("tensorflow", "jax")
     # Changed by the step or as batch statistics: the same number of weights on both.
-    assert ours.pop("moved") == theirs.pop("moved") > 100
+    assert ours.pop("moved") == theirs.pop("moved") > (100 if encoder == "small" else 300)
     assert ours.keys() == theirs.keys()
     assert ("photometric_loss" in ours) == ("consistency_loss" in ours) == bool(unsupervised)
     for name, value in ours.items():

@@ -67,15 +67,18 @@ def test_int8_of_the_pretrained_network(frames, request, tmp_path):
     else:
         records = tmp_path / "records"
         kitti.convert([request.getfixturevalue("samples") / "kitti"], records, val_fraction=0)
-    flags = ("--weights", "pretrained", "--rows", "int8", "--rounds", 1, "--profile")
+    names = ["int8"] if frames == "synthetic" else ["none", "int8"]
+    flags = ("--weights", "pretrained", "--rows", ",".join(names), "--rounds", 1, "--profile")
     ranges = ("--calibration", records / "train-*")
     text, results = _measure(*flags, *ranges, output=tmp_path / "results.json")
-    _check_rows(text, results, ["int8"])
+    _check_rows(text, results, names)
     floats = 4 * flowseg.load("pretrained").model.count_params()
     assert results["64x96/2/int8/bytes"] < 0.5 * floats
     # The row loads no TensorFlow; the parent process, which has loaded it, is not counted.
     assert 30 < results["64x96/2/int8/peak_mb"] < 400
     _check_profile(text, "TFLite int8", "int8", "encoder")
+    if "none" in names:
+        _check_profile(text, "TFLite float32", "float32", "encoder")
 
 
 def test_sizes_and_memory(measured):
