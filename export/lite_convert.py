@@ -60,12 +60,19 @@ def write_signatures(model: keras.Model, folder: Path | str, height: int, width:
 
     named = {f"{f}_{n}": shape for f in frames for n, shape in shapes.items()}
     features = {name: tf.TensorSpec(shape, tf.float32, name=name) for name, shape in named.items()}
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("predict", predict, [image("image1"), image("image2")])
-    archive.add_endpoint("encode", encode, [image("image")])
-    archive.add_endpoint("decode", decode, [features])
-    archive.write_out(str(folder), verbose=False)
+    specs = {
+        "predict": (predict, [image("image1"), image("image2")]),
+        "encode": (encode, [image("image")]),
+        "decode": (decode, [features]),
+    }
+    module = tf.Module()
+    # Not Keras's ExportArchive, which traces the network four more times, in search of tables.
+    module.weights = [variable.value for variable in model.variables]
+    functions = {
+        name: tf.function(function, input_signature=inputs, autograph=False)
+        for name, (function, inputs) in specs.items()
+    }
+    tf.saved_model.save(module, str(folder), functions)
 
 
 def convert(folder: str, quantize: str = "none", pairs: Pairs = ()) -> bytes:

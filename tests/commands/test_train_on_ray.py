@@ -2,12 +2,15 @@
 
 import importlib.util
 
+import keras
 import pytest
 
 from data_prep import kitti
+from flowseg import runs
+from flowseg.network import model
 from tests.conftest import run_command
 from tests.support.kitti_writer import write_kitti
-from tests.training.test_distribution import assert_same_losses, command, start  # noqa: F401
+from tests.training.test_distribution import assert_same_losses, command
 
 pytestmark = pytest.mark.ray
 
@@ -41,16 +44,15 @@ def test_missing_cluster_is_reported(folder_with_bad_frame, tmp_path):
     assert "--ray_address=127.0.0.1:9: no Ray cluster responds there" in error
 
 
-def test_two_workers_have_the_losses_of_one(
-    kitti_records,
-    start,  # noqa: F811
-    tmp_path,
-    monkeypatch,
-):
+def test_two_workers_have_the_losses_of_one(kitti_records, tmp_path, monkeypatch):
     if not importlib.util.find_spec("pyarrow") or not importlib.util.find_spec("jax"):
         pytest.skip("Ray Train or JAX is not installed (the extras `ray` and `jax`)")
     # XLA's full optimisation takes minutes, too long for one step.
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    # Initial weights of the real network, because Ray's workers run the real command.
+    keras.utils.set_random_seed(1)
+    start = tmp_path / "start.keras"
+    runs.save_model(model.build_flowseg(19, "efficientnet_lite0"), start)
     by_ray, alone = tmp_path / "ray", tmp_path / "alone"
     command_line = ("flowseg.train_on_ray", "--hosts=2")
     # Ray's workers run at low priority.
@@ -58,7 +60,7 @@ def test_two_workers_have_the_losses_of_one(
         *command_line, *command(kitti_records, by_ray, init_from=start), timeout=1500
     )
     assert f"{by_ray}: 1 steps in" in done.stdout
-    run_command("tests.support.small_train", *command(kitti_records, alone, init_from=start))
+    run_command("tests.support.eager_train", *command(kitti_records, alone, init_from=start))
     assert_same_losses(by_ray, alone)
     # An error of a worker is reported in one line.
     other = command(kitti_records, by_ray, steps=2, learning_rate=1, init_from=start)

@@ -197,6 +197,13 @@ def test_hosts_share_each_batch(kitti_records):
 
 
 TRAIN = "import runpy; runpy.run_module('tests.support.small_train', run_name='__main__')"
+# The same for JAX, where TensorFlow's eager mode has no use.
+TRAIN_ON_JAX = """
+from flowseg import train
+from tests.support import small_encoder
+small_encoder.install()
+train.entry_point()
+"""
 
 
 def command(kitti_records, run_dir, **changes):
@@ -268,8 +275,7 @@ def test_training_on_two_hosts(single_run, start, kitti_records, tmp_path):
     folder = tmp_path / "run"
     shared = {"hosts": 2, "coordinator": f"localhost:{free_port()}"}
     shared = command(kitti_records, folder, init_from=start, **shared)
-    module = "from flowseg.cli import entry; from flowseg import train; train.entry_point()"
-    hosts = [run(module, *shared, f"--host={k}", wait=False, **ON_JAX) for k in range(2)]
+    hosts = [run(TRAIN_ON_JAX, *shared, f"--host={k}", wait=False, **ON_JAX) for k in range(2)]
     finish(hosts)
     assert_same_losses(folder, single_run)
     # Only host 0 wrote.
