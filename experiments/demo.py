@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from absl import flags
@@ -28,7 +29,7 @@ from flowseg.media import drawing, panels
 from flowseg.media.frames import read_image
 
 # Number and size of the synthetic street pairs.
-COUNT, HEIGHT, WIDTH = 320, 128, 416
+COUNT, HEIGHT, WIDTH = 280, 128, 416
 # The clip has another seed than the training data, so it is not part of them.
 FILM = {"seed": 1, "index": 9, "count": 24}
 # A real frame pair, downscaled to the width of a figure. The page credits its source.
@@ -48,8 +49,32 @@ def step(*arguments: object) -> None:
     """
     arguments = [str(argument) for argument in arguments]
     print(f"\n$ python -m {' '.join(arguments)}", flush=True)
-    if subprocess.run([sys.executable, "-m", *arguments]).returncode:
-        raise ValueError(f"the step python -m {arguments[0]} failed")
+    _check(subprocess.run([sys.executable, "-m", *arguments]).returncode, arguments)
+
+
+def steps_side_by_side(*commands: Sequence[object]) -> None:
+    """Run commands that do not depend on each other, two at a time; print their output in order.
+
+    Raises:
+        ValueError: a command failed; its error message was printed.
+    """
+    commands = [[str(argument) for argument in command] for command in commands]
+
+    def run(command):
+        line = [sys.executable, "-m", *command]
+        return subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    print(f"\nRunning {', '.join(command[0] for command in commands)}, two at a time", flush=True)
+    # Most of their time is the tracing of a graph, which uses one core.
+    with ThreadPoolExecutor(2) as pool:
+        for command, done in zip(commands, pool.map(run, commands), strict=True):
+            print(f"\n$ python -m {' '.join(command)}\n{done.stdout}", end="", flush=True)
+            _check(done.returncode, command)
+
+
+def _check(status, command):
+    if status:
+        raise ValueError(f"the step python -m {command[0]} failed")
 
 
 def draw(run_dir: Path, files: Sequence[Path | str], output: Path, limit: int = 8) -> None:
@@ -112,20 +137,23 @@ def demo(output: str | None, source: str | None, backbone: str) -> None:
     encoder = ("--backbone", backbone, "--backbone_weights", BACKBONE_WEIGHTS[backbone])
     recipe = ("--flagfile", f"experiments/{recipe}.flags", *encoder)
     step("flowseg.train", *recipe, *sets, "--run_dir", run_dir)
-    scoring = ("--records", scored, "--metrics_json", output / "metrics.json")
+    height, width = read_image(run_dir / runs.SAMPLE["image1"]).shape[:2]
+    size = ("--height", height, "--width", width)
+    network = ("--run_dir", run_dir)
     predictions = ("--output", output / "predictions", "--seg_ids", "label")
-    step("flowseg.evaluate", "--run_dir", run_dir, *scoring, *predictions)
-    files = records.match_files(str(scored))
-    draw(run_dir, files, output / "pictures")
+    metrics = ("--metrics_json", output / "metrics.json")
+    commands = [
+        ("export.tflite", *network, "--output", output / "flowseg.tflite", *size, "--overwrite"),
+        ("flowseg.evaluate", *network, "--records", scored, *metrics, *predictions),
+        ("export.saved_model", *network, "--output", output / "served", "--overwrite"),
+    ]
     if source is None:
         video = ("--input", output / "film", "--output", output / "video.mp4")
-        step("flowseg.visualize", "--run_dir", run_dir, *video)
+        commands.append(("flowseg.visualize", *network, *video))
+    steps_side_by_side(*commands)
+    draw(run_dir, records.match_files(str(scored)), output / "pictures")
+    if source is None:
         demo_page.animate(output / "video.mp4", output / "video.webp")
-    served = ("--output", output / "served", "--overwrite")
-    step("export.saved_model", "--run_dir", run_dir, *served)
-    height, width = read_image(run_dir / runs.SAMPLE["image1"]).shape[:2]
-    tflite = ("--output", output / "flowseg.tflite", "--height", height, "--width", width)
-    step("export.tflite", "--run_dir", run_dir, *tflite, "--overwrite")
     summary = (
         "Each picture shows two consecutive frames, the classes and the motion that the network "
         "predicts for every pixel, the ground truth and the errors. The network was trained on "

@@ -37,7 +37,7 @@ def connect(
         The `ray` module.
 
     Raises:
-        ValueError: Ray is not installed, or there is no cluster at the address.
+        ValueError: Ray is not installed or does not start, or there is no cluster at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local = address in (None, "local")
@@ -56,7 +56,12 @@ def connect(
     root = Path(__file__).parent.parent
     # Ray fails on an empty list.
     runtime = {"runtime_env": {"py_modules": [str(root / name) for name in code]}} if code else {}
-    ray.init(**(quiet | runtime | (_LOCAL if local else {"address": address})))
+    try:
+        ray.init(**(quiet | runtime | (_LOCAL if local else {"address": address})))
+    except Exception as error:  # Ray raises Exception itself when its processes start too slowly.
+        raise ValueError(
+            f"Ray does not start (ray_address={address or 'local'}): {error}; is the machine busy?"
+        ) from error
     return ray
 
 

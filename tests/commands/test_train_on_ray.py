@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from data_prep import kitti
-from flowseg import runs
+from flowseg import ray_cluster, runs
 from flowseg.network import model
 from tests.conftest import run_command
 from tests.support.kitti_writer import write_kitti
@@ -42,6 +42,17 @@ def test_missing_cluster_is_reported(folder_with_bad_frame, tmp_path):
         "data_prep.kitti", *arguments, "--ray_address", "127.0.0.1:9", ok=False
     ).stderr
     assert "--ray_address=127.0.0.1:9: no Ray cluster responds there" in error
+
+
+def test_ray_that_does_not_start_is_reported(monkeypatch):
+    import ray
+
+    def init(**options):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ValueError, match="^Ray does not start .*timed out during startup"):
+        ray_cluster.connect()
 
 
 def test_two_workers_have_the_losses_of_one(kitti_records, tmp_path, monkeypatch):
