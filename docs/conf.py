@@ -46,3 +46,5 @@ napoleon_use_ivar = True
 html_theme = "furo"
 html_title = f"FlowSeg {release}"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
