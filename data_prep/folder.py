@@ -123,8 +123,8 @@ def _scan(folder, suffixes):
             if path.suffix.lower() not in suffixes:
                 is_jpeg = folder.name == "masks" and path.suffix.lower() in (".jpg", ".jpeg")
                 raise ValueError(
-                    f"{path}: unexpected file type (expected {', '.join(suffixes)}"
-                    + ("; JPEG changes the ids of masks)" if is_jpeg else ")")
+                    f"{path}: unexpected file type (expected {', '.join(suffixes)})"
+                    + (": save masks as PNG, because JPEG changes their ids" if is_jpeg else "")
                 )
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in files:

@@ -110,7 +110,10 @@ def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
             if fields.setdefault("flow_format", flow_format) != flow_format:
                 raise ValueError(f"{path}: both flow files of a frame must have the same format")
         elif field == "labels":
-            decoded, fields["labels"] = label_maps.decode(data["labels"], frame)
+            mask_ids = label_maps.MaskIds(
+                frame.label_set, frame.known_ids, frame.palette, frame.mask_values
+            )
+            decoded, fields["labels"] = label_maps.decode(data["labels"], path, mask_ids)
         else:
             decoded = decode_ids(data[field], path)
             bits = 8 * decoded.itemsize
@@ -124,7 +127,7 @@ def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
             fields["instances_format"] = frame.instances_format
         if field == "labels":
             fields["label_set"] = frame.label_set
-            class_pixels = label_maps.count(decoded, frame)
+            class_pixels = label_maps.count(decoded, path, mask_ids)
     for field, paths in frame.copies.items():
         for path in paths:
             _check_copy(field, data[field], frame.files[field], path)

@@ -73,8 +73,8 @@ def _check_void(entries, counts, class_ids):
     void = 1 - sum(counts[i] for i in class_ids) / counts.total()
     if void > MAX_VOID:
         yield (
-            f"{void:.0%} of the pixels of the {frames} labelled frames are void, their ids belong "
-            "to no class: is this the right label set and numbering?"
+            f"{void:.0%} of the labelled frames' pixels are void, as their ids belong to no "
+            "class: is this the right label set and numbering?"
         )
     if empty:
         more = f" and {len(empty) - _MAX_NAMED} more" if len(empty) > _MAX_NAMED else ""

@@ -1,7 +1,8 @@
 """Reads label files for records, and chooses which ids the masks of a custom data set may hold."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -9,56 +10,13 @@ import numpy as np
 from flowseg.data import labels, masks
 from flowseg.errors import ArgumentError
 
-if TYPE_CHECKING:
-    from data_prep.conversion.frames import Frame
-
-
-def decode(data: bytes, frame: "Frame") -> tuple[np.ndarray, bytes]:
-    """Decode the label file of a frame.
-
-    Args:
-        data: content of the file.
-        frame: its frame.
-
-    Returns:
-        (ids, png): (H, W) uint8; 8-bit grey PNG of them, unchanged if `data` is one already.
-
-    Raises:
-        ValueError: see `flowseg.data.masks.decode`.
-    """
-    palette = frame.palette
-    if not palette and frame.label_set in labels.LABEL_SETS:
-        palette = masks.palette(labels.LABEL_SETS[frame.label_set], frame.label_set)
-    ids = masks.decode(data, frame.files["labels"], palette, frame.mask_values or None)
-    if masks.holds_plain_ids(data) and not frame.mask_values:
-        return ids, data
-    return ids, cv2.imencode(".png", ids)[1].tobytes()
-
-
-def count(ids: np.ndarray, frame: "Frame") -> dict[int, int]:
-    """Count the pixels of each id, {id: pixels}.
-
-    Raises:
-        ValueError: an id is unknown to the numbering of the frame.
-    """
-    counts = np.bincount(ids.ravel(), minlength=256)
-    present = np.flatnonzero(counts).tolist()
-    known = frame.known_ids or labels.KNOWN_IDS[frame.label_set]
-    unknown = [i for i in present if i not in known]
-    if unknown:
-        shown = ", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
-        raise ValueError(
-            f"{frame.files['labels']}: label ids that {frame.label_set} does not have: {shown}"
-        )
-    return {i: int(counts[i]) for i in present}
-
 
 class MaskIds(NamedTuple):
-    """How the masks of a custom data set give ids; see `frames.Frame`, which has these fields too.
+    """How label files give ids; see `frames.Frame`, which has these fields too.
 
     Attributes:
         label_set: name of the numbering, stored in the records.
-        known_ids: every id that a mask may contain.
+        known_ids: every id that a file may contain; default: `flowseg.data.labels.KNOWN_IDS`.
         palette: ids of the colours.
         mask_values: stored value -> id; empty: the masks hold the ids.
     """
@@ -67,6 +25,45 @@ class MaskIds(NamedTuple):
     known_ids: tuple[int, ...]
     palette: masks.Palette
     mask_values: dict[int, int]
+
+
+def decode(data: bytes, name: str | Path, mask_ids: MaskIds) -> tuple[np.ndarray, bytes]:
+    """Decode a label file.
+
+    Args:
+        data: content of the file.
+        name: name of the file for messages.
+        mask_ids: how it gives ids; without a palette, that of the built-in label set is used.
+
+    Returns:
+        (ids, png): (H, W) uint8; 8-bit grey PNG of them, unchanged if `data` is one already.
+
+    Raises:
+        ValueError: see `flowseg.data.masks.decode`.
+    """
+    palette, numbering = mask_ids.palette, mask_ids.label_set
+    if not palette and numbering in labels.LABEL_SETS:
+        palette = masks.palette(labels.LABEL_SETS[numbering], numbering)
+    ids = masks.decode(data, name, palette, mask_ids.mask_values or None)
+    if masks.holds_plain_ids(data) and not mask_ids.mask_values:
+        return ids, data
+    return ids, cv2.imencode(".png", ids)[1].tobytes()
+
+
+def count(ids: np.ndarray, name: str | Path, mask_ids: MaskIds) -> dict[int, int]:
+    """Count the pixels of each id, {id: pixels}.
+
+    Raises:
+        ValueError: an id is unknown to the numbering; the message names the file by `name`.
+    """
+    counts = np.bincount(ids.ravel(), minlength=256)
+    present = np.flatnonzero(counts).tolist()
+    known = mask_ids.known_ids or labels.KNOWN_IDS[mask_ids.label_set]
+    unknown = [i for i in present if i not in known]
+    if unknown:
+        shown = ", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
+        raise ValueError(f"{name}: label ids that {mask_ids.label_set} does not have: {shown}")
+    return {i: int(counts[i]) for i in present}
 
 
 def choose_ids(
