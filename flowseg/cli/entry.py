@@ -37,10 +37,10 @@ def run(main: Callable[[], object], usage: str | None = None) -> None:
             sys.exit(0)
         try:
             rest = flags.FLAGS([*argv[:1], *_read_flagfiles(argv[1:])])[1:]
+        except UnicodeDecodeError as error:
+            _fail(f"--flagfile: not UTF-8 text ({error})")
         except flags.Error as error:
             _fail(f"{error} (--help lists the flags)")
-        except UnicodeDecodeError as error:
-            _fail(f"--flagfile: not a text file in UTF-8 ({error}): save it as UTF-8")
         if rest:
             _fail(f"unexpected argument {rest[0]!r}: every flag begins with -- (see --help)")
         return argv[:1]

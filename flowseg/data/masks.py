@@ -71,6 +71,8 @@ def decode(
     check_png(data, name)
     chunks = list(_chunks(data))
     depth, colour_type = _header(chunks)
+    if not depth:
+        raise ValueError(f"{name}: not a readable PNG (its header is damaged)")
     pixels = _decode_stored(chunks, name)
     if colour_type in (_RGB, _RGBA):
         return _ids_of_colours(pixels, name, colours)
@@ -96,10 +98,11 @@ def holds_plain_ids(data: bytes) -> bool:
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield (kind, content) of the chunks of a PNG that `check_png` accepts."""
-    start = len(PNG_MAGIC)
-    while start < len(data):
+    start, kind = len(PNG_MAGIC), None
+    while kind != b"IEND":
         end = start + 8 + int.from_bytes(data[start : start + 4])
-        yield data[start + 4 : start + 8], data[start + 8 : end]
+        kind = data[start + 4 : start + 8]
+        yield kind, data[start + 8 : end]
         start = end + 4
 
 

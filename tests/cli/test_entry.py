@@ -93,7 +93,7 @@ def test_flagfile_of_windows_editors(tmp_path):
         assert (done.returncode, done.stdout, done.stderr) == (0, "5\n", "")
     path.write_text("--steps=5\n", encoding="utf-16")
     done = run("pass", f"--flagfile={path}")
-    assert done.returncode == 1 and done.stderr.startswith("error: --flagfile: not a text file")
+    assert done.returncode == 1 and done.stderr.startswith("error: --flagfile: not UTF-8 text")
     assert done.stderr.count("\n") == 1
 
 

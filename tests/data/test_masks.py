@@ -3,8 +3,10 @@
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from flowseg.data import masks
+from flowseg.data.flow_io import PNG_MAGIC
 from flowseg.data.labels import CAMVID, CITYSCAPES, from_dict
 from tests.support.png_writer import (
     GREY,
@@ -116,6 +118,26 @@ def test_palette_of_built_in_label_sets():
     assert (102, 102, 156) not in masks.palette(CITYSCAPES, "camvid")
 
 
+GOOD = stored_png([[1, 0]], 1)
+
+
+def test_bytes_after_the_end_are_ignored():
+    for end in (b"\0" * 7, chunk(b"IDAT", b"x"), GOOD):
+        assert masks.decode(GOOD + end, "a.png").tolist() == [[1, 0]]
+
+
+def test_8_bit_grey_is_read_by_tensorflow_as_stored():
+    """Records keep such files unchanged, whatever else they contain."""
+    values = values_of(8)
+    for data in (
+        stored_png(values, 8, GREY, chunk(b"tRNS", b"\0\7")),
+        stored_png(values, 8, GREY, chunk(b"gAMA", bytes([0, 0, 177, 143]))),
+    ):
+        assert masks.holds_plain_ids(data)
+        decoded = tf.io.decode_png(data, channels=1)[..., 0].numpy()
+        assert (decoded == values).all() and (masks.decode(data, "a.png") == values).all()
+
+
 def image(*colours):
     return stored_png([colours], 8, RGB)
 
@@ -131,6 +153,8 @@ def image(*colours):
         (stored_png(np.zeros((1, 2, 3), int), 16, RGB), "8 bits per channel, but this one has 16"),
         (cv2.imencode(".jpg", np.zeros((4, 4), np.uint8))[1].tobytes(), "JPEG file cannot hold a"),
         (b"GIF89a", "not a PNG file"),
+        (PNG_MAGIC + chunk(b"tEXt") + GOOD[8:], "its header is damaged"),
+        (PNG_MAGIC + chunk(b"IHDR", b"\0") + GOOD[8:], "its header is damaged"),
         (png([b"\0\0"], 1, 3, GREY), "not a readable PNG"),
         (png([b"\0"], 0, 8, GREY), "PNG"),
     ],
