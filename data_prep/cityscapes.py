@@ -19,7 +19,9 @@ from typing import Any
 
 from data_prep.conversion import options, split, writer
 from data_prep.conversion.frames import Frame
+from flowseg import system_files
 from flowseg.cli import entry
+from flowseg.data import labels
 from flowseg.errors import ArgumentError
 
 SPLITS = ("train", "val", "test")
@@ -57,7 +59,7 @@ def _find_frames(images, truth):
         del needed[truth]
     frame_ids = set()
     for folder, ending in needed.items():
-        paths = list(folder.glob(f"*/*{ending}.png"))
+        paths = system_files.glob(folder, f"*/*{ending}.png")
         if not paths:
             raise ArgumentError(
                 f"no */*{ending}.png here: source is the folder with leftImg8bit and gtFine",
@@ -94,6 +96,7 @@ def convert(
         output,
         sources=sources,
         settings={"seed": seed},
+        label_set=labels.CITYSCAPES,
         **kwargs,
     )
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from data_prep.conversion import options, split, writer
 from data_prep.conversion.frames import Frame
+from flowseg import system_files
 from flowseg.cli import entry
 from flowseg.errors import ArgumentError
 
@@ -63,7 +64,7 @@ def _find_pairs(folder):
         pair_ids = {
             path.name.removesuffix(ending)
             for ending in endings.values()
-            for path in folder.glob(f"*{ending}")
+            for path in system_files.glob(folder, f"*{ending}")
         }
         frames += [
             Frame(pair, {field: folder / f"{pair}{ending}" for field, ending in endings.items()})
@@ -82,7 +83,7 @@ def split_by_file(frames: Sequence[Frame], file: Path) -> dict[str, list[Frame]]
     Raises:
         ValueError: not a split file, or one for a different number of pairs.
     """
-    codes = file.read_text(errors="replace").split()
+    codes = file.read_text(encoding="utf-8-sig", errors="replace").split()
     if set(codes) - {"1", "2"}:
         raise ValueError(f"{file}: not a split file: each line is 1 (train) or 2 (val)")
     if len(codes) != len(frames):

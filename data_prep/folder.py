@@ -3,7 +3,7 @@
     python -m data_prep.folder --source FOLDER --label_set classes.json --output RECORDS
 
     FOLDER/images/VIDEO/00001.jpg    8-bit colour: PNG, JPEG or PPM
-    FOLDER/masks/VIDEO/00001.png     8-bit grey, one class id per pixel
+    FOLDER/masks/VIDEO/00001.png     one class id per pixel, or the classes' colours
     FOLDER/flow/VIDEO/00001.flo      `.flo`, or KITTI's 16-bit PNG
 
 A mask or flow file has the name of its image, except for the suffix. Masks and flow are optional
@@ -14,7 +14,12 @@ validation; frames directly in `images` are assigned individually.
 The second frame of a pair is in the same subfolder and has the same name, except that its last
 number is higher by --next: 00001 and 00002, or 000003_10 and 000003_11. A frame without a second
 frame is a still and must not have flow. An image with neither mask nor flow gets no record. Files
-and folders whose names begin with a dot are ignored; any other unexpected file is an error.
+and folders whose names begin with a dot, and those that operating systems leave, are ignored; any
+other unexpected file is an error.
+
+A mask is a PNG: grey values of up to 8 bits, or the indices of a palette, are the ids; colours must
+be those of --label_set. --mask_values 0,255 is for masks whose values are not the ids of the
+classes.
 """
 
 import os
@@ -24,8 +29,9 @@ from typing import Any
 
 from absl import flags
 
-from data_prep.conversion import options, writer
+from data_prep.conversion import label_maps, options, writer
 from data_prep.conversion.frames import Frame, find_next
+from flowseg import system_files
 from flowseg.cli import entry
 from flowseg.data import labels
 from flowseg.errors import ArgumentError
@@ -40,16 +46,14 @@ SUFFIXES = {
 def find_frames(
     source: str | Path,
     step: int = 1,
-    numbering: str | None = "",
-    known_ids: tuple[int, ...] = (),
+    mask_ids: label_maps.MaskIds | None = None,
 ) -> list[Frame]:
     """List the frames with ground truth of a folder without opening them, and print a summary.
 
     Args:
         source: folder, as given to `--source`.
         step: number of the second frame minus that of the first; 0: stills only.
-        numbering: numbering of the masks' ids; if it is empty, masks are an error.
-        known_ids: every id that a mask may contain.
+        mask_ids: how the masks give ids, see `label_maps.choose_ids`; None: masks are an error.
 
     Returns:
         list of :class:`frames.Frame`, sorted by frame id: the path of its image below
@@ -74,7 +78,7 @@ def find_frames(
         raise ValueError(
             f"{source}: no ground truth here: neither masks/*.png nor flow/*.flo or *.png"
         )
-    if masks and not numbering:
+    if masks and not mask_ids:
         raise ArgumentError(
             "these masks need label_set, which names their classes",
             "label_set",
@@ -91,9 +95,8 @@ def find_frames(
             Frame(
                 frame_id=name,
                 files={field: path for field, path in files.items() if path},
-                label_set=numbering if name in masks else "",
-                known_ids=known_ids if name in masks else (),
                 group=name.rpartition("/")[0],
+                **(mask_ids._asdict() if name in masks else {}),
             )
         )
     print(f"{source}: {len(images)} images, {len(masks)} masks, {len(flow)} flow files")
@@ -113,10 +116,16 @@ def _scan(folder, suffixes):
     files = {}
     # Links to folders are followed: data sets are large and often stored elsewhere.
     for parent, folders, names in os.walk(folder, onerror=_raise_unless_missing, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for path in (Path(parent, name) for name in sorted(names) if not name.startswith(".")):
+        folders[:] = sorted(name for name in folders if not system_files.is_system_file(name))
+        for path in (Path(parent, name) for name in sorted(names)):
+            if system_files.is_system_file(path):
+                continue
             if path.suffix.lower() not in suffixes:
-                raise ValueError(f"{path}: unexpected file type (expected {', '.join(suffixes)})")
+                is_jpeg = folder.name == "masks" and path.suffix.lower() in (".jpg", ".jpeg")
+                raise ValueError(
+                    f"{path}: unexpected file type (expected {', '.join(suffixes)})"
+                    + (": save masks as PNG, because JPEG changes their ids" if is_jpeg else "")
+                )
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in files:
                 raise ValueError(f"{path}: same name as {files[name].name}: keep one of the two")
@@ -140,45 +149,6 @@ def _refuse(files, names, reason):
         )
 
 
-def choose_ids(
-    label_set: str, numbering: str | None = None, void_ids: Sequence[int] = ()
-) -> tuple[str, tuple[int, ...]]:
-    """Choose the numbering of the masks and the ids that they may contain.
-
-    Args:
-        label_set: as given to `--label_set`.
-        numbering: one of its numberings; default: its first.
-        void_ids: further ids to treat as void, in addition to those of the numbering.
-
-    Returns:
-        (numbering, known_ids): name stored in the records; tuple of all accepted ids.
-
-    Raises:
-        ValueError: unknown label set or numbering; a void id is out of range or is a class.
-    """
-    label_set = labels.load_label_set(label_set)
-    numbering = numbering or next(iter(label_set.ids))
-    if numbering not in label_set.ids:
-        known = ", ".join(label_set.ids)
-        raise ArgumentError(
-            f"numbering={numbering}: label set {label_set.name} has {known}", "numbering"
-        )
-    names = {
-        i: name
-        for ids, name in zip(label_set.ids[numbering], label_set.names, strict=True)
-        for i in ids
-    }
-    for i in void_ids:
-        if not 0 <= i <= 255:
-            raise ArgumentError(f"void_ids={i}: ids are in 0..255", "void_ids")
-        if i in names:
-            raise ArgumentError(
-                f"void_ids={i}: is {names[i]} in label set {label_set.name}", "void_ids"
-            )
-    official_ids = labels.KNOWN_IDS.get(numbering, (labels.IGNORE_LABEL,))
-    return numbering, tuple(sorted({*official_ids, *names, *void_ids}))
-
-
 def convert(
     sources: Sequence[str | Path],
     output: str | Path,
@@ -188,26 +158,26 @@ def convert(
     label_set: str | None = None,
     numbering: str | None = None,
     void_ids: Sequence[int | str] = (),
+    mask_values: Sequence[int | str] = (),
     dataset: str | None = None,
     **kwargs: Any,
 ) -> dict[str, Any]:
     """Convert folders of custom data to records below `output`; see `writer.write`.
 
     Raises:
-        ValueError, OSError: see `find_frames`, `choose_ids` and `writer.write`.
+        ValueError, OSError: see `find_frames`, `label_maps.choose_ids` and `writer.write`.
     """
-    try:
-        void_ids = sorted(map(int, void_ids))
-    except ValueError as error:
-        given = ",".join(void_ids)
-        raise ArgumentError(f"void_ids={given}: not a list of numbers", "void_ids") from error
-    known_ids = ()
-    if label_set:
-        numbering, known_ids = choose_ids(label_set, numbering, void_ids)
-    numbering_of_masks = numbering if label_set else None
+    void_ids = sorted(_numbers("void_ids", void_ids))
+    mask_values = _numbers("mask_values", mask_values)
+    if mask_values and not label_set:
+        raise ArgumentError("mask_values needs label_set", "mask_values", "label_set")
+    classes = labels.load_label_set(label_set) if label_set else None
+    mask_ids = None
+    if classes:
+        mask_ids = label_maps.choose_ids(classes, numbering, void_ids, mask_values)
     frames = []
     for source in sources:
-        frames += find_frames(source, step=next, numbering=numbering_of_masks, known_ids=known_ids)
+        frames += find_frames(source, step=next, mask_ids=mask_ids)
     return writer.write(
         dataset or Path(sources[0]).resolve().name,
         options.split_by_hash(frames, val_fraction, seed),
@@ -217,11 +187,20 @@ def convert(
             "val_fraction": val_fraction,
             "seed": seed,
             "next": next,
-            "numbering": numbering,
+            "numbering": mask_ids.label_set if mask_ids else numbering,
             "void_ids": void_ids,
+            "mask_values": mask_values,
         },
+        label_set=classes,
         **kwargs,
     )
+
+
+def _numbers(name, values):
+    try:
+        return list(map(int, values))
+    except ValueError as error:
+        raise ArgumentError(f"{name}={','.join(values)}: not a list of numbers", name) from error
 
 
 def define_flags() -> None:
@@ -234,12 +213,19 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("numbering", None, "Numbering of --label_set in the masks; default: first.")
     flags.DEFINE_list("void_ids", [], "Further mask ids to treat as void, such as 0,99.")
+    flags.DEFINE_list(
+        "mask_values",
+        [],
+        "Stored value of each class of --label_set, in its order, for masks that do not hold the "
+        "ids, such as 0,255.",
+    )
     flags.DEFINE_string("dataset", None, "Data set name in the records; default: the folder's.")
 
 
 def main() -> None:
     """Run the command."""
-    options.convert_from_flags(convert, "next", "label_set", "numbering", "void_ids", "dataset")
+    names = ("next", "label_set", "numbering", "void_ids", "mask_values", "dataset")
+    options.convert_from_flags(convert, *names)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ from absl import flags
 
 from data_prep.conversion import options, split, writer
 from data_prep.conversion.frames import Frame
+from flowseg import system_files
 from flowseg.cli import entry
+from flowseg.data import labels
 from flowseg.errors import ArgumentError
 
 SETS = ("data_scene_flow", "data_semantics")
@@ -59,9 +61,10 @@ def _find_sets(source, testing):
     if not source.is_dir():
         raise ArgumentError("no such folder (source)", "source", path=source)
     sets = [source / name for name in SETS if (source / name).is_dir()] or [source]
+    _refuse_kitti_2012(source, "testing" if testing else "training")
     if testing:
         test_folders = [folder / "testing" for folder in sets]
-        test_folders = [folder for folder in test_folders if any(folder.glob("image_2/*_10.png"))]
+        test_folders = [f for f in test_folders if system_files.glob(f, "image_2/*_10.png")]
         if not test_folders:
             raise ValueError(f"{source}: no test frames here (testing/image_2/*_10.png)")
         return test_folders
@@ -74,19 +77,33 @@ def _find_sets(source, testing):
                 "testing",
                 path=folder,
             )
-        if not any(training.glob("*/*_10.png")):
+        if not system_files.glob(training, "*/*_10.png"):
             raise ValueError(f"{folder}: no frames here (training/image_2/*_10.png)")
     return [folder / "training" for folder in sets]
+
+
+def _refuse_kitti_2012(source, split):
+    """Raise ArgumentError for the layout of KITTI 2012, which has no image_2."""
+    for folder in (source, source / "data_stereo_flow"):
+        images = [name for name in ("colored_0", "image_0") if (folder / split / name).is_dir()]
+        if images and not (folder / split / "image_2").is_dir():
+            raise ArgumentError(
+                f"this is KITTI 2012 ({split}/{images[0]}), which this command does not read: "
+                "source is KITTI 2015 (image_2); data_prep.folder reads colored_0 as its images "
+                "and flow_occ as its flow",
+                "source",
+                path=folder,
+            )
 
 
 def _find_files(folder):
     """Yield (frame id, record field, file) of one set, including missing files."""
     has_flow = (folder / "flow_occ").is_dir()
     has_labels = (folder / "semantic").is_dir()
-    has_pairs = has_flow or any(folder.glob("image_2/*_11.png"))
+    has_pairs = has_flow or bool(system_files.glob(folder, "image_2/*_11.png"))
     subfolders = ("image_2", *(["flow_occ"] * has_flow), *(["semantic"] * has_labels))
-    ids = {path.stem for subfolder in subfolders for path in (folder / subfolder).glob("*_10.png")}
-    for frame_id in sorted(ids):
+    paths = [path for name in subfolders for path in system_files.glob(folder / name, "*_10.png")]
+    for frame_id in sorted({path.stem for path in paths}):
         name = f"{frame_id}.png"
         yield frame_id, "image1", folder / "image_2" / name
         if has_pairs:
@@ -123,7 +140,15 @@ def convert(
         splits = options.split_by_hash(frames, val_fraction, seed)
         settings = {"val_fraction": val_fraction}
     settings["seed"] = seed
-    return writer.write("kitti", splits, output, sources=sources, settings=settings, **kwargs)
+    return writer.write(
+        "kitti",
+        splits,
+        output,
+        sources=sources,
+        settings=settings,
+        label_set=labels.CITYSCAPES,
+        **kwargs,
+    )
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from data_prep.conversion import options, writer
 from data_prep.conversion.frames import Frame
+from flowseg import system_files
 from flowseg.cli import entry
 from flowseg.errors import ArgumentError
 
@@ -41,7 +42,9 @@ def find_frames(sources: Iterable[str | Path]) -> tuple[list[Frame], list[Path]]
     for source in map(Path, sources):
         if not source.is_dir():
             raise ArgumentError("no such folder (source)", "source", path=source)
-        truth = {path.parent.name: path for path in sorted(source.glob(f"{TRUTH}/*/flow10.flo"))}
+        truth = {
+            path.parent.name: path for path in system_files.glob(source, f"{TRUTH}/*/flow10.flo")
+        }
         if not truth:
             raise ArgumentError(
                 f"no Middlebury ground truth here ({TRUTH}/SEQUENCE/flow10.flo): source is the "
@@ -53,7 +56,7 @@ def find_frames(sources: Iterable[str | Path]) -> tuple[list[Frame], list[Path]]
             folder = source / IMAGES / name
             files = {"image1": folder / "frame10.png", "image2": folder / "frame11.png"}
             frames.append(Frame(frame_id=name, files={**files, "flow": flow}))
-        sequences = (path for path in sorted((source / IMAGES).glob("*")) if path.is_dir())
+        sequences = (path for path in system_files.glob(source / IMAGES, "*") if path.is_dir())
         without_truth += [path for path in sequences if path.name not in truth]
     return frames, without_truth
 

@@ -27,6 +27,7 @@ def of_inputs(frames: Iterable[Frame], roots: Sequence[Path]) -> str:
     return of_value(
         [
             [frame.frame_id, frame.label_set, *frame.known_ids]
+            + [sorted(d.items()) for d in (frame.palette, frame.mask_values) if d]
             + [[field, describe(path)] for field, path in frame.files.items()]
             + [[field, *map(describe, paths)] for field, paths in frame.copies.items()]
             for frame in frames

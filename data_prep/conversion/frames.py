@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from flowseg.data import flow_io, labels
+from data_prep.conversion import label_maps
+from flowseg.data import flow_io, masks
 
 # The last number of a name, and the text before and after it.
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.ASCII | re.DOTALL)
@@ -29,6 +30,8 @@ class Frame(NamedTuple):
             other official set): images must have equal pixels, all other files equal bytes.
         label_set: name of the numbering of `labels`, see `flowseg.data.labels`.
         known_ids: every id that `labels` may contain; default: `flowseg.data.labels.KNOWN_IDS`.
+        palette, mask_values: the ids of colours and of stored values in `labels`, see
+            `flowseg.data.masks.decode`; default: the palette of the built-in label set.
         group: frames of one group (a video) stay in one split; default: no group.
         instances_format: encoding of `instances`, see `flowseg.data.records`.
     """
@@ -40,6 +43,8 @@ class Frame(NamedTuple):
     known_ids: tuple[int, ...] = ()
     group: str = ""
     instances_format: str = "kitti"
+    palette: masks.Palette = {}
+    mask_values: dict[int, int] = {}
 
 
 def find_next(paths: Iterable[Path], steps: Sequence[int]) -> dict[Path, Path]:
@@ -104,6 +109,11 @@ def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
             decoded, flow_format = _decode_flow(data[field], path)
             if fields.setdefault("flow_format", flow_format) != flow_format:
                 raise ValueError(f"{path}: both flow files of a frame must have the same format")
+        elif field == "labels":
+            mask_ids = label_maps.MaskIds(
+                frame.label_set, frame.known_ids, frame.palette, frame.mask_values
+            )
+            decoded, fields["labels"] = label_maps.decode(data["labels"], path, mask_ids)
         else:
             decoded = decode_ids(data[field], path)
             bits = 8 * decoded.itemsize
@@ -117,7 +127,7 @@ def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
             fields["instances_format"] = frame.instances_format
         if field == "labels":
             fields["label_set"] = frame.label_set
-            class_pixels = _count_classes(decoded, frame, path)
+            class_pixels = label_maps.count(decoded, path, mask_ids)
     for field, paths in frame.copies.items():
         for path in paths:
             _check_copy(field, data[field], frame.files[field], path)
@@ -204,21 +214,6 @@ def decode_ids(data: bytes, name: str | Path) -> np.ndarray:
             "palette?): save the ids themselves as an 8-bit grey PNG"
         )
     return ids
-
-
-def _count_classes(ids, frame, name):
-    if ids.dtype != np.uint8:
-        raise ValueError(
-            f"{name}: a label map must have 8 bits and 1 channel, but this one {_kind(ids)}"
-        )
-    counts = np.bincount(ids.ravel(), minlength=256)
-    present = np.flatnonzero(counts).tolist()
-    known = frame.known_ids or labels.KNOWN_IDS[frame.label_set]
-    unknown = [i for i in present if i not in known]
-    if unknown:
-        shown = ", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
-        raise ValueError(f"{name}: label ids that {frame.label_set} does not have: {shown}")
-    return {i: int(counts[i]) for i in present}
 
 
 def _check_copy(field, data, path, copy):

@@ -6,14 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep.conversion import label_checks
 from data_prep.conversion.frames import Frame
 from flowseg import tables
+from flowseg.data.labels import LabelSet
 
 TRUTH = ("image2", "flow", "flow_noc", "labels", "instances", "objects")
 
 
-def add_facts(entry: dict[str, Any], frame: Frame, facts: dict[str, Any]) -> None:
-    """Add a record to its shard's journal entry, in place; `facts` as `read_frame` returns them."""
+def add_facts(
+    entry: dict[str, Any], frame: Frame, facts: dict[str, Any], label_set: LabelSet | None
+) -> None:
+    """Add a record to its shard's journal entry, in place.
+
+    Args:
+        entry: the journal entry.
+        frame: the frame of the record.
+        facts: as `read_frame` returns them.
+        label_set: the classes of its labels, if it may have any.
+    """
     entry["records"] += 1
     entry["truth"].update(facts["truth"])
     entry["sizes"].update([f"{facts['height']}x{facts['width']}"])
@@ -21,6 +32,8 @@ def add_facts(entry: dict[str, Any], frame: Frame, facts: dict[str, Any]) -> Non
         # String keys, because JSON turns keys into strings.
         counts = {str(i): count for i, count in facts["class_pixels"].items()}
         _add(entry["class_pixels"].setdefault(frame.label_set, {}), counts)
+        if label_set and label_checks.is_all_void(frame, facts["class_pixels"], label_set):
+            entry["all_void"].append(frame.frame_id)
 
 
 def _add(total, counts):
@@ -72,6 +85,7 @@ def make_index(
             for name, entry in shards.items()
             if entry["records"]
         },
+        "all_void": [name for entry in shards.values() for name in entry.get("all_void", ())],
         "left_out": [item for entry in shards.values() for item in entry["left_out"]],
     }
 

@@ -19,9 +19,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_prep.conversion import digests, report, workers
+from data_prep.conversion import digests, label_checks, report, workers
 from data_prep.conversion.frames import Frame
 from data_prep.conversion.split import check_ids
+from flowseg.data.labels import LabelSet
 from flowseg.errors import ArgumentError
 
 RECORDS_PER_SHARD = 32
@@ -41,6 +42,7 @@ def write(
     on_error: str = "stop",
     overwrite: bool = False,
     ray_address: str | None = None,
+    label_set: LabelSet | None = None,
 ) -> dict[str, Any]:
     """Write the frames of all splits as shards with `index.json`, and print a summary.
 
@@ -56,6 +58,7 @@ def write(
         on_error: "stop" at a bad frame, or "skip" it and list it.
         overwrite: whether to replace another conversion in `output`.
         ray_address: address of a Ray cluster that checks the frames; see `workers.map_on_ray`.
+        label_set: the classes of the labels, for warnings about them; default: no warnings.
 
     Returns:
         The content of `index.json`.
@@ -84,9 +87,12 @@ def write(
         if done:
             print(f"{output}: resuming, {len(done)} of {len(shards)} shards are already finished")
         read = functools.partial(workers.read_frames, processes=processes, ray_address=ray_address)
-        _write_rest(output, plan, shards, inputs, roots, done, read=read, on_error=on_error)
+        options = {"on_error": on_error, "label_set": label_set}
+        _write_rest(output, plan, shards, inputs, roots, done, read=read, **options)
         index = _write_index(output, plan, {name: done[name] for name in shards}, roots)
     print(report.summary(index))
+    if label_set:
+        label_checks.report(done, label_set)
     return index
 
 
@@ -162,7 +168,7 @@ def _find_done(output, inputs, strict):
     return done
 
 
-def _write_rest(output, plan, shards, inputs, roots, done, read, on_error):
+def _write_rest(output, plan, shards, inputs, roots, done, read, on_error, label_set):
     """Write the shards missing in `done`, and add each to `done` and the journal.
 
     `read` maps a list of frames to a generator of results, see `workers.read_frames`.
@@ -174,7 +180,9 @@ def _write_rest(output, plan, shards, inputs, roots, done, read, on_error):
     with bar, contextlib.closing(results):
         for name, frames in todo.items():
             results_of_shard = _take_results(frames, results, bar, on_error)
-            written = _write_shard(output / name, plan["dataset"], results_of_shard, roots)
+            written = _write_shard(
+                output / name, plan["dataset"], results_of_shard, roots, label_set
+            )
             done[name] = {"inputs": inputs[name], **written}
             _write_json(output / JOURNAL, {"plan": plan, "shards": done})
 
@@ -189,14 +197,14 @@ def _take_results(frames, results, bar, on_error):
         bar.update()
 
 
-def _write_shard(path, dataset, results, roots):
+def _write_shard(path, dataset, results, roots, label_set):
     """Write a shard, unless it has no valid frame, and return its journal entry."""
     import tensorflow as tf
 
     from flowseg.data import records
 
     entry = {"records": 0, "left_out": [], "truth": Counter(), "sizes": Counter()}
-    entry["class_pixels"] = {}
+    entry |= {"class_pixels": {}, "all_void": []}
     unfinished = _partial(path)
     with tf.io.TFRecordWriter(str(unfinished)) as shard:
         for frame, result in results:
@@ -206,7 +214,7 @@ def _write_shard(path, dataset, results, roots):
                 continue
             fields, facts = result
             shard.write(records.make_example(dataset=dataset, **fields))
-            report.add_facts(entry, frame, facts)
+            report.add_facts(entry, frame, facts, label_set)
     if entry["records"]:
         entry |= {"bytes": unfinished.stat().st_size, "sha256": digests.of_file(unfinished)}
     # Until the new index is written the folder is inconsistent and must not look finished.

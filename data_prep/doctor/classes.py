@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
+from data_prep.conversion import label_checks
 from data_prep.doctor.facts import Facts
 from data_prep.doctor.findings import Finding, count
-from flowseg.data.labels import IGNORE_LABEL, KNOWN_IDS, LabelSet, train_id_table
+from flowseg.data.labels import IGNORE_LABEL, KNOWN_IDS, LABEL_SETS, LabelSet, train_id_table
 
 # Frames with more void than this are reported. KITTI frames have at most 13 %, CamVid frames 32 %.
 MAX_VOID = 0.6
@@ -70,7 +71,7 @@ def check(facts: Iterable[Facts], label_set: LabelSet) -> list[Finding]:
     counts = [
         class_counts(frame, label_set, tables_by_numbering[frame.numbering]) for frame in mapped
     ]
-    findings += _void(mapped, counts)
+    findings += _void(mapped, counts) + _mostly_void_sets(mapped, counts)
     single_class = [f for f, n in zip(mapped, counts, strict=True) if np.count_nonzero(n[:-1]) == 1]
     if single_class and len(np.flatnonzero(np.sum(counts, 0)[:-1])) > 1:
         findings.append(
@@ -82,7 +83,7 @@ def check(facts: Iterable[Facts], label_set: LabelSet) -> list[Finding]:
                 single_class,
             )
         )
-    return findings + _absent(mapped, counts, label_set)
+    return findings + _never(mapped, counts, label_set) + _absent(mapped, counts, label_set)
 
 
 def _unknown(labelled):
@@ -142,6 +143,44 @@ def _void(mapped, counts):
             )
         )
     return findings
+
+
+def _mostly_void_sets(mapped, counts):
+    """Report data sets of which more than half is void, but not all of every frame."""
+    findings = []
+    for dataset in sorted({frame.dataset for frame in mapped}):
+        frames = [(f, n) for f, n in zip(mapped, counts, strict=True) if f.dataset == dataset]
+        pixels = np.sum([n for _, n in frames], 0)
+        void = pixels[-1] / pixels.sum()
+        if label_checks.MAX_VOID < void < 1:
+            text = (
+                f"{dataset}: {void:.0%} of the pixels of {count(len(frames), 'labelled frame')} "
+                "are void: do the label set and the numbering fit these masks?"
+            )
+            findings.append(Finding("warning", "void-set", text))
+    return findings
+
+
+def _never(mapped, counts, label_set):
+    """Report classes that occur nowhere, and masks of 0 and 255, which are one of the causes.
+
+    Classes of a built-in label set are not reported, because a part of a public data set lacks rare
+    classes; the table of the classes shows them.
+    """
+    for numbering in sorted({frame.numbering for frame in mapped}):
+        ids = np.sum([frame.ids for frame in mapped if frame.numbering == numbering], 0)
+        if text := label_checks.two_values(np.flatnonzero(ids).tolist(), label_set, numbering):
+            return [Finding("warning", "values-0-255", text)]
+    built_in = LABEL_SETS.get(label_set.name) == label_set
+    pixels = np.sum(counts, 0)[:-1] if counts else np.zeros(0)
+    if built_in or pixels.all() or not pixels.any():
+        return []
+    text = (
+        f"classes of label set {label_set.name} without a pixel in any split: "
+        f"{_names(label_set, np.flatnonzero(pixels == 0))}; correct the masks, or remove these "
+        "classes"
+    )
+    return [Finding("warning", "absent-classes", text)]
 
 
 def _absent(mapped, counts, label_set):

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from data_prep.conversion.frames import decode_ids, decode_image, image_format
-from flowseg.data import flow_io
+from flowseg.data import flow_io, masks
 
 _FILES = ("image1", "image2", "flow", "flow_noc", "labels", "instances", "objects")
 
@@ -170,6 +170,11 @@ def _decode(name, fields):
         is_flo = fields["flow_format"] == "flo"
         return (flow_io.decode_flo if is_flo else flow_io.decode_kitti_flow)(data, name)
     ids = decode_ids(data, name)
+    if not masks.holds_plain_ids(data) and ids.dtype == np.uint8:
+        raise ValueError(
+            f"{name}: not an 8-bit grey PNG: training reads other ids than the file has, and class "
+            "1 of a 1-bit mask as void; convert this data again"
+        )
     if ids.dtype != np.uint8:
         raise ValueError(
             f"{name}: a label map must have 8 bits, but this one has {ids.dtype.itemsize * 8}"

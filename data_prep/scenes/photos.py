@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from flowseg import system_files
 from flowseg.media.frames import read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm")
@@ -22,8 +23,8 @@ def find_photos(folder: str | Path) -> tuple[Path, ...]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of photographs")
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
-    photos = tuple(sorted(path for path in paths if not path.name.startswith(".")))
+    paths = system_files.without(folder.iterdir(), folder)
+    photos = tuple(path for path in paths if path.suffix.lower() in SUFFIXES)
     if not photos:
         raise ValueError(f"{folder}: no photographs directly in it ({', '.join(SUFFIXES)})")
     return photos

@@ -36,7 +36,9 @@ def run(main: Callable[[], object], usage: str | None = None) -> None:
             print(_help(main, usage))
             sys.exit(0)
         try:
-            rest = flags.FLAGS(argv)[1:]
+            rest = flags.FLAGS([*argv[:1], *_read_flagfiles(argv[1:])])[1:]
+        except UnicodeDecodeError as error:
+            _fail(f"--flagfile: not UTF-8 text ({error})")
         except flags.Error as error:
             _fail(f"{error} (--help lists the flags)")
         if rest:
@@ -44,6 +46,19 @@ def run(main: Callable[[], object], usage: str | None = None) -> None:
         return argv[:1]
 
     app.run(lambda _: _guard(main), flags_parser=parse)
+
+
+def _read_flagfiles(arguments):
+    """Replace --flagfile by the lines of the file, without a byte order mark at its beginning.
+
+    Editors on Windows write that mark, which Absl takes for a part of the first line.
+    """
+    lines = []
+    for argument in flags.FLAGS.read_flags_from_files(arguments, force_gnu=False):
+        line = argument.removeprefix("\ufeff")
+        if line == argument or not re.match(r"\s*(#|//|$)", line):
+            lines.append(line)
+    return lines
 
 
 def _guard(main):

@@ -145,9 +145,17 @@ def load_label_set(name_or_path: str | Path) -> LabelSet:
         known = ", ".join(sorted(LABEL_SETS))
         raise ValueError(f"{name_or_path}: neither a built-in label set ({known}) nor a JSON file")
     try:
-        content = json.loads(path.read_text())
+        # From bytes, json detects UTF-16 and the byte order mark that editors on Windows write.
+        content = json.loads(path.read_bytes())
         return from_dict({"name": path.stem, **content})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         reason = f"missing key {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path}: not a label set: {reason}") from error
 

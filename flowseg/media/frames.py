@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from flowseg import console, files
+from flowseg import console, files, system_files
 from flowseg.data.flow_io import PNG_MAGIC, check_png
 
 # Silence FFmpeg, whose messages would surround our one-line error. The variable is read once, at
@@ -127,7 +127,7 @@ def _open_folder(folder):
     files = [
         file
         for file in folder.iterdir()
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+        if file.suffix.lower() in IMAGE_SUFFIXES and not system_files.is_system_file(file)
     ]
     if len(files) < 2:
         raise ValueError(

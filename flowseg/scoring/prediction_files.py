@@ -7,13 +7,12 @@ KITTI's 16-bit PNG or Middlebury's `.flo`; unknown pixels are filled as in KITTI
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from flowseg import files
+from flowseg.data import masks
 from flowseg.data.flow_io import (
     KITTI_RANGE,
-    check_png,
     encode_kitti_flow,
     fill_holes,
     flow_to_color,
@@ -75,16 +74,10 @@ class PredictionFolder(NamedTuple):
         return prediction
 
     def _read_seg(self, path):
-        data = path.read_bytes()
-        check_png(data, path)
-        ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if ids is None or ids.dtype != np.uint8 or ids.ndim != 2:
-            raise ValueError(
-                f"{path}: not an 8-bit PNG with one channel, as required for class ids"
-            )
+        numbering = next(iter(self.label_set.ids)) if self.seg_ids == "label" else None
+        ids = masks.decode(path.read_bytes(), path, masks.palette(self.label_set, numbering))
         classes = len(self.label_set.names)
-        if self.seg_ids == "label":
-            numbering = next(iter(self.label_set.ids))
+        if numbering:
             known = [*KNOWN_IDS.get(numbering, range(256)), IGNORE_LABEL]
             table = train_id_table(self.label_set, numbering)
             reason = f"{numbering} has no such label id; are these train ids (seg_ids train)?"

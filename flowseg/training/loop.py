@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from flowseg import files, runs
+from flowseg.console import warn
 from flowseg.data import records
 from flowseg.data.batches import InputClock
 from flowseg.data.labels import load_label_set
@@ -40,6 +41,11 @@ def train(
             "accumulate",
         )
     label_set = load_label_set(config.label_set)
+    if len(label_set.names) == 1:
+        warn(
+            f"label set {label_set.name} has one class, {label_set.names[0]}: every labelled pixel "
+            "has it, so that there is nothing to distinguish; add a class for the background"
+        )
     sets = feeding.find_sets(config, label_set)
     named_errors = records.named_errors(sets.files())
     with devices.folder(run_dir) as folder, checkpoints.lock(folder), named_errors:

@@ -85,6 +85,18 @@ def test_wrong_flags_and_help():
     assert text.returncode == 0 and text.stdout.startswith("A test command.")
 
 
+def test_flagfile_of_windows_editors(tmp_path):
+    path = tmp_path / "my.flags"
+    for text in ("--steps=5\n", "# Comment.\n--steps=5\n", "\n--steps=5\n"):
+        path.write_text(text, encoding="utf-8-sig")
+        done = run("print(flags.FLAGS.steps)", f"--flagfile={path}")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "5\n", "")
+    path.write_text("--steps=5\n", encoding="utf-16")
+    done = run("pass", f"--flagfile={path}")
+    assert done.returncode == 1 and done.stderr.startswith("error: --flagfile: not UTF-8 text")
+    assert done.stderr.count("\n") == 1
+
+
 def test_tensorflow_is_quiet_and_its_errors_are_one_line():
     body = "import tensorflow as tf; tf.strings.to_number('x')"
     done = run(body)

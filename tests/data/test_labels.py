@@ -51,6 +51,13 @@ def test_json_label_set(tmp_path):
     assert labels.from_dict(json.loads(json.dumps(mine._asdict()))) == mine
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_json_of_windows_editors(tmp_path, encoding):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({**GOOD, "names": ["Straße", "thing"]}), encoding=encoding)
+    assert labels.load_label_set(path).names == ("Straße", "thing")
+
+
 def test_several_numberings(tmp_path):
     # In the second numbering road is 3, and there is no thing.
     mine = labels.from_dict({"name": "mine", **GOOD, "ids": {**GOOD["ids"], "other": [3, []]}})
@@ -92,10 +99,24 @@ def test_other_bad_label_sets(tmp_path):
     with pytest.raises(ValueError, match="nosuch: neither a built-in label set .*cityscapes"):
         labels.load_label_set("nosuch")
     path = tmp_path / "mine.json"
-    for text in ("{", "[]", "7", json.dumps({k: GOOD[k] for k in ("names", "ids")})):
+    deep, huge = "[" * 100_000, json.dumps(GOOD).replace("128", "1e999")
+    for text in (
+        "{",
+        "[]",
+        "7",
+        "",
+        "\ufeff",
+        deep,
+        huge,
+        json.dumps({k: GOOD[k] for k in ("names", "ids")}),
+    ):
         path.write_text(text)
-        with pytest.raises(ValueError, match="mine.json: not a label set"):
+        with pytest.raises(ValueError, match="mine.json: not a label set") as error:
             labels.load_label_set(str(path))
+        assert "\n" not in str(error.value)
+    path.write_bytes(b'{"names": ["Stra\xdfe"]}')
+    with pytest.raises(ValueError, match="mine.json: not a label set: 'utf-8' codec can't decode"):
+        labels.load_label_set(path)
     assert labels.load_label_set("cityscapes") is labels.CITYSCAPES
 
 

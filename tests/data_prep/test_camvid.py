@@ -137,7 +137,7 @@ def test_unknown_id(folder, tmp_path, unknown):
 
 def test_colour_label_map(folder, tmp_path):
     save(folder / "valannot/0016E5_07961.png", picture(0))
-    assert_refused(folder, tmp_path, "valannot/0016E5_07961.png: .*one channel.*8-bit grey PNG")
+    assert_refused(folder, tmp_path, "valannot/0016E5_07961.png: the colour .* is not in the")
 
 
 def test_same_frame_in_two_splits(folder, tmp_path):

@@ -45,6 +45,13 @@ def folder(tmp_path):
     return tmp_path / "place/FlyingChairs_release"
 
 
+def test_split_file_with_byte_order_mark(folder, tmp_path):
+    text = "1\r\n2\r\n1\r\n1\r\n2\r\n1\r\n"
+    (folder / SPLIT_FILE).write_text(text, encoding="utf-8-sig", newline="")
+    flyingchairs.convert([folder], tmp_path / "out")
+    assert sorted(splits_of(tmp_path / "out")["val"]) == ["00002", "00011"]
+
+
 def assert_refused(source, tmp_path, match):
     with pytest.raises(ValueError, match=match):
         flyingchairs.convert([source], tmp_path / "refused")

@@ -212,7 +212,8 @@ def test_command(folder, tmp_path, classes):
     index = json.loads((tmp_path / "out/index.json").read_text())
     del index["settings"]["records_per_shard"]
     assert index["settings"] == {
-        **{"val_fraction": 0, "seed": 0, "next": 1, "numbering": "farm", "void_ids": [0, 5]}
+        **{"val_fraction": 0, "seed": 0, "next": 1, "numbering": "farm"},
+        **{"void_ids": [0, 5], "mask_values": []},
     }
     line = run_command("data_prep.folder", *args, "--next=-1", ok=False).stderr
     assert "--next=-1" in line

@@ -11,6 +11,7 @@ from data_prep import kitti
 from flowseg.data import flow_io, records
 from tests.conftest import SIZES, run_command
 from tests.support.kitti_writer import make_frame, write_kitti
+from tests.support.made_files import picture, save
 
 FLOW = "data_scene_flow/training"
 LABELS = "data_semantics/training"
@@ -155,6 +156,18 @@ def test_missing_or_invalid_source(kitti_folder, tmp_path):
     assert_refused([tmp_path / "bare"], tmp_path, "bare: no frames")
 
 
+@pytest.mark.parametrize("images", ["colored_0", "image_0"])
+@pytest.mark.parametrize("parent", ["data_stereo_flow", "."])
+def test_kitti_2012_is_named(tmp_path, images, parent):
+    for name in (f"training/{images}", "training/flow_occ", f"testing/{images}"):
+        (tmp_path / parent / name).mkdir(parents=True)
+        save(tmp_path / parent / name / "000000_10.png", picture(0))
+    match = f"this is KITTI 2012 .training/{images}., which this command does not read: "
+    assert_refused([tmp_path], tmp_path, match)
+    with pytest.raises(ValueError, match=f"KITTI 2012 .testing/{images}"):
+        kitti.convert([tmp_path], tmp_path / "out", testing=True)
+
+
 def narrow(image):
     return image[:, :-4]
 
@@ -169,8 +182,8 @@ def narrow(image):
         (f"{FLOW}/image_2", lambda image: image[..., 0], "8 bits and 3 channels"),
         (f"{FLOW}/obj_map", narrow, "is 90x164"),
         (f"{LABELS}/semantic", lambda ids: np.where(ids == 7, 77, ids), "does not have: 77"),
-        (f"{LABELS}/semantic", lambda ids: np.uint16(ids), "8 bits and 1 channel"),
-        (f"{LABELS}/semantic", lambda ids: np.dstack([ids] * 3), "one channel"),
+        (f"{LABELS}/semantic", lambda ids: np.uint16(ids) + 300, "the largest value is 3"),
+        (f"{LABELS}/semantic", lambda ids: np.dstack([ids] * 3), "holds the ids, save only one"),
         (f"{LABELS}/semantic", narrow, "is 90x164"),
     ],
 )

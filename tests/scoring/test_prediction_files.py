@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
+from flowseg import files
 from flowseg.data import flow_io
-from flowseg.data.labels import CAMVID, CITYSCAPES
+from flowseg.data.labels import CAMVID, CITYSCAPES, label_id_table
 from flowseg.scoring import prediction_files
+from tests.support.png_writer import RGB, palette_png, stored_png
 
 SIZE = (24, 40)
 
@@ -69,6 +71,25 @@ def test_255_is_no_prediction(tmp_path):
     ).all()
 
 
+@pytest.mark.parametrize("ids", ["train", "label"])
+def test_other_kinds_of_masks(tmp_path, ids):
+    """Predictions as colours, as a palette image, and with 4 bits."""
+    seg = np.random.default_rng(4).integers(0, 15, SIZE)
+    written = np.arange(256) if ids == "train" else label_id_table(CITYSCAPES).astype(int)
+    colours = np.array(CITYSCAPES.palette)
+    kinds = [
+        stored_png(colours[seg], 8, RGB),
+        palette_png(written[seg], np.random.default_rng(5).integers(0, 255, (256, 3))),
+        stored_png(written[seg], 16),
+    ]
+    if ids == "train":
+        kinds.append(stored_png(seg, 4))
+    for kind in kinds:
+        files.write(tmp_path / "a/seg.png", kind)
+        predictions = prediction_files.open_predictions(tmp_path, CITYSCAPES, ids)
+        assert (predictions.read("seg", "a", SIZE) == seg).all()
+
+
 def filled_by_loops(flow):
     """The loops of KITTI's development kit, pixel by pixel."""
     flow = flow.astype(np.float64)
@@ -118,8 +139,8 @@ def damage(folder, fault):
         cv2.imwrite(str(seg), np.full(SIZE, 26, np.uint8))
         return "seg.png: holds 26, but cityscapes has the train ids 0 to 18 .*[( ]seg_ids label"
     if fault == "colour":
-        cv2.imwrite(str(seg), np.zeros((*SIZE, 3), np.uint8))
-        return "seg.png: not an 8-bit PNG with one channel"
+        cv2.imwrite(str(seg), np.full((*SIZE, 3), (3, 2, 1), np.uint8))
+        return r"seg.png: the colour \(1, 2, 3\), at 960 pixels, is not in the palette"
     if fault == "cut seg":
         seg.write_bytes(undamaged[0][:-20])
         return "seg.png: truncated PNG"

@@ -1,6 +1,7 @@
 """The training configuration: bounds, flags, and the lines of flags.txt."""
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from flowseg.data.augment import Augmentation
 from flowseg.errors import ArgumentError
 from flowseg.training.config import TrainingConfig, flag_lines
+from flowseg.training.loop import train
 from tests.conftest import ROOT
 from tests.support.trainings import parsed
 
@@ -92,3 +94,13 @@ def test_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.steps = 6
     assert dataclasses.replace(config, steps=6).steps == 6
+
+
+def test_a_label_set_of_one_class_is_reported(tmp_path, capsys):
+    label_set = {"names": ["crack"], "palette": [[255, 0, 0]], "ids": {"mine": [1]}}
+    (tmp_path / "one.json").write_text(json.dumps(label_set))
+    config = TrainingConfig(label_set=str(tmp_path / "one.json"), train_records=("none/*",))
+    with pytest.raises(ValueError, match="no record files match"):
+        train(config, tmp_path / "run")
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: label set one has one class, crack: every labelled pixel has")

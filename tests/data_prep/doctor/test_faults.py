@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from flowseg.data.labels import from_dict
 from tests.support import doctor_sets as sets
 from tests.support.doctor_sets import assert_findings, diagnose
 
@@ -186,3 +187,43 @@ def test_planted_fault(clean, tmp_path, plant, level, name, ids, message):
     diagnosis = diagnose(tmp_path, plant(clean))
     assert_findings(diagnosis, (level, name, ids))
     assert re.search(message, diagnosis.findings[0].text), diagnosis.findings[0].text
+
+
+def custom_labels(names, ids):
+    palette = [[k, k, k] for k in range(len(names))]
+    return from_dict({"name": "mine", "names": names, "palette": palette, "ids": {"mine": ids}})
+
+
+def with_labels(frame, labels):
+    return {**frame, "labels": labels, "label_set": "mine"}
+
+
+def bands(frame):
+    """Labels 0 to 3 in place of the four classes and 0 in place of void."""
+    return np.uint8(np.searchsorted(sets.IDS, frame["labels"]))
+
+
+def test_classes_of_the_users_label_set_that_occur_nowhere(clean, tmp_path):
+    splits = everywhere(lambda k, frame: with_labels(frame, bands(frame)))(clean)
+    names, ids = ["a", "b", "c", "d", "valve", "pump"], [0, 1, 2, 3, 4, 5]
+    diagnosis = diagnose(tmp_path, splits, custom_labels(names, ids))
+    assert_findings(diagnosis, ("warning", "absent-classes", []))
+    assert "classes of label set mine without a pixel in any split: valve, pump;" in (
+        diagnosis.findings[0].text
+    )
+    assert_findings(diagnose(tmp_path, splits, custom_labels(names[:4], ids[:4])))
+
+
+def test_masks_of_0_and_255(clean, tmp_path):
+    splits = everywhere(lambda k, f: with_labels(f, np.uint8(255 * (bands(f) > 2))))(clean)
+    diagnosis = diagnose(tmp_path, splits, custom_labels(["back", "thing"], [0, 1]))
+    assert [finding.name for finding in diagnosis.findings] == ["values-0-255"]
+    assert "--mask_values 0,255" in diagnosis.findings[0].text
+
+
+def test_sets_that_are_mostly_void(clean, tmp_path):
+    # 54 of 96 rows are void: less than in a frame that is reported by itself.
+    splits = everywhere(lambda k, frame: {**frame, "labels": fill_rows(0, 48)(frame)})(clean)
+    diagnosis = diagnose(tmp_path, splits)
+    assert_findings(diagnosis, ("warning", "void-set", []))
+    assert "made: 56% of the pixels of 5 labelled frames are void" in diagnosis.findings[0].text
