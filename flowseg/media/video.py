@@ -157,6 +157,8 @@ def _count(stream, container, rate):
 def _frames(container, stream, rate, path, problems):
     """Yield `SourceFrame`s; append a text to `problems` for each kind of damage."""
     converter, packets, index, start, last = VideoReformatter(), [0], 0, None, None
+    # AVI stores no times; FFmpeg's are those of decoding.
+    no_times = container.format.name == "avi"
     error_count = av.logging.get_last_error()[0]
     first_error = None
     # Frames are decoded in parallel; PyAV's default is parallel only within a frame.
@@ -167,7 +169,7 @@ def _frames(container, stream, rate, path, problems):
             errors, latest = av.logging.get_last_error()
             if errors > error_count and first_error is None:
                 first_error = index, latest
-            time = None if frame.pts is None else frame.pts * Fraction(frame.time_base)
+            time = None if no_times or frame.pts is None else frame.pts * Fraction(frame.time_base)
             start = time if start is None else start
             if time is not None:
                 time -= start
