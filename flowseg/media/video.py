@@ -40,6 +40,7 @@ VIDEO_SUFFIXES = (
 )
 
 # Without these flags swscale rounds down: the mean of a frame is more than one grey level darker.
+# With them the planar gbrp takes two thirds of the time of rgb24.
 _TO_RGB = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # Larger values are clock rates, which FFmpeg reports for some files without a frame rate.
 _MAX_RATE = 10_000
@@ -174,7 +175,9 @@ def _frames(container, stream, rate, path, problems):
             if time is not None:
                 time -= start
             time = last = _regular(time, last, index, rate, stream.time_base)
-            image = converter.reformat(frame, format="rgb24", interpolation=_TO_RGB).to_ndarray()
+            # One thread: on a busy machine, handing over so little work takes longer than the work.
+            planar = converter.reformat(frame, format="gbrp", interpolation=_TO_RGB, threads=1)
+            image = np.ascontiguousarray(planar.to_ndarray())
             yield SourceFrame(f"frame {index}", _oriented(image, frame, path), time)
             index += 1
         errors, latest = av.logging.get_last_error()

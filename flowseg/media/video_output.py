@@ -166,6 +166,7 @@ def _picture(frame, converter, kind):
         interpolation=_FROM_RGB,
         dst_colorspace=kind.colorspace,
         dst_color_range=ColorRange.MPEG,
+        threads=1,
     )
 
 

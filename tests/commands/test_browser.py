@@ -19,7 +19,9 @@ import numpy as np
 import pytest
 
 from flowseg.data.flow_io import read_flow
-from flowseg.media.frames import VIDEO_SUFFIXES, open_frames, video_writer
+from flowseg.media.frames import open_frames
+from flowseg.media.video import VIDEO_SUFFIXES
+from flowseg.media.video_output import video_writer
 from tests.conftest import ROOT, run_command
 
 pytestmark = pytest.mark.browser
