@@ -87,8 +87,8 @@ def predict_frames(
 ) -> str:
     """Predict all frames of a video and write seg/NNNNN.png and flow/NNNNN.png into `output`.
 
-    Each file is written atomically and replaces an earlier one; one warning on stderr names files
-    with higher numbers, which are from an earlier command.
+    Each file is written atomically and replaces an earlier one; one warning on stderr names
+    numbered files that are left from an earlier command.
 
     Args:
         run: loaded run with `label_set` and `stream(images, scale)`; see `runs.Run.stream`.
@@ -105,34 +105,34 @@ def predict_frames(
             how many frames were written before.
         OSError: a file cannot be written.
     """
-    number = flows = outside = 0
+    number, outside, with_flow = 0, 0, set()
     try:
         for sequence in sequences(frames):
             for seg, flow in run.stream((frame.image for frame in sequence), scale=scale):
                 write_numbered(output, number, seg, flow, run.label_set, seg_ids)
-                number += 1
                 if flow is not None:
-                    flows += 1
+                    with_flow.add(number)
                     outside += count_outside(flow)
+                number += 1
     except (ValueError, KeyboardInterrupt) as error:
         message = f"{output} holds the {number} frames so far"
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(message) from error
         raise ValueError(f"{error}; {message}") from error
-    _warn_of_older_files(Path(output), number)
-    text = f"{output}: {number} frames in seg/, {flows} in flow/"
+    _warn_of_older_files(Path(output), {"seg": range(number), "flow": with_flow})
+    text = f"{output}: {number} frames in seg/, {len(with_flow)} in flow/"
     return text + (
         f"; {outside} px move too far for KITTI's PNG: stored as unknown" if outside else ""
     )
 
 
-def _warn_of_older_files(output, count):
-    """Warn of files that are numbered `count` or higher."""
+def _warn_of_older_files(output, written):
+    """Warn of numbered files that are not among the `written` numbers of "seg" and "flow"."""
     older = [
         path
-        for kind in ("seg", "flow")
+        for kind, numbers in written.items()
         for path in sorted((output / kind).glob("*.png"))
-        if path.stem.isdecimal() and int(path.stem) >= count
+        if path.stem.isdecimal() and int(path.stem) not in numbers
     ]
     if older:
         console.warn(f"{older[0]}: from an earlier command, as are {len(older)} files in all")
