@@ -23,6 +23,8 @@ setup(
         "numpy>=2",
         # Same module as opencv-python, but without libGL, which servers and slim containers lack.
         "opencv-python-headless>=5",
+        # Reads and writes videos (flowseg.media.video). Its wheels contain FFmpeg with x264: GPL.
+        "av>=18,<19",
         "matplotlib>=3.9",
         "absl-py>=2",
         "tensorboard>=2.21,<2.22",

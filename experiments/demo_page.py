@@ -29,7 +29,8 @@ def animate(video: str | Path, output: str | Path, width: int = 960) -> None:
     """
     images, fps, _ = frames.open_frames(video)
     small = []
-    for _, image in images:
+    for frame in images:
+        image = frame.image
         height = round(image.shape[0] * width / image.shape[1])
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         small.append(image[..., ::-1].copy())

@@ -2,9 +2,9 @@
 
 python -m export.run_tflite --model FILE.tflite --input VIDEO|FOLDER --output FILE.mp4
 
-needs neither TensorFlow nor Keras, only NumPy, OpenCV, ai-edge-litert and absl-py. It writes the
-same video as `flowseg.visualize`. Frames are resized to the size of the file. At the end it prints
-the frames per second, of the network alone and including reading, drawing and writing.
+needs neither TensorFlow nor Keras, only NumPy, OpenCV, av, ai-edge-litert and absl-py. It writes
+the same video as `flowseg.visualize`. Frames are resized to the size of the file. At the end it
+prints the frames per second, of the network alone and including reading, drawing and writing.
 """
 
 import time
@@ -17,9 +17,12 @@ from absl import flags
 
 from export import lite_file
 from flowseg.cli import entry
+from flowseg.cli import flags as shared_flags
 from flowseg.data.labels import from_dict
 from flowseg.media import pairs
-from flowseg.media.frames import check_video_name, open_frames
+from flowseg.media.frames import open_frames
+from flowseg.media.video import SourceFrame
+from flowseg.media.video_output import check_video_name
 from flowseg.media.video_panels import DEFAULT_FPS, write_video
 
 
@@ -75,21 +78,20 @@ class LiteRun:
         return timed
 
 
-def resized(
-    frames: Iterable[tuple[str, np.ndarray]], height: int, width: int
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield named frames, resized to the given size."""
-    for name, image in frames:
+def resized(frames: Iterable[SourceFrame], height: int, width: int) -> Iterator[SourceFrame]:
+    """Yield frames, resized to the given size."""
+    for frame in frames:
+        image = frame.image
         if image.shape[:2] != (height, width):
             interpolation = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR
             image = cv2.resize(image, (width, height), interpolation=interpolation)
-        yield name, image
+        yield frame._replace(image=image)
 
 
 def define_flags():
     """Define the flags of this command."""
     flags.DEFINE_string("model", None, "File of export.tflite.", required=True)
-    flags.DEFINE_string("input", None, "Video file, or folder of frames.", required=True)
+    shared_flags.define_input()
     flags.DEFINE_string(
         "output", None, "FILE.mp4 or FILE.webm; or a folder for images.", required=True
     )
@@ -105,7 +107,7 @@ def main():
         check_video_name(args.output)
     if Path(args.output).resolve() == Path(args.input).resolve():
         raise ValueError(f"--output {args.output}: is the input itself, which would be overwritten")
-    frames, fps, count = open_frames(args.input)
+    frames, fps, count = open_frames(args.input, args.allow_gaps)
     lite_run = LiteRun(opened)
     frames = resized(frames, opened.metadata["height"], opened.metadata["width"])
     fps = fps or DEFAULT_FPS

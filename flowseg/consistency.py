@@ -21,18 +21,19 @@ from tqdm import tqdm
 from flowseg import files
 from flowseg.cli import entry
 from flowseg.cli import flags as shared_flags
-from flowseg.media.frames import open_frames
+from flowseg.media.frames import open_frames, sequences
+from flowseg.media.video import SourceFrame
 from flowseg.scoring import set_scores
 
 
 def consistency(
-    run: Any, frames: Iterable[tuple[str, np.ndarray]], scale: float = 1.0
+    run: Any, frames: Iterable[SourceFrame], scale: float = 1.0
 ) -> tuple[dict[str, float], int]:
     """Compute the consistency scores of a run on a video.
 
     Args:
         run: a `runs.Run`, or an object with its `label_set`, `stream` and `predict`.
-        frames: iterable of (name, (H, W, 3) uint8 RGB).
+        frames: iterable of `SourceFrame`; frames of different sequences are not paired.
         scale: factor by which frames are resized for the network.
 
     Returns:
@@ -40,30 +41,35 @@ def consistency(
         inside the image; and the number of frame pairs.
 
     Raises:
-        ValueError: fewer than two frames.
+        ValueError: no sequence has two frames.
     """
     from flowseg.scoring import frame_scores
 
     names = run.label_set.names
-    counts, pairs, last, previous = [{}, {}], 0, None, None
-    images, streamed_images = itertools.tee(image for _, image in frames)
+    counts, pairs = [{}, {}], 0
 
-    def compare(seg):
+    def compare(previous, seg):
         first, flow = previous
         for i, applied_flow in enumerate((flow, np.zeros_like(flow))):
             pair_counts = frame_scores.count_consistency(first, seg, applied_flow, len(names))
             counts[i] = frame_scores.add(counts[i], pair_counts)
 
-    # pairwise() ends before the stream, whose last prediction, for (last, previous), is not used.
-    predictions = run.stream(streamed_images, scale=scale)
-    for (_, following), (seg, flow) in zip(itertools.pairwise(images), predictions, strict=False):
+    for sequence in sequences(frames):
+        last = previous = None
+        images, streamed_images = itertools.tee(frame.image for frame in sequence)
+        predictions = run.stream(streamed_images, scale=scale)
+        # pairwise() ends before the stream: its last prediction, for (last, previous), is not used.
+        for (_, following), prediction in zip(
+            itertools.pairwise(images), predictions, strict=False
+        ):
+            if previous is not None:
+                compare(previous, prediction[0])
+            previous, last, pairs = prediction, following, pairs + 1
         if previous is not None:
-            compare(seg)
-        previous, last, pairs = (seg, flow), following, pairs + 1
-    if previous is None:
+            # The last frame has no next frame, so it is paired with itself.
+            compare(previous, run.predict(last, last, scale=scale)[0])
+    if not pairs:
         raise ValueError("a video with fewer than two frames has no consistency score")
-    # The last frame has no next frame, so it is paired with itself.
-    compare(run.predict(last, last, scale=scale)[0])
     kinds = "video/consistency", "video/consistency_at_rest"
     both = [frame_scores.scores(count, names) for count in counts]
     named = zip(kinds, both, strict=True)
@@ -74,14 +80,14 @@ def define_flags():
     """Define the flags of this command."""
     shared_flags.define_run_flags()
     flags.adopt_module_key_flags(shared_flags)
-    flags.DEFINE_string("input", None, "Video file, or folder of frames.", required=True)
+    shared_flags.define_input()
     flags.DEFINE_string("metrics_json", None, "File for the scores; default: none.")
 
 
 def main():
     """Score a run on a video and print the table."""
     args = flags.FLAGS
-    frames, _, count = open_frames(args.input)
+    frames, _, count = open_frames(args.input, args.allow_gaps)
     # Imported late: TensorFlow takes seconds to start, and bad input is reported before that.
     from flowseg import runs
 

@@ -27,8 +27,8 @@ from absl import flags
 
 from flowseg.cli import entry
 from flowseg.cli import flags as shared_flags
-from flowseg.media.frames import VIDEO_SUFFIXES, open_frames
 from flowseg.media.pairs import read_pair
+from flowseg.media.video import VIDEO_SUFFIXES, open_video
 from flowseg.media.video_panels import DEFAULT_FPS, compose, first_max_flow, write_video
 from flowseg.scoring.prediction_files import summary, write_predictions
 
@@ -105,9 +105,11 @@ def predict_clip(
     """
     if not path:
         raise ValueError("upload a clip")
-    frames, fps, count = open_frames(path)
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such video file")
+    frames, fps, count = open_video(path)
     first = next(frames)
-    scale, note = _limit_scale(first[1], scale)
+    scale, note = _limit_scale(first.image, scale)
     # One more: the last frame only serves as the second frame of the last pair.
     limited = itertools.islice(itertools.chain([first], frames), max_frames + 1)
     if track:
@@ -118,7 +120,7 @@ def predict_clip(
         note += f"; only the beginning of the clip: --frames {max_frames} is the limit"
     elif count and written < count - 1:
         note += f"; the clip's header lists {count} frames, of which {written + 1} could be read"
-    return f"{written} frames, {fps or DEFAULT_FPS:g} per second{note}"
+    return f"{written} frames, {float(fps or DEFAULT_FPS):g} per second{note}"
 
 
 def _limit_scale(image, scale):
@@ -221,7 +223,7 @@ def page(run: Any, folder: str | Path, scale: float = 1.0, max_frames: int = 300
             inputs, outputs = [image1, image2, overlay, arrows], [panels, text, written]
             button.click(pair, inputs, outputs, show_progress_on=panels, **limits)
         with gradio.Tab("A clip"):
-            # Not gradio.Video: it reports an error for formats that OpenCV reads but browsers do
+            # Not gradio.Video: it reports an error for formats that FFmpeg reads but browsers do
             # not. Suffixes, because the MIME types that count as video differ between systems.
             video = gradio.File(label="Clip", file_types=list(VIDEO_SUFFIXES), height=120)
             button = gradio.Button("Predict", variant="primary")

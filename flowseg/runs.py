@@ -27,7 +27,7 @@ import numpy as np
 from flowseg import files
 from flowseg.data.labels import LabelSet, from_dict
 from flowseg.media import pairs
-from flowseg.media.frames import open_frames
+from flowseg.media.frames import open_frames, sequences
 from flowseg.media.pairs import Frame
 from flowseg.media.resize import largest_class, resize, resize_flow
 from flowseg.network import packed_weights
@@ -110,8 +110,9 @@ class Run:
         is yielded once the next frame has been read; memory use is constant.
 
         Args:
-            frames: iterable of frames of one size, or the path of a video file or a folder of
-                at least two frames (see `media.frames.open_frames`).
+            frames: iterable of frames of one size, or the path of a video or of a folder of
+                at least two frames (see `media.frames.open_frames`). The last frame before a gap
+                in a folder is treated like the last frame.
             scale: resize factor, see the class.
 
         Yields:
@@ -126,7 +127,7 @@ class Run:
         """
         _check_scale(scale)
         if isinstance(frames, (str, os.PathLike)):
-            frames = (image for _, image in open_frames(frames)[0])
+            return self._stream_file(open_frames(frames)[0], scale)
         models = self._streaming_models
 
         def encode(image):
@@ -140,6 +141,10 @@ class Run:
             return largest_class(outputs["seg"], size), resize_flow(outputs["flow"], size)
 
         return pairs.stream(pairs.frames_of_one_size(frames), encode, decode)
+
+    def _stream_file(self, frames, scale):
+        for sequence in sequences(frames):
+            yield from self.stream((frame.image for frame in sequence), scale)
 
     # Cached, because Keras would compile a newly composed model again.
     @functools.cached_property

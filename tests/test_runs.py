@@ -11,6 +11,7 @@ from flowseg import runs
 from flowseg.data.labels import CITYSCAPES
 from flowseg.media.drawing import write_png
 from flowseg.media.frames import open_frames, read_image
+from flowseg.media.video import SourceFrame
 from flowseg.media.video_panels import compose, first_max_flow, write_video
 from flowseg.network.model import build_flowseg
 from tests.support.stand_in import stand_in
@@ -67,7 +68,7 @@ def test_stream_equals_pairs(pretrained, scale):
 )
 def test_real_frames(pretrained, samples, folder, count, crop, scale):
     frames = itertools.islice(open_frames(samples / folder)[0], count)
-    images = [image[crop:, 2 * crop :] for _, image in frames]
+    images = [frame.image[crop:, 2 * crop :] for frame in frames]
     assert_streamed_as_pairs(pretrained, images, scale)
 
 
@@ -101,7 +102,7 @@ def test_each_frame_is_encoded_once(small_encoder, tmp_path):
     assert len(list(run.stream(images))) == 5 and calls == {"encoder": 5, "decoder": 5}
     # A video has no image of the last frame, which is therefore not decoded.
     calls.update(encoder=0, decoder=0)
-    frames = [(str(number), image) for number, image in enumerate(images)]
+    frames = [SourceFrame(str(number), image) for number, image in enumerate(images)]
     assert write_video({"a": run}, frames, tmp_path, 10) == 4
     assert calls == {"encoder": 5, "decoder": 4}
 
@@ -123,6 +124,9 @@ def test_stream_of_files(pretrained, tmp_path):
         streamed = list(pretrained.stream(frames))
         assert all((a[0] == b[0]).all() for a, b in zip(streamed, expected, strict=True))
         assert (streamed[1][1] == expected[1][1]).all() and streamed[2][1] is None
+    # After a gap in the numbers the stream begins again.
+    (tmp_path / "2.png").rename(tmp_path / "9.png")
+    assert [flow is None for _, flow in pretrained.stream(tmp_path)] == [False, True, True]
 
 
 def test_stream_of_invalid_frames(pretrained, tmp_path):
@@ -163,19 +167,19 @@ def test_classes_and_palette(pretrained):
 
 def test_video_equals_pairs(pretrained, tmp_path):
     """The images of a folder are lossless: equal to those of single pairs, also of two runs."""
-    frames = [(f"{n}.png", image) for n, image in enumerate(synthetic(4))]
+    frames = [SourceFrame(f"{n}.png", image) for n, image in enumerate(synthetic(4))]
     other = stand_in(lambda image1, *_, scale: (image1[..., 0] // 20, 0 * image1[..., :2] + 2.0))
     for both in ({"a": pretrained}, {"a": pretrained, "b": other}):
         out = tmp_path / str(len(both))
         assert write_video(both, iter(frames), out, 10, count=4, scale=0.6) == 3
         full = None
-        for number, ((name, image), (_, following)) in enumerate(itertools.pairwise(frames)):
+        for number, (frame, following) in enumerate(itertools.pairwise(frames)):
             predictions = {
-                key: (*run.predict(image, following, scale=0.6), run.label_set)
+                key: (*run.predict(frame.image, following.image, scale=0.6), run.label_set)
                 for key, run in both.items()
             }
             full = full or max(first_max_flow(flow) for _, flow, _ in predictions.values())
             written = read_image(out / f"{number:06d}.png").astype(int)
-            expected = compose(name, image, predictions, full)
+            expected = compose(frame.name, frame.image, predictions, full)
             # Rounding differences of the flow may change a colour slightly.
             assert np.abs(written - expected).max() <= 2 and (written == expected).mean() > 0.999

@@ -46,7 +46,7 @@ DRAWING = {
     "encoder": ("runs.py", "encode"),
     "decoder": ("runs.py", "decode"),
     "picture": ("video_panels.py", "compose"),
-    "encoding": ("frames.py", "write"),
+    "encoding": ("video_output.py", "write"),
 }
 
 

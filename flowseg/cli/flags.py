@@ -115,6 +115,21 @@ def define_run_flags(input_scale: bool = True, alternative: str | None = None) -
     flags.register_validator("input_scale", lambda scale: scale > 0, "must be greater than 0")
 
 
+def define_input(required: bool = True):
+    """Define the flags that name a video or a folder of frames, for `open_frames`."""
+    flags.DEFINE_string(
+        "input",
+        None,
+        "Video file, folder of frames, pattern of names (FOLDER/%05d.png) or address (rtsp://...).",
+        required=required,
+    )
+    flags.DEFINE_bool(
+        "allow_gaps",
+        False,
+        "Pair all neighbours of a folder, also where the numbers in their names have a gap.",
+    )
+
+
 def define_seg_ids():
     """Define the flag that selects the ids in seg.png."""
     flags.DEFINE_enum(

@@ -1,29 +1,26 @@
-"""Reads images, folders of images and videos, and writes videos.
+"""Reads images, and the frames of folders and videos.
 
 Frames are (H, W, 3) uint8 RGB. Videos and folders are read one frame at a time, so that memory use
 does not depend on their length.
 """
 
+import collections
 import contextlib
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from flowseg import console, files, system_files
+from flowseg import console, system_files
 from flowseg.data.flow_io import PNG_MAGIC, check_png
+from flowseg.errors import ArgumentError
+from flowseg.media.video import SourceFrame, is_address, open_video
 
-# Silence FFmpeg, whose messages would surround our one-line error. The variable is read once, at
-# the first video of the process.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-
-# Codecs for writing: MPEG-4 Part 2 for players; VP8, which is slower to encode, for web browsers.
-# OpenCV's wheels have no H.264 encoder, and their VP9 encoder is even slower.
-VIDEO_CODECS = {".mp4": "mp4v", ".webm": "VP80"}
 # Image formats that OpenCV's wheels read correctly (for PAM they swap the colours).
 IMAGE_SUFFIXES = (
     ".png",
@@ -44,26 +41,8 @@ IMAGE_SUFFIXES = (
     ".ras",
     ".sr",
 )
-# Suffixes to recognise a video without opening it; `open_frames` also tries other files.
-VIDEO_SUFFIXES = (
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".avi",
-    ".mkv",
-    ".webm",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".mts",
-    ".m2ts",
-    ".wmv",
-    ".asf",
-    ".flv",
-    ".ogv",
-    ".3gp",
-    ".gif",
-)
+# printf's format of a frame number in a file name, such as %d or %05d.
+_NUMBER_FORMAT = re.compile(r"%0?[0-9]*d")
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -89,32 +68,48 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def open_frames(
-    path: str | os.PathLike,
-) -> tuple[Iterator[tuple[str, np.ndarray]], float | None, int | None]:
-    """The frames of a video file or of a folder of images, in order.
+    path: str | os.PathLike, allow_gaps: bool = False
+) -> tuple[Iterator[SourceFrame], Fraction | None, int | None]:
+    """The frames of a video or of a folder of images, in order.
 
-    A folder is sorted in natural order: image_2 comes before image_10.
+    A folder is sorted in natural order: image_2 comes before image_10. The last numbers in its file
+    names must rise by a constant step. Where they do not, a new sequence begins (see
+    `SourceFrame`), and one warning on stderr names the files; so does a step other than 1. Frames
+    of names without numbers are neighbours.
 
     Args:
-        path: video file, or folder of image files of the same size.
+        path: video file; address for FFmpeg (see `video.open_video`); folder of image files of the
+            same size; or FOLDER/%05d.png for the files of the folder with such names.
+        allow_gaps: all frames of a folder belong to one sequence.
 
     Returns:
-        (frames, fps, count): an iterator of (name, (H, W, 3) uint8 RGB); frames per second, or
-        None if unknown (always for a folder); the number of frames according to the video's
-        header or the folder, or None. A damaged video can end before this number.
+        (frames, fps, count): an iterator of `SourceFrame`; frames per second, or None if unknown
+        (always for a folder); the number of frames according to the video's header or the folder,
+        or None. A damaged video can end before this number.
 
     Raises:
-        ValueError: the path is missing, unreadable, or has fewer than two frames; or, while
-            iterating, a frame cannot be read or differs in size from the first.
+        ValueError: the path is missing, unreadable, or has fewer than two frames; the numbers of a
+            folder have no constant step; or, while iterating, a frame cannot be read or differs in
+            size from the first.
     """
+    if is_address(path):
+        return open_video(path)
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, _images_in(path), allow_gaps)
+    if not path.exists() and _NUMBER_FORMAT.search(path.name):
+        return _open_folder(path, _images_like(path), allow_gaps)
     if not path.is_file():
         raise ValueError(f"{path}: no such video file or folder of frames")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise ValueError(f"{path}: a single image; give a video file or a folder of frames")
-    return _open_video(path)
+    return open_video(path)
+
+
+def sequences(frames: Iterable[SourceFrame]) -> Iterator[Iterator[SourceFrame]]:
+    """Split frames into their sequences, as iterators; use up each before taking the next."""
+    for _, group in itertools.groupby(frames, key=lambda frame: frame.sequence):
+        yield group
 
 
 def natural_key(name: str) -> tuple[list[int | str], str]:
@@ -123,7 +118,7 @@ def natural_key(name: str) -> tuple[list[int | str], str]:
     return [int(part) if part.isdecimal() else part for part in parts], name
 
 
-def _open_folder(folder):
+def _images_in(folder):
     files = [
         file
         for file in folder.iterdir()
@@ -134,11 +129,33 @@ def _open_folder(folder):
             f"{folder}: holds {len(files)} image files, but flow needs at least two frames "
             f"(looked for {', '.join(IMAGE_SUFFIXES)})"
         )
-    files.sort(key=lambda file: natural_key(file.name))
+    return sorted(files, key=lambda file: natural_key(file.name))
+
+
+def _images_like(pattern):
+    """Return the files whose names `pattern`, such as FOLDER/%05d.png, gives for some number."""
+    before, after = _NUMBER_FORMAT.split(pattern.name, maxsplit=1)
+    number_format = _NUMBER_FORMAT.search(pattern.name)[0]
+    if not pattern.parent.is_dir():
+        raise ValueError(f"{pattern.parent}: no such folder of frames")
+    numbered = {}
+    for file in pattern.parent.iterdir():
+        match = re.fullmatch(f"{re.escape(before)}([0-9]+){re.escape(after)}", file.name)
+        if match and number_format % int(match[1]) == match[1]:
+            numbered[int(match[1])] = file
+    if len(numbered) < 2:
+        raise ValueError(
+            f"{pattern}: {len(numbered)} files have such names, but flow needs at least two frames"
+        )
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def _open_folder(path, files, allow_gaps):
+    numbers = [0] * len(files) if allow_gaps else _sequence_numbers(path, files)
 
     def frames():
         size = None
-        for file in files:
+        for file, sequence in zip(files, numbers, strict=True):
             image = read_image(file)
             size = size or image.shape[:2]
             if image.shape[:2] != size:
@@ -146,137 +163,48 @@ def _open_folder(folder):
                     f"{file}: {_size_text(image)}, but the frames before it have "
                     f"{size[1]}x{size[0]} px; put each size into its own folder"
                 )
-            yield file.name, image
+            yield SourceFrame(file.name, image, None, sequence)
 
     return frames(), None, len(files)
 
 
-def _open_video(path):
-    with _quiet_opencv():
-        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    if not capture.isOpened():
-        raise ValueError(f"{path}: not a video that OpenCV can read (damaged, or another format)")
-    fps = capture.get(cv2.CAP_PROP_FPS)
-    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-
-    def frames():
-        try:
-            for index in itertools.count():
-                done, image = capture.read()
-                if not done:
-                    return
-                yield f"frame {index}", cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        finally:
-            capture.release()
-
-    # Read two frames now: only this shows that the video can be decoded.
-    rest = frames()
-    first = list(itertools.islice(rest, 2))
-    if len(first) < 2:
-        raise ValueError(f"{path}: holds {len(first)} readable frames, but flow needs at least two")
-    # Containers without a frame rate report 0 or their clock rate (such as 90000); those without a
-    # frame count report 0 or, as MPEG does, 1.
-    return (
-        itertools.chain(first, rest),
-        fps if 0 < fps <= 480 else None,
-        count if count > 1 else None,
-    )
-
-
-def check_video_name(path: str | os.PathLike) -> None:
-    """Raise ValueError unless `path` has a suffix of a video format that can be written."""
-    if Path(path).suffix.lower() not in VIDEO_CODECS:
-        raise ValueError(f"{path}: the video's name must end in {' or '.join(VIDEO_CODECS)}")
-
-
-@contextlib.contextmanager
-def video_writer(path: str | os.PathLike, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write a video: `with video_writer(path, fps) as write: write(frame)`.
-
-    The file gets its final name only if the block succeeds and the video reads back with the size,
-    rate and number of frames that were written. If Ctrl-C or a bad frame ends the block, the frames
-    written so far remain as FILE.part.mp4 (or .webm). Odd sizes are padded by one column or row at
-    the right or bottom, because the formats require even sizes.
-
-    Args:
-        path: FILE.mp4 (for players) or FILE.webm (for web browsers; see `VIDEO_CODECS`); its folder
-            is created if missing.
-        fps: frames per second.
-
-    Yields:
-        A function that takes one (H, W, 3) uint8 RGB frame; all frames must have the same size.
+def _sequence_numbers(path, files):
+    """Return the number of each file's sequence; a gap in the file names begins a new one.
 
     Raises:
-        ValueError: the suffix is unsupported, there are no frames, or their sizes differ; also any
-            ValueError or OSError of the block, with the partial file added to its message.
-        OSError: the video cannot be written, or does not read back as written.
+        ValueError: fewer than half of the steps between neighbours are the same.
     """
-    check_video_name(path)
-    path = Path(path)
-    sink, shapes = None, []
-
-    def write(frame):
-        nonlocal sink
-        if shapes and frame.shape != shapes[0]:
-            raise ValueError(
-                f"{path}: frame {len(shapes)} is {_size_text(frame)}, unlike the first"
-            )
-        odd_height, odd_width = frame.shape[0] % 2, frame.shape[1] % 2
-        padded = cv2.copyMakeBorder(frame, 0, odd_height, 0, odd_width, cv2.BORDER_REPLICATE)
-        padded = cv2.cvtColor(padded, cv2.COLOR_RGB2BGR)
-        if sink is None:
-            codec = VIDEO_CODECS[path.suffix.lower()]
-            code, size = cv2.VideoWriter_fourcc(*codec), padded.shape[1::-1]
-            # For every WebM OpenCV warns that the container does not support the codec tag.
-            with _quiet_opencv(), console.no_stderr():
-                sink = cv2.VideoWriter(str(partial), cv2.CAP_FFMPEG, code, fps, size)
-            if not sink.isOpened():
-                raise OSError(f"{path}: OpenCV cannot write this kind of video here")
-        # Count first: Ctrl-C during the OpenCV call is raised after it, when the frame is written.
-        shapes.append(frame.shape)
-        sink.write(padded)
-
-    def finish():
-        height, width = (n + n % 2 for n in shapes[0][:2])
-        sink.release()
-        _check_video(partial, path, (width, height, len(shapes)), fps)
-
-    with files.atomic(path) as partial:
-        try:
-            yield write
-            if sink is None:
-                raise ValueError(f"{path}: no frame to write")
-            finish()
-        except (KeyboardInterrupt, ValueError, OSError) as error:
-            if sink is None:
-                raise
-            finish()
-            partial_video = path.with_suffix(f".part{path.suffix}")
-            partial.replace(partial_video)
-            message = f"{partial_video} holds the {len(shapes)} frames so far"
-            if isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt(message) from error
-            raise ValueError(f"{error}; {message}") from error
-        finally:
-            if sink is not None:
-                sink.release()
-
-
-def _check_video(partial, path, expected, fps):
-    with _quiet_opencv():
-        capture = cv2.VideoCapture(str(partial), cv2.CAP_FFMPEG)
-    names = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_COUNT)
-    actual = tuple(int(capture.get(name)) for name in names)
-    actual_fps = capture.get(cv2.CAP_PROP_FPS)
-    readable = capture.read()[0]
-    capture.release()
-    # OpenCV stores the rate with three decimals.
-    if not readable or actual != expected or abs(actual_fps - fps) > 1e-3 + 1e-3 * fps:
-        raise OSError(
-            f"{path}: the video does not read back as written (width, height, frames {actual} "
-            f"instead of {expected}, {actual_fps:g} instead of {fps:g} frames per second); is the "
-            "disk full?"
+    parts = [re.fullmatch("(.*?)([0-9]+)([^0-9]*)", file.stem.lower()) for file in files]
+    if not any(parts):
+        return [0] * len(files)
+    steps = [
+        int(b[2]) - int(a[2]) if a and b and (a[1], a[3]) == (b[1], b[3]) else None
+        for a, b in itertools.pairwise(parts)
+    ]
+    counts = collections.Counter(step for step in steps if step)
+    # The most frequent step; of several, the smallest.
+    step = min(counts, key=lambda step: (-counts[step], step), default=None)
+    gaps = [i for i, actual in enumerate(steps) if step is None or actual != step]
+    if step is None or 2 * len(gaps) > len(steps):
+        raise ArgumentError(
+            "the numbers in the file names do not rise by a constant step, so neighbours may not "
+            f"be consecutive frames (first: {files[gaps[0]].name}, {files[gaps[0] + 1].name}); "
+            "give allow_gaps to pair all neighbours",
+            "allow_gaps",
+            path=path,
         )
+    notes = []
+    if step != 1:
+        notes.append(f"its frames are numbered in steps of {step}: a pair spans {step} numbers")
+    if gaps:
+        more = f" and {len(gaps) - 1} more" if gaps[1:] else ""
+        notes.append(
+            f"no pair across gaps in the file names: {files[gaps[0]].name} to "
+            f"{files[gaps[0] + 1].name}{more} (allow_gaps pairs all neighbours)"
+        )
+    if notes:
+        console.warn(f"{path}: {'; '.join(notes)}")
+    return [0, *itertools.accumulate(int(actual != step) for actual in steps)]
 
 
 @contextlib.contextmanager

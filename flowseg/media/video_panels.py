@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from tqdm import tqdm
 from flowseg.data.flow_io import flow_to_color
 from flowseg.data.labels import LabelSet
 from flowseg.media import drawing
-from flowseg.media.frames import video_writer
+from flowseg.media.frames import sequences
+from flowseg.media.video import SourceFrame
+from flowseg.media.video_output import video_writer
 
 DEFAULT_FPS = 10.0
 # Maximum size of the three panels together, in px: they fit on a full-HD screen in width, and three
@@ -25,9 +28,9 @@ STRIP_HEIGHT = 140
 
 def write_video(
     runs: Mapping[str, Any],
-    frames: Iterable[tuple[str, np.ndarray]],
+    frames: Iterable[SourceFrame],
     output: str | Path,
-    fps: float,
+    fps: float | Fraction,
     count: int | None = None,
     scale: float = 1.0,
     max_flow: float | None = None,
@@ -38,9 +41,10 @@ def write_video(
     Args:
         runs: dict of name -> loaded run with `stream(images, scale)`, as in `runs.Run`, and
             `label_set`. The colour key shows the classes of the first run.
-        frames: iterator of (name, (H, W, 3) uint8 RGB) of the same size; two or more.
+        frames: iterator of frames of the same size; two or more. A pair is written at the time of
+            its first frame; frames of different sequences are not a pair.
         output: FILE.mp4, FILE.webm, or a folder for one PNG per frame.
-        fps: frames per second of the video.
+        fps: frames per second of the video, for frames without a time.
         count: number of frames, for the progress bar; None if unknown.
         scale: factor by which frames are resized for the network.
         max_flow: speed of full colour in px; default: `first_max_flow` of the first pair.
@@ -55,29 +59,40 @@ def write_video(
         OSError: the output cannot be written.
     """
     written = 0
-    shown, *copies = itertools.tee(frames, 1 + len(runs))
-    streams = [
-        run.stream((image for _, image in copy), scale=scale)
-        for run, copy in zip(runs.values(), copies, strict=True)
-    ]
+    pairs = _predicted_pairs(runs, frames, scale)
     with writer(output, fps) as write:
-        pairs = itertools.pairwise(shown)
-        pairs = tqdm(pairs, total=count and count - 1, unit="pair", disable=None)
-        # zip ends with the pairs: the last prediction of a stream has no flow and is not drawn.
-        for ((name, image), _), *outputs in zip(pairs, *streams, strict=False):
-            predictions = {
-                run_name: (seg, flow, run.label_set)
-                for (run_name, run), (seg, flow) in zip(runs.items(), outputs, strict=True)
-            }
+        for frame, predictions in tqdm(pairs, total=count and count - 1, unit="pair", disable=None):
             max_flow = max_flow or max(first_max_flow(flow) for _, flow, _ in predictions.values())
-            write(compose(name, image, predictions, max_flow, **drawing_options))
+            panels = compose(frame.name, frame.image, predictions, max_flow, **drawing_options)
+            write(panels, frame.time)
             written += 1
     return written
 
 
+def _predicted_pairs(runs, frames, scale):
+    """Yield the first frame of every pair, and its predictions as `compose` takes them."""
+    for sequence in sequences(frames):
+        shown, *copies = itertools.tee(sequence, 1 + len(runs))
+        streams = [
+            run.stream((frame.image for frame in copy), scale=scale)
+            for run, copy in zip(runs.values(), copies, strict=True)
+        ]
+        # zip ends with the pairs: the last prediction of a stream has no flow and is not drawn.
+        for (frame, _), *outputs in zip(itertools.pairwise(shown), *streams, strict=False):
+            yield (
+                frame,
+                {
+                    run_name: (seg, flow, run.label_set)
+                    for (run_name, run), (seg, flow) in zip(runs.items(), outputs, strict=True)
+                },
+            )
+
+
 @contextlib.contextmanager
-def writer(output: str | Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yield a function that writes one frame, to a video or as a numbered PNG (000000.png).
+def writer(output: str | Path, fps: float | Fraction) -> Iterator[Callable[..., None]]:
+    """Yield a function of a frame and optionally its time (see `video_output.video_writer`).
+
+    It writes one frame, to a video or as a numbered PNG (000000.png), which has no time.
 
     Raises:
         ValueError: the output is neither a supported video nor a folder.
@@ -89,7 +104,11 @@ def writer(output: str | Path, fps: float) -> Iterator[Callable[[np.ndarray], No
     if Path(output).is_file():
         raise ValueError(f"{output}: is a file: specify FILE.mp4, or a folder for images")
     numbers = itertools.count()
-    yield lambda image: drawing.write_png(Path(output) / f"{next(numbers):06d}.png", image)
+
+    def write_numbered(image, time=None):
+        drawing.write_png(Path(output) / f"{next(numbers):06d}.png", image)
+
+    yield write_numbered
 
 
 def first_max_flow(flow: np.ndarray) -> int:

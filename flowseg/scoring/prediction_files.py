@@ -177,12 +177,17 @@ def _main_classes(seg, label_set, shown=3):
 def _motion(flow):
     speed = np.hypot(flow[..., 0], flow[..., 1])
     text = f"median motion {np.median(speed):.2f} px"
-    low, high = KITTI_RANGE
-    # Negated, so that NaN counts as out of range too.
-    outside = int((~((flow >= low) & (flow <= high)).all(-1)).sum())
+    outside = count_outside(flow)
     return text + (
         f"; {outside} px move too far for flow.png: stored as unknown" if outside else ""
     )
+
+
+def count_outside(flow: np.ndarray) -> int:
+    """Number of pixels of (H, W, 2) flow that KITTI's PNG stores as unknown."""
+    low, high = KITTI_RANGE
+    # Negated, so that NaN counts as out of range too.
+    return int((~((flow >= low) & (flow <= high)).all(-1)).sum())
 
 
 def write_predictions(
@@ -203,6 +208,25 @@ def write_predictions(
     files.write(output / "flow.png", encode_kitti_flow(flow))
     drawing.write_png(output / "seg_color.png", drawing.color_labels(seg, label_set))
     drawing.write_png(output / "flow_color.png", flow_to_color(flow))
+
+
+def write_numbered(
+    output: str | Path,
+    number: int,
+    seg: np.ndarray,
+    flow: np.ndarray | None,
+    label_set: LabelSet,
+    seg_ids: str = "train",
+) -> None:
+    """Write one frame of a video as `output`/seg/NNNNN.png and, if not None, flow/NNNNN.png.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    ids = label_id_table(label_set)[seg] if seg_ids == "label" else seg
+    drawing.write_png(Path(output) / "seg" / f"{number:05d}.png", ids)
+    if flow is not None:
+        files.write(Path(output) / "flow" / f"{number:05d}.png", encode_kitti_flow(flow))
 
 
 def city_ids(label_set: LabelSet) -> np.ndarray | None:

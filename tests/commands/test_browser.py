@@ -19,7 +19,9 @@ import numpy as np
 import pytest
 
 from flowseg.data.flow_io import read_flow
-from flowseg.media.frames import VIDEO_SUFFIXES, open_frames, video_writer
+from flowseg.media.frames import open_frames
+from flowseg.media.video import VIDEO_SUFFIXES
+from flowseg.media.video_output import FORMATS, video_writer
 from tests.conftest import ROOT, run_command
 
 pytestmark = pytest.mark.browser
@@ -302,12 +304,13 @@ def test_report_shows_its_images_without_other_files(trained_run, kitti_records,
     assert wide <= 0, "the page is wider than its window"
 
 
-def test_written_clip_plays_in_the_browser(tab, tmp_path):
-    with video_writer(tmp_path / "a.webm", 10) as write:
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_written_clip_plays_in_the_browser(tab, tmp_path, suffix):
+    with video_writer(tmp_path / f"a{suffix}", 10) as write:
         for n in range(5):
             write(np.full((64, 96, 3), 40 * n, np.uint8))
-    assert open_frames(tmp_path / "a.webm")[2] == 5
-    (tmp_path / "page.html").write_text('<video src="a.webm" muted></video>')
+    assert open_frames(tmp_path / f"a{suffix}")[2] == 5
+    (tmp_path / "page.html").write_text(f'<video src="a{suffix}" muted></video>')
     tab.goto((tmp_path / "page.html").as_uri())
     size = tab.locator("video").evaluate(
         "v => v.play().then(() => [v.videoWidth, v.videoHeight, v.duration])"

@@ -9,6 +9,7 @@ import pytest
 from flowseg import files, runs
 from flowseg.consistency import consistency
 from flowseg.data.labels import CITYSCAPES
+from flowseg.media.video import SourceFrame
 from flowseg.network.model import compose
 from flowseg.scoring import frame_scores
 from tests.conftest import run_command
@@ -41,7 +42,7 @@ def frames_and_run(steps, flow):
     for i in range(4):
         image = np.zeros((8, 40, 3), np.uint8)
         image[:, 5 + steps * i : 9 + steps * i] = 1
-        frames.append((str(i), image))
+        frames.append(SourceFrame(str(i), image))
 
     def predict(image1, image2, scale):
         return image1[..., 0], np.broadcast_to(np.float32(flow), (*image1.shape[:2], 2))
@@ -60,7 +61,7 @@ def test_no_flow_score_if_all_pixels_leave():
     frame = np.zeros((8, 9, 3), np.uint8)
     prediction = np.zeros((8, 9), np.uint8), np.full((8, 9, 2), 99, np.float32)
     run = stand_in(lambda *_, scale: prediction)
-    scores, pairs = consistency(run, [("a", frame), ("b", frame)])
+    scores, pairs = consistency(run, [SourceFrame("a", frame), SourceFrame("b", frame)])
     assert scores == {"video/consistency_at_rest": 100} and pairs == 1
 
 
@@ -68,6 +69,14 @@ def test_one_frame_raises():
     frames, run = frames_and_run(4, (4, 0))
     with pytest.raises(ValueError, match="fewer than two frames"):
         consistency(run, frames[:1])
+
+
+def test_frames_across_a_gap_are_not_compared():
+    frames, run = frames_and_run(4, (4, 0))
+    # The motion across the gap is twice the flow.
+    frames = [frames[0], frames[1], frames[3]._replace(sequence=1)]
+    scores, pairs = consistency(run, frames)
+    assert pairs == 1 and scores["video/consistency"] == 100
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import pytest
 from flowseg import demo
 from flowseg.cli import entry
 from flowseg.data.flow_io import read_flow
-from flowseg.media.frames import open_frames, video_writer
+from flowseg.media.frames import open_frames
+from flowseg.media.video_output import video_writer
 from tests.conftest import run_command
 from tests.support.stand_in import stand_in
 

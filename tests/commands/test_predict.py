@@ -12,9 +12,12 @@ from flowseg.data.labels import CITYSCAPES
 from flowseg.media.drawing import color_labels, write_png
 from flowseg.media.frames import read_image
 from flowseg.media.pairs import read_pair
-from flowseg.predict import predict
+from flowseg.media.video import SourceFrame
+from flowseg.media.video_output import video_writer
+from flowseg.predict import predict, predict_frames
 from flowseg.runs import load_run
 from tests import conftest
+from tests.support.stand_in import stand_in
 
 # Of 12 px, 8 are road, 3 car and 1 void.
 SEG = np.uint8([[0, 0, 0, 0], [0, 0, 0, 0], [13, 13, 13, 255]])
@@ -88,19 +91,87 @@ def test_frames_of_different_sizes_raise(tmp_path):
     ]
 
 
+def video_run(labels=CITYSCAPES):
+    """A run that predicts the grey value as class, and the difference of the frames as motion."""
+
+    def predict_pair(image1, image2, scale=1.0):
+        flow = np.zeros((*image1.shape[:2], 2), np.float32)
+        flow[..., 0] = image2[..., 0].astype(float) - image1[..., 0]
+        return image1[..., 0], flow
+
+    return stand_in(predict_pair, labels)
+
+
+def grey_frames(values, sequences=None):
+    for i, value in enumerate(values):
+        image = np.full((6, 8, 3), value, np.uint8)
+        yield SourceFrame(str(i), image, sequence=sequences[i] if sequences else 0)
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_every_frame_of_a_video_is_predicted(tmp_path):
+    line = predict_frames(video_run(), grey_frames([1, 3, 6]), tmp_path / "new/out")
+    out = tmp_path / "new/out"
+    assert line == f"{out}: 3 frames in seg/, 2 in flow/" and names_in(out) == ["flow", "seg"]
+    assert names_in(out / "seg") == ["00000.png", "00001.png", "00002.png"]
+    assert names_in(out / "flow") == ["00000.png", "00001.png"]
+    for i, value in enumerate([1, 3, 6]):
+        ids = read_ids(out / f"seg/{i:05d}.png")
+        assert ids.dtype == np.uint8 and ids.shape == (6, 8) and (ids == value).all()
+    for i, motion in enumerate([2, 3]):
+        assert (read_flow(out / f"flow/{i:05d}.png") == (motion, 0, 1)).all()
+
+
+def test_flow_across_a_gap_is_not_written(tmp_path):
+    line = predict_frames(video_run(), grey_frames([1, 3, 6, 7], [0, 0, 1, 1]), tmp_path)
+    assert "4 frames in seg/, 2 in flow/" in line
+    assert len(names_in(tmp_path / "seg")) == 4
+    assert names_in(tmp_path / "flow") == ["00000.png", "00002.png"]
+
+
+def test_video_with_label_ids_and_fast_motion(tmp_path):
+    run = stand_in(lambda image1, image2, scale: (SEG, FLOW + 600))
+    line = predict_frames(run, grey_frames([0, 0]), tmp_path, seg_ids="label")
+    assert "12 px move too far" in line and not read_flow(tmp_path / "flow/00000.png")[..., 2].any()
+    assert read_ids(tmp_path / "seg/00001.png").tolist()[2] == [26, 26, 26, 255]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_stopped_video_keeps_its_files(tmp_path, error):
+    def stopped():
+        yield from grey_frames([1, 2, 3])
+        raise error("bad frame")
+
+    with pytest.raises(error, match="holds the 2 frames so far"):
+        predict_frames(video_run(), stopped(), tmp_path)
+    assert names_in(tmp_path / "seg") == names_in(tmp_path / "flow") == ["00000.png", "00001.png"]
+
+
+def test_files_of_an_earlier_video_are_named(tmp_path, capsys):
+    predict_frames(video_run(), grey_frames([1, 2, 3, 4]), tmp_path)
+    assert capsys.readouterr().err == ""
+    predict_frames(video_run(), grey_frames([5, 6]), tmp_path)
+    older = tmp_path / "seg/00002.png"
+    assert f"warning: {older}: from an earlier command, as are 4 files" in capsys.readouterr().err
+    assert (read_ids(older) == 3).all() and (read_ids(tmp_path / "seg/00000.png") == 5).all()
+
+
 def run_command(*arguments):
     """`python -m flowseg.predict` with a stand-in for the trained run."""
     program = """if True:
         import json, sys, types
         import numpy as np
         from flowseg import predict
-        from flowseg.data.labels import CITYSCAPES
+        from tests.support.stand_in import stand_in
 
         def load_run(run_dir, weights):
             def predict_pair(image1, image2, scale):
                 print(json.dumps([run_dir, weights, scale]), file=sys.stderr)
                 return np.zeros(image1.shape[:2], np.uint8), image2[..., :2].astype("f4")
-            return types.SimpleNamespace(predict=predict_pair, label_set=CITYSCAPES)
+            return stand_in(predict_pair)
 
         sys.modules["flowseg.runs"] = types.SimpleNamespace(load_run=load_run)
         predict.entry_point()
@@ -125,10 +196,32 @@ def test_command(tmp_path):
         (("--run_dir", "", *pair, *out), "run_dir"),
         (("--run_dir", "r", *pair, *out, "--input_scale=0"), "input_scale"),
         (("--run_dir", "r", *pair, *out, "--seg_ids=owner"), "seg_ids"),
+        (("--run_dir", "r", *out), "give either --image1 and --image2, or --input"),
+        (("--run_dir", "r", *pair[:2], *out), "give either --image1 and --image2, or --input"),
+        (("--run_dir", "r", *pair, *out, "--input", tmp_path), "or --input"),
+        (("--run_dir", "r", *out, "--input", tmp_path, "--confidence"), "--confidence needs"),
+        (("--run_dir", "r", *out, "--input", tmp_path / "out/seg"), "no such video file"),
+        (("--run_dir", "r", "--input", tmp_path, "--output", tmp_path / "a.png"), "is a file"),
     ):
         done = run_command(*arguments)
         assert done.returncode == 1 and done.stdout == ""
         assert done.stderr.count("\n") == 1 and message in done.stderr
+
+
+def test_command_on_a_video_and_a_folder(tmp_path):
+    with video_writer(tmp_path / "a.mp4", 10) as write:
+        for i in range(4):
+            write(np.full((6, 8, 3), 20 * i, np.uint8))
+    for i in range(3):
+        write_png(tmp_path / f"in/{i}.png", FRAME)
+    for name, count in (("a.mp4", 4), ("in", 3), ("in/%d.png", 3)):
+        out = tmp_path / f"out{len(name)}"
+        done = run_command("--run_dir", "r", "--input", tmp_path / name, "--output", out)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{out}: {count} frames in seg/, {count - 1} in flow/\n"
+        assert len(names_in(out / "seg")) == count
+    done = run_command("--run_dir", "r", "--input", tmp_path / "in", "--output", tmp_path)
+    assert done.returncode == 1 and "is the folder of the input" in done.stderr
 
 
 def test_confidence(trained_run, kitti_folder, tmp_path):

@@ -12,7 +12,9 @@ import pytest
 from flowseg.data.flow_io import flow_to_color
 from flowseg.data.labels import CITYSCAPES
 from flowseg.media.drawing import overlay_labels, write_png
-from flowseg.media.frames import open_frames, video_writer
+from flowseg.media.frames import open_frames
+from flowseg.media.video import SourceFrame
+from flowseg.media.video_output import video_writer
 from flowseg.media.video_panels import compose, first_max_flow, write_video
 from tests.support.stand_in import stand_in
 
@@ -36,7 +38,7 @@ def fake_run(fails_at=None):
 
 def grey_frames(count, height=160, width=240):
     for i in range(count):
-        yield f"{i}.png", np.full((height, width, 3), 10 * i, np.uint8)
+        yield SourceFrame(f"{i}.png", np.full((height, width, 3), 10 * i, np.uint8))
 
 
 def test_video_has_one_frame_per_pair(tmp_path):
@@ -121,6 +123,21 @@ def test_first_max_flow():
     assert first_max_flow(flow) == 75, "1.5 times 50 px; outliers have no effect"
 
 
+def test_gap_has_no_pair(tmp_path):
+    run = fake_run()
+    frames = [frame._replace(sequence=i // 2) for i, frame in enumerate(grey_frames(5))]
+    assert write_video({"a": run}, iter(frames), tmp_path / "out", 10) == 2
+    assert [call[:2] for call in run.calls] == [(0, 10), (20, 30)]
+
+
+def test_times_of_the_source_are_kept(tmp_path):
+    times = [0, 0.2, 0.25, 1.5, 2]
+    frames = (f._replace(time=t) for f, t in zip(grey_frames(5), times, strict=True))
+    write_video({"a": fake_run()}, frames, tmp_path / "a.mp4", 10)
+    written = [float(frame.time) for frame in open_frames(tmp_path / "a.mp4")[0]]
+    np.testing.assert_allclose(written, times[:4], atol=1e-3)
+
+
 def test_failure_leaves_no_video(tmp_path):
     with pytest.raises(RuntimeError, match="memory"):
         write_video({"a": fake_run(fails_at=2)}, grey_frames(5), tmp_path / "a.mp4", 10)
@@ -168,8 +185,8 @@ def test_folder_gets_one_image_per_pair(tmp_path):
 
 def test_output_must_not_be_the_input(tmp_path):
     with video_writer(tmp_path / "a.mp4", 10) as write:
-        for _, image in grey_frames(3):
-            write(image)
+        for frame in grey_frames(3):
+            write(frame.image)
     content = (tmp_path / "a.mp4").read_bytes()
     for name in (tmp_path / "a.mp4", tmp_path):
         done = run_command("--run_dir", "r", "--input", name, "--output", name)
@@ -253,8 +270,8 @@ def run_command(*arguments):
 
 def test_command_keeps_the_rate_of_a_video(tmp_path):
     with video_writer(tmp_path / "in.mp4", 24) as write:
-        for _, image in grey_frames(4):
-            write(image)
+        for frame in grey_frames(4):
+            write(frame.image)
     out = tmp_path / "out.mp4"
     done = run_command("--run_dir", "r", "--input", tmp_path / "in.mp4", "--output", out)
     assert done.returncode == 0, done.stderr
@@ -275,8 +292,8 @@ def test_progress_bar_on_a_terminal(tmp_path, monkeypatch):
 
 
 def test_command_sets_the_frame_rate_of_a_folder(tmp_path):
-    for name, image in grey_frames(3):
-        write_png(tmp_path / name, image)
+    for frame in grey_frames(3):
+        write_png(tmp_path / frame.name, frame.image)
     out = tmp_path / "out.mp4"
     for more, fps in (((), 10.0), (("--fps=5",), 5.0)):
         done = run_command("--run_dir", "r", "--input", tmp_path, "--output", out, *more)
@@ -333,8 +350,8 @@ def test_real_frames(samples, tmp_path, folder, taken, size):
     shown = video.read()[1][..., ::-1].astype(int)
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == taken - 1
     # The first panel of the first frame is the input, up to the video's compression.
-    name, image = frames[0]
-    seg, flow = run.predict(image, frames[1][1])
+    name, image = frames[0].name, frames[0].image
+    seg, flow = run.predict(image, frames[1].image)
     exact = compose(name, image, {"a": (seg, flow, CITYSCAPES)}, first_max_flow(flow), 0.5)
     assert np.abs(shown[: exact.shape[0], : exact.shape[1]] - exact).mean() < 10
     expected = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)

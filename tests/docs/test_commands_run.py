@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flowseg.media import drawing, frames
+from flowseg.media import drawing, video_output
 from tests.conftest import ROOT
 from tests.support import city_frames, forked
 from tests.support.kitti_writer import write_clip, write_kitti
@@ -104,7 +104,7 @@ def workspace(tmp_path, samples, photos, monkeypatch):
         save(tmp_path / f"MINE/masks/{k:04d}.png", ids(k, [2, 3, 4, 9]))
     write_clip(tmp_path / "VIDEO_OR_FOLDER", 4)
     for name in ("VIDEO.mp4", "phone.mp4"):
-        with frames.video_writer(tmp_path / name, 5) as write:
+        with video_output.video_writer(tmp_path / name, 5) as write:
             for path in sorted((tmp_path / "VIDEO_OR_FOLDER").iterdir()):
                 write(cv2.imread(str(path))[..., ::-1].copy())
     for path in ("A.png", "B.png"):

@@ -9,12 +9,12 @@ import numpy as np
 from data_prep.scenes import farm, street
 from experiments import demo_page
 from experiments.costs import scene_benchmark
-from flowseg.media import drawing, frames
+from flowseg.media import drawing, video_output
 
 
 def test_animation_has_the_frames_of_the_video(tmp_path):
     colours = (40, 120, 200)
-    with frames.video_writer(tmp_path / "video.mp4", 5) as write:
+    with video_output.video_writer(tmp_path / "video.mp4", 5) as write:
         for colour in colours:
             write(np.full((64, 96, 3), (colour, 90, 60), np.uint8))
     demo_page.animate(tmp_path / "video.mp4", tmp_path / "video.webp", width=48)

@@ -277,7 +277,16 @@ def video(request, tmp_path):
 
 def test_video_without_tensorflow(folder, video, tmp_path_factory):
     output = tmp_path_factory.mktemp("video") / "video.mp4"
-    names = ("tensorflow", "keras", "matplotlib", "jinja2", "tabulate")
+    names = (
+        "tensorflow",
+        "keras",
+        "matplotlib",
+        "jinja2",
+        "tabulate",
+        "tensorboard",
+        "h5py",
+        "PIL",
+    )
     absent = f"import sys, runpy; sys.modules.update(dict.fromkeys({names})); "
     command = ("--model", folder / "int8.tflite", "--input", video, "--output", output)
     done = subprocess.run(

@@ -1,10 +1,11 @@
-"""All image and video formats listed in `frames` are written by OpenCV and read back."""
+"""All image and video formats that are listed are written by OpenCV and read back."""
 
 import cv2
 import numpy as np
 import pytest
 
-from flowseg.media.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_frames, read_image
+from flowseg.media.frames import IMAGE_SUFFIXES, open_frames, read_image
+from flowseg.media.video import VIDEO_SUFFIXES
 
 
 def write_image(path):
@@ -25,9 +26,10 @@ def test_image_formats(tmp_path, suffix):
     paths = [tmp_path / f"{n}{suffix}" for n in (1, 2)]
     written = [write_image(path) for path in paths]
     frames, _, count = open_frames(tmp_path)
-    for (_, image), pixels in zip(frames, written, strict=True):
+    for frame, pixels in zip(frames, written, strict=True):
         # JPEG and AVIF are lossy.
-        assert image.shape == pixels.shape and np.abs(image - np.float32(pixels)).mean() < 8
+        assert frame.image.shape == pixels.shape
+        assert np.abs(frame.image - np.float32(pixels)).mean() < 8
     assert count == 2
     with pytest.raises(ValueError, match=f"1{suffix}: a single image"):
         open_frames(paths[0])
@@ -61,7 +63,7 @@ def test_video_formats(tmp_path, suffix):
             sink.write(image)
         sink.release()
     frames, fps, count = open_frames(path)
-    images_read = [image for _, image in frames]
+    images_read = [frame.image for frame in frames]
     # MPEG containers have no frame count.
     assert len(images_read) == 6 and count == (None if suffix in (".mpg", ".mpeg") else 6)
     assert fps == (10 if suffix == ".gif" else 25)
