@@ -2,7 +2,7 @@
 
     python -m data_prep.folder --source FOLDER --label_set classes.json --output RECORDS
 
-    FOLDER/images/VIDEO/00001.jpg    8-bit colour: PNG, JPEG or PPM
+    FOLDER/images/VIDEO/00001.jpg    any image format that `flowseg.predict` reads
     FOLDER/masks/VIDEO/00001.png     8-bit grey, one class id per pixel
     FOLDER/flow/VIDEO/00001.flo      `.flo`, or KITTI's 16-bit PNG
 
@@ -28,10 +28,11 @@ from data_prep.conversion import options, writer
 from data_prep.conversion.frames import Frame, find_next
 from flowseg.cli import entry
 from flowseg.data import labels
+from flowseg.data.images import IMAGE_SUFFIXES
 from flowseg.errors import ArgumentError
 
 SUFFIXES = {
-    "images": (".png", ".jpg", ".jpeg", ".ppm"),
+    "images": IMAGE_SUFFIXES,
     "masks": (".png",),
     "flow": (".flo", ".png"),
 }

@@ -17,6 +17,7 @@ from absl import flags
 
 from export import lite_file
 from flowseg.cli import entry
+from flowseg.cli import flags as shared_flags
 from flowseg.data.labels import from_dict
 from flowseg.media import pairs
 from flowseg.media.frames import check_video_name, open_frames
@@ -95,6 +96,8 @@ def define_flags():
     )
     flags.DEFINE_integer("threads", 2, "Threads of the network.", 1)
     flags.DEFINE_float("overlay", 0.5, "Opacity of the class colours over the frame.", 0, 1)
+    flags.adopt_module_key_flags(shared_flags)
+    shared_flags.define_bit_depth()
 
 
 def main():
@@ -105,7 +108,7 @@ def main():
         check_video_name(args.output)
     if Path(args.output).resolve() == Path(args.input).resolve():
         raise ValueError(f"--output {args.output}: is the input itself, which would be overwritten")
-    frames, fps, count = open_frames(args.input)
+    frames, fps, count = open_frames(args.input, args.bit_depth)
     lite_run = LiteRun(opened)
     frames = resized(frames, opened.metadata["height"], opened.metadata["width"])
     fps = fps or DEFAULT_FPS

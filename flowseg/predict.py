@@ -69,12 +69,13 @@ def define_flags():
     flags.DEFINE_string("output", None, "Folder to write into.", required=True)
     flags.DEFINE_bool("confidence", False, "Also write the confidence of the flow.")
     shared_flags.define_seg_ids()
+    shared_flags.define_bit_depth()
 
 
 def main():
     """Read the frames, load the run and write its predictions."""
     args = flags.FLAGS
-    pair = read_pair(args.image1, args.image2)
+    pair = read_pair(args.image1, args.image2, args.bit_depth)
     # Imported late: TensorFlow takes seconds to start, and bad frames are reported before that.
     from flowseg.runs import load_run
 

@@ -47,6 +47,7 @@ def define_flags():
         "pair's speeds, at least 0.5 % of the width. Set it for a video that starts slowly.",
         0.01,
     )
+    shared_flags.define_bit_depth()
 
 
 def main():
@@ -58,7 +59,7 @@ def main():
         raise ValueError(f"--output {args.output}: is the input itself, which would be overwritten")
     if args.beside and args.run_dir and Path(args.beside) == Path(args.run_dir):
         raise ValueError(f"--beside {args.beside}: is --run_dir itself; name another run")
-    frames, fps, count = open_frames(args.input)
+    frames, fps, count = open_frames(args.input, args.bit_depth)
     # Imported late: TensorFlow takes seconds to start, and bad input is reported before that.
     from flowseg.runs import load_run
 

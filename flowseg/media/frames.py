@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 
 from flowseg import console, files
-from flowseg.data.flow_io import PNG_MAGIC, check_png
+from flowseg.data.images import IMAGE_SUFFIXES, find_bit_depth, read_image
+from flowseg.data.images import quiet_opencv as _quiet_opencv
 
 # Silence FFmpeg, whose messages would surround our one-line error. The variable is read once, at
 # the first video of the process.
@@ -24,26 +25,6 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 # Codecs for writing: MPEG-4 Part 2 for players; VP8, which is slower to encode, for web browsers.
 # OpenCV's wheels have no H.264 encoder, and their VP9 encoder is even slower.
 VIDEO_CODECS = {".mp4": "mp4v", ".webm": "VP80"}
-# Image formats that OpenCV's wheels read correctly (for PAM they swap the colours).
-IMAGE_SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jp2",
-    ".webp",
-    ".avif",
-    ".tif",
-    ".tiff",
-    ".bmp",
-    ".dib",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".pnm",
-    ".ras",
-    ".sr",
-)
 # Suffixes to recognise a video without opening it; `open_frames` also tries other files.
 VIDEO_SUFFIXES = (
     ".mp4",
@@ -66,30 +47,8 @@ VIDEO_SUFFIXES = (
 )
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Read an image file as (H, W, 3) uint8 RGB.
-
-    Grey becomes three equal channels, 16-bit values keep their upper 8 bits, an alpha channel is
-    dropped, and EXIF orientation is applied.
-
-    Raises:
-        ValueError: the file is missing, damaged, truncated, or not an image; the message names it.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such image file")
-    data = path.read_bytes()
-    if data.startswith(PNG_MAGIC):
-        check_png(data, path)
-    with _quiet_opencv():
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
-    if image is None:
-        raise ValueError(f"{path}: not a readable image (damaged, truncated or not an image)")
-    return image
-
-
 def open_frames(
-    path: str | os.PathLike,
+    path: str | os.PathLike, bit_depth: int | None = None
 ) -> tuple[Iterator[tuple[str, np.ndarray]], float | None, int | None]:
     """The frames of a video file or of a folder of images, in order.
 
@@ -97,6 +56,8 @@ def open_frames(
 
     Args:
         path: video file, or folder of image files of the same size.
+        bit_depth: how many bits the 16-bit images of a folder use, see `images.decode`; default:
+            that of the largest value in the folder, see `images.find_bit_depth`.
 
     Returns:
         (frames, fps, count): an iterator of (name, (H, W, 3) uint8 RGB); frames per second, or
@@ -109,7 +70,7 @@ def open_frames(
     """
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, bit_depth)
     if not path.is_file():
         raise ValueError(f"{path}: no such video file or folder of frames")
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -123,7 +84,7 @@ def natural_key(name: str) -> tuple[list[int | str], str]:
     return [int(part) if part.isdecimal() else part for part in parts], name
 
 
-def _open_folder(folder):
+def _open_folder(folder, bit_depth):
     files = [
         file
         for file in folder.iterdir()
@@ -135,11 +96,12 @@ def _open_folder(folder):
             f"(looked for {', '.join(IMAGE_SUFFIXES)})"
         )
     files.sort(key=lambda file: natural_key(file.name))
+    bit_depth = bit_depth or find_bit_depth(files)
 
     def frames():
         size = None
         for file in files:
-            image = read_image(file)
+            image = read_image(file, bit_depth)
             size = size or image.shape[:2]
             if image.shape[:2] != size:
                 raise ValueError(
@@ -277,17 +239,6 @@ def _check_video(partial, path, expected, fps):
             f"instead of {expected}, {actual_fps:g} instead of {fps:g} frames per second); is the "
             "disk full?"
         )
-
-
-@contextlib.contextmanager
-def _quiet_opencv():
-    """Silence OpenCV's log while failures are reported by our own error messages."""
-    logging = cv2.utils.logging
-    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        logging.setLogLevel(level)
 
 
 def _size_text(image):
