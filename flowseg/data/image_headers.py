@@ -14,7 +14,8 @@ EXIF_MAGIC = b"Exif\0\0"
 ORIENTATION = 0x0112
 # Start-of-frame markers of JPEG: baseline, extended, progressive. TensorFlow may lack the decoders
 # of the others (lossless and arithmetic).
-HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
+PROGRESSIVE = 0xC2
+HUFFMAN_FRAMES = (0xC0, 0xC1, PROGRESSIVE)
 OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _PPM_HEADER = re.compile(rb"P6\s+(?:#[^\n]*\n\s*)*(\d+)\s+(\d+)\s+255\s")
 
@@ -66,15 +67,25 @@ def graph_obstacle(data: bytes) -> str:
         return f"has EXIF orientation {mark}, which TensorFlow ignores"
     if kind == "png":
         return "has 16 bits per value" if data[24:25] == b"\x10" else ""
+    marker, components = _jpeg_frame(data)
+    if marker not in HUFFMAN_FRAMES or components not in (b"\1", b"\3"):
+        return "is a CMYK, lossless or arithmetic JPEG"
+    return ""
+
+
+def is_progressive(data: bytes) -> bool:
+    """Whether a JPEG file is progressive."""
+    return _jpeg_frame(data)[0] == PROGRESSIVE
+
+
+def _jpeg_frame(data: bytes) -> tuple[int, bytes]:
+    """Return the start-of-frame marker of a JPEG file and its number of components."""
     frames = (
         (marker, data[start + 5 : start + 6])
         for marker, start, _ in _segments(data)
         if marker in HUFFMAN_FRAMES + OTHER_FRAMES
     )
-    marker, components = next(frames, (0xC0, b"\3"))
-    if marker not in HUFFMAN_FRAMES or components not in (b"\1", b"\3"):
-        return "is a CMYK, lossless or arithmetic JPEG"
-    return ""
+    return next(frames, (0xC0, b"\3"))
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:

@@ -7,6 +7,7 @@ of files. Needs only NumPy and OpenCV.
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -40,9 +41,21 @@ IMAGE_SUFFIXES = (
 )
 # Bit depths of cameras, in files of 16 bits.
 BIT_DEPTHS = (8, 10, 12, 14, 16)
-# With these flags OpenCV applies the orientation, and keeps 16-bit values. Not IMREAD_COLOR_RGB,
-# with which OpenCV 5.0 reads wrong values from 16-bit TIFF files.
+# Keeps 16-bit values. Not IMREAD_COLOR_RGB, with which OpenCV 5.0 reads wrong values from 16-bit
+# TIFF files.
 _BGR = cv2.IMREAD_COLOR_BGR | cv2.IMREAD_ANYDEPTH
+# What each EXIF orientation does to the stored pixels.
+_TURNS = {
+    1: lambda image: image,
+    2: lambda image: cv2.flip(image, 1),
+    3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
+    4: lambda image: cv2.flip(image, 0),
+    5: cv2.transpose,
+    6: lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda image: cv2.rotate(cv2.transpose(image), cv2.ROTATE_180),
+    8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+_TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # What libjpeg prints, and OpenCV ignores, when it fills in missing parts of an image.
 _JPEG_DAMAGE = ("premature end", "Premature end", "bad Huffman code", "found marker")
 
@@ -91,24 +104,35 @@ def _decode(data, name):
             f"{name}: the PPM has {len(data)} bytes, but its header implies "
             f"{image_headers.ppm_size(data)}"
         )
-    damage = ""
-    if form == "jpeg":
-        with console.captured_stderr() as printed:
-            image = _opencv(data, _BGR, name)
-        damage = next((line for line in printed if any(text in line for text in _JPEG_DAMAGE)), "")
-        if image is None or damage:
-            reason = f" ({damage})" if damage else ""
-            raise ValueError(f"{name}: truncated or damaged JPEG{reason}")
-    else:
-        image = _opencv(data, _BGR, name)
-    if image is None:
-        other = _opencv(data, cv2.IMREAD_UNCHANGED, name)
-        if other is not None:
+    elif data.startswith(_TIFF_MAGICS):
+        # OpenCV reads other types as if they were 16-bit values.
+        stored = _opencv(data, cv2.IMREAD_UNCHANGED, name)
+        if stored is not None and stored.dtype not in (np.uint8, np.uint16):
             raise ValueError(
-                f"{name}: holds values of type {other.dtype}: save it with 8 or 16 bits per value"
+                f"{name}: holds values of type {stored.dtype}: save it with 8 or 16 bits per value"
             )
+    # By the orientation that `graph_obstacle` reads; in other formats OpenCV applies it.
+    marked = form in ("png", "jpeg")
+    flags = _BGR | cv2.IMREAD_IGNORE_ORIENTATION if marked else _BGR
+    image = (_decode_jpeg if form == "jpeg" else _opencv)(data, flags, name)
+    if image is None:
         raise ValueError(f"{name}: not a readable image (damaged, truncated or not an image)")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return _TURNS[image_headers.orientation(data)](image) if marked else image
+
+
+def _decode_jpeg(data, flags, name):
+    with console.captured_stderr() as printed:
+        image = _opencv(data, flags, name)
+    for line in printed:
+        if "JPEG" not in line:  # of another thread
+            print(line, file=sys.stderr)
+    # Some cameras pad the pixels of baseline files with extraneous bytes.
+    texts = _JPEG_DAMAGE + (("extraneous",) if image_headers.is_progressive(data) else ())
+    damage = [line for line in printed if any(text in line for text in texts)]
+    if image is None or damage:
+        raise ValueError(f"{name}: truncated or damaged JPEG{f' ({damage[0]})' if damage else ''}")
+    return image
 
 
 def _opencv(data, flags, name):

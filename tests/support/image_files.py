@@ -100,45 +100,58 @@ def tiff(pixels, orientation):
 
 
 _RGB = blobs()
+_DEEP = {"high": 4096, "dtype": np.uint16}
 JPEG = encode(".jpg", _RGB)
-MARKED_PNG = png(packed(8, 3), WIDTH, 8, 2, before=chunk(b"eXIf", exif(6)))
-# Kinds of image files by name. The same rule decodes them all.
+_PALETTE = palette(8) + chunk(b"tRNS", b"\0\x80")
+_PROGRESSIVE = (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+_VIDEO = b"\0\0\0\x18ftypmp42" * 50 + b"\xff\xd9"
+# Files by the rows of the table in docs/files.md: (suffix, content).
 KINDS = {
-    "PNG": ("a.png", encode(".png", _RGB)),
-    "grey PNG": ("a.png", encode(".png", _RGB[..., 0])),
-    "1-bit PNG": ("a.png", png(packed(1), WIDTH, 1, 0)),
-    "2-bit PNG": ("a.png", png(packed(2), WIDTH, 2, 0)),
-    "4-bit PNG": ("a.png", png(packed(4), WIDTH, 4, 0)),
-    "palette PNG": ("a.png", png(packed(8), WIDTH, 8, 3, palette(8))),
-    "4-bit palette PNG": ("a.png", png(packed(4), WIDTH, 4, 3, palette(4))),
-    "transparent palette PNG": (
-        "a.png",
-        png(packed(8), WIDTH, 8, 3, palette(8) + chunk(b"tRNS", b"\0\x80")),
-    ),
-    "grey and alpha PNG": ("a.png", png(packed(8, 2), WIDTH, 8, 4)),
-    "RGBA PNG": ("a.png", png(packed(8, 4), WIDTH, 8, 6)),
-    "rotated PNG": ("a.png", MARKED_PNG),
-    "16-bit grey PNG": ("a.png", encode(".png", blobs(1, high=4096, dtype=np.uint16))),
-    "16-bit PNG": ("a.png", encode(".png", blobs(3, high=4096, dtype=np.uint16))),
-    "16-bit RGBA PNG": ("a.png", encode(".png", blobs(4, high=4096, dtype=np.uint16))),
-    "JPEG": ("a.jpg", JPEG),
-    "progressive JPEG": ("a.jpg", encode(".jpg", _RGB, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)),
-    "grey JPEG": ("a.jpg", encode(".jpg", _RGB[..., 0])),
-    "JPEG with EXIF orientation 1": ("a.jpg", marked_jpeg(JPEG, 1)),
-    "rotated JPEG": ("a.jpg", marked_jpeg(JPEG, 6)),
-    "JPEG with bytes after its end": ("a.jpg", JPEG + b"\0\0\0\x18ftypmp42" * 50 + b"\xff\xd9"),
-    "CMYK JPEG": ("a.jpg", cmyk_jpeg(0)),
-    "YCCK JPEG": ("a.jpg", cmyk_jpeg(2)),
-    "PPM": ("a.ppm", encode(".ppm", _RGB)),
-    "grey PGM": ("a.pgm", encode(".pgm", _RGB[..., 0])),
-    "16-bit PGM": ("a.pgm", encode(".pgm", blobs(1, high=1024, dtype=np.uint16))),
-    "BMP": ("a.bmp", encode(".bmp", _RGB)),
-    "BMP with alpha": ("a.bmp", encode(".bmp", blobs(4))),
-    "WebP": ("a.webp", encode(".webp", _RGB)),
-    "WebP with alpha": ("a.webp", encode(".webp", blobs(4))),
-    "TIFF": ("a.tif", encode(".tiff", _RGB)),
-    "rotated TIFF": ("a.tif", tiff(_RGB, 6)),
-    "16-bit TIFF": ("a.tif", encode(".tiff", blobs(3, high=4096, dtype=np.uint16))),
-    "AVIF": ("a.avif", encode(".avif", _RGB)),
-    "JPEG 2000": ("a.jp2", encode(".jp2", blobs(3, 64, 96))),
+    "PNG: RGB, grey, palette, 1 to 8 bits": [
+        (".png", encode(".png", _RGB)),
+        (".png", encode(".png", _RGB[..., 0])),
+        *((".png", png(packed(bits), WIDTH, bits, 0)) for bits in (1, 2, 4)),
+        *((".png", png(packed(bits), WIDTH, bits, 3, palette(bits))) for bits in (1, 2, 4, 8)),
+    ],
+    "PNG with alpha or a transparent colour": [
+        (".png", png(packed(8, 2), WIDTH, 8, 4)),
+        (".png", png(packed(8, 4), WIDTH, 8, 6)),
+        (".png", png(packed(8), WIDTH, 8, 3, _PALETTE)),
+    ],
+    "PNG of 16 bits": [(".png", encode(".png", blobs(channels, **_DEEP))) for channels in (1, 3)],
+    "PNG with an EXIF orientation": [
+        (".png", png(packed(8, 3), WIDTH, 8, 2, chunk(b"eXIf", exif(6)))),
+        (".png", png(packed(8, 3), WIDTH, 8, 2, after=chunk(b"eXIf", exif(6)))),
+    ],
+    "JPEG: RGB, grey, progressive": [
+        (".jpg", JPEG),
+        (".jpg", encode(".jpg", _RGB[..., 0])),
+        (".jpg", encode(".jpg", _RGB, *_PROGRESSIVE)),
+        (".jpg", marked_jpeg(JPEG, 1)),
+    ],
+    "JPEG with bytes after its end": [(".jpg", JPEG + _VIDEO), (".jpg", JPEG + JPEG)],
+    "JPEG with an EXIF orientation": [(".jpg", marked_jpeg(JPEG, 6))],
+    "JPEG: CMYK": [(".jpg", cmyk_jpeg(0)), (".jpg", cmyk_jpeg(2))],
+    "JPEG, truncated": [(".jpg", JPEG[: len(JPEG) // 2]), (".jpg", JPEG[:-2])],
+    "JPEG, truncated and ended": [(".jpg", JPEG[: len(JPEG) // 2] + b"\xff\xd9")],
+    "PPM of 8 bits": [(".ppm", encode(".ppm", _RGB))],
+    "PGM and PBM of 8 bits": [
+        (".pgm", encode(".pgm", _RGB[..., 0])),
+        (".pbm", encode(".pbm", _RGB[..., 0] // 128 * 255)),
+    ],
+    "PPM and PGM of 16 bits": [
+        (".ppm", encode(".ppm", blobs(3, **_DEEP))),
+        (".pgm", encode(".pgm", blobs(1, **_DEEP))),
+    ],
+    "BMP, WebP, AVIF, JPEG 2000": [
+        (".bmp", encode(".bmp", _RGB)),
+        (".bmp", encode(".bmp", blobs(4))),
+        (".webp", encode(".webp", _RGB)),
+        (".webp", encode(".webp", blobs(4))),
+        (".avif", encode(".avif", _RGB)),
+        (".jp2", encode(".jp2", blobs(3, 64, 96))),
+    ],
+    "TIFF of 8 bits": [(".tif", encode(".tiff", _RGB)), (".tiff", tiff(_RGB, 6))],
+    "TIFF of 16 bits": [(".tif", encode(".tiff", blobs(3, **_DEEP)))],
+    "TIFF of floating-point numbers": [(".tif", encode(".tiff", np.float32(_RGB)))],
 }
