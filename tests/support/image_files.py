@@ -133,7 +133,7 @@ KINDS = {
     "JPEG with an EXIF orientation": [(".jpg", marked_jpeg(JPEG, 6))],
     "JPEG: CMYK": [(".jpg", cmyk_jpeg(0)), (".jpg", cmyk_jpeg(2))],
     "JPEG, truncated": [(".jpg", JPEG[: len(JPEG) // 2]), (".jpg", JPEG[:-2])],
-    "JPEG, truncated and ended": [(".jpg", JPEG[: len(JPEG) // 2] + b"\xff\xd9")],
+    "JPEG, truncated and ended": [(".jpg", JPEG[:-100] + b"\xff\xd9")],
     "PPM of 8 bits": [(".ppm", encode(".ppm", _RGB))],
     "PGM and PBM of 8 bits": [
         (".pgm", encode(".pgm", _RGB[..., 0])),
