@@ -2,7 +2,7 @@
 
     python -m data_prep.folder --source FOLDER --label_set classes.json --output RECORDS
 
-    FOLDER/images/VIDEO/00001.jpg    8-bit colour: PNG, JPEG or PPM
+    FOLDER/images/VIDEO/00001.jpg    any image format that `flowseg.predict` reads
     FOLDER/masks/VIDEO/00001.png     one class id per pixel, or the classes' colours
     FOLDER/flow/VIDEO/00001.flo      `.flo`, or KITTI's 16-bit PNG
 
@@ -34,10 +34,11 @@ from data_prep.conversion.frames import Frame, find_next
 from flowseg import system_files
 from flowseg.cli import entry
 from flowseg.data import labels
+from flowseg.data.images import IMAGE_SUFFIXES
 from flowseg.errors import ArgumentError
 
 SUFFIXES = {
-    "images": (".png", ".jpg", ".jpeg", ".ppm"),
+    "images": IMAGE_SUFFIXES,
     "masks": (".png",),
     "flow": (".flo", ".png"),
 }

@@ -20,6 +20,7 @@ from absl import flags
 
 from flowseg import files
 from flowseg.cli import entry
+from flowseg.cli import flags as shared_flags
 from flowseg.data import labels
 from flowseg.data.flow_io import decode_kitti_flow, flow_to_color
 from flowseg.media import drawing
@@ -138,12 +139,14 @@ def define_flags():
     flags.DEFINE_string("image2", None, "Later frame, of the same size.", required=True)
     flags.DEFINE_string("output", None, "Folder to write into.", required=True)
     flags.DEFINE_float("timeout", 60, "Seconds to wait for the response.", 0.001)
+    flags.adopt_module_key_flags(shared_flags)
+    shared_flags.define_bit_depth()
 
 
 def main():
     """Read the frames, request the predictions and write them."""
     args = flags.FLAGS
-    pair = read_pair(args.image1, args.image2)
+    pair = read_pair(args.image1, args.image2, args.bit_depth)
     options = {"name": args.name, "timeout": args.timeout}
     classes = label_set(args.server, **options)
     text = write(args.output, *predict(args.server, *pair, **options), classes)

@@ -97,6 +97,8 @@ def define_flags():
     )
     flags.DEFINE_integer("threads", 2, "Threads of the network.", 1)
     flags.DEFINE_float("overlay", 0.5, "Opacity of the class colours over the frame.", 0, 1)
+    flags.adopt_module_key_flags(shared_flags)
+    shared_flags.define_bit_depth()
 
 
 def main():
@@ -107,7 +109,7 @@ def main():
         check_video_name(args.output)
     if Path(args.output).resolve() == Path(args.input).resolve():
         raise ValueError(f"--output {args.output}: is the input itself, which would be overwritten")
-    frames, fps, count = open_frames(args.input, args.allow_gaps)
+    frames, fps, count = open_frames(args.input, args.allow_gaps, args.bit_depth)
     lite_run = LiteRun(opened)
     frames = resized(frames, opened.metadata["height"], opened.metadata["width"])
     fps = fps or DEFAULT_FPS

@@ -6,7 +6,9 @@ serving_uint8    the same for uint8 frames (each input of a signature has one ty
 predict_labels   image1, image2: (B, H, W, 3) uint8 -> labels: (B, H, W) uint8 train ids; flow:
                  (B, H, W, 2) float16
 predict_png      image1_bytes, image2_bytes: (B,) or one encoded image (PNG, JPEG) ->
-                 labels_bytes: (B,) PNG, 8-bit train ids; flow_bytes: (B,) KITTI's 16-bit PNG
+                 labels_bytes: (B,) PNG, 8-bit train ids; flow_bytes: (B,) KITTI's 16-bit PNG.
+                 Files that TensorFlow would read differently from `flowseg.predict` are refused:
+                 an EXIF orientation, 16 bits per value, CMYK
 encode           image: (B, H, W, 3) uint8 -> stride2 .. stride32: features; size: (B, 2), (H, W)
 decode           frame1_stride2 .. frame2_stride32: features of two frames; size: (B, 2) -> seg,
                  flow as for serving_default, at that size
@@ -22,6 +24,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from flowseg.data import graph_images
 from flowseg.network.backbones import STRIDES
 from flowseg.network.model import parts
 
@@ -145,11 +148,8 @@ def _split(features):
 
 def _decode_images(encoded):
     """(B,) or scalar bytes of PNG or JPEG -> (B, H, W, 3) float32 RGB, all of the same size."""
-
-    def decode(data):
-        return tf.io.decode_image(data, channels=3, expand_animations=False)
-
     spec = tf.TensorSpec((None, None, 3), tf.uint8)
+    decode = graph_images.decode
     images = tf.map_fn(decode, tf.reshape(encoded, [-1]), fn_output_signature=spec)
     return tf.cast(images, tf.float32)
 

@@ -82,12 +82,13 @@ def define_flags():
     flags.adopt_module_key_flags(shared_flags)
     shared_flags.define_input()
     flags.DEFINE_string("metrics_json", None, "File for the scores; default: none.")
+    shared_flags.define_bit_depth()
 
 
 def main():
     """Score a run on a video and print the table."""
     args = flags.FLAGS
-    frames, _, count = open_frames(args.input, args.allow_gaps)
+    frames, _, count = open_frames(args.input, args.allow_gaps, args.bit_depth)
     # Imported late: TensorFlow takes seconds to start, and bad input is reported before that.
     from flowseg import runs
 

@@ -4,6 +4,8 @@ import contextlib
 import importlib.util
 import os
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 
 
@@ -24,6 +26,31 @@ def no_stderr() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(devnull)
+
+
+# Only one thread at a time may redirect stderr.
+_CAPTURE = threading.Lock()
+
+
+@contextlib.contextmanager
+def captured_stderr() -> Iterator[list[str]]:
+    """Collect output to stderr, even of libraries that bypass Python's `sys.stderr`.
+
+    Yields:
+        A list that holds the lines after the block.
+    """
+    lines = []
+    with _CAPTURE, tempfile.TemporaryFile() as file:
+        sys.stderr.flush()
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            lines += file.read().decode(errors="replace").splitlines()
 
 
 class _QuietTensorFlow:

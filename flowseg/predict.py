@@ -148,6 +148,7 @@ def define_flags():
     flags.DEFINE_string("output", None, "Folder to write into.", required=True)
     flags.DEFINE_bool("confidence", False, "Also write the confidence of the flow.")
     shared_flags.define_seg_ids()
+    shared_flags.define_bit_depth()
     flags.register_multi_flags_validator(
         ["image1", "image2", "input"],
         lambda values: bool(values["image1"]) == bool(values["image2"]) != bool(values["input"]),
@@ -166,7 +167,7 @@ def main():
     if args.input:
         _predict_input(args)
         return
-    pair = read_pair(args.image1, args.image2)
+    pair = read_pair(args.image1, args.image2, args.bit_depth)
     # Imported late: TensorFlow takes seconds to start, and bad frames are reported before that.
     from flowseg.runs import load_run
 
@@ -180,7 +181,7 @@ def main():
 
 
 def _predict_input(args):
-    frames, _, count = open_frames(args.input, args.allow_gaps)
+    frames, _, count = open_frames(args.input, args.allow_gaps, args.bit_depth)
     if Path(args.output).is_file():
         raise ValueError(f"--output {args.output}: is a file; with --input it is a folder")
     if Path(args.input).resolve().parent == Path(args.output).resolve():

@@ -51,6 +51,7 @@ def define_flags():
         "pair's speeds, at least 0.5 % of the width. Set it for a video that starts slowly.",
         0.01,
     )
+    shared_flags.define_bit_depth()
 
 
 def main():
@@ -62,7 +63,7 @@ def main():
         raise ValueError(f"--output {args.output}: is the input itself, which would be overwritten")
     if args.beside and args.run_dir and Path(args.beside) == Path(args.run_dir):
         raise ValueError(f"--beside {args.beside}: is --run_dir itself; name another run")
-    frames, fps, count = open_frames(args.input, args.allow_gaps)
+    frames, fps, count = open_frames(args.input, args.allow_gaps, args.bit_depth)
     # Imported late: TensorFlow takes seconds to start, and bad input is reported before that.
     from flowseg.runs import load_run
 

@@ -4,6 +4,7 @@ Does not import TensorFlow, so that worker processes start fast and stay small.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +13,10 @@ import cv2
 import numpy as np
 
 from data_prep.conversion import label_maps
-from flowseg.data import flow_io, masks
+from flowseg.data import flow_io, image_headers, images, masks
 
 # The last number of a name, and the text before and after it.
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.ASCII | re.DOTALL)
-_PPM_HEADER = re.compile(rb"P6\s+(?:#[^\n]*\n\s*)*(\d+)\s+(\d+)\s+255\s")
 
 
 class Frame(NamedTuple):
@@ -34,6 +34,7 @@ class Frame(NamedTuple):
             `flowseg.data.masks.decode`; default: the palette of the built-in label set.
         group: frames of one group (a video) stay in one split; default: no group.
         instances_format: encoding of `instances`, see `flowseg.data.records`.
+        bit_depth: how many bits 16-bit images of the data set use; set by `writer.write`.
     """
 
     frame_id: str
@@ -45,6 +46,7 @@ class Frame(NamedTuple):
     instances_format: str = "kitti"
     palette: masks.Palette = {}
     mask_values: dict[int, int] = {}
+    bit_depth: int | None = None
 
 
 def find_next(paths: Iterable[Path], steps: Sequence[int]) -> dict[Path, Path]:
@@ -80,6 +82,16 @@ def find_next(paths: Iterable[Path], steps: Sequence[int]) -> dict[Path, Path]:
     return next_of
 
 
+def image_files(frames: Iterable[Frame]) -> list[Path]:
+    """List the image files of frames and their copies, each once, in order."""
+    paths = {}
+    for frame in frames:
+        for field in ("image1", "image2"):
+            found = (frame.files.get(field), *frame.copies.get(field, ()))
+            paths |= dict.fromkeys(path for path in found if path)
+    return list(paths)
+
+
 # Required bit depth of id maps: at another one the ids would be misread.
 _BITS = {"objects": 8, "instances": 16}
 
@@ -90,21 +102,26 @@ def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
     Returns:
         (fields, facts): the arguments of `flowseg.data.records.make_example` except `dataset`;
         and {"height", "width", "truth": names of the optional fields present,
-        "class_pixels": {label id: pixels}}.
+        "class_pixels": {label id: pixels}, "images": {"alpha" and "png": images whose alpha channel
+        was dropped, and that are stored as PNG instead of the bytes of their files}}.
 
     Raises:
         ValueError: naming the first file that is missing, damaged, or does not fit the others.
         OSError: a file cannot be read.
     """
     data = {field: _read(path) for field, path in frame.files.items()}
-    image = decode_image(data["image1"], frame.files["image1"])
+    image = images.decode(data["image1"], frame.files["image1"], frame.bit_depth)
     height, width = image.shape[:2]
     fields = {**data, "frame_id": frame.frame_id, "height": height, "width": width}
-    class_pixels = {}
+    class_pixels, changes = {}, Counter()
     for field, path in frame.files.items():
         if field in ("image1", "image2"):
-            decoded = image if field == "image1" else decode_image(data[field], path)
-            fields[f"{field}_format"] = image_format(data[field], path)
+            is_first = field == "image1"
+            decoded = image if is_first else images.decode(data[field], path, frame.bit_depth)
+            stored, fields[f"{field}_format"] = images.for_records(data[field], decoded)
+            fields[field] = stored
+            changes["alpha"] += images.has_alpha(data[field], path)
+            changes["png"] += stored is not data[field]
         elif field in ("flow", "flow_noc"):
             decoded, flow_format = _decode_flow(data[field], path)
             if fields.setdefault("flow_format", flow_format) != flow_format:
@@ -122,6 +139,7 @@ def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
         if decoded.shape[:2] != (height, width):
             raise ValueError(
                 f"{path}: is {_size(decoded)}, but {frame.files['image1'].name} is {_size(image)}"
+                + _turned(data["image1"])
             )
         if field == "instances":
             fields["instances_format"] = frame.instances_format
@@ -130,64 +148,21 @@ def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
             class_pixels = label_maps.count(decoded, path, mask_ids)
     for field, paths in frame.copies.items():
         for path in paths:
-            _check_copy(field, data[field], frame.files[field], path)
+            _check_copy(field, data[field], frame.files[field], path, frame.bit_depth)
     truth = sorted(set(data) - {"image1"})
     facts = {"height": height, "width": width, "truth": truth, "class_pixels": class_pixels}
-    return fields, facts
+    return fields, {**facts, "images": dict(changes)}
 
 
-def image_format(data: bytes, name: str | Path) -> str:
-    """Detect the format of an image file, "png", "jpeg" or "ppm", from its first bytes.
-
-    Raises:
-        ValueError: none of these formats; the message names the file by `name`.
-    """
-    magics = {flow_io.PNG_MAGIC: "png", b"\xff\xd8\xff": "jpeg", b"P6": "ppm"}
-    for magic, kind in magics.items():
-        if data.startswith(magic):
-            return kind
-    raise ValueError(f"{name}: not an image (neither PNG, JPEG nor binary PPM)")
+def _turned(data):
+    mark = image_headers.orientation(data)
+    return f" after its EXIF orientation {mark} is applied" if mark != 1 else ""
 
 
 def _read(path):
     if not path.is_file():
         raise ValueError(f"{path}: missing (is the data set unpacked completely?)")
     return path.read_bytes()
-
-
-def decode_image(data: bytes, name: str | Path) -> np.ndarray:
-    """Decode a PNG, JPEG or binary PPM to (H, W, 3) uint8 in OpenCV's BGR order.
-
-    Raises:
-        ValueError: damaged, truncated, or not an 8-bit colour image; the message names the file
-            by `name`.
-    """
-    kind = image_format(data, name)
-    if kind == "png":
-        flow_io.check_png(data, name)
-    elif kind == "jpeg" and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise ValueError(f"{name}: truncated JPEG (its end is missing)")
-    elif kind == "ppm":
-        _check_ppm(data, name)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise ValueError(f"{name}: not a readable image (damaged)")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(
-            f"{name}: an image must have 8 bits and 3 channels, but this one {_kind(image)}"
-        )
-    return image
-
-
-def _check_ppm(data, name):
-    header = _PPM_HEADER.match(data)
-    if not header:
-        raise ValueError(f"{name}: not an 8-bit binary PPM")
-    expected = header.end() + int(header[1]) * int(header[2]) * 3
-    if len(data) != expected:
-        raise ValueError(
-            f"{name}: the PPM has {len(data)} bytes, but its header implies {expected}"
-        )
 
 
 def _decode_flow(data, name):
@@ -216,7 +191,7 @@ def decode_ids(data: bytes, name: str | Path) -> np.ndarray:
     return ids
 
 
-def _check_copy(field, data, path, copy):
+def _check_copy(field, data, path, copy, bit_depth):
     other = _read(copy)
     if other == data:
         return
@@ -224,7 +199,8 @@ def _check_copy(field, data, path, copy):
         raise ValueError(
             f"{copy}: differs from {path}: keep one of the two, or make them identical"
         )
-    if not np.array_equal(decode_image(other, copy), decode_image(data, path)):
+    pixels = (images.decode(*each, bit_depth) for each in ((other, copy), (data, path)))
+    if not np.array_equal(*pixels):
         raise ValueError(f"{copy}: its pixels differ from {path}, which should be the same frame")
 
 

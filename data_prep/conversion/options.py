@@ -10,6 +10,7 @@ from data_prep.conversion import split
 from data_prep.conversion.frames import Frame
 from data_prep.conversion.writer import RECORDS_PER_SHARD
 from flowseg import console
+from flowseg.cli import flags as shared_flags
 
 
 def define_flags(source_help: str, official_split: bool = False) -> None:
@@ -50,6 +51,7 @@ def define_flags(source_help: str, official_split: bool = False) -> None:
     flags.DEFINE_enum(
         "on_error", "stop", ["stop", "skip"], "At a bad frame: stop, or skip it and list it."
     )
+    shared_flags.define_bit_depth()
     flags.DEFINE_bool("overwrite", False, "Replace another conversion's shards in --output.")
 
 
@@ -90,7 +92,8 @@ def convert_from_flags(convert: Callable[..., Any], *extra: str) -> None:
     if not values.output:
         raise ValueError("--output is not given: the folder to write records to (see --help)")
     fraction = ["val_fraction"] if "val_fraction" in values else []
-    names = (*fraction, "seed", "records_per_shard", "on_error", "overwrite", "ray_address", *extra)
+    names = (*fraction, "seed", "records_per_shard", "on_error", "overwrite", "ray_address")
+    names += ("bit_depth", *extra)
     # Ray's workers run in other working directories.
     sources = [os.path.abspath(s) for s in values.source] if values.ray_address else values.source
     convert(

@@ -27,6 +27,7 @@ def add_facts(
     """
     entry["records"] += 1
     entry["truth"].update(facts["truth"])
+    entry["images"].update(facts["images"])
     entry["sizes"].update([f"{facts['height']}x{facts['width']}"])
     if facts["class_pixels"]:
         # String keys, because JSON turns keys into strings.
@@ -52,11 +53,13 @@ def make_index(
         roots: the source folders; only their names are stored.
     """
     splits = {}
-    sizes, class_pixels = Counter(), {}
+    sizes, class_pixels, images = Counter(), {}, Counter()
     for name, entry in shards.items():
         split = splits.setdefault(name.split("-")[0], Counter())
         split.update({"records": entry["records"], **entry["truth"]})
         sizes.update(entry["sizes"])
+        # Journals of earlier versions lack these counts.
+        images.update(entry.get("images", {}))
         for numbering, counts in entry["class_pixels"].items():
             _add(class_pixels.setdefault(numbering, {}), counts)
     keys = ("records", "bytes", "sha256")
@@ -79,6 +82,7 @@ def make_index(
         },
         "label_sets": sorted(by_id),
         "class_pixels": by_id,
+        "images": {"alpha_dropped": images["alpha"], "stored_as_png": images["png"]},
         "sizes_height_x_width": dict(sorted(sizes.items())),
         "files": {
             name: {key: entry[key] for key in keys}
@@ -100,6 +104,14 @@ def summary(index: dict[str, Any]) -> str:
         megabytes = f"{sum(file['bytes'] for file in files) / 1e6:.1f}"
         rows.append((split, index["records"][split], *counts, len(files), megabytes))
     lines = [tables.plain(rows)]
+    images = index["images"]
+    if images["alpha_dropped"]:
+        lines.append(f"alpha channel dropped: {images['alpha_dropped']} frames in the records")
+    if images["stored_as_png"]:
+        lines.append(
+            f"stored as PNG, because TensorFlow cannot read the files, or ignores their "
+            f"orientation or bit depth: {images['stored_as_png']} frames in the records"
+        )
     if index["left_out"]:
         lines.append(f"skipped: {len(index['left_out'])}")
         lines += [f"  {item['frame_id']}: {item['reason']}" for item in index["left_out"]]

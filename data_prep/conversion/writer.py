@@ -9,6 +9,7 @@ the conversion and the inputs of each shard, so that a second run writes only th
 import contextlib
 import errno
 import functools
+import itertools
 import json
 import os
 import re
@@ -20,8 +21,9 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep.conversion import digests, label_checks, report, workers
-from data_prep.conversion.frames import Frame
+from data_prep.conversion.frames import Frame, image_files
 from data_prep.conversion.split import check_ids
+from flowseg.data import images
 from flowseg.data.labels import LabelSet
 from flowseg.errors import ArgumentError
 
@@ -43,6 +45,7 @@ def write(
     overwrite: bool = False,
     ray_address: str | None = None,
     label_set: LabelSet | None = None,
+    bit_depth: int | None = None,
 ) -> dict[str, Any]:
     """Write the frames of all splits as shards with `index.json`, and print a summary.
 
@@ -59,6 +62,8 @@ def write(
         overwrite: whether to replace another conversion in `output`.
         ray_address: address of a Ray cluster that checks the frames; see `workers.map_on_ray`.
         label_set: the classes of the labels, for warnings about them; default: no warnings.
+        bit_depth: how many bits 16-bit images use; default: that of the largest value of all
+            images, see `flowseg.data.images.find_bit_depth`.
 
     Returns:
         The content of `index.json`.
@@ -69,6 +74,14 @@ def write(
         OSError: reading or writing failed.
     """
     check_ids(splits)
+    bit_depth = bit_depth or images.find_bit_depth(image_files(itertools.chain(*splits.values())))
+    if bit_depth:
+        # Not a setting of sets without 16-bit images: their conversions can be resumed as before.
+        settings = {**settings, "bit_depth": bit_depth}
+        splits = {
+            name: [frame._replace(bit_depth=bit_depth) for frame in frames]
+            for name, frames in splits.items()
+        }
     output, roots = Path(output), [Path(source) for source in sources]
     if output.exists() and not output.is_dir():
         raise ArgumentError("is a file; output must be a folder", "output", path=output)
@@ -204,7 +217,7 @@ def _write_shard(path, dataset, results, roots, label_set):
     from flowseg.data import records
 
     entry = {"records": 0, "left_out": [], "truth": Counter(), "sizes": Counter()}
-    entry |= {"class_pixels": {}, "all_void": []}
+    entry |= {"images": Counter(), "class_pixels": {}, "all_void": []}
     unfinished = _partial(path)
     with tf.io.TFRecordWriter(str(unfinished)) as shard:
         for frame, result in results:

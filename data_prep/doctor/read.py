@@ -12,8 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_prep.conversion.frames import decode_ids, decode_image, image_format
-from flowseg.data import flow_io, masks
+from data_prep.conversion.frames import decode_ids
+from flowseg.data import flow_io, image_headers, images, masks
 
 _FILES = ("image1", "image2", "flow", "flow_noc", "labels", "instances", "objects")
 
@@ -163,9 +163,14 @@ def _decode(name, fields):
     data = fields[name]
     if name in ("image1", "image2"):
         form = fields[f"{name}_format"]
-        if image_format(data, name) != form:
-            raise ValueError(f"{name}: is {image_format(data, name)}, the record says {form}")
-        return np.ascontiguousarray(decode_image(data, name)[..., ::-1])
+        image = images.decode(data, name)
+        if image_headers.form(data) != form:
+            stored = image_headers.form(data) or "another format"
+            raise ValueError(f"{name}: is {stored}, the record says {form}")
+        # PPM is decoded without TensorFlow's decoders.
+        if form != "ppm" and (obstacle := image_headers.graph_obstacle(data)):
+            raise ValueError(f"{name}: {obstacle}; convert this data again")
+        return image
     if name in ("flow", "flow_noc"):
         is_flo = fields["flow_format"] == "flo"
         return (flow_io.decode_flo if is_flo else flow_io.decode_kitti_flow)(data, name)

@@ -41,7 +41,7 @@ def read_photo(rng: np.random.Generator, path: Path, height: int, width: int) ->
     Raises:
         ValueError: the file cannot be read or is not a photograph.
     """
-    photo = read_image(path)
+    photo = read_image(path, bit_depth=16)
     if photo.max() < 32:
         raise ValueError(f"{path}: nearly black: not a photograph (a label map?)")
     shrink = min(photo.shape[0] / height, photo.shape[1] / width) / 1.5

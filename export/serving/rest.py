@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from flowseg.data.image_headers import graph_obstacle
+
 
 class Request(NamedTuple):
     """A parsed request.
@@ -154,6 +156,8 @@ def image_sizes(array: np.ndarray) -> list[tuple[int, int]]:
 def _check_pixels(key, array, max_pixels):
     if key.endswith("_bytes"):
         pixels = sum(width * height for width, height in image_sizes(array))
+        for obstacle in filter(None, map(graph_obstacle, array)):
+            raise ValueError(f"{key}: the image {obstacle}: convert it as export.client does")
     elif array.ndim == 4 and array.shape[-1] == 3:
         pixels = array.size // 3
     else:

@@ -130,6 +130,18 @@ def define_input(required: bool = True):
     )
 
 
+def define_bit_depth():
+    """Define the flag that says how many bits 16-bit images use."""
+    flags.DEFINE_integer(
+        "bit_depth",
+        None,
+        "Bits in use in images of 16 bits, such as 12; default: the smallest of 8, 10, 12, 14 and "
+        "16 that holds the largest value of all images.",
+        8,
+        16,
+    )
+
+
 def define_seg_ids():
     """Define the flag that selects the ids in seg.png."""
     flags.DEFINE_enum(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from flowseg.data import records
+from flowseg.data import graph_images, records
 from flowseg.data.flow_io import FLO_UNKNOWN
 from flowseg.data.labels import IGNORE_LABEL, LabelSet, train_id_table
 from flowseg.errors import ArgumentError
@@ -101,12 +101,14 @@ def frame_decoder(
         fields = records.parse_example(serialized)
         shape = tf.cast(tf.stack([fields["height"], fields["width"]]), tf.int32)
         has_image2 = fields["image2"] != ""
-        image1 = _decode_image(fields["image1"], fields["image1_format"], shape)
+        image1 = _decode_image(fields["image1"], fields["image1_format"], shape, fields["frame_id"])
         frame = {
             "image1": image1,
             "image2": tf.cond(
                 has_image2,
-                lambda: _decode_image(fields["image2"], fields["image2_format"], shape),
+                lambda: _decode_image(
+                    fields["image2"], fields["image2_format"], shape, fields["frame_id"]
+                ),
                 lambda: image1,
             ),
             "has_image2": has_image2,
@@ -145,19 +147,20 @@ def _decode_map(data, dtype, shape):
     return tf.ensure_shape(image_map, (None, None))
 
 
-def _decode_image(data, image_format, shape):
+def _decode_image(data, image_format, shape, frame_id):
+    # Records of earlier versions can hold images that the graph refuses.
+    name = tf.strings.join(["frame ", frame_id, ": convert this data again, its image"])
+
     def ppm():
         # TensorFlow cannot read PPM, but a binary PPM ends with its pixels.
         size = 3 * shape[0] * shape[1]
         return tf.io.decode_raw(tf.strings.substr(data, -size, size), tf.uint8)
 
     def jpeg():
-        # The accurate DCT matches OpenCV, with which `predict` reads frames.
-        image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
-        return tf.reshape(image, [-1])
+        return tf.reshape(graph_images.decode_jpeg(data, name), [-1])
 
     def png():
-        return tf.reshape(tf.io.decode_png(data, channels=3), [-1])
+        return tf.reshape(graph_images.decode_png(data, name), [-1])
 
     flat = tf.case([(image_format == "ppm", ppm), (image_format == "jpeg", jpeg)], default=png)
     return tf.ensure_shape(tf.reshape(flat, tf.concat([shape, [3]], 0)), (None, None, 3))

@@ -5,7 +5,6 @@ does not depend on their length.
 """
 
 import collections
-import contextlib
 import itertools
 import os
 import re
@@ -13,62 +12,17 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from flowseg import console, system_files
-from flowseg.data.flow_io import PNG_MAGIC, check_png
+from flowseg.data.images import IMAGE_SUFFIXES, find_bit_depth, read_image
 from flowseg.errors import ArgumentError
 from flowseg.media.video import SourceFrame, is_address, open_video
 
-# Image formats that OpenCV's wheels read correctly (for PAM they swap the colours).
-IMAGE_SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jp2",
-    ".webp",
-    ".avif",
-    ".tif",
-    ".tiff",
-    ".bmp",
-    ".dib",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".pnm",
-    ".ras",
-    ".sr",
-)
 # printf's format of a frame number in a file name, such as %d or %05d.
 _NUMBER_FORMAT = re.compile(r"%0?[0-9]*d")
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Read an image file as (H, W, 3) uint8 RGB.
-
-    Grey becomes three equal channels, 16-bit values keep their upper 8 bits, an alpha channel is
-    dropped, and EXIF orientation is applied.
-
-    Raises:
-        ValueError: the file is missing, damaged, truncated, or not an image; the message names it.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such image file")
-    data = path.read_bytes()
-    if data.startswith(PNG_MAGIC):
-        check_png(data, path)
-    with _quiet_opencv():
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
-    if image is None:
-        raise ValueError(f"{path}: not a readable image (damaged, truncated or not an image)")
-    return image
-
-
 def open_frames(
-    path: str | os.PathLike, allow_gaps: bool = False
+    path: str | os.PathLike, allow_gaps: bool = False, bit_depth: int | None = None
 ) -> tuple[Iterator[SourceFrame], Fraction | None, int | None]:
     """The frames of a video or of a folder of images, in order.
 
@@ -81,6 +35,8 @@ def open_frames(
         path: video file; address for FFmpeg (see `video.open_video`); folder of image files of the
             same size; or FOLDER/%05d.png for the files of the folder with such names.
         allow_gaps: all frames of a folder belong to one sequence.
+        bit_depth: how many bits the 16-bit images of a folder use, see `images.decode`; default:
+            that of the largest value in the folder, see `images.find_bit_depth`.
 
     Returns:
         (frames, fps, count): an iterator of `SourceFrame`; frames per second, or None if unknown
@@ -96,9 +52,9 @@ def open_frames(
         return open_video(path)
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path, _images_in(path), allow_gaps)
+        return _open_folder(path, _images_in(path), allow_gaps, bit_depth)
     if not path.exists() and _NUMBER_FORMAT.search(path.name):
-        return _open_folder(path, _images_like(path), allow_gaps)
+        return _open_folder(path, _images_like(path), allow_gaps, bit_depth)
     if not path.is_file():
         raise ValueError(f"{path}: no such video file or folder of frames")
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -150,13 +106,14 @@ def _images_like(pattern):
     return [numbered[number] for number in sorted(numbered)]
 
 
-def _open_folder(path, files, allow_gaps):
+def _open_folder(path, files, allow_gaps, bit_depth):
+    bit_depth = bit_depth or find_bit_depth(files)
     numbers = [0] * len(files) if allow_gaps else _sequence_numbers(path, files)
 
     def frames():
         size = None
         for file, sequence in zip(files, numbers, strict=True):
-            image = read_image(file)
+            image = read_image(file, bit_depth)
             size = size or image.shape[:2]
             if image.shape[:2] != size:
                 raise ValueError(
@@ -205,17 +162,6 @@ def _sequence_numbers(path, files):
     if notes:
         console.warn(f"{path}: {'; '.join(notes)}")
     return [0, *itertools.accumulate(int(actual != step) for actual in steps)]
-
-
-@contextlib.contextmanager
-def _quiet_opencv():
-    """Silence OpenCV's log while failures are reported by our own error messages."""
-    logging = cv2.utils.logging
-    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        logging.setLogLevel(level)
 
 
 def _size_text(image):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from flowseg.media.frames import read_image
+from flowseg.data.images import find_bit_depth, read_image
 
 # A frame as callers pass it: (H, W, 3) RGB, uint8 or floating-point 0..255; or an image file.
 Frame = np.ndarray | str | os.PathLike
@@ -14,12 +14,13 @@ Frame = np.ndarray | str | os.PathLike
 Prediction = tuple[np.ndarray, np.ndarray]
 
 
-def as_frame(frame: Frame, name: str) -> np.ndarray:
+def as_frame(frame: Frame, name: str, bit_depth: int | None = None) -> np.ndarray:
     """Check a frame and return it as an array.
 
     Args:
         frame: see `Frame`.
         name: name of the argument, for messages.
+        bit_depth: how many bits a 16-bit image file uses, see `images.decode`.
 
     Returns:
         (H, W, 3) RGB 0..255, uint8, or float32 if floating-point values were passed.
@@ -29,7 +30,7 @@ def as_frame(frame: Frame, name: str) -> np.ndarray:
             are not finite, outside 0..255, or scaled to 0..1.
     """
     if isinstance(frame, (str, os.PathLike)):
-        return read_image(frame)
+        return read_image(frame, bit_depth)
     image = np.asarray(frame)
     if image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"{name}: has shape {image.shape}, but a frame is (height, width, 3)")
@@ -54,14 +55,24 @@ def as_frame(frame: Frame, name: str) -> np.ndarray:
     return image.astype(np.float32)
 
 
-def read_pair(image1: Frame, image2: Frame) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(
+    image1: Frame, image2: Frame, bit_depth: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return two frames as arrays of the same size; see `as_frame`.
+
+    Args:
+        image1: the earlier frame.
+        image2: the later frame.
+        bit_depth: how many bits 16-bit image files use, see `images.decode`; default: that of the
+            largest value in both files, see `images.find_bit_depth`.
 
     Raises:
         ValueError: see `as_frame`; or the frames have different sizes.
     """
     frames = {"image1": image1, "image2": image2}
-    pair = tuple(as_frame(frame, name) for name, frame in frames.items())
+    paths = [frame for frame in frames.values() if isinstance(frame, (str, os.PathLike))]
+    bit_depth = bit_depth or find_bit_depth(paths)
+    pair = tuple(as_frame(frame, name, bit_depth) for name, frame in frames.items())
     if pair[0].shape != pair[1].shape:
         (name1, size1), (name2, size2) = (
             (frame if isinstance(frame, (str, os.PathLike)) else name, _size_text(image))
@@ -75,6 +86,9 @@ def read_pair(image1: Frame, image2: Frame) -> tuple[np.ndarray, np.ndarray]:
 
 def frames_of_one_size(frames: Iterable[Frame]) -> Iterator[np.ndarray]:
     """Yield the frames of a video as arrays; see `as_frame`.
+
+    Files of 16 bits are refused, because their bit depth is that of all frames, which are read one
+    by one: pass arrays of `images.read_image(path, bit_depth)` instead.
 
     Raises:
         ValueError: while iterating: see `as_frame`; or a frame differs in size from the first. The

@@ -179,7 +179,6 @@ def narrow(image):
         (f"{FLOW}/flow_occ", narrow, "is 90x164, but 000001_10.png is 90x168"),
         (f"{FLOW}/flow_occ", lambda flow: flow * 0, "without a single valid pixel"),
         (f"{FLOW}/flow_noc", narrow, "is 90x164"),
-        (f"{FLOW}/image_2", lambda image: image[..., 0], "8 bits and 3 channels"),
         (f"{FLOW}/obj_map", narrow, "is 90x164"),
         (f"{LABELS}/semantic", lambda ids: np.where(ids == 7, 77, ids), "does not have: 77"),
         (f"{LABELS}/semantic", lambda ids: np.uint16(ids) + 300, "the largest value is 3"),

@@ -85,7 +85,7 @@ def list_photos(place):
 def list_video(place):
     for k in range(3):
         save(place / f"{k}.png", picture(k))
-    return lambda: [name for name, _ in frames.open_frames(place)[0]]
+    return lambda: [frame.name for frame in frames.open_frames(place)[0]]
 
 
 READERS = (

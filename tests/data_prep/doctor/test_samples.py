@@ -7,6 +7,7 @@ import pytest
 from data_prep.conversion.frames import Frame, read_frame
 from data_prep.doctor import classes, duplicates, facts, flow, read, warp
 from data_prep.doctor.examine import examine
+from flowseg.data import images
 from flowseg.data.labels import CAMVID, CITYSCAPES, train_id_table
 from tests.support.doctor_sets import encode
 
@@ -140,7 +141,7 @@ def test_video_successors_are_no_near_duplicates(samples):
     resaved = [cv2.imencode(".jpg", first, [cv2.IMWRITE_JPEG_QUALITY, 75])[1].tobytes()]
     video_facts = []
     for k, data in enumerate([path.read_bytes() for path in video] + resaved):
-        image = read.decode_image(data, "frame")[..., ::-1]
+        image = images.decode(data, "frame")
         luma = warp.luma(np.ascontiguousarray(image))
         image_hash, thumb = facts.difference_hash(luma), facts.thumbnail(luma)
         video_facts.append(
@@ -154,10 +155,12 @@ def test_video_successors_are_no_near_duplicates(samples):
 @pytest.mark.parametrize(("name", "label_set"), [("kitti", CITYSCAPES), ("camvid", CAMVID)])
 def test_label_alignment_on_real_images(samples, name, label_set):
     folder = samples / ("camvid" if name == "camvid" else "kitti_semantics_extra/training")
-    images, labels = ("train", "trainannot") if name == "camvid" else ("image_2", "semantic")
+    subfolder, labels = ("train", "trainannot") if name == "camvid" else ("image_2", "semantic")
     paths = sorted((folder / labels).glob("*.png"))[::3][:6]
     table = train_id_table(label_set, next(iter(label_set.ids)))
-    images_rgb = [cv2.imread(str(folder / images / path.name))[..., ::-1].copy() for path in paths]
+    images_rgb = [
+        cv2.imread(str(folder / subfolder / path.name))[..., ::-1].copy() for path in paths
+    ]
     maps = [table[cv2.imread(str(path), cv2.IMREAD_UNCHANGED)] for path in paths]
 
     def findings(change):
@@ -172,5 +175,5 @@ def test_label_alignment_on_real_images(samples, name, label_set):
 def test_encoding_helper_is_lossless(decoded):
     image = decoded["middlebury"][0]["image1"]
     for form in ("png", "ppm"):
-        decoded_image = read.decode_image(encode(image, form), form)[..., ::-1]
+        decoded_image = images.decode(encode(image, form), form)
         np.testing.assert_array_equal(decoded_image, image)
