@@ -22,6 +22,7 @@ from tqdm import tqdm
 from data_prep.conversion import digests, report, workers
 from data_prep.conversion.frames import Frame
 from data_prep.conversion.split import check_ids
+from flowseg import files
 from flowseg.errors import ArgumentError
 
 RECORDS_PER_SHARD = 32
@@ -69,13 +70,13 @@ def write(
     output, roots = Path(output), [Path(source) for source in sources]
     if output.exists() and not output.is_dir():
         raise ArgumentError("is a file; output must be a folder", "output", path=output)
-    output.mkdir(parents=True, exist_ok=True)
     plan = _make_plan(
         dataset, splits, roots, settings={**settings, "records_per_shard": records_per_shard}
     )
     shards = _plan_shards(splits, records_per_shard)
     inputs = {name: digests.of_inputs(frames, roots) for name, frames in shards.items()}
-    with _clean_up(output):
+    busy = "another conversion is using this folder: wait for it, or give another output"
+    with files.lock(output, busy, "output"), _clean_up(output):
         _claim(output, plan, overwrite)
         done = _find_done(output, inputs, strict=on_error == "stop")
         if len(done) == len(shards) and (output / INDEX).is_file():

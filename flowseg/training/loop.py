@@ -42,7 +42,7 @@ def train(
     label_set = load_label_set(config.label_set)
     sets = feeding.find_sets(config, label_set)
     named_errors = records.named_errors(sets.files())
-    with devices.folder(run_dir) as folder, checkpoints.lock(folder), named_errors:
+    with devices.folder(run_dir) as folder, _lock(folder), named_errors:
         progress, checkpoint = resume.read_progress(run_dir, config, label_set)
         if _is_finished(progress, config):
             print(f"{run_dir}: finished already, {progress.step} steps")
@@ -91,6 +91,10 @@ def train(
                     **checkpoints.fit_segments(progress.step, config)[0],
                 )
     return progress
+
+
+def _lock(folder):
+    return files.lock(folder, "another training is using this run folder")
 
 
 def _is_finished(progress, config):

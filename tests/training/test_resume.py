@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from experiments.costs import kill_test
+from flowseg import files
 from flowseg.data.labels import CITYSCAPES
 from flowseg.errors import ArgumentError
 from flowseg.training import checkpoints, resume
@@ -110,7 +111,7 @@ def test_finished_run_other_flags_and_lock(command, full_run, tmp_path):
     assert "finished already, 6 steps" in run(command, full_run).stdout
     error = run(command, full_run, "--learning_rate", 1, ok=False).stderr
     assert "trained with other flags (--learning_rate=" in error
-    with checkpoints.lock(full_run):
+    with files.lock(full_run, "another training"):
         error = run(command, full_run, ok=False).stderr
         assert f"{full_run}: another training is using this run folder" in error
     assert "finished already" in run(command, full_run, "--patience", 3, "--save_every", 1).stdout
