@@ -57,6 +57,7 @@ def export(
             missing.
     """
     output = Path(output)
+    files.check_utf8(output, "output")
     check_output(output, overwrite)
     if (height is None) != (width is None):
         raise ArgumentError(

@@ -144,10 +144,12 @@ def define_flags():
     )
     flags.DEFINE_integer("height", None, "Height of the frames.", 1, required=True)
     flags.DEFINE_integer("width", None, "Width of the frames.", 1, required=True)
-    flags.DEFINE_list(
+    shared_flags.define_record_sets(
         "calibration", [], "Records whose frames determine the ranges of int8: GLOB[,GLOB]."
     )
-    flags.DEFINE_list("records", [], "Held-out records to score the file on: GLOB[,GLOB].")
+    shared_flags.define_record_sets(
+        "records", [], "Held-out records to score the file on: GLOB[,GLOB]."
+    )
     flags.DEFINE_float("max_miou_drop", 0.5, "Maximum loss of mIoU on --records, in points.")
     flags.DEFINE_float("max_aepe_rise", 0.1, "Maximum increase of AEPE on --records, in px.", 0)
     flags.DEFINE_bool("overwrite", False, "Replace an existing file.")

@@ -170,18 +170,19 @@ def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
     write(path, json.dumps(clean, indent=2) + "\n")
 
 
-def check_utf8(path: str | os.PathLike, argument: str) -> None:
+def check_utf8(path: str | os.PathLike, argument: str | None = None) -> None:
     """Raise ArgumentError if a path is not valid UTF-8, for libraries that need it.
 
     Args:
         path: file or folder.
-        argument: name of the argument that holds it.
+        argument: name of the argument that holds it, if another path can be given.
     """
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError as error:
-        reason = f"not valid UTF-8, which TensorFlow requires of names: choose another {argument}"
-        raise ArgumentError(reason, argument, path=path) from error
+        advice = f"give another {argument}" if argument else "rename it"
+        reason = f"TensorFlow needs a name that is valid UTF-8: {advice}"
+        raise ArgumentError(reason, *filter(None, [argument]), path=path) from error
 
 
 def lock(folder: str | os.PathLike, message: str, *arguments: str) -> TextIO:

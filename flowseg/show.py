@@ -68,7 +68,9 @@ def define_flags():
     """Define the flags of this command."""
     shared_flags.define_training_flags(train_records_required=False)
     flags.adopt_module_key_flags(shared_flags)
-    flags.DEFINE_list("records", None, "Draw the original frames of these shards: GLOB[,GLOB].")
+    shared_flags.define_record_sets(
+        "records", None, "Draw the original frames of these shards: GLOB[,GLOB]."
+    )
     flags.DEFINE_integer("show", 8, "Number of examples to draw.", 1)
     flags.DEFINE_string("output", None, "Folder for the images.", required=True)
 

@@ -114,9 +114,9 @@ def test_name_that_is_not_utf8(tmp_path):
     path = tmp_path / os.fsdecode(b"caf\xe9.txt")
     files.write(path, f"--run_dir={path}\n")
     assert files.read_text(path) == f"--run_dir={path}\n"
-    with pytest.raises(ArgumentError, match="not valid UTF-8") as caught:
+    with pytest.raises(ArgumentError, match="name that is valid UTF-8") as caught:
         files.check_utf8(path, "output")
-    assert caught.value.with_flags().endswith("choose another --output")
+    assert caught.value.with_flags().endswith("give another --output")
     files.check_utf8(tmp_path / "café", "output")
 
 

@@ -17,7 +17,14 @@ ROOT = Path(__file__).parents[1]
 # From the lowest layer up. Packages of the same layer do not import each other.
 LAYERS = (
     {"flowseg.errors"},
-    {"flowseg.files", "flowseg.console", "flowseg.tables", "flowseg.ray_cluster"},
+    {
+        "flowseg.files",
+        "flowseg.globs",
+        "flowseg.memory",
+        "flowseg.console",
+        "flowseg.tables",
+        "flowseg.ray_cluster",
+    },
     {"flowseg.network", "flowseg.data"},
     {"flowseg.media"},
     {"flowseg.scoring", "flowseg.runs"},

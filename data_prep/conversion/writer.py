@@ -67,6 +67,7 @@ def write(
         OSError: reading or writing failed.
     """
     check_ids(splits)
+    files.check_utf8(output, "output")
     output, roots = Path(output), [Path(source) for source in sources]
     if output.exists() and not output.is_dir():
         raise ArgumentError("is a file; output must be a folder", "output", path=output)

@@ -39,6 +39,7 @@ def train(
             "accumulate works on one host only; several have memory for a larger batch",
             "accumulate",
         )
+    files.check_utf8(run_dir, "run_dir")
     label_set = load_label_set(config.label_set)
     sets = feeding.find_sets(config, label_set)
     named_errors = records.named_errors(sets.files())

@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from flowseg import runs
+from flowseg import files, runs
 from flowseg.console import warn
 from flowseg.data.labels import LabelSet
 from flowseg.errors import ArgumentError
@@ -146,7 +146,7 @@ def read_progress(
         raise ArgumentError(
             "trained on other classes: give another run_dir", "run_dir", path=run_dir
         )
-    before = set((run_dir / "flags.txt").read_text().splitlines())
+    before = set(files.read_text(run_dir / "flags.txt").splitlines())
     now = set(flag_lines(config))
     changed = sorted(line for line in now ^ before if _flag_name(line) != "run_dir")
     conflicts = [line for line in changed if _flag_name(line) not in _MAY_CHANGE]
