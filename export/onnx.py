@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from export.check import check_output, compare, sample_pair
 from export.metadata import FLOW, IMAGES, LOGITS, export_metadata
-from flowseg import console, files, runs
+from flowseg import console, files, memory, runs
 from flowseg.cli import flags as shared_flags
 from flowseg.errors import ArgumentError
 
@@ -63,6 +63,8 @@ def export(
         raise ArgumentError(
             "height and width must be given together, or neither", "height", "width"
         )
+    if height:
+        memory.require_for_prediction(height, width, "lower height or width")
     try:
         import onnx
         import tf2onnx  # noqa: F401  (Keras's exporter needs it)

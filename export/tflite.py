@@ -33,7 +33,7 @@ from export import lite_file, parity
 from export.check import check_output, compare_predictions, sample_pair
 from export.lite_convert import FORMATS, UNCALIBRATED, convert, write_signatures
 from export.metadata import FLOW, IMAGES, LABELS, export_metadata
-from flowseg import files, runs
+from flowseg import files, memory, runs
 from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
 from flowseg.errors import ArgumentError
@@ -121,6 +121,7 @@ def _check_arguments(height, width, quantize, calibration):
     """Raise ValueError if these arguments of `export` are invalid."""
     if height * width > MAX_PIXELS:
         raise ValueError(f"{height}x{width}: TFLite supports frames of at most {MAX_PIXELS} pixels")
+    memory.require_for_lite_file(height, width, "lower height or width")
     if calibration and quantize != "int8":
         raise ArgumentError(
             f"calibration is only for quantize int8, not for {quantize}",

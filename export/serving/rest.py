@@ -14,6 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from flowseg import memory
+
+
+class TooLarge(ValueError):
+    """The frames of a request do not fit into the server's memory."""
+
 
 class Request(NamedTuple):
     """A parsed request.
@@ -44,6 +50,7 @@ def read(body: bytes, signatures: dict[str, dict], max_pixels: int) -> Request:
         max_pixels: maximum total number of pixels of all frames of one input.
 
     Raises:
+        TooLarge: there is too little memory for the frames.
         ValueError: the body is invalid; the message says why.
     """
     try:
@@ -160,6 +167,10 @@ def _check_pixels(key, array, max_pixels):
         return
     if pixels > max_pixels:
         raise ValueError(f"{key}: {pixels} pixels; this server accepts {max_pixels} per request")
+    try:
+        memory.require_for_prediction(1, pixels, "send smaller frames")
+    except ValueError as error:
+        raise TooLarge(f"{key}: {error}") from error
 
 
 def write(outputs: dict[str, np.ndarray], rows: bool) -> bytes:

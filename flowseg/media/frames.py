@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from flowseg import console, files
+from flowseg import console, files, memory
 from flowseg.data.flow_io import PNG_MAGIC, check_png
 
 # Silence FFmpeg, whose messages would surround our one-line error. The variable is read once, at
@@ -79,6 +79,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"{path}: no such image file")
     data = path.read_bytes()
+    memory.require_for_image(data, path)
     if data.startswith(PNG_MAGIC):
         check_png(data, path)
     with _quiet_opencv():

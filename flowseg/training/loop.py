@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flowseg import files, runs
+from flowseg import files, memory, runs
 from flowseg.data import records
 from flowseg.data.batches import InputClock
 from flowseg.data.labels import load_label_set
@@ -50,6 +50,7 @@ def train(
             return progress
         if config.bad_records == "skip":
             sets = feeding.leave_out_damaged(sets, label_set, folder / "sound", progress)
+        require_memory(config, devices)
         network, trained = resume.build_networks(config, label_set, devices)
         with devices.scope():
             metrics = task.metrics(label_set)
@@ -96,6 +97,20 @@ def train(
 
 def _lock(folder):
     return files.lock(folder, "another training is using this run folder")
+
+
+def require_memory(
+    config: TrainingConfig, devices: distribution.Devices = distribution.ONE_DEVICE
+) -> None:
+    """Raise ArgumentError if a step of a training cannot fit into the memory of this host."""
+    memory.require_for_training(
+        config.backbone,
+        config.batch_size // devices.hosts,
+        config.height,
+        config.width,
+        partly=config.freeze == "encoder" or config.learn != "both" or config.alternate > 0,
+        bytes_per_value=2 if config.precision == "bfloat16" else 4,
+    )
 
 
 def _is_finished(progress, config):
