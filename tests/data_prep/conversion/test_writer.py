@@ -219,6 +219,12 @@ def test_concurrent_conversion_is_rejected(kitti_folder, tmp_path):
     assert "index.json" in visible(tmp_path)
 
 
+def test_output_is_a_link_to_a_missing_folder(kitti_folder, tmp_path):
+    (tmp_path / "link").symlink_to("far/records")
+    kitti.convert([kitti_folder], tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and "index.json" in visible(tmp_path / "far/records")
+
+
 def test_split_depends_only_on_id_and_seed():
     def split(ids, seed=0):
         splits = split_frames.by_hash([frames.Frame(i, {}) for i in ids], 0.25, seed)
