@@ -111,9 +111,13 @@ def require_for_prediction(
     Raises:
         ArgumentError: see `require`.
     """
-    needed = height * width * (_ARRAYS if _computes_elsewhere() else _PREDICTION)
     what = f"a prediction of {width}x{height} px"
-    require(needed, what, remedy, "input_scale", "height", "width")
+    require(bytes_of_prediction(height * width), what, remedy, "input_scale", "height", "width")
+
+
+def bytes_of_prediction(pixels: int) -> int:
+    """Estimate the bytes that a prediction needs, given the number of pixels of one frame."""
+    return pixels * (_ARRAYS if _computes_elsewhere() else _PREDICTION)
 
 
 def require_for_lite_file(height: int, width: int, remedy: str) -> None:

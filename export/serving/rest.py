@@ -168,9 +168,10 @@ def _check_pixels(key, array, max_pixels):
     if pixels > max_pixels:
         raise ValueError(f"{key}: {pixels} pixels; this server accepts {max_pixels} per request")
     try:
-        memory.require_for_prediction(1, pixels, "send smaller frames")
+        needed = memory.bytes_of_prediction(pixels)
+        memory.require(needed, f"{key}: a prediction of {pixels} pixels", "send smaller frames")
     except ValueError as error:
-        raise TooLarge(f"{key}: {error}") from error
+        raise TooLarge(str(error)) from error
 
 
 def write(outputs: dict[str, np.ndarray], rows: bool) -> bytes:
