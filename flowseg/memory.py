@@ -75,7 +75,13 @@ def _read(path):
         return ""
 
 
-def require(needed: float, what: str, remedy: str, *arguments: str, path=None) -> None:
+def require(
+    needed: float,
+    what: str,
+    remedy: str,
+    *arguments: str,
+    path: str | os.PathLike | None = None,
+) -> None:
     """Raise an error unless `needed` bytes are available.
 
     Args:

@@ -3,6 +3,7 @@
 Import this before TensorFlow or Keras: `console` quiets TensorFlow's start-up log.
 """
 
+import io
 import os
 import re
 import sys
@@ -46,7 +47,8 @@ def run(main: Callable[[], object], usage: str | None = None) -> None:
         return argv[:1]
 
     # Names of files may contain bytes that are not valid UTF-8. stderr escapes them already.
-    sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     app.run(lambda _: _guard(main), flags_parser=parse)
 
 

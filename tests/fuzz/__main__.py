@@ -7,14 +7,14 @@ commands report in one line. Tracebacks, crashes, hangs over 60 s, unclear messa
 output are printed with the command that repeats them; then the exit code is 1.
 """
 
-import argparse
 import collections
 import itertools
-import sys
 import tempfile
 from pathlib import Path
 
-from flowseg.cli import entry  # noqa: F401  (quiets TensorFlow's start, so it comes first)
+from absl import flags
+
+from flowseg.cli import entry
 
 # isort: split
 from tests.fuzz import runner
@@ -29,16 +29,22 @@ def cases_of(doors, count, seed):
     return [runner.Case(door, i // len(doors), seed) for i, door in enumerate(turns)]
 
 
+def define_flags():
+    """Define the flags of this command."""
+    flags.DEFINE_integer("cases", 1000, "Number of cases.", 1)
+    flags.DEFINE_integer("seed", 0, "Other seeds give other damage.", 0)
+    flags.DEFINE_multi_enum("door", [], [*DOORS, "cheap"], "Door; repeatable; default: all.")
+    flags.DEFINE_integer("case", None, "Run only the case with this number of each --door.", 0)
+    flags.DEFINE_integer("processes", 2, "Number of worker processes.", 1)
+
+
 def main():
-    """Run the cases and print the faults and a table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--cases", type=int, default=1000, help="number of cases")
-    parser.add_argument("--seed", type=int, default=0, help="other seeds give other damage")
-    parser.add_argument("--door", action="append", choices=[*DOORS, "cheap"], help="repeatable")
-    parser.add_argument("--case", type=int, help="run only this case of a --door")
-    parser.add_argument("--processes", type=int, default=2, help="number of worker processes")
-    parser.add_argument("--verbose", action="store_true", help="print every case")
-    args = parser.parse_args()
+    """Run the cases and print the faults and a table.
+
+    Raises:
+        ValueError: there are faults.
+    """
+    args = flags.FLAGS
     doors = CHEAP if args.door == ["cheap"] else args.door or list(DOORS)
     cases = cases_of(doors, args.cases, args.seed)
     if args.case is not None:
@@ -47,14 +53,17 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for case, damage, outcome, text in runner.run(cases, Path(folder), args.processes):
             table[case.door, outcome] += 1
-            if outcome in FAULTS or args.verbose or args.case is not None:
+            if outcome in FAULTS or args.case is not None:
                 print(f"{outcome}: {case.door}, {damage}\n  {case.repeat()}\n  {text}", flush=True)
     outcomes = ("accepted", "refused", *FAULTS)
     print(f"{'door':12}" + "".join(f"{outcome:>13}" for outcome in outcomes))
     for door in dict.fromkeys(case.door for case in cases):
         print(f"{door:12}" + "".join(f"{table[door, outcome]:13}" for outcome in outcomes))
-    sys.exit(any(table[door, outcome] for door in DOORS for outcome in FAULTS))
+    faults = sum(count for (_, outcome), count in table.items() if outcome in FAULTS)
+    if faults:
+        raise ValueError(f"{faults} of {len(cases)} cases are faults; see above")
 
 
 if __name__ == "__main__":
-    main()
+    define_flags()
+    entry.run(main)
