@@ -72,8 +72,8 @@ def test_conversion_reads_the_source_and_refuses_ids_and_outputs(kitti_folder, f
     save(tmp_path / f"own/images/{NAME}.png", picture(1))
     save(tmp_path / f"own/masks/{NAME}.png", ids(1, [7]))
     with pytest.raises(ValueError, match=r"caf.*png: the name is not valid UTF-8"):
-        folder_reader.convert([tmp_path / "own"], tmp_path / "own records")
-    assert not (tmp_path / "own records").exists()
+        folder_reader.convert([tmp_path / "own"], tmp_path / "r", label_set="cityscapes")
+    assert not (tmp_path / "r").exists()
 
 
 def test_records_and_exports_are_refused(folder):
