@@ -9,12 +9,14 @@ import contextlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from flowseg import memory
 from flowseg.console import no_stderr
 
 SIGNATURES = ("predict", "encode", "decode")
@@ -64,9 +66,13 @@ def open_file(data: bytes, name: Path | str, threads: int = 1) -> LiteFile:
         threads: number of threads for inference.
 
     Raises:
-        ValueError: this is not a TFLite file of FlowSeg, or LiteRT is not installed.
+        ValueError: this is not a TFLite file of FlowSeg, LiteRT is not installed, or there is too
+            little memory.
     """
-    return LiteFile(_read_metadata(data, name), signatures(data, name, threads))
+    metadata = _read_metadata(data, name)
+    size = metadata["height"], metadata["width"]
+    memory.require_for_lite_file(*size, f"export {name} for smaller frames")
+    return LiteFile(metadata, signatures(data, name, threads))
 
 
 def signatures(data: bytes, name: Path | str, threads: int = 1) -> dict[str, Callable]:
@@ -104,8 +110,11 @@ def _copying(runner):
 def _read_metadata(data, name):
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return json.loads(archive.read(_METADATA))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            metadata = json.loads(archive.read(_METADATA))
+        # Raises an error if an entry is missing, or is no number.
+        metadata["label_set"], metadata["height"] + 0, metadata["width"] + 0
+        return metadata
+    except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{name}: damaged, or not a TFLite file of export.tflite: it lacks {_METADATA}"
         ) from error

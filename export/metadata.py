@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from flowseg import __version__
+from flowseg import __version__, files
 
 if TYPE_CHECKING:
     # Not imported at run time: it imports Keras, which the server's main process does not need.
@@ -31,5 +31,5 @@ def export_metadata(run: "Run", units: dict[str, str], **extra: object) -> dict:
         "label_set": run.label_set._asdict(),
         "units": units,
         # A packed network has no flags.txt: it was trained elsewhere.
-        "training_flags": flags.read_text().splitlines() if flags.is_file() else [],
+        "training_flags": files.read_text(flags).splitlines() if flags.is_file() else [],
     }

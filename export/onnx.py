@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from export.check import check_output, compare, sample_pair
 from export.metadata import FLOW, IMAGES, LOGITS, export_metadata
-from flowseg import console, files, runs
+from flowseg import console, files, memory, runs
 from flowseg.cli import flags as shared_flags
 from flowseg.errors import ArgumentError
 
@@ -57,11 +57,14 @@ def export(
             missing.
     """
     output = Path(output)
+    files.check_utf8(output, "output")
     check_output(output, overwrite)
     if (height is None) != (width is None):
         raise ArgumentError(
             "height and width must be given together, or neither", "height", "width"
         )
+    if height:
+        memory.require_for_prediction(height, width, "lower height or width")
     try:
         import onnx
         import tf2onnx  # noqa: F401  (Keras's exporter needs it)

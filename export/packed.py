@@ -55,7 +55,7 @@ def _build_settings(run_dir):
     """Return the arguments that the run's network was built with."""
     values = dict(
         line.lstrip("-").partition("=")[::2]
-        for line in (Path(run_dir) / "flags.txt").read_text().splitlines()
+        for line in files.read_text(Path(run_dir) / "flags.txt").splitlines()
     )
     return {key: values[key] for key in ("backbone", "exchange")}
 

@@ -54,6 +54,7 @@ def export(run: Run, output: Path | str, overwrite: bool = False, version: int =
         ValueError: the folder exists, or the export's outputs differ from the network's.
     """
     output = Path(output)
+    files.check_utf8(output, "output")
     folder = output / str(version)
     if output.exists() and not (output / saved_model_extras.MODELS_CONFIG).is_file():
         raise ValueError(f"{output}: exists, and is not a folder of served models; choose another")

@@ -108,6 +108,8 @@ class Replica:
         try:
             signatures = self.network.signatures
             request = await asyncio.to_thread(rest.read, body, signatures, self.max_pixels)
+        except rest.TooLarge as error:
+            return _refuse(413, error)
         except ValueError as error:
             return _refuse(400, error)
         result = await self.batched(request)

@@ -33,7 +33,7 @@ from export import lite_file, parity
 from export.check import check_output, compare_predictions, sample_pair
 from export.lite_convert import FORMATS, UNCALIBRATED, convert, write_signatures
 from export.metadata import FLOW, IMAGES, LABELS, export_metadata
-from flowseg import files, runs
+from flowseg import files, memory, runs
 from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
 from flowseg.errors import ArgumentError
@@ -121,6 +121,7 @@ def _check_arguments(height, width, quantize, calibration):
     """Raise ValueError if these arguments of `export` are invalid."""
     if height * width > MAX_PIXELS:
         raise ValueError(f"{height}x{width}: TFLite supports frames of at most {MAX_PIXELS} pixels")
+    memory.require_for_lite_file(height, width, "lower height or width")
     if calibration and quantize != "int8":
         raise ArgumentError(
             f"calibration is only for quantize int8, not for {quantize}",
@@ -144,10 +145,12 @@ def define_flags():
     )
     flags.DEFINE_integer("height", None, "Height of the frames.", 1, required=True)
     flags.DEFINE_integer("width", None, "Width of the frames.", 1, required=True)
-    flags.DEFINE_list(
+    shared_flags.define_record_sets(
         "calibration", [], "Records whose frames determine the ranges of int8: GLOB[,GLOB]."
     )
-    flags.DEFINE_list("records", [], "Held-out records to score the file on: GLOB[,GLOB].")
+    shared_flags.define_record_sets(
+        "records", [], "Held-out records to score the file on: GLOB[,GLOB]."
+    )
     flags.DEFINE_float("max_miou_drop", 0.5, "Maximum loss of mIoU on --records, in points.")
     flags.DEFINE_float("max_aepe_rise", 0.1, "Maximum increase of AEPE on --records, in px.", 0)
     flags.DEFINE_bool("overwrite", False, "Replace an existing file.")

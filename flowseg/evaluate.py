@@ -48,7 +48,9 @@ from flowseg.scoring.evaluation import count, run_predictor
 
 def define_flags():
     """Define the flags of this command."""
-    flags.DEFINE_list("records", None, "Record shards to score on: GLOB[,GLOB].", required=True)
+    shared_flags.define_record_sets(
+        "records", None, "Record shards to score on: GLOB[,GLOB].", required=True
+    )
     flags.DEFINE_string("metrics_json", None, "File for the scores; default: none.")
     flags.DEFINE_string("frames_csv", None, "CSV file for each frame's scores; default: none.")
     flags.DEFINE_string("report", None, "HTML file for scores and images; default: none.")
@@ -140,7 +142,7 @@ def _open_run(args, shards):
 
     each = write if args.output or args.submission else None
     flags_file = run.folder / "flags.txt"
-    text = flags_file.read_text() if flags_file.is_file() else ""
+    text = files.read_text(flags_file) if flags_file.is_file() else ""
     text += f"\nscored with\n--weights={args.weights}\n--input_scale={args.input_scale:g}\n"
     text += f"--score_as={label_set.name}\n"
     name = args.run_dir or args.weights

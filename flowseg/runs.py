@@ -24,7 +24,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from flowseg import files
+from flowseg import files, memory
 from flowseg.data.labels import LabelSet, from_dict
 from flowseg.media import pairs
 from flowseg.media.frames import open_frames, sequences
@@ -76,7 +76,8 @@ class Run:
             (H, W) uint8 train ids and (H, W, 2) float32 flow, in pixels to the right and down.
 
         Raises:
-            ValueError: a frame is invalid, the frames differ in size, or the scale is not positive.
+            ValueError: a frame is invalid, the frames differ in size, the scale is not positive, or
+                the frames are too large for the available memory.
         """
         outputs, size = _predict_pair(self.model, image1, image2, scale)
         return largest_class(outputs["seg"], size), resize_flow(outputs["flow"], size)
@@ -131,6 +132,7 @@ class Run:
         models = self._streaming_models
 
         def encode(image):
+            memory.require_for_prediction(*_fitted_size(image, scale))
             fitted = _fit(image, scale)
             return models.encoder.predict_on_batch(fitted), fitted, image.shape[:2]
 
@@ -164,6 +166,7 @@ def _predict_pair(model, image1, image2, scale):
     """
     _check_scale(scale)
     image1, image2 = pairs.read_pair(image1, image2)
+    memory.require_for_prediction(*_fitted_size(image1, scale))
     inputs = {"image1": _fit(image1, scale), "image2": _fit(image2, scale)}
     return _without_batch(model.predict_on_batch(inputs)), image1.shape[:2]
 
@@ -175,8 +178,11 @@ def _check_scale(scale):
 
 def _fit(image, scale):
     """Return a frame resized by `scale`, as a batch: (1, H, W, 3) float32."""
-    size = tuple(max(1, round(n * scale)) for n in image.shape[:2])
-    return resize(image, size)[None].astype(np.float32)
+    return resize(image, _fitted_size(image, scale))[None].astype(np.float32)
+
+
+def _fitted_size(image, scale):
+    return tuple(max(1, round(n * scale)) for n in image.shape[:2])
 
 
 def _without_batch(outputs):

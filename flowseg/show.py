@@ -20,6 +20,7 @@ from flowseg.cli import entry
 import keras
 import numpy as np
 
+from flowseg import files
 from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
 from flowseg.data.batches import training_batches
@@ -31,12 +32,12 @@ from flowseg.training.config import TrainingConfig
 
 
 def record_examples(
-    files: Sequence[str], label_set: LabelSet
+    shards: Sequence[str], label_set: LabelSet
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Yield the frames of record shards as NumPy arrays (name, image1, image2, flow, seg)."""
-    decoding.check_records(files, label_set)
-    with records.named_errors(files):
-        for frame in decoding.evaluation_data(files, label_set).as_numpy_iterator():
+    decoding.check_records(shards, label_set)
+    with records.named_errors(shards):
+        for frame in decoding.evaluation_data(shards, label_set).as_numpy_iterator():
             keys = ("image1", "image2", "flow", "seg")
             yield frame["frame_id"].decode(), *(frame[key] for key in keys)
 
@@ -67,7 +68,9 @@ def define_flags():
     """Define the flags of this command."""
     shared_flags.define_training_flags(train_records_required=False)
     flags.adopt_module_key_flags(shared_flags)
-    flags.DEFINE_list("records", None, "Draw the original frames of these shards: GLOB[,GLOB].")
+    shared_flags.define_record_sets(
+        "records", None, "Draw the original frames of these shards: GLOB[,GLOB]."
+    )
     flags.DEFINE_integer("show", 8, "Number of examples to draw.", 1)
     flags.DEFINE_string("output", None, "Folder for the images.", required=True)
 
@@ -76,7 +79,7 @@ def main():
     """Draw the first --show examples."""
     args = flags.FLAGS
     output = Path(args.output)
-    output.mkdir(parents=True, exist_ok=True)
+    files.make_folder(output)
     label_set = load_label_set(args.label_set)
     if args.records:
         examples = record_examples(records.match_files(*args.records), label_set)

@@ -20,6 +20,8 @@ LAYERS = (
     {
         "flowseg.files",
         "flowseg.system_files",
+        "flowseg.globs",
+        "flowseg.memory",
         "flowseg.console",
         "flowseg.tables",
         "flowseg.ray_cluster",

@@ -31,7 +31,7 @@ def shuffle(splits: dict[str, list[Frame]], seed: int) -> dict[str, list[Frame]]
 
 
 def check_ids(splits: dict[str, list[Frame]]) -> None:
-    """Raise ValueError, naming both files, if two frames of any splits have the same id.
+    """Raise ValueError if two frames of any splits have the same id, or an id is not valid UTF-8.
 
     Args:
         splits: split name -> list of :class:`data_prep.conversion.frames.Frame`.
@@ -39,6 +39,8 @@ def check_ids(splits: dict[str, list[Frame]]) -> None:
     path_of_id = {}
     for frame in (frame for frames in splits.values() for frame in frames):
         path = frame.files["image1"]
+        if not _is_utf8(frame.frame_id):
+            raise ValueError(f"{path}: the name is not valid UTF-8, but becomes the id: rename it")
         first = path_of_id.setdefault(frame.frame_id, path)
         if first is not path:
             raise ValueError(
@@ -47,10 +49,19 @@ def check_ids(splits: dict[str, list[Frame]]) -> None:
             )
 
 
+def _is_utf8(text):
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def _shuffle(frames, seed):
     return sorted(frames, key=lambda frame: _hash_fraction(f"order {seed} {frame.frame_id}"))
 
 
 def _hash_fraction(text):
     """Hash `text` to a number in 0..1; the same on every machine."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
+    return (
+        int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:8]) / 2**64
+    )

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from data_prep.conversion import digests, label_checks, report, workers
 from data_prep.conversion.frames import Frame, image_files
 from data_prep.conversion.split import check_ids
+from flowseg import files
 from flowseg.data import images
 from flowseg.data.labels import LabelSet
 from flowseg.errors import ArgumentError
@@ -74,6 +75,7 @@ def write(
         OSError: reading or writing failed.
     """
     check_ids(splits)
+    files.check_utf8(output, "output")
     bit_depth = bit_depth or images.find_bit_depth(image_files(itertools.chain(*splits.values())))
     if bit_depth:
         # Not a setting of sets without 16-bit images: their conversions can be resumed as before.
@@ -85,13 +87,13 @@ def write(
     output, roots = Path(output), [Path(source) for source in sources]
     if output.exists() and not output.is_dir():
         raise ArgumentError("is a file; output must be a folder", "output", path=output)
-    output.mkdir(parents=True, exist_ok=True)
     plan = _make_plan(
         dataset, splits, roots, settings={**settings, "records_per_shard": records_per_shard}
     )
     shards = _plan_shards(splits, records_per_shard)
     inputs = {name: digests.of_inputs(frames, roots) for name, frames in shards.items()}
-    with _clean_up(output):
+    busy = "another conversion is using this folder: wait for it, or give another output"
+    with files.lock(output, busy, "output"), _clean_up(output):
         _claim(output, plan, overwrite)
         done = _find_done(output, inputs, strict=on_error == "stop")
         if len(done) == len(shards) and (output / INDEX).is_file():

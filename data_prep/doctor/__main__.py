@@ -20,12 +20,13 @@ from data_prep.doctor.findings import LEVELS, count
 from data_prep.doctor.survey import text
 from flowseg import files
 from flowseg.cli import entry
+from flowseg.cli import flags as shared_flags
 from flowseg.data.labels import load_label_set
 
 
 def define_flags() -> None:
     """Define the flags of this command."""
-    flags.DEFINE_list("records", None, "Shards to examine: GLOB[,GLOB].")
+    shared_flags.define_record_sets("records", None, "Shards to examine: GLOB[,GLOB].")
     flags.DEFINE_string("label_set", "cityscapes", "Classes: a built-in label set or a JSON file.")
     flags.DEFINE_string("output", None, "Folder for an HTML page with images; default: none.")
     flags.DEFINE_string("json", None, "JSON file for the numbers and findings; default: none.")

@@ -7,7 +7,6 @@ continues where an earlier one ended. A pair is finished when all its files have
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import json
@@ -71,8 +70,8 @@ def write_pairs(
         effects=effects,
         photos=photo_paths,
     )
-    output.mkdir(parents=True, exist_ok=True)
-    with _locked(output):
+    busy = "another run is using this folder: wait for it, or give another output"
+    with files.lock(output, busy, "output"):
         _claim(output, _plan(job, photos))
         todo = np.flatnonzero(~_find_done(job, count))
         if not len(todo):
@@ -107,23 +106,6 @@ def _check(output, world, photos, height, width):
             "output",
             path=output,
         )
-
-
-@contextlib.contextmanager
-def _locked(output):
-    """Lock the folder against concurrent runs; the lock is released when the process ends."""
-    with open(output / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ArgumentError(
-                "another run is writing there: wait for it, or give another output",
-                "output",
-                path=output,
-            ) from error
-        except OSError:
-            pass  # a network drive without locks
-        yield
 
 
 def _plan(job, photos):

@@ -29,6 +29,7 @@ import tensorflow as tf
 
 from experiments.exports import litert
 from flowseg import files, runs, tables
+from flowseg.cli import flags as shared_flags
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
 from flowseg.errors import ArgumentError
@@ -176,7 +177,9 @@ def define_flags():
     """Define the flags of this command."""
     flags.DEFINE_list("run_dir", [], "Trained runs to compare: RUN[,RUN].")
     flags.DEFINE_list("backbone", [], "Backbones to compare; default: all, if no run is given.")
-    flags.DEFINE_list("records", None, "Record shards of frames: GLOB[,GLOB].", required=True)
+    shared_flags.define_record_sets(
+        "records", None, "Record shards of frames: GLOB[,GLOB].", required=True
+    )
     flags.DEFINE_integer("height", 128, "Rows of the frames, a multiple of 32.", 32)
     flags.DEFINE_integer("width", 416, "Columns of the frames, a multiple of 32.", 32)
     flags.DEFINE_integer("calibrate", 10, "Frames that set the int8 ranges.", 1)

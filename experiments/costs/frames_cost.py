@@ -148,7 +148,7 @@ def define_flags():
     """Define the flags of this command."""
     shared_flags.define_run_flags()
     flags.adopt_module_key_flags(shared_flags)
-    flags.DEFINE_list("records", None, "Records to score repeatedly: GLOB[,GLOB].")
+    shared_flags.define_record_sets("records", None, "Records to score repeatedly: GLOB[,GLOB].")
     flags.DEFINE_string("input", None, "Video or folder of frames to draw repeatedly.")
     flags.DEFINE_integer(
         "frames", None, "Number of frames; default: 200 to score, 1000 to draw.", 1

@@ -186,7 +186,9 @@ def define_flags():
     """Define the flags of this command."""
     shared_flags.define_training_flags(train_records_required=False)
     flags.adopt_module_key_flags(shared_flags)
-    flags.DEFINE_list("records", None, "Record shards to read: GLOB[,GLOB].", required=True)
+    shared_flags.define_record_sets(
+        "records", None, "Record shards to read: GLOB[,GLOB].", required=True
+    )
     flags.DEFINE_integer("turns", 5, "Turns per way of training.", 1)
     flags.DEFINE_integer("turn", 20, "Timed steps per turn.", 1)
     flags.DEFINE_string("trace", None, "Folder for a trace of a few steps.")

@@ -102,7 +102,9 @@ def define_flags():
     """Define the flags of this command."""
     shared_flags.define_training_flags(train_records_required=False)
     flags.adopt_module_key_flags(shared_flags)
-    flags.DEFINE_list("records", None, "Record shards to read: GLOB[,GLOB].", required=True)
+    shared_flags.define_record_sets(
+        "records", None, "Record shards to read: GLOB[,GLOB].", required=True
+    )
     flags.DEFINE_integer("rounds", 10, "Timed steps of each kind.", 1)
     flags.FLAGS.set_default("height", 128)
     flags.FLAGS.set_default("width", 416)

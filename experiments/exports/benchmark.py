@@ -166,7 +166,9 @@ def define_flags():
     flags.DEFINE_list("sizes", ["128x416", "256x832", "384x1248"], "Frame sizes, HEIGHTxWIDTH.")
     flags.DEFINE_list("threads", ["1", "2"], "Numbers of threads that a row uses.")
     flags.DEFINE_integer("rounds", 8, "Turns per row, with three timed runs each.", 1)
-    flags.DEFINE_list("calibration", [], "Records whose frames set int8's ranges: GLOB[,GLOB].")
+    shared_flags.define_record_sets(
+        "calibration", [], "Records whose frames set int8's ranges: GLOB[,GLOB]."
+    )
     flags.DEFINE_bool("profile", False, "Print time by operator of the float32 and int8 files.")
     flags.DEFINE_string("output", None, "JSON file for all results; default: none.")
 

@@ -28,6 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from flowseg import files, tables
+from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
 from flowseg.data.labels import LabelSet, load_label_set, train_id_table
 from flowseg.scoring import frame_scores
@@ -233,7 +234,7 @@ def label_table(scores: dict[str, dict[str, float]], frames: int) -> str:
 
 def define_flags():
     """Define the flags of this command."""
-    flags.DEFINE_list("records", None, "Record shards: GLOB[,GLOB].", required=True)
+    shared_flags.define_record_sets("records", None, "Record shards: GLOB[,GLOB].", required=True)
     flags.DEFINE_enum("preset", "medium", list(PRESETS), "OpenCV's preset of DIS.")
     flags.DEFINE_string("label_set", "cityscapes", "Classes: a built-in name, or a JSON file.")
     flags.DEFINE_string("metrics_json", None, "JSON file for the scores; default: none.")

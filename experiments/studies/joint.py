@@ -27,6 +27,7 @@ import tensorflow as tf
 from experiments.exports import litert
 from experiments.studies import seed_table, trials
 from flowseg import files
+from flowseg.cli import flags as shared_flags
 from flowseg.data.labels import CITYSCAPES
 from flowseg.network.backbones import BACKBONES
 from flowseg.network.decoder import FLOW_STRIDES
@@ -173,8 +174,12 @@ def _add_small_classes(scores):
 def define_flags():
     """Define the flags of this command."""
     flags.DEFINE_string("recipe", "experiments/joint.flags", "Flagfile of flowseg.train.")
-    flags.DEFINE_list("train_records", None, "Records to train on: GLOB[,GLOB].", required=True)
-    flags.DEFINE_list("val_records", None, "Records to score on: GLOB[,GLOB].", required=True)
+    shared_flags.define_record_sets(
+        "train_records", None, "Records to train on: GLOB[,GLOB].", required=True
+    )
+    shared_flags.define_record_sets(
+        "val_records", None, "Records to score on: GLOB[,GLOB].", required=True
+    )
     flags.DEFINE_string("output", None, "Folder for runs and scores.", required=True)
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Random seeds; each trains every variant once.")
     flags.DEFINE_list("variants", list(VARIANTS), "Variants to compare.")

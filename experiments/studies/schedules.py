@@ -18,6 +18,7 @@ from flowseg.cli import entry
 
 # isort: split
 from experiments.studies import seed_table, trials
+from flowseg.cli import flags as shared_flags
 from flowseg.errors import ArgumentError
 
 _SCORES = {
@@ -76,8 +77,12 @@ def table(scores_by_variant: dict[str, list[dict[str, float]]]) -> str:
 def define_flags():
     """Define the flags of this command."""
     flags.DEFINE_string("recipe", "experiments/joint.flags", "Flagfile of flowseg.train.")
-    flags.DEFINE_list("train_records", None, "Records to train on: GLOB[,GLOB].", required=True)
-    flags.DEFINE_list("val_records", None, "Records to score on: GLOB[,GLOB].", required=True)
+    shared_flags.define_record_sets(
+        "train_records", None, "Records to train on: GLOB[,GLOB].", required=True
+    )
+    shared_flags.define_record_sets(
+        "val_records", None, "Records to score on: GLOB[,GLOB].", required=True
+    )
     flags.DEFINE_string("output", None, "Folder for runs and scores.", required=True)
     flags.DEFINE_list("seeds", ["0", "1", "2"], "One training per variant and seed.")
     flags.DEFINE_multi_string("variant", None, "NAME:FLAGS; repeatable.", required=True)

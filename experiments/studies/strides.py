@@ -93,7 +93,9 @@ def define_flags():
     """Define the flags of this command."""
     shared_flags.define_run_flags(input_scale=False)
     flags.adopt_module_key_flags(shared_flags)
-    flags.DEFINE_list("records", None, "Records with flow: GLOB[,GLOB].", required=True)
+    shared_flags.define_record_sets(
+        "records", None, "Records with flow: GLOB[,GLOB].", required=True
+    )
 
 
 def main():

@@ -14,7 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from flowseg import memory
 from flowseg.data.image_headers import graph_obstacle
+
+
+class TooLarge(ValueError):
+    """The frames of a request do not fit into the server's memory."""
 
 
 class Request(NamedTuple):
@@ -46,6 +51,7 @@ def read(body: bytes, signatures: dict[str, dict], max_pixels: int) -> Request:
         max_pixels: maximum total number of pixels of all frames of one input.
 
     Raises:
+        TooLarge: there is too little memory for the frames.
         ValueError: the body is invalid; the message says why.
     """
     try:
@@ -164,6 +170,11 @@ def _check_pixels(key, array, max_pixels):
         return
     if pixels > max_pixels:
         raise ValueError(f"{key}: {pixels} pixels; this server accepts {max_pixels} per request")
+    try:
+        needed = memory.bytes_of_prediction(pixels)
+        memory.require(needed, f"{key}: a prediction of {pixels} pixels", "send smaller frames")
+    except ValueError as error:
+        raise TooLarge(str(error)) from error
 
 
 def write(outputs: dict[str, np.ndarray], rows: bool) -> bytes:

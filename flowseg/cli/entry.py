@@ -3,6 +3,7 @@
 Import this before TensorFlow or Keras: `console` quiets TensorFlow's start-up log.
 """
 
+import io
 import os
 import re
 import sys
@@ -45,6 +46,9 @@ def run(main: Callable[[], object], usage: str | None = None) -> None:
             _fail(f"unexpected argument {rest[0]!r}: every flag begins with -- (see --help)")
         return argv[:1]
 
+    # Names of files may contain bytes that are not valid UTF-8. stderr escapes them already.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     app.run(lambda _: _guard(main), flags_parser=parse)
 
 
@@ -92,14 +96,27 @@ def message(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, ArgumentError):
         return error.with_flags()
+    if isinstance(error, UnicodeEncodeError):
+        # A name with bytes that are not valid UTF-8, for a library that needs UTF-8.
+        return f"{error.object}: not valid UTF-8: rename this file or folder"
     # Only TensorFlow errors have `message`, which starts with the name of the graph function.
     text = re.sub(r"\{\{[^}]*\}\} ?", "", getattr(error, "message", None) or str(error))
     return text or type(error).__name__
 
 
 def _fail(text):
-    print("error: " + " ".join(str(text).split("\n")), file=sys.stderr)
+    text = " ".join(str(text).split("\n")) + _hint(str(text))
+    print(f"error: {text}", file=sys.stderr)
     sys.exit(1)
+
+
+def _hint(text):
+    """Return a note if the error is about a path of the command line with backslashes."""
+    values = (argument.partition("=")[2] or argument for argument in sys.argv[1:])
+    paths = (path for path in values if "\\" in path and path in text)
+    if os.sep == "/" and any(not os.path.lexists(path) for path in paths):
+        return " (a Windows path? FlowSeg needs / instead of \\ here)"
+    return ""
 
 
 def _help(main, usage):

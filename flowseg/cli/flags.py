@@ -4,6 +4,7 @@ Flags are defined on call, not on import, so that tests can import all commands 
 """
 
 import dataclasses
+import os
 import sys
 import types
 import typing
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
+from flowseg import globs
 from flowseg.errors import ArgumentError
 
 if typing.TYPE_CHECKING:
@@ -38,6 +40,8 @@ def _define(field):
     kind = _kind(field)
     if field.metadata["choices"]:
         flags.DEFINE_enum(field.name, default, field.metadata["choices"], text)
+    elif kind is tuple and typing.get_args(field.type)[0] is str:
+        define_record_sets(field.name, default or None, text)
     elif kind is tuple:
         flags.DEFINE_list(field.name, [f"{item:g}" for item in default] or None, text)
     elif kind is bool:
@@ -47,6 +51,21 @@ def _define(field):
     else:
         define = {int: flags.DEFINE_integer, float: flags.DEFINE_float}[kind]
         define(field.name, default, text, **bounds)
+
+
+def define_record_sets(
+    name: str, default: Sequence[str] | None, help: str, required: bool = False
+) -> None:
+    """Define the flag of a comma-separated list of globs; a path that exists may contain commas."""
+    parser, serializer = _RecordSets(), flags.ListSerializer(",")
+    flags.DEFINE(parser, name, default, help, serializer=serializer, required=required)
+
+
+class _RecordSets(flags.ListParser):
+    def parse(self, argument):
+        if isinstance(argument, str) and os.path.lexists(argument):
+            return [argument]
+        return globs.split(super().parse(argument))
 
 
 def _kind(field):

@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from flowseg import memory
+
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 FLO_MAGIC = 202021.25
 # Middlebury marks unknown flow with values above 1e9.
@@ -103,11 +105,17 @@ def read_flow(path: str | Path) -> np.ndarray:
 def check_png(data: bytes, name: str | Path) -> None:
     """Raise ValueError unless `data` is a complete, undamaged PNG; the message starts with `name`.
 
+    An image that is too large to decode (see `memory.require_for_image`) raises it, too.
+
     OpenCV and libpng silently fill in some damaged files (a wrong Adler-32, a truncated end), so
     this checks every chunk's CRC, the end chunk, and the checksum of the compressed stream.
     """
     if not data.startswith(PNG_MAGIC):
         raise ValueError(f"{name}: not a PNG file")
+    memory.require_for_image(data, name)
+    width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    # Four channels of 16 bits and a filter byte per row, twice, because rows may be interlaced.
+    limit = 2 * height * (8 * width + 1) + 2**20
     position, stream, kind = 8, [], None
     while kind != b"IEND":
         length = int.from_bytes(data[position : position + 4])
@@ -120,10 +128,18 @@ def check_png(data: bytes, name: str | Path) -> None:
         if kind == b"IDAT":
             stream.append(data[body : end - 4])
         position = end
+    decompressor, pending, size = zlib.decompressobj(), b"".join(stream), 0
     try:
-        zlib.decompress(b"".join(stream))
+        # Piece by piece: a few megabytes can decompress to more than the memory holds.
+        while not decompressor.eof and pending and size <= limit:
+            size += len(decompressor.decompress(pending, 2**20))
+            pending = decompressor.unconsumed_tail
     except zlib.error as error:
         raise ValueError(f"{name}: damaged PNG ({error})") from error
+    if size > limit:
+        raise ValueError(f"{name}: damaged PNG (holds more pixels than its header states)")
+    if not decompressor.eof:
+        raise ValueError(f"{name}: damaged PNG (its pixels are incomplete)")
 
 
 def _colour_wheel():

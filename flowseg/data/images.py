@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from flowseg import console
+from flowseg import console, memory
 from flowseg.data import image_headers
 from flowseg.data.flow_io import check_png
 from flowseg.errors import ArgumentError
@@ -96,6 +96,7 @@ def decode(data: bytes, name: str | os.PathLike, bit_depth: int | None = None) -
 
 def _decode(data, name):
     """Return (H, W, 3) RGB, uint8 or uint16."""
+    memory.require_for_image(data, name)
     form = image_headers.form(data)
     if form == "png":
         check_png(data, name)

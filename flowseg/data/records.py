@@ -10,6 +10,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from flowseg import files, globs
+
 SCHEMA_VERSION = 1
 
 # Encoded files. `<name>_format` is the format, if there are several; `flow_noc` has that of `flow`.
@@ -100,20 +102,26 @@ def parse_example(serialized: bytes | tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def match_files(*patterns: str | Path) -> list[str]:
-    """Record files that match the globs, sorted within each glob.
+    """Record files that match the globs, sorted within each glob; see `globs.match`.
 
     Raises:
-        ValueError: there is no glob, or one matches no file.
+        ValueError: there is no glob, one matches no file, or it is a folder; or the name of a file
+            is not valid UTF-8.
     """
     if not patterns:
         raise ValueError("no record files given: pass at least one glob")
-    files = []
+    found = []
     for pattern in patterns:
-        matches = sorted(tf.io.gfile.glob(str(pattern)))
+        remote = "://" in str(pattern)
+        matches = sorted(tf.io.gfile.glob(str(pattern))) if remote else globs.match(pattern)
+        if matches == [str(pattern)] and Path(pattern).is_dir():
+            raise ValueError(f"{pattern}: a folder; give its shards, such as {pattern}/train-*")
         if not matches:
             raise ValueError(f"{pattern}: no record files match; has the data been converted?")
-        files += matches
-    return files
+        found += matches
+    for path in found:
+        files.check_utf8(path)
+    return found
 
 
 def read_shard(path: str | Path) -> Iterator[tuple[int, dict[str, bytes | int]]]:

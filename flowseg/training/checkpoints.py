@@ -10,7 +10,6 @@ with a warning, and the previous one is used.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import shutil
@@ -20,7 +19,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 import keras
 import numpy as np
@@ -228,23 +226,6 @@ class KeepState(keras.callbacks.Callback):
         now = time.monotonic()
         self.progress.seconds, self.since = self.progress.seconds + now - self.since, now
         save(self.folder, self.model, self.progress, self.keep)
-
-
-def lock(run_dir: Path) -> TextIO:
-    """Lock a run folder until the returned file is closed or the process ends.
-
-    Raises:
-        ValueError: another training process uses the folder.
-        OSError: the folder is not writable.
-    """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    lock_file = open(run_dir / ".lock", "w")
-    try:
-        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock_file.close()
-        raise ValueError(f"{run_dir}: another training is using this run folder") from error
-    return lock_file
 
 
 def _folders(folder):

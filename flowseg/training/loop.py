@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flowseg import files, runs
+from flowseg import files, memory, runs
 from flowseg.console import warn
 from flowseg.data import records
 from flowseg.data.batches import InputClock
@@ -40,6 +40,7 @@ def train(
             "accumulate works on one host only; several have memory for a larger batch",
             "accumulate",
         )
+    files.check_utf8(run_dir, "run_dir")
     label_set = load_label_set(config.label_set)
     if len(label_set.names) == 1:
         warn(
@@ -48,13 +49,14 @@ def train(
         )
     sets = feeding.find_sets(config, label_set)
     named_errors = records.named_errors(sets.files())
-    with devices.folder(run_dir) as folder, checkpoints.lock(folder), named_errors:
+    with devices.folder(run_dir) as folder, _lock(folder), named_errors:
         progress, checkpoint = resume.read_progress(run_dir, config, label_set)
         if _is_finished(progress, config):
             print(f"{run_dir}: finished already, {progress.step} steps")
             return progress
         if config.bad_records == "skip":
             sets = feeding.leave_out_damaged(sets, label_set, folder / "sound", progress)
+        require_memory(config, devices)
         network, trained = resume.build_networks(config, label_set, devices)
         with devices.scope():
             metrics = task.metrics(label_set)
@@ -97,6 +99,24 @@ def train(
                     **checkpoints.fit_segments(progress.step, config)[0],
                 )
     return progress
+
+
+def _lock(folder):
+    return files.lock(folder, "another training is using this run folder")
+
+
+def require_memory(
+    config: TrainingConfig, devices: distribution.Devices = distribution.ONE_DEVICE
+) -> None:
+    """Raise ArgumentError if a step of a training cannot fit into the memory of this host."""
+    memory.require_for_training(
+        config.backbone,
+        config.batch_size // devices.hosts,
+        config.height,
+        config.width,
+        partly=config.freeze == "encoder" or config.learn != "both" or config.alternate > 0,
+        bytes_per_value=2 if config.precision == "bfloat16" else 4,
+    )
 
 
 def _is_finished(progress, config):

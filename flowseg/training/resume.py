@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from flowseg import runs
+from flowseg import files, runs
 from flowseg.console import warn
 from flowseg.data.labels import LabelSet
 from flowseg.errors import ArgumentError
@@ -146,14 +146,14 @@ def read_progress(
         raise ArgumentError(
             "trained on other classes: give another run_dir", "run_dir", path=run_dir
         )
-    before = set((run_dir / "flags.txt").read_text().splitlines())
+    before = set(files.read_text(run_dir / "flags.txt").splitlines())
     now = set(flag_lines(config))
-    changed = sorted(line for line in now ^ before if _flag_name(line) != "run_dir")
-    conflicts = [line for line in changed if _flag_name(line) not in _MAY_CHANGE]
-    if conflicts:
+    changed = {_flag_name(line) for line in now ^ before}
+    if conflicts := sorted(changed.difference(_MAY_CHANGE)):
+        differences = "; ".join(_difference(name, before, now) for name in conflicts)
         raise ArgumentError(
-            f"was trained with other flags ({', '.join(conflicts)}): give another run_dir, or the "
-            "same flags to resume",
+            f"was trained with other flags ({differences}): give another run_dir, or the same "
+            "flags to resume",
             "run_dir",
             path=run_dir,
         )
@@ -195,5 +195,16 @@ def _earlier_version_error(run_dir):
     )
 
 
+def _difference(name, before, now):
+    """Describe a flag in the run and in this command, given the flags of both as lines."""
+    of_run, of_command = (
+        next((line for line in lines if _flag_name(line) == name), f"no --{name}")
+        for lines in (before, now)
+    )
+    return f"the run has {of_run}, this command {of_command}"
+
+
 def _flag_name(line):
-    return line.lstrip("-").partition("=")[0]
+    """Return the flag of a line of a flagfile; `--noflip` is the flag `flip`."""
+    name, equals, _ = line.lstrip("-").partition("=")
+    return name if equals else name.removeprefix("no")

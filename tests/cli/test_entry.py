@@ -64,6 +64,27 @@ def test_argument_error_survives_pickling():
     assert (str(copy), entry.message(copy)) == (str(error), entry.message(error))
 
 
+def test_names_that_are_not_utf8_are_escaped():
+    done = run(r"print('caf\udce9'); {}['b\udce9'.encode()]")
+    assert (done.returncode, done.stdout) == (1, "caf\\udce9\n")
+    assert done.stderr == "error: b\\udce9: not valid UTF-8: rename this file or folder\n"
+
+
+def test_backslashes_are_mentioned():
+    done = run("raise ValueError(sys.argv[1] + ': no such file')", "C:\\a")
+    assert done.stderr.startswith("error: unexpected argument")
+    done = run("raise ValueError('data\\\\1: no such file')", "--flagfile=", "--steps=1")
+    assert "Windows" not in done.stderr
+    text = "flags.DEFINE_string('data', '', ''); "
+    code = SCRIPT.format(body="raise ValueError(flags.FLAGS.data + ': no such file')")
+    code = code.replace("def main", text + "\ndef main")
+    command = [sys.executable, "-c", code, "--data=data\\train"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == (
+        "error: data\\train: no such file (a Windows path? FlowSeg needs / instead of \\ here)\n"
+    )
+
+
 def test_bugs_and_debugging_show_the_traceback():
     bug = run("{}['x']")
     assert bug.returncode == 1 and "Traceback" in bug.stderr and "KeyError" in bug.stderr

@@ -59,7 +59,7 @@ def test_finished_run_is_reported_and_more_steps_resume(trained_run, tmp_path):
     arguments = ("--flagfile", folder / "flags.txt", "--run_dir", folder)
     assert "finished already, 2 steps" in run_command("flowseg.train", *arguments).stdout
     error = run_command("flowseg.train", *arguments, "--height", 64, ok=False).stderr
-    assert "trained with other flags (--height=64, --height=96)" in error
+    assert "trained with other flags (the run has --height=96, this command --height=64)" in error
     more = ("--steps", 3, "--val_records=", "--pictures", 0)
     done = run_command("tests.support.small_train", *arguments, *more)
     assert "resuming after step 2" in done.stdout

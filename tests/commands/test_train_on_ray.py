@@ -76,4 +76,4 @@ def test_two_workers_have_the_losses_of_one(kitti_records, tmp_path, monkeypatch
     # An error of a worker is reported in one line.
     other = command(kitti_records, by_ray, steps=2, learning_rate=1, init_from=start)
     error = run_command(*command_line, *other, ok=False).stderr
-    assert "trained with other flags (--learning_rate=" in error
+    assert "trained with other flags (the run has --learning_rate=" in error

@@ -1,5 +1,6 @@
 """The Ray Serve server over real HTTP, started and stopped as by a user."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -9,14 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from export import client
+from export import client, serve
 from export.serving.batching import Network
-from flowseg import runs
+from flowseg import memory, runs
 from flowseg.media.frames import read_image
 from tests.conftest import ROOT, run_command
 from tests.support import markdown
@@ -228,3 +230,15 @@ def test_startup_errors_are_one_line(served, tmp_path):
     (tmp_path / "1/saved_model.pb").write_bytes(b"damaged")
     damaged = ("--model", tmp_path, "--port", free_port())
     assert "damaged, or not a SavedModel" in run_command("export.serve", *damaged, ok=False).stderr
+
+
+def test_frames_larger_than_the_memory_are_answered_with_413(monkeypatch):
+    image = np.zeros((1, 10, 20, 3), int).tolist()
+    body = json.dumps({"inputs": {"image": image}}).encode()
+    replica = object.__new__(serve.Replica)
+    signatures = {"serving_default": {"image": (np.uint8, (None, None, None, 3))}}
+    replica.network, replica.max_pixels = SimpleNamespace(signatures=signatures), 1000
+    monkeypatch.setattr(memory, "available", lambda: 1e4)
+    response = asyncio.run(replica._predict(body))
+    assert response.status_code == 413
+    assert "send smaller frames" in json.loads(response.body)["error"]

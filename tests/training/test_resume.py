@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from experiments.costs import kill_test
+from flowseg import files
 from flowseg.data.labels import CITYSCAPES
 from flowseg.errors import ArgumentError
 from flowseg.training import checkpoints, resume
-from flowseg.training.progress import Phase, Progress
+from flowseg.training.config import flag_lines
+from flowseg.training.progress import FORMAT, Phase, Progress
 from tests.conftest import ROOT, run_command
 from tests.support import forked
 from tests.support.trainings import compiled, parsed, small
@@ -109,8 +111,8 @@ def test_damaged_checkpoint(command, full_run, tmp_path):
 def test_finished_run_other_flags_and_lock(command, full_run, tmp_path):
     assert "finished already, 6 steps" in run(command, full_run).stdout
     error = run(command, full_run, "--learning_rate", 1, ok=False).stderr
-    assert "trained with other flags (--learning_rate=" in error
-    with checkpoints.lock(full_run):
+    assert "trained with other flags (the run has --learning_rate=" in error
+    with files.lock(full_run, "another training"):
         error = run(command, full_run, ok=False).stderr
         assert f"{full_run}: another training is using this run folder" in error
     assert "finished already" in run(command, full_run, "--patience", 3, "--save_every", 1).stdout
@@ -135,6 +137,24 @@ def test_resume_restores_state(full_run, small_encoder):
     others = CITYSCAPES._replace(names=CITYSCAPES.names[::-1])
     with pytest.raises(ValueError, match="trained on other classes"):
         resume.read_progress(full_run, config, others)
+
+
+def test_conflict_names_the_flags_of_run_and_command(tmp_path, monkeypatch):
+    state = {"format": FORMAT}
+    monkeypatch.setattr(checkpoints, "newest", lambda folder: (state, folder))
+    files.write_json(tmp_path / "label_set.json", CITYSCAPES._asdict())
+    old = small(train_records=("old/train-*",), flip=0.5, synthetic_flow=True)
+    files.write(tmp_path / "flags.txt", "\n".join(flag_lines(old)) + "\n")
+    new = small(train_records=("new/train-*",), train_weights=(1.0,), synthetic_flow=False)
+    with pytest.raises(ArgumentError) as caught:
+        resume.read_progress(tmp_path, new, CITYSCAPES)
+    assert caught.value.with_flags() == (
+        f"{tmp_path}: was trained with other flags ("
+        "the run has --synthetic_flow, this command --nosynthetic_flow; "
+        "the run has --train_records=old/train-*, this command --train_records=new/train-*; "
+        "the run has no --train_weights, this command --train_weights=1): "
+        "give another --run_dir, or the same flags to resume"
+    )
 
 
 def test_history(full_run):

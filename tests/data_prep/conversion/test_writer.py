@@ -17,6 +17,7 @@ import tensorflow as tf
 from data_prep import kitti
 from data_prep.conversion import frames, workers
 from data_prep.conversion import split as split_frames
+from flowseg import files
 from flowseg.cli import entry
 from tests.conftest import ROOT
 from tests.support.kitti_writer import write_kitti
@@ -73,7 +74,7 @@ def test_interrupted_run_is_resumed(
     broken_writer(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         kitti.convert([kitti_folder], tmp_path, **SMALL)
-    assert sorted(os.listdir(tmp_path)) == [".plan.json", *SHARDS[:2]]
+    assert sorted(os.listdir(tmp_path)) == [".lock", ".plan.json", *SHARDS[:2]]
     before = [(tmp_path / name).stat().st_mtime_ns for name in SHARDS[:2]]
     monkeypatch.undo()
     capsys.readouterr()
@@ -95,7 +96,7 @@ def test_full_disk(kitti_folder, tmp_path, broken_writer, error):
     with pytest.raises(OSError, match="no space left on the disk: free some space") as caught:
         kitti.convert([kitti_folder], tmp_path, **SMALL)
     assert caught.value.filename == str(tmp_path) and caught.value.errno == errno.ENOSPC
-    assert sorted(os.listdir(tmp_path)) == [".plan.json", *SHARDS[:2]]
+    assert sorted(os.listdir(tmp_path)) == [".lock", ".plan.json", *SHARDS[:2]]
 
 
 def test_killed_run_is_resumed(kitti_folder, tmp_path, complete):
@@ -206,6 +207,24 @@ def test_output_is_a_file(kitti_folder, tmp_path):
         kitti.convert([kitti_folder], tmp_path / "file")
 
 
+def test_concurrent_conversion_is_rejected(kitti_folder, tmp_path):
+    with files.lock(tmp_path, "locked"), pytest.raises(ValueError) as caught:
+        kitti.convert([kitti_folder], tmp_path)
+    assert entry.message(caught.value) == (
+        f"{tmp_path}: another conversion is using this folder: wait for it, or give another "
+        "--output"
+    )
+    assert os.listdir(tmp_path) == [".lock"]
+    kitti.convert([kitti_folder], tmp_path)
+    assert "index.json" in visible(tmp_path)
+
+
+def test_output_is_a_link_to_a_missing_folder(kitti_folder, tmp_path):
+    (tmp_path / "link").symlink_to("far/records")
+    kitti.convert([kitti_folder], tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and "index.json" in visible(tmp_path / "far/records")
+
+
 def test_split_depends_only_on_id_and_seed():
     def split(ids, seed=0):
         splits = split_frames.by_hash([frames.Frame(i, {}) for i in ids], 0.25, seed)
@@ -275,11 +294,11 @@ def test_dead_worker_is_reported(monkeypatch):
 def test_other_image_formats_are_checked(tmp_path, suffix):
     pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
     data = cv2.imencode(suffix, pixels)[1].tobytes()
-    files = {"image1": tmp_path / f"a{suffix}"}
-    files["image1"].write_bytes(data)
-    fields, facts = frames.read_frame(frames.Frame("a", files))
+    image1 = tmp_path / f"a{suffix}"
+    image1.write_bytes(data)
+    fields, facts = frames.read_frame(frames.Frame("a", {"image1": image1}))
     assert fields["image1"] == data and (facts["height"], facts["width"]) == (20, 30)
     for cut in (3, len(data) // 2, len(data) - 1):
-        files["image1"].write_bytes(data[:cut])
+        image1.write_bytes(data[:cut])
         with pytest.raises(ValueError, match=f"a{suffix}: "):
-            frames.read_frame(frames.Frame("a", files))
+            frames.read_frame(frames.Frame("a", {"image1": image1}))

@@ -69,7 +69,7 @@ def test_foreign_folders_are_rejected(kitti_folder, layer_world, tmp_path):
 def test_concurrent_run_is_rejected(layer_world, tmp_path):
     with open(tmp_path / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another run is writing there"):
+        with pytest.raises(ValueError, match="another run is using this folder"):
             store.write_pairs(tmp_path, count=1, **SIZE, **layer_world)
     assert content(tmp_path) == {}
 

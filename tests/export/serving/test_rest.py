@@ -13,7 +13,7 @@ import pytest
 from export import client, saved_model_extras
 from export.serving import rest
 from export.serving.batching import Network, newest
-from flowseg import runs
+from flowseg import memory, runs
 from flowseg.data.flow_io import decode_kitti_flow
 from flowseg.media import drawing
 from flowseg.media.frames import read_image
@@ -148,6 +148,21 @@ def test_too_many_pixels_raise_before_decoding(network):
     large = b64(np.zeros((400, 400, 3), np.uint8))
     with pytest.raises(ValueError, match="160000 pixels; this server accepts 100000"):
         respond(network, body("predict_png", inputs={"image1_bytes": large, "image2_bytes": large}))
+
+
+def test_frames_larger_than_the_memory_raise(monkeypatch):
+    signatures = {"predict_labels": {key: (np.uint8, (None, None, None, 3)) for key in ("a", "b")}}
+    images = {key: np.zeros((2, 10, 20, 3), int).tolist() for key in ("a", "b")}
+    request = body("predict_labels", inputs=images)
+    monkeypatch.setattr(memory, "available", lambda: 1e5)
+    with pytest.raises(rest.TooLarge) as caught:
+        rest.read(request, signatures, PIXELS)
+    assert str(caught.value) == (
+        "a: a prediction of 400 pixels needs about 0.0 GB of memory, but 0.0 GB is available: "
+        "send smaller frames"
+    )
+    monkeypatch.setattr(memory, "available", lambda: 2e5)
+    assert rest.read(request, signatures, PIXELS).batch == 2
 
 
 def test_bad_bodies_raise_with_a_one_line_message(network):
