@@ -176,7 +176,7 @@ def require_for_image(data: bytes, name: str | os.PathLike) -> None:
 
 def _image_size(data):
     """Return (width, height) of a PNG or JPEG by its header; None for other or damaged files."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
+    if data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
         return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
     if not data.startswith(b"\xff\xd8"):
         return None

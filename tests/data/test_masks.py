@@ -158,6 +158,17 @@ def image(*colours):
         (png([b"\0\0"], 1, 3, GREY), "not a readable PNG"),
         (png([b"\0"], 0, 8, GREY), "PNG"),
     ],
+    ids=(
+        "unknown_colours",
+        "grey_as_rgb",
+        "16_bit_rgb",
+        "jpeg",
+        "gif",
+        "no_header",
+        "short_header",
+        "too_few_rows",
+        "no_columns",
+    ),
 )
 def test_refused_masks(data, match):
     with pytest.raises(ValueError, match=f"^a.png: .*{match}"):
