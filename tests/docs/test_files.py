@@ -63,9 +63,9 @@ def server(path):
 def tflite(path):
     save(path.parent / f"second{path.suffix}", path.read_bytes())
     frames, _, _ = open_frames(path.parent)
-    (_, image), _ = frames
-    (_, unchanged), *_ = resized([("a", image)], *image.shape[:2])
-    return unchanged
+    first = next(frames)
+    (unchanged,) = resized([first], *first.image.shape[:2])
+    return unchanged.image
 
 
 DOORS = {
