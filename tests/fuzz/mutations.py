@@ -15,7 +15,9 @@ _HEADER = 64  # bytes in which most formats store sizes
 
 def damage(folder: Path, rng: np.random.Generator) -> str:
     """Damage one file of a folder, or exchange it, and return what was done."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    # Hidden files (locks, journals) are not read again.
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
+    files.sort()
     path = files[rng.integers(len(files))]
     name = path.relative_to(folder)
     kind = rng.integers(16)
