@@ -17,6 +17,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from flowseg import console
+from flowseg.media.video_filters import oriented, progressive
 
 # Suffixes to recognise a video without opening it; `open_video` also tries other files.
 VIDEO_SUFFIXES = (
@@ -166,7 +167,7 @@ def _frames(container, stream, rate, path, problems):
     stream.thread_type = "AUTO"
     try:
         decoded = _decoded(container, stream, packets, path, problems)
-        for frame in _progressive(decoded, stream.time_base):
+        for frame in progressive(decoded, stream.time_base):
             errors, latest = av.logging.get_last_error()
             if errors > error_count and first_error is None:
                 first_error = index, latest
@@ -178,7 +179,7 @@ def _frames(container, stream, rate, path, problems):
             # One thread: on a busy machine, handing over so little work takes longer than the work.
             planar = converter.reformat(frame, format="gbrp", interpolation=_TO_RGB, threads=1)
             image = np.ascontiguousarray(planar.to_ndarray())
-            yield SourceFrame(f"frame {index}", _oriented(image, frame, path), time)
+            yield SourceFrame(f"frame {index}", oriented(image, frame, path), time)
             index += 1
         errors, latest = av.logging.get_last_error()
         if errors > error_count:
@@ -238,41 +239,6 @@ def _decoded(container, stream, packets, path, problems):
             yield frame
 
 
-def _progressive(frames, time_base):
-    """De-interlace from the first interlaced frame on; one frame results from each frame."""
-    graph = None
-    for frame in frames:
-        if graph is None and frame.interlaced_frame:
-            graph = _deinterlacer(frame, time_base)
-        if graph is None:
-            yield frame
-        else:
-            graph.vpush(frame)
-            yield from _pulled(graph)
-    if graph is not None:
-        graph.vpush(None)
-        yield from _pulled(graph)
-
-
-def _deinterlacer(frame, time_base):
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=time_base
-    )
-    # send_frame: one output frame per frame, not per field. Progressive frames are unchanged.
-    bwdif = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
-    graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
-    return graph
-
-
-def _pulled(graph):
-    while True:
-        try:
-            yield graph.vpull()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return
-
-
 def _regular(time, last, index, rate, time_base):
     """Return the time of a frame: that of the constant rate if the file's is a rounding of it."""
     if not rate:
@@ -284,21 +250,3 @@ def _regular(time, last, index, rate, time_base):
         time = expected
     # Damaged and concatenated files may jump back.
     return time if last is None or time > last else last + 1 / rate
-
-
-def _oriented(image, frame, path):
-    """Apply the display matrix: rotation by a multiple of 90 degrees, and mirroring."""
-    data = next((item for item in frame.side_data if item.type.name == "DISPLAYMATRIX"), None)
-    if data is None:
-        return image
-    # Display x = a x + c y and y = b x + d y; FFmpeg stores a b u c d v ... as integers.
-    a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()
-    if not (a or c) or not (b or d):
-        return image
-    if min(abs(a), abs(b)) > 0.01 * max(abs(a), abs(b)):
-        raise ValueError(
-            f"{path}: is marked as rotated by {frame.rotation} degrees, which is no multiple of 90"
-        )
-    if abs(a) < abs(b):
-        image, a, d = image.transpose(1, 0, 2), c, b
-    return np.ascontiguousarray(image[:: 1 if d > 0 else -1, :: 1 if a > 0 else -1])

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from av.video.reformatter import Interpolation
 
-from flowseg.media import video
 from flowseg.media.frames import open_frames
+from flowseg.media.video_filters import progressive
 from flowseg.media.video_output import video_writer
 
 ACCURATE = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
@@ -150,7 +150,7 @@ def test_progressive_frames_after_interlaced_ones_are_unchanged():
         graph = field_marker(frame, mark)
         graph.vpush(frame)
         marked.append(graph.vpull())
-    result = list(video._progressive(iter(marked), Fraction(1, 25)))
+    result = list(progressive(iter(marked), Fraction(1, 25)))
     assert [frame.pts * frame.time_base for frame in result] == [Fraction(i, 25) for i in range(5)]
     same = [
         bool((after.to_ndarray() == before.to_ndarray()).all())
