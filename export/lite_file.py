@@ -111,8 +111,10 @@ def _read_metadata(data, name):
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             metadata = json.loads(archive.read(_METADATA))
-        # Raises an error if an entry is missing, or is no number.
-        metadata["label_set"], metadata["height"] + 0, metadata["width"] + 0
+        if not all(isinstance(metadata[key], int) for key in ("height", "width")):
+            raise ValueError("the size is not a number")
+        if "label_set" not in metadata:
+            raise KeyError("label_set")
         return metadata
     except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError) as error:
         raise ValueError(

@@ -258,9 +258,8 @@ def test_invalid_files_raise(folder, tmp_path):
     with pytest.raises(ValueError, match="x: damaged, or not a TFLite file of export.tflite"):
         lite_file.open_file(content[:-3000], "x")
     with pytest.raises(ValueError, match="x: LiteRT cannot run it"):
-        lite_file.open_file(
-            lite_file.with_metadata(b"no model at all" * 9, {"label_set": {"names": []}}), "x"
-        )
+        metadata = {"label_set": {"names": []}, "height": 64, "width": 96}
+        lite_file.open_file(lite_file.with_metadata(b"no model at all" * 9, metadata), "x")
 
 
 @pytest.fixture(params=["synthetic", "real"])
