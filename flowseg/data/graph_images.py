@@ -90,8 +90,11 @@ def _number(data, start, size, little=False):
 
 def _weights(size, little):
     """Values of the bytes of an integer; `little`: whether the first byte is the lowest."""
-    lowest_first = tf.constant([256**i for i in range(size)], tf.int64)
-    return tf.where(little, lowest_first, lowest_first[::-1])
+    # Not reversed in the graph: TensorFlow's layout optimizer fails on a negative stride.
+    lowest_first = [256**i for i in range(size)]
+    return tf.where(
+        little, tf.constant(lowest_first, tf.int64), tf.constant(lowest_first[::-1], tf.int64)
+    )
 
 
 def _length(data):
