@@ -32,6 +32,7 @@ SMALLER = {
     "flowseg.train": f"{TINY} --pictures 1",
     "data_prep.scenes": "--height 64 --width 96 --count 4",
     "export.tflite": "--height 64 --width 96 --max_miou_drop 100 --max_aepe_rise 100",
+    "experiments.costs.train_memory": "--train_flag=--height=64 --train_flag=--width=96",
     "experiments.costs.scene_benchmark": "--height 64 --width 96 --count 1",
 }
 # In place of the modules of the documentation, with the same flags.
