@@ -27,12 +27,14 @@ COMMAND = re.compile(
     r"(?:\w+=\S+ )*(?:python -m|make|pip|git|source|tensorboard|docker|unzip|curl|\(?cd) "
 )
 # Flags that make a command small enough for a test; the last value of a flag counts.
-TINY = "--height 64 --width 96 --batch_size 2 --steps 2 --steps_per_epoch 2 --warmup_steps 1"
+TINY = "--height=64 --width=96 --batch_size=2 --steps=2 --steps_per_epoch=2 --warmup_steps=1"
 SMALLER = {
     "flowseg.train": f"{TINY} --pictures 1",
     "data_prep.scenes": "--height 64 --width 96 --count 4",
     "export.tflite": "--height 64 --width 96 --max_miou_drop 100 --max_aepe_rise 100",
     "experiments.costs.train_memory": "--train_flag=--height=64 --train_flag=--width=96",
+    "experiments.costs.train_speed": f"{TINY} --turns=1 --turn=1",
+    "experiments.studies.cross_validate": " ".join(f"--train_flag={x}" for x in TINY.split()),
     "experiments.costs.scene_benchmark": "--height 64 --width 96 --count 1",
 }
 # In place of the modules of the documentation, with the same flags.
