@@ -51,7 +51,8 @@ def test_predict_reads_and_writes(folder):
 def test_folder_of_frames_is_read(folder):
     for k in (1, 2):
         save(folder / f"{NAME}{k}.png", picture(k))
-    assert [name for name, _ in open_frames(folder)[0]] == [f"{NAME}1.png", f"{NAME}2.png"]
+    names = [frame.name for frame in open_frames(folder)[0]]
+    assert names == [f"{NAME}1.png", f"{NAME}2.png"]
 
 
 def test_run_folder_is_read_but_not_trained(folder):
