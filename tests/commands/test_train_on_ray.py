@@ -63,7 +63,7 @@ def test_two_workers_have_the_losses_of_one(kitti_records, tmp_path, monkeypatch
     # Initial weights of the real network, because Ray's workers run the real command.
     keras.utils.set_random_seed(1)
     start = tmp_path / "start.keras"
-    runs.save_model(model.build_flowseg(19, "efficientnet_lite0"), start)
+    runs.save_model(model.build_flowseg(19, backbone="efficientnet_lite0"), start)
     by_ray, alone = tmp_path / "ray", tmp_path / "alone"
     command_line = ("flowseg.train_on_ray", "--hosts=2")
     # Ray's workers run at low priority.
