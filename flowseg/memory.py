@@ -157,41 +157,17 @@ def require_for_training(
     require(needed, what, remedy, "batch_size", "height", "width")
 
 
-def require_for_image(data: bytes, name: str | os.PathLike) -> None:
-    """Raise an error if an encoded PNG or JPEG image is too large to decode, by its header.
+def require_for_image(width: int, height: int, name: str | os.PathLike) -> None:
+    """Raise an error if an image of this size is too large to decode.
 
     Raises:
         ValueError: it has more pixels than OpenCV decodes, or see `require`.
     """
-    size = _image_size(data)
-    if not size:
-        return
-    width, height = size
     text = f"an image of {width}x{height} px"
     # The limits of OpenCV, whose error is an assertion.
     if width > 2**20 or height > 2**20 or width * height > 2**30:
         raise ValueError(f"{name}: {text}, but OpenCV reads at most 2^30 pixels: make it smaller")
     require(_IMAGE * width * height, text, "make it smaller", path=name)
-
-
-def _image_size(data):
-    """Return (width, height) of a PNG or JPEG by its header; None for other or damaged files."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
-        return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
-    if not data.startswith(b"\xff\xd8"):
-        return None
-    position = 2
-    while data[position : position + 1] == b"\xff" and position + 9 <= len(data):
-        marker = data[position + 1]
-        # Start of frame: SOF0 to SOF15 without DHT, JPG and DAC.
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = data[position + 5 : position + 7], data[position + 7 : position + 9]
-            return int.from_bytes(width), int.from_bytes(height)
-        if marker == 0xFF:  # padding
-            position += 1
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4])
-    return None
 
 
 def _computes_elsewhere():

@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from flowseg import memory
+from flowseg.data import image_headers
+from flowseg.data.image_headers import PNG_MAGIC
 
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 FLO_MAGIC = 202021.25
 # Middlebury marks unknown flow with values above 1e9.
 FLO_UNKNOWN = 1e9
@@ -105,14 +105,14 @@ def read_flow(path: str | Path) -> np.ndarray:
 def check_png(data: bytes, name: str | Path) -> None:
     """Raise ValueError unless `data` is a complete, undamaged PNG; the message starts with `name`.
 
-    An image that is too large to decode (see `memory.require_for_image`) raises it, too.
+    An image that is too large to decode (see `image_headers.require_memory`) raises it, too.
 
     OpenCV and libpng silently fill in some damaged files (a wrong Adler-32, a truncated end), so
     this checks every chunk's CRC, the end chunk, and the checksum of the compressed stream.
     """
     if not data.startswith(PNG_MAGIC):
         raise ValueError(f"{name}: not a PNG file")
-    memory.require_for_image(data, name)
+    image_headers.require_memory(data, name)
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
     # Four channels of 16 bits and a filter byte per row, twice, because rows may be interlaced.
     limit = 2 * height * (8 * width + 1) + 2**20

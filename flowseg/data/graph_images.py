@@ -7,8 +7,7 @@ CMYK differently from OpenCV. A graph refuses such files by the rules of
 
 import tensorflow as tf
 
-from flowseg.data.flow_io import PNG_MAGIC
-from flowseg.data.image_headers import EXIF_MAGIC, JPEG_MAGIC, ORIENTATION
+from flowseg.data.image_headers import EXIF_MAGIC, JPEG_MAGIC, ORIENTATION, PNG_MAGIC
 
 _MESSAGES = {
     "mark": "has an EXIF orientation, which TensorFlow ignores: rotate its pixels and remove the "

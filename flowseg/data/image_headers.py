@@ -1,13 +1,15 @@
-"""Reads what the headers of image files say about orientation and pixel format.
+"""Reads what the headers of image files say about size, orientation and pixel format.
 
 `graph_images` holds the same rules for TensorFlow graphs.
 """
 
+import os
 import re
 from collections.abc import Iterator
 
-from flowseg.data.flow_io import PNG_MAGIC
+from flowseg import memory
 
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
 EXIF_MAGIC = b"Exif\0\0"
 # Tag of the orientation in EXIF data.
@@ -29,6 +31,29 @@ def form(data: bytes) -> str:
     return "ppm" if _PPM_HEADER.match(data) else ""
 
 
+def size(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) of a PNG or JPEG file; None for other or damaged files."""
+    if data.startswith(PNG_MAGIC + b"\0\0\0\rIHDR"):
+        return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    if not data.startswith(JPEG_MAGIC):
+        return None
+    for marker, start, _ in _segments(data):
+        if marker in HUFFMAN_FRAMES + OTHER_FRAMES:
+            height, width = data[start + 1 : start + 3], data[start + 3 : start + 5]
+            return int.from_bytes(width), int.from_bytes(height)
+    return None
+
+
+def require_memory(data: bytes, name: str | os.PathLike) -> None:
+    """Raise an error if a PNG or JPEG file is too large to decode, by its header.
+
+    Raises:
+        ValueError: see `memory.require_for_image`.
+    """
+    if found := size(data):
+        memory.require_for_image(*found, name)
+
+
 def ppm_size(data: bytes) -> int:
     """Return how many bytes an 8-bit binary PPM has according to its header."""
     header = _PPM_HEADER.match(data)
@@ -44,13 +69,13 @@ def orientation(data: bytes) -> int:
             if marker == 0xE1 and data.startswith(EXIF_MAGIC, start)
         )
     else:
-        blocks = (data[start:end] for kind, start, end in _chunks(data) if kind == b"eXIf")
+        blocks = (data[start:end] for kind, start, end in png_chunks(data) if kind == b"eXIf")
     return _exif_orientation(next(blocks, b""))
 
 
 def png_has_alpha(data: bytes) -> bool:
     """Whether a PNG file has an alpha channel or transparent colours."""
-    return data[25:26] in (b"\4", b"\6") or any(kind == b"tRNS" for kind, _, _ in _chunks(data))
+    return data[25:26] in (b"\4", b"\6") or any(kind == b"tRNS" for kind, _, _ in png_chunks(data))
 
 
 def graph_obstacle(data: bytes) -> str:
@@ -105,7 +130,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             position = end
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield (type, start, end) of the content of each PNG chunk."""
     position, kind = 8, b""
     while position + 12 <= len(data) and kind != b"IEND":

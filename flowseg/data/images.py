@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from flowseg import console, memory
+from flowseg import console
 from flowseg.data import image_headers
 from flowseg.data.flow_io import check_png
 from flowseg.errors import ArgumentError
@@ -96,10 +96,11 @@ def decode(data: bytes, name: str | os.PathLike, bit_depth: int | None = None) -
 
 def _decode(data, name):
     """Return (H, W, 3) RGB, uint8 or uint16."""
-    memory.require_for_image(data, name)
     form = image_headers.form(data)
     if form == "png":
         check_png(data, name)
+    elif form == "jpeg":
+        image_headers.require_memory(data, name)
     elif form == "ppm" and len(data) != image_headers.ppm_size(data):
         raise ValueError(
             f"{name}: the PPM has {len(data)} bytes, but its header implies "
@@ -190,7 +191,7 @@ def find_bit_depth(paths: Iterable[str | os.PathLike]) -> int | None:
     depth = next(depth for depth in BIT_DEPTHS if not largest >> depth)
     print(
         f"{count} of {len(paths)} images have 16 bits per value; the largest value is {largest}, "
-        f"so {depth} bits are in use (--bit_depth overrides this)"
+        f"so {depth} bits are in use (bit_depth overrides this)"
     )
     return depth
 

@@ -5,13 +5,14 @@ palette by its colours. Both change ids.
 """
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from flowseg.data.flow_io import PNG_MAGIC, check_png
+from flowseg.data.flow_io import check_png
+from flowseg.data.image_headers import JPEG_MAGIC, PNG_MAGIC, png_chunks
 from flowseg.data.labels import IGNORE_LABEL, KNOWN_IDS, LabelSet
 
 # Colour types of the PNG header.
@@ -63,13 +64,13 @@ def decode(
     Raises:
         ValueError: not an undamaged PNG, or a value or colour stands for no id.
     """
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(JPEG_MAGIC):
         raise ValueError(
             f"{name}: a JPEG file cannot hold a mask, because its compression changes the ids: "
             "save masks as PNG"
         )
     check_png(data, name)
-    chunks = list(_chunks(data))
+    chunks = _chunks(data)
     depth, colour_type = _header(chunks)
     if not depth:
         raise ValueError(f"{name}: not a readable PNG (its header is damaged)")
@@ -93,17 +94,12 @@ def decode(
 
 def holds_plain_ids(data: bytes) -> bool:
     """Whether a PNG is 8-bit grey, which every decoder reads as the same ids."""
-    return _header(list(_chunks(data))) == (8, _GREY)
+    return _header(_chunks(data)) == (8, _GREY)
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (kind, content) of the chunks of a PNG that `check_png` accepts."""
-    start, kind = len(PNG_MAGIC), None
-    while kind != b"IEND":
-        end = start + 8 + int.from_bytes(data[start : start + 4])
-        kind = data[start + 4 : start + 8]
-        yield kind, data[start + 8 : end]
-        start = end + 4
+def _chunks(data):
+    """Return (kind, content) of the chunks of a PNG."""
+    return [(kind, data[start:end]) for kind, start, end in png_chunks(data)]
 
 
 def _header(chunks):

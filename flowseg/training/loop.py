@@ -42,11 +42,7 @@ def train(
         )
     files.check_utf8(run_dir, "run_dir")
     label_set = load_label_set(config.label_set)
-    if len(label_set.names) == 1:
-        warn(
-            f"label set {label_set.name} has one class, {label_set.names[0]}: every labelled pixel "
-            "has it, so that there is nothing to distinguish; add a class for the background"
-        )
+    _warn_of_one_class(label_set)
     sets = feeding.find_sets(config, label_set)
     named_errors = records.named_errors(sets.files())
     with devices.folder(run_dir) as folder, _lock(folder), named_errors:
@@ -99,6 +95,14 @@ def train(
                     **checkpoints.fit_segments(progress.step, config)[0],
                 )
     return progress
+
+
+def _warn_of_one_class(label_set):
+    if len(label_set.names) == 1:
+        warn(
+            f"label set {label_set.name} has one class, {label_set.names[0]}: every labelled pixel "
+            "has it, so that there is nothing to distinguish; add a class for the background"
+        )
 
 
 def _lock(folder):

@@ -17,7 +17,7 @@ import numpy as np
 
 from flowseg.cli import entry
 from tests.fuzz import mutations
-from tests.support.forked import _CONTEXT
+from tests.support.forked import CONTEXT
 
 # Seconds of computing per case. On a busy machine they take longer, and a worker that waits for
 # ever computes nothing, so there is also a limit of seconds on the clock.
@@ -78,7 +78,7 @@ def run(cases: Iterable[Case], folder: Path, processes: int = 1) -> Iterator[Res
 
 def _make(door, folder):
     """Make the valid input of a door in a process of its own."""
-    process = _CONTEXT.Process(target=_make_input, args=(door, folder))
+    process = CONTEXT.Process(target=_make_input, args=(door, folder))
     process.start()
     process.join(_PREPARATION)
     if process.exitcode != 0:
@@ -102,8 +102,8 @@ class _Worker:
         self._start()
 
     def _start(self):
-        self.pipe, theirs = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(target=_serve, args=(theirs, self.folder), daemon=True)
+        self.pipe, theirs = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(target=_serve, args=(theirs, self.folder), daemon=True)
         self.process.start()
         theirs.close()
         self.pipe.recv()  # It has imported everything.

@@ -9,9 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-_CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT = multiprocessing.get_context("forkserver")
 # The module that quiets TensorFlow comes first. None starts a thread, which forks would lack.
-_CONTEXT.set_forkserver_preload(
+CONTEXT.set_forkserver_preload(
     ["flowseg.cli.entry", "tensorflow", "keras", "cv2", "matplotlib", "tensorboard"]
 )
 
@@ -25,7 +25,7 @@ def run(module, arguments, cwd, timeout):
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder, name) for name in ("stdout", "stderr")]
         command = [module, *arguments]
-        process = _CONTEXT.Process(target=_execute, args=(command, cwd, dict(os.environ), outputs))
+        process = CONTEXT.Process(target=_execute, args=(command, cwd, dict(os.environ), outputs))
         process.start()
         process.join(timeout)
         if process.is_alive():
