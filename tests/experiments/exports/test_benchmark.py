@@ -90,18 +90,18 @@ def test_sizes_and_memory(measured):
     assert 30 < peak["none"] < 400 < peak["keras"]
 
 
-def _check_profile(text, title, kind, scope):
+def _check_profile(text, title, kind, layers):
     part = text.split(f"\n{title}, 64x96\n")[1].split("\n| ")[0]
     assert re.search(rf"^CONV_2D {kind} +\d+ +operators", part, re.M)
-    assert re.search(rf"^{scope} +\d+ +operators", part, re.M)
+    assert re.search(rf"^{layers} +\d+ +operators", part, re.M)
     for block in part.strip().split("\n\n")[1:3]:
         shares = [float(x) for x in re.findall(r"([\d.]+)%", block)]
         assert sum(shares) == pytest.approx(100, abs=2)
 
 
 def test_profile(measured):
-    # The small encoder is not among the parts that cost most.
-    _check_profile(measured[0], "TFLite float32", "float32", "flow_2_warp")
+    # The small encoder is not among the parts that cost most; which layers are depends on the run.
+    _check_profile(measured[0], "TFLite float32", "float32", r"(flow|seg)_\d\w*")
 
 
 def test_operators_run_alone_reproduce_the_network():
