@@ -30,6 +30,8 @@ def of_inputs(frames: Iterable[Frame], roots: Sequence[Path]) -> str:
             + [sorted(d.items()) for d in (frame.palette, frame.mask_values) if d]
             + [[field, describe(path)] for field, path in frame.files.items()]
             + [[field, *map(describe, paths)] for field, paths in frame.copies.items()]
+            + [[field, *map(describe, e.paths)] for field, e in frame.encoders.items()]
+            + ([frame.video, frame.frame_index, frame.next_index] if frame.video else [])
             for frame in frames
         ]
     )

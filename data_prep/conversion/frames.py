@@ -5,7 +5,7 @@ Does not import TensorFlow, so that worker processes start fast and stay small.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,21 +19,44 @@ from flowseg.data import flow_io, image_headers, images, masks
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.ASCII | re.DOTALL)
 
 
+class Encoder(NamedTuple):
+    """Computes the content of a record field whose official file records cannot store.
+
+    Attributes:
+        function: called as function(file, *paths) in the process that reads the frame; returns the
+            bytes to store. Picklable: a module's function, or a `functools.partial` of one. It
+            raises ValueError naming the file.
+        paths: further files that it reads, such as a map of invalid pixels.
+    """
+
+    function: Callable[..., bytes]
+    paths: tuple[Path, ...] = ()
+
+
 class Frame(NamedTuple):
     """The files of one record, not yet read.
 
     Attributes:
         frame_id: unique in the data set.
-        files: record field (image1, image2, flow, flow_noc, labels, instances, objects) -> file.
-            A missing file is an error of this frame, raised when the frame is read.
+        files: record field (image1, image2, flow, flow_noc, backward_flow, occlusion, labels,
+            instances, objects) -> file. A missing file is an error of this frame, raised when the
+            frame is read.
         copies: record field -> further files with the same content (from another source or the
             other official set): images must have equal pixels, all other files equal bytes.
         label_set: name of the numbering of `labels`, see `flowseg.data.labels`.
         known_ids: every id that `labels` may contain; default: `flowseg.data.labels.KNOWN_IDS`.
         palette, mask_values: the ids of colours and of stored values in `labels`, see
             `flowseg.data.masks.decode`; default: the palette of the built-in label set.
-        group: frames of one group (a video) stay in one split; default: no group.
+        video: name of the video that the frame is of, unique in the data set; default: none. The
+            frames of a video stay in one split.
+        frame_index: number of image1 in its video; consecutive frames differ by 1.
+        next_index: number of image2 in the video; default: `frame_index` + 1.
+        video_size: (width, height) of the video, if its frames differ; set by `writer.write`.
+        group: frames of one group (several videos of a place) stay in one split; default: none.
         instances_format: encoding of `instances`, see `flowseg.data.records`.
+        flow_format: encoding of flow PNGs, see `flowseg.data.records`.
+        encoders: record field -> :class:`Encoder` of its file; default: files are stored as they
+            are.
         bit_depth: how many bits 16-bit images of the data set use; set by `writer.write`.
     """
 
@@ -42,8 +65,14 @@ class Frame(NamedTuple):
     copies: dict[str, tuple[Path, ...]] = {}
     label_set: str = ""
     known_ids: tuple[int, ...] = ()
+    video: str = ""
+    frame_index: int = 0
+    next_index: int | None = None
+    video_size: tuple[int, int] | None = None
     group: str = ""
     instances_format: str = "kitti"
+    flow_format: str = "kitti"
+    encoders: dict[str, Encoder] = {}
     palette: masks.Palette = {}
     mask_values: dict[int, int] = {}
     bit_depth: int | None = None
@@ -92,8 +121,32 @@ def image_files(frames: Iterable[Frame]) -> list[Path]:
     return list(paths)
 
 
+# JPEG files may begin with a large thumbnail.
+_HEADER_BYTES = 2**17
+
+
+def with_video_sizes(frames: Sequence[Frame]) -> list[Frame]:
+    """Return the frames, with `video_size` set in videos whose frames differ in size.
+
+    It is the size of most frames of the video, by the headers of the files.
+    """
+    counts = {}
+    for frame in frames:
+        if frame.video and frame.files["image1"].is_file():
+            with open(frame.files["image1"], "rb") as file:
+                size = image_headers.size(file.read(_HEADER_BYTES))
+            if size:
+                counts.setdefault(frame.video, Counter())[size] += 1
+    return [
+        frame._replace(video_size=counts[frame.video].most_common(1)[0][0])
+        if len(counts.get(frame.video, ())) > 1
+        else frame
+        for frame in frames
+    ]
+
+
 # Required bit depth of id maps: at another one the ids would be misread.
-_BITS = {"objects": 8, "instances": 16}
+_BITS = {"objects": 8, "instances": 16, "occlusion": 8}
 
 
 def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -109,10 +162,15 @@ def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
         ValueError: naming the first file that is missing, damaged, or does not fit the others.
         OSError: a file cannot be read.
     """
-    data = {field: _read(path) for field, path in frame.files.items()}
+    data = {field: _read(path, frame.encoders.get(field)) for field, path in frame.files.items()}
     image = images.decode(data["image1"], frame.files["image1"], frame.bit_depth)
     height, width = image.shape[:2]
     fields = {**data, "frame_id": frame.frame_id, "height": height, "width": width}
+    if frame.video:
+        fields |= {"video": frame.video, "frame_index": frame.frame_index}
+        if "image2" in data:
+            fields["next_index"] = frame.next_index or frame.frame_index + 1
+        _check_video_size(frame, data["image1"])
     class_pixels, changes = {}, Counter()
     for field, path in frame.files.items():
         if field in ("image1", "image2"):
@@ -122,8 +180,8 @@ def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
             fields[field] = stored
             changes["alpha"] += images.has_alpha(data[field], path)
             changes["png"] += stored is not data[field]
-        elif field in ("flow", "flow_noc"):
-            decoded, flow_format = _decode_flow(data[field], path)
+        elif field in ("flow", "flow_noc", "backward_flow"):
+            decoded, flow_format = _decode_flow(data[field], path, frame.flow_format)
             if fields.setdefault("flow_format", flow_format) != flow_format:
                 raise ValueError(f"{path}: both flow files of a frame must have the same format")
         elif field == "labels":
@@ -154,23 +212,37 @@ def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
     return fields, {**facts, "images": dict(changes)}
 
 
+def _check_video_size(frame, data):
+    size = image_headers.size(data)
+    if frame.video_size and size != frame.video_size:
+        sizes = ("x".join(map(str, each[::-1])) for each in (size, frame.video_size))
+        raise ValueError(
+            "{}: is {}, but most frames of video {} are {}: a frame of another video?".format(
+                frame.files["image1"], next(sizes), frame.video, next(sizes)
+            )
+        )
+
+
 def _turned(data):
     mark = image_headers.orientation(data)
     return f" after its EXIF orientation {mark} is applied" if mark != 1 else ""
 
 
-def _read(path):
-    if not path.is_file():
-        raise ValueError(f"{path}: missing (is the data set unpacked completely?)")
-    return path.read_bytes()
+def _read(path, encoder=None):
+    for required in (path, *(encoder.paths if encoder else ())):
+        if not required.is_file():
+            raise ValueError(f"{required}: missing (is the data set unpacked completely?)")
+    return encoder.function(path, *encoder.paths) if encoder else path.read_bytes()
 
 
-def _decode_flow(data, name):
-    is_flo = name.suffix.lower() == ".flo"
-    flow = (flow_io.decode_flo if is_flo else flow_io.decode_kitti_flow)(data, name)
+def _decode_flow(data, name, png_format):
+    # An encoder may give the content of a .flo file for a file with another ending.
+    is_flo = name.suffix.lower() == ".flo" or data[:4] == np.float32(flow_io.FLO_MAGIC).tobytes()
+    flow_format = "flo" if is_flo else png_format
+    flow = flow_io.decode_flow(data, flow_format, name)
     if not flow[..., 2].any():
         raise ValueError(f"{name}: flow without a single valid pixel")
-    return flow, "flo" if is_flo else "kitti"
+    return flow, flow_format
 
 
 def decode_ids(data: bytes, name: str | Path) -> np.ndarray:

@@ -64,8 +64,9 @@ def split_by_hash(
         ValueError: `val_fraction` outside 0..1.
     """
     splits = split.by_hash(frames, val_fraction, seed)
-    groups = {frame.group for frame in frames if frame.group}
-    note = f" (the frames of each of {len(groups)} subfolders stay together)" if groups else ""
+    groups = {frame.group or frame.video for frame in frames} - {""}
+    kind = "subfolders" if any(frame.group for frame in frames) else "videos"
+    note = f" (the frames of each of {len(groups)} {kind} stay together)" if groups else ""
     if val_fraction > 0 and not splits["val"]:
         advice = "choose another --seed, or --val_fraction=0 for no val split"
         console.warn(f"no frame falls into val{note}: {advice}")

@@ -11,7 +11,16 @@ from data_prep.conversion.frames import Frame
 from flowseg import tables
 from flowseg.data.labels import LabelSet
 
-TRUTH = ("image2", "flow", "flow_noc", "labels", "instances", "objects")
+TRUTH = (
+    "image2",
+    "flow",
+    "flow_noc",
+    "backward_flow",
+    "occlusion",
+    "labels",
+    "instances",
+    "objects",
+)
 
 
 def add_facts(
@@ -53,7 +62,7 @@ def make_index(
         roots: the source folders; only their names are stored.
     """
     splits = {}
-    sizes, class_pixels, images = Counter(), {}, Counter()
+    sizes, class_pixels, images, videos = Counter(), {}, Counter(), {}
     for name, entry in shards.items():
         split = splits.setdefault(name.split("-")[0], Counter())
         split.update({"records": entry["records"], **entry["truth"]})
@@ -62,6 +71,8 @@ def make_index(
         images.update(entry.get("images", {}))
         for numbering, counts in entry["class_pixels"].items():
             _add(class_pixels.setdefault(numbering, {}), counts)
+        if any(entry.get("videos", {})):
+            videos.setdefault(name.split("-")[0], set()).update(filter(None, entry["videos"]))
     keys = ("records", "bytes", "sha256")
     by_id = {
         numbering: dict(sorted(counts.items(), key=lambda item: int(item[0])))
@@ -84,8 +95,11 @@ def make_index(
         "class_pixels": by_id,
         "images": {"alpha_dropped": images["alpha"], "stored_as_png": images["png"]},
         "sizes_height_x_width": dict(sorted(sizes.items())),
+        **({"videos": {split: len(names) for split, names in videos.items()}} if videos else {}),
         "files": {
+            # The positions of the frames let `flowseg.data.videos` read videos in order.
             name: {key: entry[key] for key in keys}
+            | ({"videos": entry["videos"]} if any(entry.get("videos", {})) else {})
             for name, entry in shards.items()
             if entry["records"]
         },

@@ -10,8 +10,8 @@ from flowseg.errors import ArgumentError
 def by_hash(frames: Iterable[Frame], val_fraction: float, seed: int) -> dict[str, list[Frame]]:
     """Split frames into {"train": [...], "val": [...]} by hash; each split is shuffled by `seed`.
 
-    A frame's split depends only on its group (or its id if it has no group) and on the seed, so
-    that adding frames never moves existing ones.
+    A frame's split depends only on its group (without one, on its video, or else on its id) and on
+    the seed, so that a split never cuts a video and adding frames never moves existing ones.
 
     Raises:
         ValueError: `val_fraction` outside 0..1.
@@ -20,7 +20,8 @@ def by_hash(frames: Iterable[Frame], val_fraction: float, seed: int) -> dict[str
         raise ArgumentError(f"val_fraction={val_fraction}: must be between 0 and 1", "val_fraction")
     splits = {"train": [], "val": []}
     for frame in _shuffle(frames, seed):
-        in_val = _hash_fraction(f"split {seed} {frame.group or frame.frame_id}") < val_fraction
+        unit = frame.group or frame.video or frame.frame_id
+        in_val = _hash_fraction(f"split {seed} {unit}") < val_fraction
         splits["val" if in_val else "train"].append(frame)
     return splits
 

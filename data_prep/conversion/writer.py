@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep.conversion import digests, label_checks, report, workers
-from data_prep.conversion.frames import Frame, image_files
+from data_prep.conversion.frames import Frame, image_files, with_video_sizes
 from data_prep.conversion.split import check_ids
 from flowseg import files
 from flowseg.data import images
@@ -84,6 +84,7 @@ def write(
             name: [frame._replace(bit_depth=bit_depth) for frame in frames]
             for name, frames in splits.items()
         }
+    splits = {name: with_video_sizes(frames) for name, frames in splits.items()}
     output, roots = Path(output), [Path(source) for source in sources]
     if output.exists() and not output.is_dir():
         raise ArgumentError("is a file; output must be a folder", "output", path=output)
@@ -219,8 +220,8 @@ def _write_shard(path, dataset, results, roots, label_set):
     from flowseg.data import records
 
     entry = {"records": 0, "left_out": [], "truth": Counter(), "sizes": Counter()}
-    entry |= {"images": Counter(), "class_pixels": {}, "all_void": []}
-    unfinished = _partial(path)
+    entry |= {"images": Counter(), "class_pixels": {}, "all_void": [], "videos": {}}
+    unfinished, offset = _partial(path), 0
     with tf.io.TFRecordWriter(str(unfinished)) as shard:
         for frame, result in results:
             if isinstance(result, Exception):
@@ -228,8 +229,11 @@ def _write_shard(path, dataset, results, roots, label_set):
                 entry["left_out"].append({"frame_id": frame.frame_id, "reason": reason})
                 continue
             fields, facts = result
-            shard.write(records.make_example(dataset=dataset, **fields))
+            record = records.make_example(dataset=dataset, **fields)
+            shard.write(record)
             report.add_facts(entry, frame, facts, label_set)
+            entry["videos"].setdefault(frame.video, []).append([frame.frame_index, offset])
+            offset += len(record) + records.FRAMING
     if entry["records"]:
         entry |= {"bytes": unfinished.stat().st_size, "sha256": digests.of_file(unfinished)}
     # Until the new index is written the folder is inconsistent and must not look finished.

@@ -129,7 +129,7 @@ def _map(function, items, processes, bar):
 
 
 def _check_shards(files, facts, damaged):
-    from flowseg.data.decoding import read_index
+    from flowseg.data.records import read_index
 
     findings = []
     empty = set(files) - {frame.shard for frame in facts} - {path for path, _, _ in damaged}

@@ -15,7 +15,19 @@ import numpy as np
 from data_prep.conversion.frames import decode_ids
 from flowseg.data import flow_io, image_headers, images, masks
 
-_FILES = ("image1", "image2", "flow", "flow_noc", "labels", "instances", "objects")
+_FILES = (
+    "image1",
+    "image2",
+    "flow",
+    "flow_noc",
+    "backward_flow",
+    "occlusion",
+    "labels",
+    "instances",
+    "objects",
+)
+# The fields that are decoded and checked.
+_DECODED = ("image1", "image2", "flow", "flow_noc", "backward_flow", "occlusion", "labels")
 
 
 def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
@@ -135,11 +147,12 @@ def decode(fields: dict[str, Any]) -> tuple[dict[str, np.ndarray], list[tuple[st
 
     Returns:
         (frame, problems): dict with those of `image1`, `image2` (H, W, 3) uint8 RGB, `flow`,
-        `flow_noc` (H, W, 3) float32 (u, v, valid), `labels` (H, W) uint8 label ids;
+        `flow_noc`, `backward_flow` (H, W, 3) float32 (u, v, valid), `labels` (H, W) uint8 label
+        ids; an occlusion map becomes `flow_noc`;
         list of (kind, text), kind "file" (damaged) or "size" (does not fit image1).
     """
     frame, problems = {}, []
-    for name in ("image1", "image2", "flow", "flow_noc", "labels"):
+    for name in _DECODED:
         if not fields.get(name):
             continue
         try:
@@ -156,6 +169,9 @@ def decode(fields: dict[str, Any]) -> tuple[dict[str, np.ndarray], list[tuple[st
         else:
             shape = "x".join(map(str, decoded.shape[:2]))
             problems.append(("size", f"{name} is {shape}, the record says {size[0]}x{size[1]}"))
+    occlusion = frame.pop("occlusion", None)
+    if occlusion is not None and "flow" in frame:
+        frame["flow_noc"] = np.where(occlusion[..., None] > 0, np.float32(0), frame["flow"])
     return frame, problems
 
 
@@ -171,9 +187,8 @@ def _decode(name, fields):
         if form != "ppm" and (obstacle := image_headers.graph_obstacle(data)):
             raise ValueError(f"{name}: {obstacle}; convert this data again")
         return image
-    if name in ("flow", "flow_noc"):
-        is_flo = fields["flow_format"] == "flo"
-        return (flow_io.decode_flo if is_flo else flow_io.decode_kitti_flow)(data, name)
+    if name in ("flow", "flow_noc", "backward_flow"):
+        return flow_io.decode_flow(data, fields["flow_format"], name)
     ids = decode_ids(data, name)
     if not masks.holds_plain_ids(data) and ids.dtype == np.uint8:
         raise ValueError(

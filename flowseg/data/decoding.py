@@ -6,18 +6,19 @@ targets {"seg": (B, H, W) int32 train ids, 255 = ignore, "flow": (B, H, W, 3) (u
 Missing ground truth becomes a fully masked target, so sets with different labels can be mixed.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from flowseg.data import graph_images, records
+from flowseg.data import graph_images, records, videos
 from flowseg.data.flow_io import FLO_UNKNOWN
 from flowseg.data.labels import IGNORE_LABEL, LabelSet, train_id_table
 from flowseg.errors import ArgumentError
+
+# Fields of a record that are passed on as they are.
+_IDENTITY = ("frame_id", "dataset", "video", "frame_index", "next_index")
 
 
 def check_records(files: Iterable[str | Path], label_set: LabelSet) -> None:
@@ -28,7 +29,7 @@ def check_records(files: Iterable[str | Path], label_set: LabelSet) -> None:
             `label_set`; the message names the file.
     """
     for path in map(Path, files):
-        index = read_index(path.parent)
+        index = records.read_index(path.parent)
         expected = index and index["files"].get(path.name, {}).get("bytes")
         if expected not in (None, path.stat().st_size):
             raise ValueError(
@@ -45,26 +46,6 @@ def check_records(files: Iterable[str | Path], label_set: LabelSet) -> None:
                 raise ArgumentError(str(error), *error.arguments, path=path) from error
 
 
-def read_index(folder: str | Path) -> dict[str, Any] | None:
-    """Read the index.json that a conversion wrote into a folder of records; None if there is none.
-
-    Raises:
-        ValueError: the file is damaged, or missing although a conversion was started here.
-    """
-    path = Path(folder) / "index.json"
-    if not path.is_file():
-        if path.with_name(".plan.json").is_file():
-            raise ValueError(f"{folder}: this conversion is not finished: run it again first")
-        return None
-    try:
-        index = json.loads(path.read_text())
-        if isinstance(index["files"], dict) and isinstance(index["records"], dict):
-            return index
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise ValueError(f"{path}: damaged, or not written by a conversion; convert this data again")
-
-
 def has_targets(files: Sequence[str | Path], stream: str, synthetic_flow: bool = True) -> bool:
     """Whether a record set has targets for a stream, by its index.json; without one, True.
 
@@ -73,7 +54,7 @@ def has_targets(files: Sequence[str | Path], stream: str, synthetic_flow: bool =
         stream: "seg" or "flow".
         synthetic_flow: whether the flow of synthetic second frames of single images is a target.
     """
-    index = read_index(Path(files[0]).parent)
+    index = records.read_index(Path(files[0]).parent)
     if not index or "truth" not in index:
         return True
     labels, flow, pairs = (
@@ -86,12 +67,15 @@ def has_targets(files: Sequence[str | Path], stream: str, synthetic_flow: bool =
 
 
 def frame_decoder(
-    label_set: LabelSet, maps: bool = False
+    label_set: LabelSet, maps: bool = False, second: bool = True
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """A function for `Dataset.map`: one serialised record -> one decoded frame.
 
     A frame is a dict: `image1`, `image2` (H, W, 3) uint8; `has_image2` bool (if false, image2 is
-    image1); `flow`, `flow_noc` (H, W, 3) float32; `seg` (H, W) int32; `frame_id`, `dataset` string.
+    image1); `flow`, `flow_noc`, `backward_flow` (H, W, 3) float32, the last from image2 to image1
+    at the pixels of image2; `seg` (H, W) int32; `frame_id`, `dataset`,
+    `video` string (empty: not of a video); `frame_index` and `next_index` int64, the numbers of
+    image1 and image2 in the video. Without `second`, image2 is not decoded.
     With `maps` also `objects`, `things` (H, W) int32: ids of the moving objects in KITTI's object
     map, and of the instances in the instance map, 0 elsewhere; `has_objects`, `has_things` bool.
     """
@@ -104,20 +88,16 @@ def frame_decoder(
         image1 = _decode_image(fields["image1"], fields["image1_format"], shape, fields["frame_id"])
         frame = {
             "image1": image1,
-            "image2": tf.cond(
-                has_image2,
-                lambda: _decode_image(
-                    fields["image2"], fields["image2_format"], shape, fields["frame_id"]
-                ),
-                lambda: image1,
-            ),
             "has_image2": has_image2,
             "flow": _decode_flow(fields["flow"], fields["flow_format"], shape),
-            "flow_noc": _decode_flow(fields["flow_noc"], fields["flow_format"], shape),
             "seg": _decode_labels(fields, shape, tables, label_set.name),
-            "frame_id": fields["frame_id"],
-            "dataset": fields["dataset"],
+            "backward_flow": _decode_flow(fields["backward_flow"], fields["flow_format"], shape),
+            **{key: fields[key] for key in _IDENTITY},
         }
+        frame["flow_noc"] = _decode_flow_noc(fields, frame["flow"], shape)
+        if second:
+            arguments = fields["image2"], fields["image2_format"], shape, fields["frame_id"]
+            frame["image2"] = tf.cond(has_image2, lambda: _decode_image(*arguments), lambda: image1)
         return frame | _decode_maps(fields, shape) if maps else frame
 
     return decode
@@ -174,17 +154,38 @@ def _decode_flow(data, flow_format, shape):
         valid = tf.cast(png[..., 2:] > 0, tf.float32)
         return tf.concat([(png[..., :2] - 2.0**15) / 64.0 * valid, valid], -1)
 
+    def vkitti2():
+        png = tf.cast(tf.io.decode_png(data, channels=3, dtype=tf.uint16), tf.float32)
+        valid = tf.cast(png[..., 2:] > 0, tf.float32)
+        size = tf.cast(tf.stack([shape[1], shape[0]]), tf.float32)
+        return tf.concat([(2.0 * png[..., :2] / 65535.0 - 1.0) * (size - 1.0) * valid, valid], -1)
+
     def flo():
         flow = tf.reshape(tf.io.decode_raw(data, tf.float32)[3:], tf.concat([shape, [2]], 0))
         # NaN compares False, so it counts as unknown too.
         valid = tf.reduce_all(tf.abs(flow) < FLO_UNKNOWN, axis=-1, keepdims=True)
         return tf.concat([tf.where(valid, flow, 0.0), tf.cast(valid, tf.float32)], -1)
 
-    flow = tf.case(
-        [(data == "", lambda: tf.zeros(tf.concat([shape, [3]], 0))), (flow_format == "flo", flo)],
-        default=kitti,
-    )
-    return tf.ensure_shape(flow, (None, None, 3))
+    branches = [
+        (data == "", lambda: tf.zeros(tf.concat([shape, [3]], 0))),
+        (flow_format == "flo", flo),
+        (flow_format == "vkitti2", vkitti2),
+    ]
+    return tf.ensure_shape(tf.case(branches, default=kitti), (None, None, 3))
+
+
+def _decode_flow_noc(fields, flow, shape):
+    """Flow of the pixels that image2 shows, from either field; all 0 if neither is given."""
+
+    def visible():
+        occluded = tf.io.decode_png(fields["occlusion"], channels=1)
+        return tf.where(tf.reshape(occluded, shape)[..., None] > 0, 0.0, flow)
+
+    def stored():
+        return _decode_flow(fields["flow_noc"], fields["flow_format"], shape)
+
+    flow_noc = tf.cond(fields["occlusion"] != "", visible, stored)
+    return tf.ensure_shape(flow_noc, (None, None, 3))
 
 
 def _decode_labels(fields, shape, tables, name):
@@ -207,10 +208,12 @@ def _decode_labels(fields, shape, tables, name):
 
 
 def evaluation_data(files: Iterable[str | Path], label_set: LabelSet) -> tf.data.Dataset:
-    """Every frame of `files`, in order, with maps (see `frame_decoder`) and its file, `shard`."""
+    """Every frame of `files`, with maps (see `frame_decoder`) and its file, `shard`.
+
+    Each video's frames are in their order; frames that are not of a video are in that of the files.
+    """
     decode = frame_decoder(label_set, maps=True)
-    shards = tf.data.Dataset.from_tensor_slices([str(path) for path in files])
-    read = shards.flat_map(lambda path: tf.data.TFRecordDataset(path).map(lambda r: (r, path)))
+    read = videos.in_order(files)
     return read.map(lambda r, path: decode(r) | {"shard": path}, tf.data.AUTOTUNE).prefetch(2)
 
 

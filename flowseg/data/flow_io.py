@@ -1,9 +1,10 @@
-"""Reads, writes and colours flow: KITTI's 16-bit PNG, Middlebury's `.flo` and colour wheel.
+"""Reads, writes and colours flow: 16-bit PNG, `.flo`, PFM, and Middlebury's colour wheel.
 
 Flow is (H, W, 2) float32, (u, v) = (x right, y down) in pixels, with an (H, W) mask of the pixels
 where it is known. In memory both are stored in one (H, W, 3) array (u, v, valid).
 """
 
+import re
 import zlib
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from flowseg.data.image_headers import PNG_MAGIC
 FLO_MAGIC = 202021.25
 # Middlebury marks unknown flow with values above 1e9.
 FLO_UNKNOWN = 1e9
+# Kind, width, height and scale; a single whitespace ends the header.
+_PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d{1,6})\s+(\d{1,6})\s+(-?[0-9.eE+]{1,20})\s")
 # Range of a KITTI PNG: 16 bits, steps of 1/64 px, centred.
 KITTI_RANGE = (-512.0, 65535 / 64 - 512)
 
@@ -29,18 +32,9 @@ def decode_kitti_flow(data: bytes, name: str | Path = "flow") -> np.ndarray:
     Raises:
         ValueError: not a readable 16-bit, 3-channel PNG; the message starts with `name`.
     """
-    check_png(data, name)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise ValueError(f"{name}: not a readable PNG (damaged or truncated)")
-    if image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(
-            f"{name}: a KITTI flow PNG has 16 bits and 3 channels, but this one has "
-            f"{image.dtype.itemsize * 8} bits and {1 if image.ndim == 2 else image.shape[2]}"
-        )
-    blue_green_red = image.astype(np.float32)
-    valid = blue_green_red[..., 0] > 0
-    flow = (blue_green_red[..., 2:0:-1] - 2.0**15) / 64.0
+    red_green_blue = _decode_png_16(data, name, "KITTI")
+    valid = red_green_blue[..., 2] > 0
+    flow = (red_green_blue[..., :2] - 2.0**15) / 64.0
     flow[~valid] = 0
     return np.dstack([flow, valid.astype(np.float32)])
 
@@ -61,6 +55,61 @@ def encode_kitti_flow(flow: np.ndarray, valid: np.ndarray | None = None) -> byte
     png[..., 0] = fits
     png[..., 2:0:-1] = np.where(fits[..., None], rounded, 0)
     return cv2.imencode(".png", png)[1].tobytes()
+
+
+def decode_vkitti2_flow(data: bytes, name: str | Path = "flow") -> np.ndarray:
+    """Bytes of a Virtual KITTI 2 flow PNG -> (H, W, 3) float32 (u, v, valid).
+
+    u = (2 R / 65535 - 1) (W - 1), v = (2 G / 65535 - 1) (H - 1), valid = B > 0 (Virtual KITTI 2's
+    page, "Optical flow"). Unknown pixels, such as the sky, get u = v = 0.
+
+    Raises:
+        ValueError: not a readable 16-bit, 3-channel PNG; the message starts with `name`.
+    """
+    red_green_blue = _decode_png_16(data, name, "Virtual KITTI 2")
+    valid = red_green_blue[..., 2] > 0
+    size = np.float32(valid.shape[::-1])
+    flow = (np.float32(2) * red_green_blue[..., :2] / np.float32(65535) - 1) * (size - 1)
+    flow[~valid] = 0
+    return np.dstack([flow, valid.astype(np.float32)])
+
+
+def _decode_png_16(data, name, kind):
+    """(H, W, 3) float32 red, green, blue of a 16-bit flow PNG."""
+    check_png(data, name)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ValueError(f"{name}: not a readable PNG (damaged or truncated)")
+    if image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"{name}: a {kind} flow PNG has 16 bits and 3 channels, but this one has "
+            f"{image.dtype.itemsize * 8} bits and {1 if image.ndim == 2 else image.shape[2]}"
+        )
+    return image[..., ::-1].astype(np.float32)
+
+
+def decode_pfm_flow(data: bytes, name: str | Path = "flow") -> np.ndarray:
+    """Bytes of a PFM of three channels -> (H, W, 3) float32 (u, v, valid).
+
+    As FlyingThings3D stores flow (Mayer et al. 2016): rows from the bottom up, the third channel
+    unused, the sign of the scale gives the byte order. Values that are not finite are unknown.
+
+    Raises:
+        ValueError: not such a file, or truncated; the message starts with `name`.
+    """
+    header = _PFM_HEADER.match(data)
+    if not header or header[1] != b"PF":
+        kind = "has one channel" if header else "is not a PFM file (its header is missing)"
+        raise ValueError(f"{name}: {kind}; flow is a PFM of three channels, header PF")
+    width, height, scale = int(header[2]), int(header[3]), float(header[4])
+    size = len(data) - header.end()
+    if not width or not height or not scale or size != width * height * 12:
+        raise ValueError(f"{name}: a PFM of {width}x{height} cannot have {size} bytes of pixels")
+    order = "<" if scale < 0 else ">"
+    pixels = np.frombuffer(data, f"{order}f4", offset=header.end()).reshape(height, width, 3)
+    flow = pixels[::-1, :, :2].astype(np.float32)
+    valid = np.isfinite(flow).all(-1) & (np.abs(flow) < FLO_UNKNOWN).all(-1)
+    return np.dstack([np.where(valid[..., None], flow, 0), valid]).astype(np.float32)
 
 
 def decode_flo(data: bytes, name: str | Path = "flow") -> np.ndarray:
@@ -87,6 +136,20 @@ def encode_flo(flow: np.ndarray, valid: np.ndarray | None = None) -> bytes:
         flow[np.asarray(valid) <= 0] = 1e10
     height, width = flow.shape[:2]
     return np.float32(FLO_MAGIC).tobytes() + np.int32([width, height]).tobytes() + flow.tobytes()
+
+
+def decode_flow(data: bytes, flow_format: str, name: str | Path = "flow") -> np.ndarray:
+    """Bytes in a format of `flowseg.data.records` -> (H, W, 3) float32 (u, v, valid).
+
+    Raises:
+        ValueError: not a valid file of this format; the message starts with `name`.
+    """
+    decoders = {
+        "kitti": decode_kitti_flow,
+        "vkitti2": decode_vkitti2_flow,
+        "flo": decode_flo,
+    }
+    return decoders[flow_format](data, name)
 
 
 def read_flow(path: str | Path) -> np.ndarray:

@@ -151,7 +151,7 @@ def _validation_files(patterns):
             files += records.match_files(pattern)
         except ValueError:
             folder = Path(pattern).parent
-            index = decoding.read_index(folder)
+            index = records.read_index(folder)
             if index is None or index["records"].get("val"):
                 raise
             warn(f"{folder}: index.json lists no validation frames: continuing without them")

@@ -33,8 +33,8 @@ def test_shard_size_differs_from_index(copy):
 
 
 def test_another_schema_version(copy, monkeypatch):
-    monkeypatch.setattr(records, "SCHEMA_VERSION", 2)
-    with pytest.raises(ValueError, match=f"{copy.name}, record 0: .*version 1, .* version 2"):
+    monkeypatch.setattr(records, "_READABLE", (3, 4))
+    with pytest.raises(ValueError, match=f"{copy.name}, record 0: .*version 2, .* versions 3 to 4"):
         decoding.check_records([str(copy)], CITYSCAPES)
 
 

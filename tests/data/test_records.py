@@ -20,12 +20,13 @@ def test_round_trip(tmp_path):
     full = PAIR | {
         "flow_noc": b"n", "labels": b"\0\xff", "label_set": "cityscapes", "instances": b"i",
         "instances_format": "cityscapes", "objects": b"o", "dataset": "kitti",
-        "frame_id": "000002_10",
+        "frame_id": "000002_10", "backward_flow": b"b", "video": "drive", "frame_index": 7,
+        "next_index": 9,
     }  # fmt: skip
     path = write(tmp_path / "a.tfrecord", records.make_example(**full))
     [(index, fields)] = records.read_shard(path)
     text = {k: v.encode() if isinstance(v, str) else v for k, v in full.items()}
-    assert index == 0 and fields == text | {"schema": records.SCHEMA_VERSION}
+    assert index == 0 and fields == text | {"schema": 2, "occlusion": b""}
     assert set(fields) == set(records.FEATURES)
 
 
@@ -51,7 +52,14 @@ def test_serialisation_is_deterministic():
         (FRAME | {"instances": b"i", "instances_format": "coco"}, "instances_format is 'coco'"),
         (PAIR | {"flow_format": ""}, "flow and flow_format"),
         (FRAME | {"flow": b"f", "flow_format": "flo"}, "flow without a second frame"),
-        (FRAME | {"flow_noc": b"f"}, "non-occluded flow without flow"),
+        (FRAME | {"flow_noc": b"f"}, "flow_noc without flow"),
+        (FRAME | {"occlusion": b"f"}, "occlusion without flow"),
+        (PAIR | {"flow_noc": b"f", "occlusion": b"o"}, "flow_noc and occlusion say the same"),
+        (FRAME | {"backward_flow": b"b", "flow_format": "flo"}, "flow without a second frame"),
+        (FRAME | {"frame_index": 3}, "frame numbers 3, 0: need a video"),
+        (FRAME | {"video": "v", "frame_index": -1}, "frame numbers -1, 0: need a video"),
+        (PAIR | {"video": "v", "frame_index": 3, "next_index": 3}, "frame 3 of video v has next_"),
+        (FRAME | {"video": "v", "next_index": 1}, "without one it is 0"),
     ],
 )
 def test_inconsistent_fields(fields, match):
@@ -61,11 +69,23 @@ def test_inconsistent_fields(fields, match):
 
 def test_another_schema_version(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "SCHEMA_VERSION", 99)
+    monkeypatch.setattr(records, "_READABLE", (99,))
     path = write(tmp_path / "new.tfrecord", records.make_example(**FRAME))
     monkeypatch.undo()
-    match = "new.tfrecord, record 0: .*version 99, but this FlowSeg reads version 1: convert"
+    match = "new.tfrecord, record 0: .*version 99, but this FlowSeg reads versions 1 to 2: convert"
     with pytest.raises(ValueError, match=match):
         next(records.read_shard(path))
+
+
+def test_first_version_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "SCHEMA_VERSION", 1)
+    example = tf.train.Example.FromString(records.make_example(**PAIR))
+    for name in ("video", "frame_index", "next_index", "backward_flow", "occlusion"):
+        del example.features.feature[name]
+    path = write(tmp_path / "old.tfrecord", example.SerializeToString())
+    [(_, fields)] = records.read_shard(path)
+    assert fields["schema"] == 1 and fields["flow"] == b"f"
+    assert fields["video"] == b"" and fields["backward_flow"] == b""
 
 
 def test_foreign_record(tmp_path):

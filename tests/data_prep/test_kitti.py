@@ -78,6 +78,7 @@ def test_index(kitti_folder, kitti_records):
     assert index["schema"] == records.SCHEMA_VERSION and index["dataset"] == "kitti"
     assert index["records"] == {"train": 4, "val": 1}
     train = {"image2": 3, "flow": 3, "flow_noc": 3, "labels": 4, "instances": 4, "objects": 3}
+    train |= {"backward_flow": 0, "occlusion": 0}
     assert index["truth"]["train"] == train
     assert index["settings"] == {"val_fraction": 0.1, "seed": 0, "records_per_shard": 32}
     assert index["sizes_height_x_width"] == {"90x168": 2, "96x160": 3} and index["left_out"] == []
