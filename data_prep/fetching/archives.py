@@ -132,6 +132,9 @@ def _tar_members(opened):
     opened.fileobj.seek(opened.offset)
     if opened.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("its end is missing")
+    # gzip compares its checksum at the end.
+    while opened.fileobj.read(CHUNK):
+        pass
 
 
 def _select(archive, members, root):

@@ -21,7 +21,7 @@ from flowseg import __version__, console, files
 CHUNK = 1 << 20
 TIMEOUT = 60  # seconds without a byte
 # Seconds before each further attempt after a broken connection. An attempt that brought bytes
-# starts the count anew.
+# restarts the count.
 WAITS = (1, 5, 15, 60)
 # Answers of servers that are busy or restarting.
 _TRY_AGAIN = {408, 429, 500, 502, 503, 504}
@@ -108,17 +108,21 @@ def _attempt(url, path, size, advice):
             if start and start == _read_facts(path).get("total"):
                 return
             partial.unlink(missing_ok=True)
-            raise _Broken(f"{url}: the server refuses to continue the file; it starts anew")
+            raise _Broken(f"{url}: the server refuses to continue the file, which restarts")
         start, total = _position(response, start, url)
-        _check_answer(response, url, total, size, advice)
+        first = _read(response, url)
+        _check_response(response, first if not start else b"", url, total, size, advice)
+        facts = {"url": url, "total": total}
+        facts |= {k: response.headers.get(k) for k in ("ETag", "Last-Modified")}
+        if start and not _is_same(facts, _read_facts(path)):
+            partial.unlink()
+            raise _Broken(f"{url}: the server has another version of the file, which restarts")
         if not start:
-            facts = {"url": url, "total": total}
-            facts |= {k: response.headers.get(k) for k in ("ETag", "Last-Modified")}
             partial.unlink(missing_ok=True)
             files.write(_facts_path(path), json.dumps(facts))
         if total:
             check_space(path.parent, total - start)
-        _write(response, path, start, total, url, advice)
+        _write(response, first, path, start, total, url)
     if total is not None and (kept := _kept(path)) < total:
         raise _Broken(f"{url}: the connection ended after {kept:,} of {total:,} bytes")
 
@@ -161,9 +165,9 @@ def _position(response, start, url):
     return start, int(span[2])
 
 
-def _check_answer(response, url, total, size, advice):
-    """Raise ValueError if the response is evidently not the file."""
-    if response.headers.get_content_type() == "text/html":
+def _check_response(response, first, url, total, size, advice):
+    """Raise ValueError if the response, or its first bytes, are evidently not the file."""
+    if response.headers.get_content_type() == "text/html" or first.lstrip()[:1] == b"<":
         raise ValueError(f"{url}: the server sent a web page, such as a login, no file: {advice}")
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
@@ -175,18 +179,15 @@ def _check_answer(response, url, total, size, advice):
         )
 
 
-def _write(response, path, start, total, url, advice):
-    """Append the body of the response to the partial file."""
+def _write(response, chunk, path, start, total, url):
+    """Append the body of the response, of which `chunk` was read, to the partial file."""
     bar = tqdm(total=total, initial=start, desc=path.name, unit="B", unit_scale=True, disable=None)
     try:
         with bar, open(partial_path(path), "ab" if start else "wb") as file:
-            while chunk := _read(response, url):
-                if not file.tell() and chunk.lstrip()[:1] == b"<":
-                    raise ValueError(
-                        f"{url}: the server sent a web page, such as a login, no file: {advice}"
-                    )
+            while chunk:
                 file.write(chunk)
                 bar.update(len(chunk))
+                chunk = _read(response, url)
             file.flush()
             os.fsync(file.fileno())
     except KeyboardInterrupt as error:
@@ -242,12 +243,12 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def gigabytes(size: int) -> str:
-    """Return a number of bytes for people: 1.7 GB, 24 MB, 3 kB."""
+    """Return a number of bytes for people, with three digits: 1.68 GB, 24.5 MB, 300 kB."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size >= factor:
-            return (
-                f"{size / factor:.1f} {unit}" if size < 10 * factor else f"{size // factor} {unit}"
-            )
+            number = size / factor
+            digits = f"{number:.{(number < 10) + (number < 100)}f}"
+            return f"{digits.rstrip('0').rstrip('.') if '.' in digits else digits} {unit}"
     return f"{size} bytes"
 
 
@@ -276,8 +277,13 @@ def _read_facts(path):
     return facts if isinstance(facts, dict) else {}
 
 
+def _is_same(new, old):
+    """Whether a continued answer is of the same version, also of a server that ignores If-Range."""
+    return all(old.get(key) in (None, value) for key, value in new.items() if value is not None)
+
+
 def _validator(path, url):
-    """Return the value of If-Range that allows to continue the partial file; None: start anew."""
+    """Return the value of If-Range that allows to continue the partial file; None: restart."""
     facts = _read_facts(path)
     if not _kept(path) or facts.get("url") != url:
         return None
