@@ -188,8 +188,8 @@ def numbered_epochs(
         first_step: step to begin at.
 
     Returns:
-        Endless dataset of (number, *example). The number of an example seeds its augmentation. Each
-        epoch reserves 2^32 numbers, so that they do not depend on the length of the epoch.
+        Endless dataset of tuples: the number of an example, and its parts. The number seeds the
+        augmentation. Each epoch reserves 2^32 numbers, so that they do not depend on its length.
     """
     first_epoch, skipped_steps = divmod(first_step, steps_per_epoch)
 
