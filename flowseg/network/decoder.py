@@ -24,6 +24,7 @@ import keras
 from keras import layers
 
 from flowseg.network.flow_layers import (
+    ChooseFlow,
     ConvexUpsample,
     CostVolume,
     FillFlow,
@@ -35,11 +36,15 @@ from flowseg.network.flow_layers import (
     UpsampleFlow,
     Warp,
 )
-from flowseg.network.layers import HandOver, Shape, Upsample
+from flowseg.network.layers import AverageCells, CropEnd, HandOver, Shape, Upsample
 
 STREAMS = ("seg", "flow")
 EXCHANGES = ("none", "seg_to_flow", "flow_to_seg", "both")
 FLOW_STRIDES = (16, 8, 4)
+# Strides at which the flow may start: 16, or on features of stride 16 averaged over cells.
+COARSEST = (16, 32, 64)
+# Window of the match that decides between the flows of coarser strides and zero.
+_CHOICE = 5
 # Name of the only layer whose channels are classes.
 SEG_HEAD = "seg_logits"
 # Flow steps of strides 16 and 8 (shared) and of stride 4: the correlation's radius and the widths
@@ -47,7 +52,7 @@ SEG_HEAD = "seg_logits"
 _COARSE, _FINE = (3, (96, 96, 64)), (2, (48, 48, 32))
 # Refinement steps per stride: two at stride 16, where displacements are largest. Each searches
 # +-3 px of that stride, together +-96 px of the image.
-_STEPS = {16: 2, 8: 1, 4: 1}
+_STEPS = {64: 2, 32: 2, 16: 2, 8: 1, 4: 1}
 # Window sizes for filling flow without a match after strides 16 and 8, in pixels of the stride.
 _REACHES = (3, 7, 15)
 # The last step, at stride 2: matched channels, matching window, and widths of the convolutions.
@@ -56,7 +61,7 @@ _SEG_WIDTH = {32: 128, 16: 128, 8: 96, 4: 64}
 
 
 def build_decoder(
-    feature_shapes: dict[str, Shape], num_classes: int, exchange: str = "both"
+    feature_shapes: dict[str, Shape], num_classes: int, exchange: str = "both", coarsest: int = 16
 ) -> keras.Model:
     """Build the decoder as a Keras model.
 
@@ -64,6 +69,7 @@ def build_decoder(
         feature_shapes: name -> shape of the encoder's features, as `backbones` names them.
         num_classes: channels of the logits.
         exchange: which stream receives the other's features; one of `EXCHANGES`.
+        coarsest: stride at which the flow starts from zero; one of `COARSEST`.
 
     Returns:
         keras.Model: {"frame1": {"stride2": ...}, "frame2": {...}} -> {"seg": (B, H, W, classes),
@@ -73,8 +79,10 @@ def build_decoder(
         stride (stride 2: `flow` itself) and the logit that this flow is correct.
 
     Raises:
-        ValueError: the exchange is unknown.
+        ValueError: the exchange or the coarsest stride is unknown.
     """
+    if coarsest not in COARSEST:
+        raise ValueError(f"coarsest {coarsest}: not one of {', '.join(map(str, COARSEST))}")
     if exchange not in EXCHANGES:
         raise ValueError(f"exchange {exchange!r}: not one of {', '.join(EXCHANGES)}")
     inputs = {
@@ -88,7 +96,7 @@ def build_decoder(
     refiners = {16: coarse, 8: coarse, 4: _flow_refiner(*_FINE, "flow_fine")}
     seg = _seg_top(inputs["frame1"]["stride32"])
     flow = hidden = None
-    outputs = {}
+    outputs, starts = {}, {}
     for stride in FLOW_STRIDES:
         features1, features2 = (inputs[frame][f"stride{stride}"] for frame in inputs)
         seg = _seg_in(seg, features1, stride)
@@ -100,6 +108,8 @@ def build_decoder(
             refiners[stride],
             stride,
             seg if exchange in ("seg_to_flow", "both") else None,
+            coarsest,
+            starts,
         )
         seg = _seg_out(seg, hidden if exchange in ("flow_to_seg", "both") else None, stride)
         if stride != FLOW_STRIDES[-1]:
@@ -109,6 +119,9 @@ def build_decoder(
             flow = fill(flow, logit)
         up = _flow_layer(UpsampleFlow(stride, name=f"flow_{stride}"))
         outputs[f"flow_{stride}"] = up(flow)
+    for start, flow_16 in starts.items():
+        up = _flow_layer(UpsampleFlow(16, name=f"flow_{start}"))
+        outputs[f"flow_{start}"] = up(flow_16)
     outputs["seg"] = _seg_logits(seg, num_classes, stride)
     flow, hidden = _fine_step(flow, hidden, *(inputs[frame]["stride2"] for frame in inputs))
     outputs["flow"], outputs["sure_2"] = _flow_outputs(flow, hidden)
@@ -210,20 +223,29 @@ def _flow_refiner(radius, widths, name):
     return {"widths": widths, **{key: _flow_layer(layer) for key, layer in shared.items()}}
 
 
-def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
-    """Refine flow and hidden state of the coarser stride (None at the top) at this stride."""
+def _flow_step(flow, hidden, features1, features2, refine, stride, seg, coarsest, starts):
+    """Refine flow and hidden state of the coarser stride (None at the top) at this stride.
+
+    At the top, the flow of the strides above is added to `starts`.
+    """
     widths = refine["widths"]
     side = _flow_layer(layers.Conv2D(widths[2], 1, name=f"flow_{stride}_side"))
     context, other = side(features1), side(features2)
-    units = _flow_layer(UnitFeatures(name=f"flow_{stride}_units"))
-    target, source = units(context), units(other)
-    if flow is None:
-        flow, hidden = _flow_start(context)
-    else:
-        flow, hidden = _flow_up(flow, hidden, widths[2], stride)
     seg_features = None
     if seg is not None:
         seg_features = _flow_layer(HandOver(widths[0], name=f"seg_to_flow_{stride}"))(seg)
+    if flow is None:
+        flow, hidden, above = _flow_start(context, other, refine, seg_features, coarsest)
+        starts |= above
+    else:
+        flow, hidden = _flow_up(flow, hidden, widths[2], stride)
+    return _refine(flow, hidden, context, other, refine, stride, seg_features)
+
+
+def _refine(flow, hidden, context, other, refine, stride, seg_features):
+    """Match the features of both frames by the flow so far, and move the flow, a few times."""
+    units = _flow_layer(UnitFeatures(name=f"flow_{stride}_units"))
+    target, source = units(context), units(other)
     for step in range(_STEPS[stride]):
         warped = _flow_layer(Warp(name=f"flow_{stride}_warp_{step}"))(source, flow)
         cost = refine["cost"](target, warped)
@@ -239,11 +261,43 @@ def _flow_step(flow, hidden, features1, features2, refine, stride, seg):
     return flow, hidden
 
 
-def _flow_start(context):
-    """Return zero flow and the initial hidden state."""
-    flow = _flow_layer(StartFlow(name="flow_start"))(context)
+def _flow_start(context, other, refine, seg_features, coarsest):
+    """Return the flow that stride 16 starts from, the hidden state, and the flow of each start.
+
+    At each coarser stride, the features of stride 16 are averaged over cells and matched by the
+    same layers, from the flow of the stride before; the hidden state begins anew.
+    """
     conv = layers.Conv2D(context.shape[-1], 1, activation="relu", name="flow_hidden_start")
-    return flow, _flow_layer(conv)(context)
+    conv, flows = _flow_layer(conv), []
+    strides = [stride for stride in reversed(COARSEST[1:]) if stride <= coarsest]
+    for stride in strides:
+        cells = _flow_layer(AverageCells(stride // 16, name=f"flow_{stride}_cells"))
+        near, far = cells(context), cells(other)
+        flow, flows = _choose_start(flows, near, far, conv(near), stride)
+        seg_cells = None if seg_features is None else cells(seg_features)
+        flow, _ = _refine(flow, conv(near), near, far, refine, stride, seg_cells)
+        flows.append(flow)
+    hidden = conv(context)
+    flow, flows = _choose_start(flows, context, other, hidden, 16)
+    return flow, hidden, dict(zip(strides, flows, strict=True))
+
+
+def _choose_start(flows, near, far, hidden, stride):
+    """Choose, at each pixel, zero or the flow of a coarser stride; return it and all of them."""
+    handed = []
+    for i, flow in enumerate(flows):
+        flow = _flow_layer(UpsampleFlow(2, name=f"flow_{stride}_start_{i}"))(flow)
+        handed.append(_flow_layer(CropEnd(name=f"flow_{stride}_start_crop_{i}"))(flow, near))
+    zero = _flow_layer(StartFlow(name=f"flow_{stride}_zero"))(near)
+    if not handed:
+        return zero, handed
+    units = _flow_layer(UnitFeatures(name=f"flow_{stride}_start_units"))
+    prefer = layers.Conv2D(
+        len(flows) + 1, 3, padding="same", kernel_initializer="zeros", name=f"flow_{stride}_prefer"
+    )
+    choose = _flow_layer(ChooseFlow(_CHOICE, name=f"flow_{stride}_choose"))
+    preference = _flow_layer(prefer)(hidden)
+    return choose(units(near), units(far), [*handed, zero], preference), handed
 
 
 def _flow_up(flow, hidden, width, stride):

@@ -16,6 +16,7 @@ def build_flowseg(
     exchange: str = "both",
     backbone: str = "resnet50",
     backbone_weights: str = "none",
+    coarsest: int = 16,
 ) -> keras.Model:
     """Build the joint network.
 
@@ -24,6 +25,7 @@ def build_flowseg(
         exchange: see `decoder.build_decoder`.
         backbone: see `backbones.build_encoder`.
         backbone_weights: `weights` of `backbones.build_encoder`.
+        coarsest: see `decoder.build_decoder`.
 
     Returns:
         keras.Model: {"image1", "image2"}: (B, H, W, 3) RGB 0..255 -> {"seg": (B, H, W, classes)
@@ -31,7 +33,7 @@ def build_flowseg(
     """
     encoder = build_encoder(backbone, backbone_weights)
     shapes = {name: tensor.shape for name, tensor in encoder.output.items()}
-    decoder = build_decoder(shapes, num_classes, exchange)
+    decoder = build_decoder(shapes, num_classes, exchange, coarsest)
     return compose(encoder, decoder, ("seg", "flow"), "flowseg")
 
 
