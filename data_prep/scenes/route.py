@@ -77,7 +77,7 @@ class Static(NamedTuple):
 _DRAW, _CHUNK, _BACKGROUND, _NOISE, _LOOK, _STREAM = range(6)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=8)
 def draw_route(settings: Settings) -> Route:
     """Draw the drive with these settings."""
     rng = np.random.default_rng((settings.seed, settings.drive, _DRAW))
@@ -108,7 +108,7 @@ def draw_route(settings: Settings) -> Route:
 
 def chunk(route: Route, number: int) -> Static:
     """Return the objects of a chunk of road, `roadside.CHUNK` metres long."""
-    return _chunk(route.settings, number)
+    return _chunk(_of_content(route.settings), number)
 
 
 @functools.lru_cache(maxsize=64)
@@ -121,7 +121,7 @@ def _chunk(settings, number):
 
 def background(route: Route, number: int) -> Static:
     """Return the woods and hills of a chunk of road."""
-    return _background(route.settings, number)
+    return _background(_of_content(route.settings), number)
 
 
 @functools.lru_cache(maxsize=128)
@@ -152,6 +152,11 @@ def noise(route: Route, frame: int) -> np.random.Generator:
 def stream_seed(route: Route, index: int) -> tuple[int, ...]:
     """Return the seed of a stream, for `traffic.members`."""
     return route.seed(_STREAM, index)
+
+
+def _of_content(settings):
+    """Reset the settings on which the objects of a drive do not depend, to cache them."""
+    return settings._replace(height=0, width=1, effects=False, speed=None, rate=1.0)
 
 
 def _static(rng, key, parts, numbers):

@@ -4,6 +4,7 @@ The members of a stream have the same speed, so that none runs into another, and
 only on the drive, the stream and j.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ class Rig(NamedTuple):
     turns: np.ndarray  # (n, 3, 3)
     offsets: np.ndarray  # (n, 3)
     limb: np.ndarray  # (n,) index of the limb, -1: the body
+    chance: np.ndarray  # (5,) random numbers in 0..1 that vary its path
 
 
 def draw_streams(rng: np.random.Generator, roadside: Roadside, lane: float) -> list[Stream]:
@@ -86,8 +88,13 @@ def members(
         last = int(np.ceil((middle + stream.distance) / stream.gap))
     for j in range(first, last):
         key = (*seed, j + 2**31)
-        if np.random.default_rng((*key, 0)).random() < stream.share:
+        if _luck(key) < stream.share:
             yield j, key
+
+
+@functools.lru_cache(maxsize=4096)
+def _luck(key):
+    return np.random.default_rng((*key, 0)).random()
 
 
 def make_rig(key: tuple[int, ...], stream: Stream) -> Rig:
@@ -103,12 +110,12 @@ def make_rig(key: tuple[int, ...], stream: Stream) -> Rig:
     parts = [*body.parts, *(part for limb in body.limbs for part in limb.parts)]
     limb = [-1] * len(body.parts) + [i for i, n in enumerate(body.limbs) for _ in n.parts]
     turns = np.stack([turn(*part.turn) for part in parts])
-    return Rig(body, parts, turns, np.array([part.position for part in parts]), np.array(limb))
+    offsets = np.array([part.position for part in parts])
+    return Rig(body, parts, turns, offsets, np.array(limb), rng.random(5))
 
 
 def pose(
     rig: Rig,
-    key: tuple[int, ...],
     stream: Stream,
     j: int,
     roadside: Roadside,
@@ -116,7 +123,7 @@ def pose(
     time: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return rotations (n, 3, 3) and positions (n, 3) of the geoms of a member at a time."""
-    shift, size, period, phase, shade = np.random.default_rng((*key, 2)).random(5)
+    shift, size, period, phase, shade = rig.chance
     drift = Wave(0.12 * size, 2 * np.pi / (6 + 8 * period), 2 * np.pi * phase)
     if stream.kind == "ahead":
         # A car ahead keeps its distance, more at higher speeds, within a slow variation.

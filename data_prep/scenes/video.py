@@ -14,7 +14,7 @@ from data_prep.scenes import light, rays, route, sensor, truth, video_world
 from data_prep.scenes.route import Settings
 from data_prep.scenes.street import MAX_FLOW, SKY_LABEL
 
-_METERED = (0.0, 15.0, 30.0, 45.0, 60.0)  # moments of a drive that set its exposure, seconds
+_METERED = (0.0, 10.0, 40.0)  # moments of a drive that set its exposure, seconds
 
 
 class Frame(NamedTuple):

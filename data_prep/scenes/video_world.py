@@ -34,7 +34,6 @@ class Mover(NamedTuple):
 
     first: int  # geom
     rig: traffic.Rig
-    key: tuple[int, ...]
     stream: traffic.Stream
     member: int
 
@@ -79,12 +78,12 @@ def build(route: Route, frame: int) -> View:
         seed = stream_seed(route, index)
         for member, key in traffic.members(seed, stream, route.driver, time, BEHIND):
             rig, rig_tables, size = _rig(key, stream)
-            turns, positions = _pose(route, rig, key, stream, member, time)
+            turns, positions = _pose(route, rig, stream, member, time)
             # All parts of a mover, or none: limbs would otherwise vanish alone.
             near = np.linalg.norm(positions[0] - camera.position)
             if 2 * size * camera.focal < _SMALLEST * near:
                 continue
-            movers.append(Mover(count, rig, key, stream, member))
+            movers.append(Mover(count, rig, stream, member))
             xml += _place(rig.parts, turns, positions)
             tables.append(_select(rig_tables, np.arange(len(rig.parts)), count))
             keys.append(2**50 + (index * 2**32 + member + 2**31) * 64 + np.arange(len(rig.parts)))
@@ -110,7 +109,7 @@ def poses(view: View, route: Route, frame: int) -> truth.Poses:
     for mover in view.movers:
         own = slice(mover.first, mover.first + len(mover.rig.parts))
         turns[own], positions[own] = _pose(
-            route, mover.rig, mover.key, mover.stream, mover.member, route.time(frame)
+            route, mover.rig, mover.stream, mover.member, route.time(frame)
         )
     return turns, positions
 
@@ -123,8 +122,8 @@ def translate(geom: np.ndarray, view: View, other: View) -> np.ndarray:
     return np.where(geom == SKY, SKY, table[geom])
 
 
-def _pose(route, rig, key, stream, member, time):
-    return traffic.pose(rig, key, stream, member, route.roadside, route.driver, time)
+def _pose(route, rig, stream, member, time):
+    return traffic.pose(rig, stream, member, route.roadside, route.driver, time)
 
 
 @functools.lru_cache(maxsize=256)
