@@ -52,7 +52,7 @@ def define_flags() -> None:
         None,
         "Mean speed of the camera in drives, metres per second; default: drawn for each drive.",
         lower_bound=0.5,
-        upper_bound=60.0,
+        upper_bound=40.0,
     )
     flags.DEFINE_float(
         "rate",
