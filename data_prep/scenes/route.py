@@ -90,6 +90,7 @@ def draw_route(settings: Settings) -> Route:
     side = roadside.draw_roadside(rng, course, kind, strips, parked)
     driver = draw_driver(rng, lane, settings.speed)
     streams = tuple(traffic.draw_streams(rng, side, lane))
+    # Far beyond any drive; at ten times this distance rounding makes shadows speckled.
     weather = draw_weather(rng)._replace(sun_distance=1e6)
     zoom, shift, bend = rng.normal(1, 0.04), rng.normal(0, 6, 2), rng.uniform(-0.03, 0.01)
     bend = float(rng.choice([0.0, bend]))
