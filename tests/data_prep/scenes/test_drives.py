@@ -11,6 +11,7 @@ import pytest
 
 from data_prep.conversion import workers
 from data_prep.scenes import drives, route, store, video
+from experiments.studies import drive_flow
 from flowseg import files
 from flowseg.cli import entry
 from flowseg.data import flow_io
@@ -138,42 +139,32 @@ def test_tasks_are_short_runs_of_missing_frames(tmp_path):
     assert tasks == [(0, 2, 5), (0, 6, 16), (0, 16, 22)]
 
 
-def sample(values, x, y):
-    return cv2.remap(values, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR)
-
-
 def test_forward_then_backward_returns_from_files(tmp_path):
     """Within 0.1 px at 99 % of the points away from edges and occlusions."""
     drives.write_drives(tmp_path, 2, 4, height=96, width=312, effects=False)
-    near = far = 0
-    for drive in range(2):
-        root = drives.scene(tmp_path, drive) / "frames"
-
-        def read(folder, number, root=root):
-            return root / folder / "Camera_0" / f"{FOLDERS[folder]}_{number:05d}.png"
-
-        for number in range(3):
-            forward = flow_io.read_flow(read("forwardFlow", number))
-            backward = flow_io.read_flow(read("backwardFlow", number + 1))
-            occluded = cv2.imread(str(read("occlusion", number)), cv2.IMREAD_UNCHANGED) > 0
-            y, x = np.mgrid[:96, :312]
-            ends = x + forward[..., 0], y + forward[..., 1]
-            # Away from edges: in 5x5 pixels around both ends the flow changes by less than 20 %.
-            smooth = [flow_is_smooth(flow) for flow in (forward, backward)]
-            use = ~occluded & smooth[0] & (sample(smooth[1].astype(np.float32), *ends) > 0.999)
-            back = sample(backward[..., :2], *ends)
-            error = np.linalg.norm(back + forward[..., :2], axis=-1)[use]
-            near, far = near + (error < 0.1).sum(), far + (error >= 0.1).sum()
-    assert near + far > 40_000
-    assert near > 0.99 * (near + far)
+    found = drive_flow.measure(tmp_path)
+    assert found["frames with flow to the next"] == 6
+    assert found["checked forward and backward, pixels"] > 0.25 * 6 * 96 * 312
+    assert found["of these returned within 0.1 px, %"] > 99
+    assert 90 < found["known, % of the pixels"] <= 100
+    assert 3 < found["not visible in the next frame, % of the known pixels"] < 50
 
 
-def flow_is_smooth(flow):
-    spread = [
-        cv2.dilate(flow[..., i], np.ones((5, 5))) - cv2.erode(flow[..., i], np.ones((5, 5)))
-        for i in (0, 1)
-    ]
-    return np.maximum(*spread) < 0.5 + 0.2 * np.linalg.norm(flow[..., :2], axis=-1)
+def test_wrong_backward_flow_does_not_return():
+    y, x = np.mgrid[:40, :60].astype(np.float32)
+    forward = np.dstack([3 + 0.01 * x, 2 + 0 * y, np.ones_like(x)])
+    # The exact inverse: x' = 1.01 x + 3.
+    backward = np.dstack([(x - 3) / 1.01 - x, 0 * y - 2, np.ones_like(x)])
+    hidden = x > 50
+    assert drive_flow.return_errors(forward, backward, hidden).max() < 1e-3
+    assert len(drive_flow.return_errors(forward, backward, hidden)) > 1000
+    backward[..., 0] += 0.2
+    assert drive_flow.return_errors(forward, backward, hidden).min() > 0.1
+
+
+def test_measuring_a_folder_without_drives_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no drive of data_prep.scenes --frames in it"):
+        drive_flow.measure(tmp_path)
 
 
 @pytest.mark.parametrize(
