@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from data_prep.conversion.frames import Frame
+from data_prep.conversion.frames import Frame, split_number
 from flowseg import system_files
+
+# The largest number that records can hold.
+_LARGEST = 2**63 - 1
 
 
 def numbered_files(folder: Path, suffix: str, prefix: str = "") -> dict[int, Path]:
@@ -70,3 +73,27 @@ def list_video(
         frame = Frame(f"{video}/{image.stem}", files | truth(number), video=video, **options)
         frames.append(frame._replace(frame_index=number))
     return frames
+
+
+def number_videos(images: dict[str, Path]) -> dict[str, int]:
+    """Number the images of each subfolder that is a video.
+
+    In a video, only the last number in the names of the images differs. Images outside subfolders
+    are of no video.
+
+    Args:
+        images: path below a folder, without suffix -> file.
+
+    Returns:
+        dict, key in `images` -> frame number.
+    """
+    subfolders = {}
+    for name, path in images.items():
+        if "/" in name:
+            subfolders.setdefault(name.rpartition("/")[0], {})[name] = split_number(path.stem)
+    numbers = {}
+    for found in subfolders.values():
+        patterns = {parts and (parts[0], parts[2]) for parts in found.values()}
+        if None not in patterns and len(patterns) == 1:
+            numbers |= {name: parts[1] for name, parts in found.items()}
+    return {name: number for name, number in numbers.items() if number <= _LARGEST}
