@@ -5,9 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
+from data_prep import folder as reader
 from data_prep.conversion import video_files
 from data_prep.conversion.frames import read_frame
-from data_prep import folder as reader
 from data_prep.conversion.label_maps import choose_ids
 from flowseg.data import flow_io, records
 from flowseg.data.labels import CITYSCAPES

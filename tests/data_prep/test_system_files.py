@@ -131,8 +131,8 @@ def list_video(place):
 
 READERS = (
     list_kitti, list_kitti_test, list_camvid, list_cityscapes, list_flyingchairs,
-    list_middlebury, list_own, list_photos, list_video, list_cityscapes_videos, list_clips, list_davis,
-    list_kitti_step,
+    list_middlebury, list_own, list_photos, list_video, list_cityscapes_videos,
+    list_clips, list_davis, list_kitti_step,
 )  # fmt: skip
 
 
