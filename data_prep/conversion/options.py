@@ -1,6 +1,7 @@
 """Defines and reads the flags that all converters share."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -52,10 +53,16 @@ def define_flags(source_help: str, official_split: bool = False) -> None:
         "on_error", "stop", ["stop", "skip"], "At a bad frame: stop, or skip it and list it."
     )
     shared_flags.define_bit_depth()
+    flags.DEFINE_string(
+        "records_size",
+        None,
+        "Resize frames and ground truth to HEIGHTxWIDTH, such as 192x640, for trainings at a "
+        "smaller size; scores on such records are at that size.",
+    )
     flags.DEFINE_bool(
         "uncompressed",
         False,
-        "Store PNG files without compression: two to three times the disk space, and a third of "
+        "Store PNG files without compression: about three times the disk space, and a third of "
         "the time to decode them in training.",
     )
     flags.DEFINE_bool("overwrite", False, "Replace another conversion's shards in --output.")
@@ -107,5 +114,17 @@ def convert_from_flags(convert: Callable[..., Any], *extra: str) -> None:
         sources,
         values.output,
         processes=values.workers,
+        records_size=_read_size(values.records_size),
         **{name: values[name].value for name in names},
     )
+
+
+def _read_size(text):
+    """Read HEIGHTxWIDTH."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    size = match and tuple(map(int, match.groups()))
+    if not size or not all(size):
+        raise ValueError(f"--records_size={text}: not HEIGHTxWIDTH, such as 192x640")
+    return size
