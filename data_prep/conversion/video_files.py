@@ -34,7 +34,8 @@ def temporary_folder(output: str | Path) -> Iterator[Callable[[], Path]]:
         ValueError: by the function: another process uses the folder.
         OSError: by the function: `output` is not writable.
     """
-    folder = Path(output) / FOLDER
+    # Ray's workers run in other working directories.
+    folder = Path(output).absolute() / FOLDER
     busy = "another conversion is using this folder: wait for it, or give another output"
     with contextlib.ExitStack() as stack:
 
