@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from data_prep.conversion import options, sequences, split, writer
+from data_prep.conversion import options, split, writer
 from data_prep.conversion.frames import Encoder, Frame
 from flowseg import system_files
 from flowseg.cli import entry
@@ -39,7 +39,7 @@ from flowseg.errors import ArgumentError
 SPLITS = {"train": "train", "val": "val", "test": "test", "train_extra": "train"}
 IMAGES = {"labelled": "leftImg8bit", "sequence": "leftImg8bit_sequence"}
 TRUTH = {"fine": "gtFine", "coarse": "gtCoarse"}
-# A video may have several snippets of 30 frames; longer gaps are between them.
+# A video may have several snippets of this many frames, with gaps of any length between them.
 SNIPPET = 30
 _IMAGE = "_leftImg8bit"
 _NAME = re.compile(r"(.+_\d+)_(\d+)", re.ASCII)
@@ -146,13 +146,24 @@ def _find_videos(images, maps):
             path=images,
         )
     for (city, video), files_of in sorted(found.items()):
-        numbers = sequences.fill_gaps(files_of, longest=SNIPPET - 1)
-        for number in numbers:
+        for number in _fill_snippets(files_of):
             missing = images / city / f"{video}_{number:06d}{_IMAGE}.png"
             files = {"image1": missing} | files_of.get(number, {})
             if following := files_of.get(number + 1, {}).get("image1"):
                 files["image2"] = following
             yield _frame(f"{video}_{number:06d}", files, video=video, frame_index=number)
+
+
+def _fill_snippets(numbers):
+    """Return the frame numbers in order, with those that are missing within a snippet."""
+    filled, start = [], None
+    for number in sorted(numbers):
+        if start is None or number - start >= SNIPPET:
+            start = number
+            filled.append(number)
+        else:
+            filled += range(filled[-1] + 1, number + 1)
+    return filled
 
 
 def _frame(frame_id, files, **fields):

@@ -66,7 +66,7 @@ def find_frames(
     divisor: int | None = None,
     unlabelled: bool = False,
     first_frame: int = 0,
-    create_folder: Callable[[], Path] | None = None,
+    create_folder: Callable[[], Path] = video_files.no_folder,
 ) -> list[Frame]:
     """List the frames with ground truth of a folder without opening them, and print a summary.
 
@@ -80,6 +80,7 @@ def find_frames(
         unlabelled: list the images without ground truth, too.
         first_frame: number of the first frame of a video file.
         create_folder: called if there are video files; returns the folder for their frames.
+            Default: an error.
 
     Returns:
         list of :class:`frames.Frame`, sorted by frame id: the path of its image below
@@ -99,8 +100,7 @@ def find_frames(
     videos = {name: path for name, path in images.items() if path.suffix.lower() in VIDEO_SUFFIXES}
     errors = {}
     if videos:
-        images = {name: path for name, path in images.items() if name not in videos}
-        _refuse_doubles(videos, images)
+        images = _without(videos, images)
         masks, flow = (video_files.by_number(truth, videos) for truth in (masks, flow))
         extracted, errors = video_files.extract_all(
             videos, flow | masks, create_folder(), step, first_frame, everything=unlabelled
@@ -127,21 +127,16 @@ def find_frames(
     for name in sorted(listed):
         files = {"image1": images[name], "image2": following.get(images[name])}
         files |= {"flow": flow.get(name), "labels": masks.get(name)}
-        frame = Frame(
-            frame_id=name,
-            files={field: path for field, path in files.items() if path},
-            group=name.rpartition("/")[0],
-            **(mask_ids._asdict() if name in masks else {}),
-        )
+        files = {field: path for field, path in files.items() if path}
+        frame = Frame(name, files, group=name.rpartition("/")[0])
+        if name in masks:
+            frame = frame._replace(**mask_ids._asdict())
+            frame = instance_ids.with_instances(frame, divisor) if divisor else frame
         if name in numbers:
-            second = numbers[name] + step if following.get(images[name]) else None
+            second = numbers[name] + step if "image2" in files else None
             frame = frame._replace(video=frame.group, frame_index=numbers[name], next_index=second)
-        if divisor and name in masks:
-            frame = instance_ids.with_instances(frame, divisor)
         if name in errors:
-            frame = frame._replace(
-                encoders={**frame.encoders, "image1": video_files.error_of(errors[name])}
-            )
+            frame = video_files.with_error(frame, errors[name])
         frames.append(frame)
     print(f"{source}: {len(images)} images, {len(masks)} masks, {len(flow)} flow files")
     used = {path for frame in frames for path in frame.files.values()}
@@ -150,13 +145,16 @@ def find_frames(
     return frames
 
 
-def _refuse_doubles(videos, images):
+def _without(videos, images):
+    """Return the images that are no videos; a video and a folder of its name are an error."""
+    images = {name: path for name, path in images.items() if name not in videos}
     for name, path in videos.items():
         if any(image.startswith(f"{name}/") for image in images):
             raise ValueError(
                 f"{path}: the folder {path.with_suffix('').name} beside it holds images, too: keep "
                 "the video or the folder"
             )
+    return images
 
 
 def _refuse(files, names, reason):

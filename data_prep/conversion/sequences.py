@@ -9,6 +9,7 @@ from flowseg import system_files
 
 # The largest number that records can hold.
 _LARGEST = 2**63 - 1
+_LONGEST_GAP = 1000
 
 
 def numbered_files(folder: Path, suffix: str, prefix: str = "") -> dict[int, Path]:
@@ -33,16 +34,14 @@ def numbered_files(folder: Path, suffix: str, prefix: str = "") -> dict[int, Pat
     return files
 
 
-def fill_gaps(numbers: Iterable[int], longest: int = 1000) -> list[int]:
-    """Return the numbers in order, with those of missing frames between them.
+def fill_gaps(numbers: Iterable[int]) -> list[int]:
+    """Return frame numbers in order, with those of missing frames between them.
 
-    Args:
-        numbers: numbers of frames.
-        longest: how many frames in a row may be missing; a longer gap stays.
+    A gap of over a thousand frames stays: one wrong name must not give a million missing frames.
     """
     filled = []
     for number in sorted(numbers):
-        is_missing = filled and number - filled[-1] - 1 <= longest
+        is_missing = filled and number - filled[-1] <= _LONGEST_GAP
         filled += range(filled[-1] + 1 if is_missing else number, number + 1)
     return filled
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import cv2
 
-from data_prep.conversion.frames import Encoder, split_number
+from data_prep.conversion.frames import Encoder, Frame, split_number
 from flowseg import files
 from flowseg.errors import ArgumentError
 from flowseg.media.video import open_video
@@ -174,9 +174,15 @@ def _refuse(message) -> NoReturn:
     raise ValueError(f"{message}: the numbers of its frames may be wrong: repair the video")
 
 
-def error_of(message: str) -> Encoder:
-    """Return the encoder of a frame whose video cannot be read: it raises ValueError."""
-    return Encoder(functools.partial(_raise, message))
+def no_folder() -> NoReturn:
+    """Raise an error in place of returning a folder for extracted frames."""
+    raise ValueError("video files can only be read by convert, which has a folder for their frames")
+
+
+def with_error(frame: Frame, message: str) -> Frame:
+    """Return a frame of a video that cannot be read: reading the frame raises ValueError."""
+    error = Encoder(functools.partial(_raise, message))
+    return frame._replace(encoders={**frame.encoders, "image1": error})
 
 
 def _raise(message, path) -> NoReturn:

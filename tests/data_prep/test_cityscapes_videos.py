@@ -71,6 +71,15 @@ def test_missing_frame_of_a_snippet(videos, tmp_path):
         read_frame(last)
 
 
+def test_short_gap_between_two_snippets(tmp_path):
+    """Only frames within 30 numbers are of one snippet."""
+    numbers = [*range(5, 20), *range(21, 35), *range(38, 68)]
+    for k in numbers:
+        write_frame(tmp_path, f"frankfurt_000000_{k:06d}", split="val")
+    frames = cityscapes.find_frames([tmp_path], frames="sequence")["val"]
+    assert [frame.frame_index for frame in frames] == sorted([*numbers, 20])
+
+
 def test_coarse_labels_with_the_extra_frames(tmp_path):
     for split, name in (("train", "ulm_000000_000019"), ("train_extra", "mainz_000000_000005")):
         write_frame(tmp_path, name, "leftImg8bit", split)

@@ -35,9 +35,8 @@ def test_two_files_with_the_same_number_are_refused(tmp_path):
         numbered_files(touch(tmp_path, "00001.png", "001.png"), ".png")
 
 
-def test_gaps_are_filled_up_to_a_length():
+def test_gaps_are_filled():
     assert fill_gaps([7, 4, 5, 9]) == [4, 5, 6, 7, 8, 9]
-    assert fill_gaps([1, 4, 8], longest=2) == [1, 2, 3, 4, 8]
     assert fill_gaps([3, 10**9]) == [3, 10**9] and fill_gaps([]) == []
 
 
