@@ -82,6 +82,12 @@ class Frame(NamedTuple):
     uncompressed: bool = False
 
 
+def split_number(stem: str) -> tuple[str, int, str] | None:
+    """Split a name at its last number: (text before, number, text after); None without a number."""
+    match = _NUMBERED.fullmatch(stem)
+    return (match[1], int(match[2]), match[3]) if match else None
+
+
 def find_next(paths: Iterable[Path], steps: Sequence[int]) -> dict[Path, Path]:
     """Find the next frame of each frame that has one.
 
@@ -100,8 +106,9 @@ def find_next(paths: Iterable[Path], steps: Sequence[int]) -> dict[Path, Path]:
     """
     path_of = {}
     for path in paths:
-        if match := _NUMBERED.fullmatch(path.stem):
-            key = (path.parent, match[1], match[3], int(match[2]))
+        if found := split_number(path.stem):
+            before, number, after = found
+            key = (path.parent, before, after, number)
             if key in path_of:
                 raise ValueError(
                     f"{path}: same frame number as {path_of[key].name}: rename one of the two"

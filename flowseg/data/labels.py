@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flowseg.data import clip_classes
 from flowseg.errors import ArgumentError
 
 IGNORE_LABEL = 255
@@ -22,6 +23,7 @@ KNOWN_IDS = {
     "cityscapes": (*range(34), IGNORE_LABEL),
     "cityscapes_train": (*range(19), IGNORE_LABEL),
     "camvid": tuple(range(12)),
+    "clips": (*range(len(clip_classes.NAMES)), IGNORE_LABEL),
 }
 
 
@@ -125,7 +127,14 @@ CAMVID = LabelSet(
     palette=_PALETTE,
 )
 
-LABEL_SETS = {label_set.name: label_set for label_set in (CITYSCAPES, CAMVID)}
+CLIPS = LabelSet(
+    name="clips",
+    names=clip_classes.NAMES,
+    ids={"clips": tuple((i,) for i in range(len(clip_classes.NAMES)))},
+    palette=clip_classes.PALETTE,
+)
+
+LABEL_SETS = {label_set.name: label_set for label_set in (CITYSCAPES, CAMVID, CLIPS)}
 
 
 def load_label_set(name_or_path: str | Path) -> LabelSet:

@@ -15,6 +15,8 @@ import pytest
 
 from flowseg.media import drawing, video_output
 from tests.conftest import ROOT
+from tests.data_prep.test_davis import write_sequence
+from tests.data_prep.test_kitti_step import write_set
 from tests.support import city_frames, forked
 from tests.support.kitti_writer import write_clip, write_kitti
 from tests.support.made_files import ids, picture, save
@@ -100,6 +102,7 @@ def workspace(tmp_path, samples, photos, monkeypatch):
         ("CamVid", "camvid"),
         ("FlyingChairs_release", "flyingchairs"),
         ("MIDDLEBURY", "middlebury"),
+        ("CLIPS", "clips"),
     ):
         (tmp_path / name).symlink_to(samples / sample)
     (tmp_path / "PHOTOS").symlink_to(photos)
@@ -107,6 +110,14 @@ def workspace(tmp_path, samples, photos, monkeypatch):
     for k in range(1, 13):
         save(tmp_path / f"MINE/images/{k:04d}.jpg", picture(k))
         save(tmp_path / f"MINE/masks/{k:04d}.png", ids(k, [2, 3, 4, 9]))
+    write_sequence(tmp_path / "DAVIS", "bear")
+    write_set(tmp_path / "KITTI_STEP")
+    cityscapes = tmp_path / "CITYSCAPES"
+    shutil.copytree(cityscapes / "leftImg8bit", cityscapes / "leftImg8bit_sequence")
+    for path in (cityscapes / "gtFine").rglob("*.png"):
+        save(Path(str(path).replace("gtFine", "gtCoarse")), path.read_bytes())
+    save(tmp_path / "PANOPTIC/images/a.png", picture(1))
+    save(tmp_path / "PANOPTIC/masks/a.png", np.uint16(1000) * ids(1, [2, 3, 4, 9]) + np.uint16(7))
     write_clip(tmp_path / "VIDEO_OR_FOLDER", 4)
     for name in ("VIDEO.mp4", "phone.mp4"):
         with video_output.video_writer(tmp_path / name, 5) as write:
