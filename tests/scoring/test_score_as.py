@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from flowseg.data.labels import CAMVID, CITYSCAPES, class_groups, from_dict
+from flowseg.data.labels import CAMVID, CITYSCAPES, from_dict
+from flowseg.scoring.class_groups import class_groups
 from flowseg.scoring.evaluation import evaluate
 from flowseg.scoring.streaming import grouped_logits
 from tests.commands.test_evaluate import (
