@@ -170,7 +170,8 @@ def probe(frame: dict[str, np.ndarray]) -> Probe:
     others["half-share"] = vectors * np.float32([width / 2, height / 2])
     ratio = np.float32([width - 1, height - 1]) / np.float32(_KITTI_STEPS)
     others["vkitti2-as-kitti"], others["kitti-as-vkitti2"] = vectors * ratio, vectors / ratio
-    others["upside-down"] = flow_at(flow[::-1], points)[0]
+    mirrored, known = flow_at(flow[::-1], points)
+    others["upside-down"] = np.where(known[:, None], mirrored, vectors)
     others["scale"] = vectors * np.float32(scale)
     differs = {
         name: np.hypot(*(other - vectors).T) > MIN_DIFFERENCE for name, other in others.items()
