@@ -191,7 +191,8 @@ def page(run: Any, folder: str | Path, scale: float = 1.0, max_frames: int = 300
         output = Path(tempfile.mkdtemp(dir=folder)) / "answers.webm"
 
         def track(frames, total):
-            return progress.tqdm(frames, total=total, desc="Predicting", unit="frames")
+            # In a generator, because Gradio's iterator fails when it is asked again after its end.
+            yield from progress.tqdm(frames, total=total, desc="Predicting", unit="frames")
 
         text = predict_clip(run, path, output, overlay, arrows, scale, max_frames, track)
         return str(output), text

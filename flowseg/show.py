@@ -3,8 +3,9 @@
 python -m flowseg.show --records GLOB --show N --output DIR
 python -m flowseg.show --flagfile experiments/kitti.flags --show N --output DIR
 
-The first form draws the frames as evaluation reads them; the second draws the training examples of
-a recipe, including augmentation. The command writes one PNG per example: both frames, the labels
+The first form draws the frames as evaluation reads them, a video in its order; the second draws the
+training examples of a recipe, including augmentation, or with --clip_frames clips of that many
+consecutive frames of videos. The command writes one PNG per example: both frames, the labels
 and the flow drawn over the first frame, and the second frame warped back by the flow, which matches
 the first frame where the flow is correct.
 """
@@ -22,11 +23,11 @@ import numpy as np
 
 from flowseg import files
 from flowseg.cli import flags as shared_flags
-from flowseg.data import decoding, records
+from flowseg.data import clips, decoding, records
 from flowseg.data.batches import training_batches
 from flowseg.data.labels import LabelSet, load_label_set
 from flowseg.media import drawing
-from flowseg.media.panels import draw_example
+from flowseg.media.panels import draw_clip, draw_example
 from flowseg.training import feeding
 from flowseg.training.config import TrainingConfig
 
@@ -64,6 +65,32 @@ def training_examples(
             yield f"example-{i:04d}", *images, targets["flow"][0], targets["seg"][0]
 
 
+def training_clips(
+    config: TrainingConfig, label_set: LabelSet, length: int, stride: int
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield augmented clips without end: (name, images, flow, backward_flow, seg).
+
+    See `flowseg.data.clips.training_clips` for the shapes.
+    """
+    sets = feeding.find_sets(config, label_set)
+    draw = clips.ClipDraw(
+        sets.train,
+        length,
+        batch_size=1,
+        steps_per_epoch=config.steps_per_epoch,
+        stride=stride,
+        seed=config.seed,
+        weights=list(config.train_weights) or None,
+    )
+    batches = clips.training_clips(
+        draw, label_set, height=config.height, width=config.width, strength=config.augmentation
+    )
+    with records.named_errors(sets.files()):
+        for i, (inputs, targets) in enumerate(batches.as_numpy_iterator()):
+            truth = (targets[key][0] for key in ("flow", "backward_flow", "seg"))
+            yield f"clip-{i:04d}", inputs["images"][0], *truth
+
+
 def define_flags():
     """Define the flags of this command."""
     shared_flags.define_training_flags(train_records_required=False)
@@ -72,6 +99,10 @@ def define_flags():
         "records", None, "Draw the original frames of these shards: GLOB[,GLOB]."
     )
     flags.DEFINE_integer("show", 8, "Number of examples to draw.", 1)
+    flags.DEFINE_integer(
+        "clip_frames", None, "Draw clips of a recipe: frames of each; default: pairs.", 2
+    )
+    flags.DEFINE_integer("clip_stride", 1, "Difference of the frame numbers within a clip.", 1)
     flags.DEFINE_string("output", None, "Folder for the images.", required=True)
 
 
@@ -81,7 +112,13 @@ def main():
     output = Path(args.output)
     files.make_folder(output)
     label_set = load_label_set(args.label_set)
-    if args.records:
+    draw = draw_example
+    if args.clip_frames:
+        if args.records or not args.train_records:
+            raise ValueError("--clip_frames draws the clips of a recipe: give --flagfile")
+        draw, config = draw_clip, shared_flags.training_config(args)
+        examples = training_clips(config, label_set, args.clip_frames, args.clip_stride)
+    elif args.records:
         examples = record_examples(records.match_files(*args.records), label_set)
     elif args.train_records:
         examples = training_examples(shared_flags.training_config(args), label_set)
@@ -89,7 +126,7 @@ def main():
         raise ValueError("give --records, or a recipe by --flagfile")
     drawn = 0
     for name, *example in examples:
-        drawing.write_png(output / f"{name}.png", draw_example(*example, label_set))
+        drawing.write_png(output / f"{name}.png", draw(*example, label_set))
         drawn += 1
         if drawn == args.show:
             break

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from data_prep.conversion import label_maps
+from data_prep.conversion import label_maps, resized
 from flowseg.data import flow_io, image_headers, images, masks
 
 # The last number of a name, and the text before and after it.
@@ -58,6 +58,8 @@ class Frame(NamedTuple):
         encoders: record field -> :class:`Encoder` of its file; default: files are stored as they
             are.
         bit_depth: how many bits 16-bit images of the data set use; set by `writer.write`.
+        records_size: (height, width) to resize to; set by `writer.write`.
+        uncompressed: whether to store PNG files without compression; set by `writer.write`.
     """
 
     frame_id: str
@@ -76,6 +78,8 @@ class Frame(NamedTuple):
     palette: masks.Palette = {}
     mask_values: dict[int, int] = {}
     bit_depth: int | None = None
+    records_size: Sequence[int] | None = None
+    uncompressed: bool = False
 
 
 def find_next(paths: Iterable[Path], steps: Sequence[int]) -> dict[Path, Path]:
@@ -207,6 +211,11 @@ def read_frame(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
     for field, paths in frame.copies.items():
         for path in paths:
             _check_copy(field, data[field], frame.files[field], path, frame.bit_depth)
+    if frame.records_size:
+        fields |= resized.resize_fields(fields, *frame.records_size)
+        height, width = frame.records_size
+    if frame.uncompressed:
+        fields |= {field: _uncompress(fields[field]) for field in data}
     truth = sorted(set(data) - {"image1"})
     facts = {"height": height, "width": width, "truth": truth, "class_pixels": class_pixels}
     return fields, {**facts, "images": dict(changes)}
@@ -261,6 +270,15 @@ def decode_ids(data: bytes, name: str | Path) -> np.ndarray:
             "palette?): save the ids themselves as an 8-bit grey PNG"
         )
     return ids
+
+
+def _uncompress(data):
+    """Return the bytes of a PNG without compression; those of other files unchanged."""
+    if image_headers.form(data) != "png":
+        return data
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    options = cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE
+    return cv2.imencode(".png", image, options)[1].tobytes()
 
 
 def _check_copy(field, data, path, copy, bit_depth):

@@ -47,6 +47,8 @@ def write(
     ray_address: str | None = None,
     label_set: LabelSet | None = None,
     bit_depth: int | None = None,
+    records_size: Sequence[int] | None = None,
+    uncompressed: bool = False,
 ) -> dict[str, Any]:
     """Write the frames of all splits as shards with `index.json`, and print a summary.
 
@@ -65,6 +67,9 @@ def write(
         label_set: the classes of the labels, for warnings about them; default: no warnings.
         bit_depth: how many bits 16-bit images use; default: that of the largest value of all
             images, see `flowseg.data.images.find_bit_depth`.
+        records_size: (height, width) to which all frames and ground truth are resized; default:
+            their own sizes.
+        uncompressed: whether PNG files are stored without compression, which decodes faster.
 
     Returns:
         The content of `index.json`.
@@ -77,14 +82,15 @@ def write(
     check_ids(splits)
     files.check_utf8(output, "output")
     bit_depth = bit_depth or images.find_bit_depth(image_files(itertools.chain(*splits.values())))
-    if bit_depth:
-        # Not a setting of sets without 16-bit images: their conversions can be resumed as before.
-        settings = {**settings, "bit_depth": bit_depth}
-        splits = {
-            name: [frame._replace(bit_depth=bit_depth) for frame in frames]
-            for name, frames in splits.items()
-        }
-    splits = {name: with_video_sizes(frames) for name, frames in splits.items()}
+    # Options that are not in use are no settings: earlier conversions can be resumed as before.
+    stored = {"bit_depth": bit_depth} if bit_depth else {}
+    stored |= {"records_size": list(records_size)} if records_size else {}
+    stored |= {"uncompressed": True} if uncompressed else {}
+    settings = {**settings, **stored}
+    splits = {
+        name: with_video_sizes([frame._replace(**stored) for frame in frames])
+        for name, frames in splits.items()
+    }
     output, roots = Path(output), [Path(source) for source in sources]
     if output.exists() and not output.is_dir():
         raise ArgumentError("is a file; output must be a folder", "output", path=output)

@@ -1,10 +1,13 @@
 """Augments one training example in pure TensorFlow and keeps flow and labels exact.
 
 An example is a dict: `image1`, `image2` (H, W, 3) uint8, `flow` (H, W, 3) float32 (u, v, valid),
-`seg` (H, W) int32 train ids. All randomness comes from the seed that the caller passes: the same
-seed gives the same pixels.
+`seg` (H, W) int32 train ids. A clip is a dict of `images` (k, H, W, 3), `seg` (k, H, W), `flow` and
+`backward_flow` (k - 1, H, W, 3): the same functions treat all its frames alike.
+
+All randomness comes from the seed that the caller passes: the same seed gives the same pixels.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +38,8 @@ class Augmentation(NamedTuple):
 _SYNTHETIC_ZOOM, _SYNTHETIC_ROTATION, _SYNTHETIC_SHIFT = 0.06, 0.0175, 0.02
 # NTSC luminance and the two colour axes, from RGB.
 _YIQ = np.float32([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+# How each part of an example is resized; flow has a rule of its own.
+_IMAGES, _FLOWS, _LABELS = ("image1", "image2", "images"), ("flow", "backward_flow"), ("seg",)
 # Share of examples whose two frames are jittered separately (RAFT, Teed and Deng 2020).
 _SEPARATE_JITTER = 0.2
 
@@ -56,21 +61,56 @@ def augment(
         `plain1` and `plain2` are the frames before colour jitter and erasing.
     """
     seeds = tf.unstack(tf.random.split(seed, 4))
+    example = _move(example, seeds, height, width, strength)
+    example |= {"plain1": example["image1"], "plain2": example["image2"]}
+    images = [example["image1"], example["image2"]]
+    image1, image2 = _change_colours(images, seeds, strength)
+    return {**example, "image1": image1, "image2": image2}
+
+
+def augment_clip(
+    clip: dict[str, tf.Tensor], seed: tf.Tensor, height: int, width: int, strength: Augmentation
+) -> dict[str, tf.Tensor]:
+    """Crop, scale, flip and recolour all frames of a clip alike, and erase parts of single ones.
+
+    A clip of two frames gets the pixels that `augment` gives the same pair.
+
+    Args:
+        clip: dict as in the module docstring, of any size; the number of frames is static.
+        seed: (2,) int tensor.
+        height: rows of the result.
+        width: columns of the result.
+        strength: an :class:`Augmentation`.
+
+    Returns:
+        The dict with frames, flow and labels of size (height, width), frames as float32 0..255.
+    """
+    seeds = tf.unstack(tf.random.split(seed, 4))
+    clip = _move(clip, seeds, height, width, strength)
+    images = _change_colours(tf.unstack(clip["images"]), seeds, strength)
+    return {**clip, "images": tf.stack(images)}
+
+
+def _move(example, seeds, height, width, strength):
+    """Crop, scale and flip."""
     sizes = strength.scale, strength.stretch, strength.enlarge
     example = random_crop(example, seeds[0], height, width, *sizes)
-    example = tf.cond(
+    return tf.cond(
         tf.random.stateless_uniform((), seeds[1]) < strength.flip,
         lambda: mirror(example),
         lambda: example,
     )
-    example |= {"plain1": example["image1"], "plain2": example["image2"]}
-    images = tf.stack([example["image1"], example["image2"]])
+
+
+def _change_colours(images, seeds, strength):
+    """Recolour a list of frames, and erase parts of all but the first."""
     if strength.colour:
-        images = recolour(images, seeds[2], strength.colour)
-    image2 = images[1]
+        images = tf.unstack(recolour(tf.stack(images), seeds[2], strength.colour))
     if strength.erase:
-        image2 = erase(image2, seeds[3], strength.erase)
-    return {**example, "image1": images[0], "image2": image2}
+        images[1:] = [
+            erase(image, seeds[3] + i, strength.erase) for i, image in enumerate(images[1:])
+        ]
+    return images
 
 
 def random_crop(
@@ -88,7 +128,7 @@ def random_crop(
     example is enlarged. Frames and flow are resized bilinearly; flow uses only its valid pixels,
     and its vectors are scaled. Labels take the nearest pixel.
     """
-    size = tf.shape(example["image1"])[:2]
+    size = tf.shape(example["seg"])[-2:]
     draw = tf.random.stateless_uniform((4,), seed)
     grow, widen = enlarge + (draw[0] * 2 - 1) * scale, (draw[1] * 2 - 1) * stretch
     requested = tf.cast([height, width], tf.float32) / tf.pow(2.0, [grow, grow + widen])
@@ -99,20 +139,22 @@ def random_crop(
     corner = tf.cast(tf.round(draw[2:] * (slack + 2 * margin) - margin), tf.int32)
     corner = tf.clip_by_value(corner, 0, size - region)
 
-    def cut(x):
-        return x[corner[0] : corner[0] + region[0], corner[1] : corner[1] + region[1]]
+    rows = slice(corner[0], corner[0] + region[0])
+    columns = slice(corner[1], corner[1] + region[1])
 
     def resize(x, method):
-        return tf.ensure_shape(tf.image.resize(x, (height, width), method), (height, width, None))
+        resized = tf.image.resize(x, (height, width), method)
+        return tf.ensure_shape(resized, (*x.shape[:-3], height, width, x.shape[-1]))
 
-    cropped = {key: cut(example[key]) for key in ("image1", "image2", "flow", "seg")}
-    return {
-        **example,
-        "image1": resize(cropped["image1"], "bilinear"),
-        "image2": resize(cropped["image2"], "bilinear"),
-        "flow": resize_sparse_flow(cropped["flow"], height, width),
-        "seg": resize(cropped["seg"][..., None], "nearest")[..., 0],
-    }
+    cropped = {}
+    for key, x in example.items():
+        if key in _IMAGES:
+            cropped[key] = resize(x[..., rows, columns, :], "bilinear")
+        elif key in _FLOWS:
+            cropped[key] = resize_sparse_flow(x[..., rows, columns, :], height, width)
+        elif key in _LABELS:
+            cropped[key] = resize(x[..., rows, columns, None], "nearest")[..., 0]
+    return example | cropped
 
 
 def resize_sparse_flow(flow: tf.Tensor, height: int, width: int) -> tf.Tensor:
@@ -123,44 +165,65 @@ def resize_sparse_flow(flow: tf.Tensor, height: int, width: int) -> tf.Tensor:
     valid this equals `flow_ops.resize_flow`.
 
     Args:
-        flow: (H, W, 3) float32 (u, v, valid).
+        flow: (..., H, W, 3) float32 (u, v, valid), of at most four axes.
         height: rows of the result.
         width: columns of the result.
 
     Returns:
-        (height, width, 3) float32.
+        (..., height, width, 3) float32.
     """
-    old_size = tf.cast(tf.shape(flow)[:2], tf.float32)
-    scale = tf.stack([width / old_size[1], height / old_size[0]])
-    known = tf.cast(flow[..., 2:] > 0, tf.float32)
+    old_size = tf.cast(tf.shape(flow)[-3:-1], tf.float32)
+    # In planes, which takes half the time of operations on slices of the last axis.
+    u, v, valid = tf.unstack(flow, axis=-1)
+    known = valid > 0
     # `where` because an invalid pixel may contain any value, including NaN.
-    flow_or_zero = tf.where(known > 0, flow[..., :2], 0.0)
-    resized = tf.image.resize(tf.concat([flow_or_zero, known], -1), (height, width), "bilinear")
-    weight = resized[..., 2:]
+    planes = [tf.where(known, u, 0.0), tf.where(known, v, 0.0), tf.cast(known, tf.float32)]
+    planes = [tf.image.resize(x[..., None], (height, width), "bilinear")[..., 0] for x in planes]
+    weight = planes[2]
     valid = weight >= 0.5
-    vectors = tf.where(valid, resized[..., :2] / tf.maximum(weight, 0.5) * scale, 0.0)
-    resized = tf.concat([vectors, tf.cast(valid, tf.float32)], -1)
-    return tf.ensure_shape(resized, (height, width, 3))
+    divisor = tf.maximum(weight, 0.5)
+    u = tf.where(valid, planes[0] / divisor * (width / old_size[1]), 0.0)
+    v = tf.where(valid, planes[1] / divisor * (height / old_size[0]), 0.0)
+    resized = stack_last([u, v, tf.cast(valid, tf.float32)])
+    return tf.ensure_shape(resized, (*flow.shape[:-3], height, width, 3))
+
+
+def stack_last(planes: Sequence[tf.Tensor]) -> tf.Tensor:
+    """`tf.stack(planes, axis=-1)` in half the time."""
+    rank = len(planes[0].shape)
+    return tf.transpose(tf.stack(planes), (*range(1, rank + 1), 0))
 
 
 def mirror(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Flip the example horizontally; u changes sign."""
-    flipped = {key: example[key][:, ::-1] for key in ("image1", "image2", "flow", "seg")}
-    flipped["flow"] *= tf.constant([-1.0, 1.0, 1.0])
-    return {**example, **flipped}
+    flipped = {}
+    for key, x in example.items():
+        # `tf.reverse` takes a quarter of the time of a slice with a negative step.
+        if key in _IMAGES:
+            flipped[key] = tf.reverse(x, [len(x.shape) - 2])
+        elif key in _FLOWS:
+            x = tf.reverse(x, [len(x.shape) - 2])
+            # Row by row, which is faster than a factor along the short last axis.
+            signs = tf.tile([-1.0, 1.0, 1.0], [tf.shape(x)[-2]])
+            rows = tf.reshape(x, tf.concat([tf.shape(x)[:-2], [-1]], 0))
+            flipped[key] = tf.ensure_shape(tf.reshape(rows * signs, tf.shape(x)), x.shape)
+        elif key in _LABELS:
+            flipped[key] = tf.reverse(x, [len(x.shape) - 1])
+    return example | flipped
 
 
 def recolour(images: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
-    """Jitter brightness, contrast, saturation, hue and gamma of two frames at random.
+    """Jitter brightness, contrast, saturation, hue and gamma of frames at random.
 
-    With probability 4/5 both frames share the jitter, otherwise each is jittered separately.
+    With probability 4/5 the frames share the jitter, otherwise each is jittered separately.
 
     Args:
-        images: (2, H, W, 3) float32 0..255.
+        images: (k, H, W, 3) float32 0..255; k is static.
         seed: (2,) int tensor.
         strength: 1 is RAFT's jitter.
     """
-    draws = tf.random.stateless_uniform((2, 5), seed, -1.0, 1.0)
+    count = images.shape[0]
+    draws = tf.random.stateless_uniform((count, 5), seed, -1.0, 1.0)
     separate = tf.random.stateless_uniform((), seed + 1) < _SEPARATE_JITTER
     draws = tf.where(separate, draws, draws[:1])
 
@@ -175,7 +238,7 @@ def recolour(images: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
         gamma = tf.pow(1.25, strength * draw[4])
         return tf.exp(gamma * tf.math.log(tf.clip_by_value(image, 0.0, 1.0))) * 255.0
 
-    return tf.stack([jitter(images[0], draws[0]), jitter(images[1], draws[1])])
+    return tf.stack([jitter(images[i], draws[i]) for i in range(count)])
 
 
 def _colour_matrix(saturation, angle):

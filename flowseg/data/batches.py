@@ -4,6 +4,7 @@ The order and the augmentation of an epoch depend only on the seed and the epoch
 resumed at any step gets the same batches as an uninterrupted one.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -90,16 +91,9 @@ def training_batches(
             pair=pair,
         )
 
-    drawn = _drawn(draw, first_step)
-    share = draw.batch_size // hosts
-
-    def is_ours(index, *_):
-        return index % 2**32 % draw.batch_size // share == host
-
-    if hosts > 1:
-        # Examples of other hosts are read to keep the order, but neither decoded nor augmented.
-        drawn = drawn.filter(is_ours)
+    drawn = keep_share(_drawn(draw, first_step), draw.batch_size, host, hosts)
     dataset = drawn.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+    share = draw.batch_size // hosts
     return dataset.batch(share, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
@@ -162,31 +156,70 @@ class InputClock:
 
 
 def _drawn(draw, first_step):
-    """Endless dataset of (number, serialised record, whether its ground truth is used).
+    """Endless dataset of (number, serialised record, whether its ground truth is used)."""
+    limits = draw.max_truth_rank or [None] * len(draw.file_sets)
 
-    It starts at `first_step`. The number of an example seeds its augmentation. Each epoch reserves
-    2^32 numbers, so that they do not depend on the length of the epoch.
+    def streams(seed):
+        sets = zip(draw.file_sets, limits, strict=True)
+        return [_shuffled(draw, files, limit, seed) for files, limit in sets]
+
+    return numbered_epochs(
+        streams, draw.weights, draw.seed, draw.batch_size, draw.steps_per_epoch, first_step
+    )
+
+
+def numbered_epochs(
+    streams: Callable[[tf.Tensor], list[tf.data.Dataset]],
+    weights: Sequence[float] | None,
+    seed: int,
+    batch_size: int,
+    steps_per_epoch: int,
+    first_step: int,
+) -> tf.data.Dataset:
+    """Mix the streams of each epoch by weight, and number their examples.
+
+    Args:
+        streams: seed of an epoch -> endless datasets of tuples, one for each set, in an order that
+            depends on the seed only.
+        weights: sampling weight of each stream; default: equal weights.
+        seed: seed of the first epoch.
+        batch_size: examples per step.
+        steps_per_epoch: steps after which the next epoch begins.
+        first_step: step to begin at.
+
+    Returns:
+        Endless dataset of tuples: the number of an example, and its parts. The number seeds the
+        augmentation. Each epoch reserves 2^32 numbers, so that they do not depend on its length.
     """
-    count = len(draw.file_sets)
-    weights = [float(weight) for weight in draw.weights or [1.0] * count]
-    limits = draw.max_truth_rank or [None] * count
-    first_epoch, skipped_steps = divmod(first_step, draw.steps_per_epoch)
+    first_epoch, skipped_steps = divmod(first_step, steps_per_epoch)
 
     def epoch(number):
-        sets = zip(draw.file_sets, limits, strict=True)
-        streams = [_shuffled(draw, files, limit, draw.seed + number) for files, limit in sets]
-        if len(streams) == 1:
-            mixed = streams[0]
+        parts = streams(seed + number)
+        if len(parts) == 1:
+            mixed = parts[0]
         else:
-            seed = draw.seed + number
-            mixed = tf.data.Dataset.sample_from_datasets(streams, weights, seed=seed)
-        numbered = mixed.take(draw.steps_per_epoch * draw.batch_size).enumerate()
+            shares = [float(weight) for weight in weights or [1.0] * len(parts)]
+            mixed = tf.data.Dataset.sample_from_datasets(parts, shares, seed=seed + number)
+        numbered = mixed.take(steps_per_epoch * batch_size).enumerate()
         # Skipped examples are read, but neither decoded nor augmented.
-        skipped_examples = tf.where(number == first_epoch, skipped_steps * draw.batch_size, 0)
+        skipped_examples = tf.where(number == first_epoch, skipped_steps * batch_size, 0)
         numbered = numbered.skip(tf.cast(skipped_examples, tf.int64))
         return numbered.map(lambda index, example: (number * 2**32 + index, *example))
 
     return tf.data.Dataset.counter(tf.constant(first_epoch, tf.int64)).flat_map(epoch)
+
+
+def keep_share(
+    examples: tf.data.Dataset, batch_size: int, host: int, hosts: int
+) -> tf.data.Dataset:
+    """Keep one host's share of each batch of (number, ...) from `numbered_epochs`.
+
+    Examples of other hosts are read to keep the order, but neither decoded nor augmented.
+    """
+    share = batch_size // hosts
+    if hosts == 1:
+        return examples
+    return examples.filter(lambda index, *_: index % 2**32 % batch_size // share == host)
 
 
 def _shuffled(draw, files, limit, seed):

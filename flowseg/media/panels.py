@@ -94,6 +94,50 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str], cell: int = 30) -> 
     return image
 
 
+def draw_clip(
+    images: np.ndarray,
+    flow: np.ndarray,
+    backward_flow: np.ndarray,
+    seg: np.ndarray,
+    label_set: LabelSet,
+) -> np.ndarray:
+    """Draw a clip, one row per frame.
+
+    Args:
+        images: (k, H, W, 3) RGB 0..255.
+        flow: (k - 1, H, W, 3) (u, v, valid), to the next frame.
+        backward_flow: (k - 1, H, W, 3), from the next frame at its pixels.
+        seg: (k, H, W) train ids.
+        label_set: the classes.
+
+    Returns:
+        (H', W', 3) uint8 RGB. Each row shows the frame with its labels, with the flow to the next
+        frame, and with the flow to the previous one.
+    """
+    titled = []
+    for i, image in enumerate(images):
+        frame = np.uint8(np.clip(np.rint(image), 0, 255))
+        labelled = np.mean(seg[i] != IGNORE_LABEL)
+        overlay = drawing.overlay_labels(frame, seg[i], label_set)
+        titled.append((f"Frame {i + 1}, labels ({labelled:.0%})", overlay))
+        for name, flows, j in (("next", flow, i), ("previous", backward_flow, i - 1)):
+            exists = 0 <= j < len(flows)
+            vectors = flows[j] if exists else np.zeros_like(flow[0])
+            overlay, text = _overlay_flow(frame, vectors)
+            titled.append((f"Flow to the {name} frame ({text if exists else 'none'})", overlay))
+    return drawing.panel(titled, 3)
+
+
+def _overlay_flow(frame, flow):
+    """Return a frame with its known flow drawn over it, and a summary of the flow."""
+    known = flow[..., 2] > 0
+    colours = flow_to_color(flow[..., :2], valid=known)
+    overlay = np.where(known[..., None], 0.35 * frame + 0.65 * colours, frame).astype(np.uint8)
+    speed = np.hypot(flow[..., 0], flow[..., 1])[known]
+    speed_text = f"mean {speed.mean():.1f} px" if known.any() else "none"
+    return overlay, f"{known.mean():.0%}; {speed_text}"
+
+
 def draw_example(
     image1: np.ndarray, image2: np.ndarray, flow: np.ndarray, seg: np.ndarray, label_set: LabelSet
 ) -> np.ndarray:
@@ -111,12 +155,9 @@ def draw_example(
     """
     frame1, frame2 = (np.uint8(np.clip(np.rint(x), 0, 255)) for x in (image1, image2))
     known = flow[..., 2] > 0
-    colours = flow_to_color(flow[..., :2], valid=known)
-    overlay = np.where(known[..., None], 0.35 * frame1 + 0.65 * colours, frame1).astype(np.uint8)
+    overlay, flow_text = _overlay_flow(frame1, flow)
     warped = backward_warp(np.float32(image2)[None], np.float32(flow[None, ..., :2]))
     warped = np.uint8(np.clip(keras.ops.convert_to_numpy(warped)[0], 0, 255))
-    speed = np.hypot(flow[..., 0], flow[..., 1])[known]
-    speed_text = f"mean {speed.mean():.1f} px" if known.any() else "none"
     return drawing.panel(
         [
             ("First frame", frame1),
@@ -125,7 +166,7 @@ def draw_example(
                 f"Labels ({np.mean(seg != IGNORE_LABEL):.0%})",
                 drawing.overlay_labels(frame1, seg, label_set),
             ),
-            (f"Flow ({known.mean():.0%}; {speed_text})", overlay),
+            (f"Flow ({flow_text})", overlay),
             ("Second frame warped back", np.where(known[..., None], warped, 0)),
         ],
         2,

@@ -181,6 +181,12 @@ class TrainingConfig:
     best_metric: str = _setting(
         "loss", "Validation score that selects best.keras.", choices=BEST_METRICS
     )
+    log_every: int = _setting(
+        50,
+        "Steps between entries of losses, learning rate and speed in TensorBoard; 0: only after "
+        "each epoch.",
+        at_least=0,
+    )
     pictures: int = _setting(4, "Frames to draw for TensorBoard after each epoch.", at_least=0)
 
     def __post_init__(self):

@@ -23,6 +23,7 @@ _MAY_CHANGE = (
     "val_records",
     "best_metric",
     "pictures",
+    "log_every",
     "init_from",
     "backbone_weights",
     "save_every",

@@ -22,10 +22,13 @@ _IMAGE_WIDTH = 1280
 class TensorBoard(keras.callbacks.Callback):
     """Writes scores, speed and images by global step, under the names that `evaluate` uses.
 
+    Every `log_every` steps, also within an epoch, it writes the losses, the learning rate and the
+    speed of the steps since the previous entry, as `steps/...`.
+
     The layer graph is written once. The run's settings and the scores of its best weights go to a
     separate writer, which creates the run's line under HPARAMS: that page shows only the first few
-    of a run's scalars. The callback must follow `KeepBest`, which determines the best
-    scores. (Keras's TensorBoard callback writes neither images nor these names.)
+    of a run's scalars. The callback must follow `KeepBest`, which determines the best scores.
+    (Keras's TensorBoard callback writes neither images nor these names.)
 
     Args:
         run: the run folder, its public network and classes.
@@ -73,12 +76,25 @@ class TensorBoard(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Reset the clock; it starts after the first batch, which may trace the graph."""
         self._since = self.validated = None
+        self._window = StepWindow()
 
     def on_train_batch_end(self, batch, logs=None):
-        """Read the clock."""
+        """Read the clock, and write an entry every `log_every` steps."""
         now = time.perf_counter(), self.clock.seconds if self.clock else 0.0, batch
         self._since = self._since or now
         self._until = now
+        step, every = self.progress.step, self.config.log_every
+        self._window.count(self.progress.incidents.get("nonfinite", 0))
+        if every and step % every == 0:
+            rate = {"learning_rate": self._learning_rate()}
+            with self.writers["train"].as_default():
+                for name, value in (self._window.close(logs) | rate).items():
+                    if np.isfinite(value):
+                        tf.summary.scalar(f"steps/{name}", value, step)
+            self.writers["train"].flush()
+
+    def _learning_rate(self):
+        return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
     def on_test_end(self, logs=None):
         """Keep images of the validation scores."""
@@ -93,9 +109,9 @@ class TensorBoard(keras.callbacks.Callback):
                 with self.writers[split].as_default():
                     tf.summary.scalar(name.removeprefix("val_"), float(value), step)
         with self.writers["train"].as_default():
-            rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
             weights = {name: float(getattr(self.config, name)) for name in ("alpha", "beta")}
-            for name, value in {"learning_rate": rate, **self._speed(), **weights}.items():
+            rate = {"learning_rate": self._learning_rate()}
+            for name, value in (rate | self._speed() | weights).items():
                 tf.summary.scalar(name, value, step)
         if best.get("step") == step:
             with self.writers["best"].as_default():
@@ -129,6 +145,46 @@ class TensorBoard(keras.callbacks.Callback):
         examples = batches * self.config.batch_size
         speed = {"speed/examples_per_second": examples / seconds}
         return speed | {"speed/input_wait": waited / seconds} if self.clock else speed
+
+
+class StepWindow:
+    """Mean losses and speed over the steps since the previous entry.
+
+    Keras logs means since the beginning of its epoch, or since a skipped step.
+    """
+
+    def __init__(self):
+        self._skipped = None
+        self._reset()
+
+    def _reset(self):
+        # Steps in Keras's means, now and at the previous entry; the sums at that entry.
+        self._steps, self._written, self._sums = 0, 0, {}
+        # Number and time of the step at which the speed is measured from.
+        self._timed = None
+
+    def count(self, skipped: int) -> None:
+        """Count a step; `skipped` is the number of skipped steps of the run so far."""
+        was_skipped = self._skipped not in (None, skipped)
+        self._skipped = skipped
+        if was_skipped:
+            self._reset()
+            return
+        self._steps += 1
+        # The first step of an epoch is not timed, because it may trace the graph.
+        self._timed = self._timed or (self._steps, time.perf_counter())
+
+    def close(self, logs: dict[str, float]) -> dict[str, float]:
+        """Return the mean losses and the steps per second, and open the next window."""
+        steps, now = self._steps - self._written, time.perf_counter()
+        if not steps:
+            return {}
+        sums = {k: float(v) * self._steps for k, v in logs.items() if k.endswith("loss")}
+        values = {k: (total - self._sums.get(k, 0.0)) / steps for k, total in sums.items()}
+        if timed := self._steps - self._timed[0]:
+            values["steps_per_second"] = timed / (now - self._timed[1])
+        self._written, self._sums, self._timed = self._steps, sums, (self._steps, now)
+        return values
 
 
 def layer_graph(network: keras.Model) -> tf.compat.v1.GraphDef:

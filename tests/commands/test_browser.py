@@ -181,7 +181,7 @@ def test_damaged_upload_is_reported_on_the_page(demo, tab, tmp_path):
     (tmp_path / "CLIP.MKV").write_bytes(b"no video")
     drop(tab, -1, tmp_path / "CLIP.MKV")
     tab.get_by_role("button", name="Predict").last.click()
-    message = tab.get_by_text("not a video that OpenCV can read")
+    message = tab.get_by_text("not a video that FFmpeg can read")
     message.wait_for()
     assert message.inner_text().startswith("CLIP.MKV: "), "no folders of the server"
 

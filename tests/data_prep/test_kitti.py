@@ -73,6 +73,28 @@ def test_semantics_only_record(kitti_records):
         assert fields[field] == b""
 
 
+def test_uncompressed(kitti_folder, kitti_records, tmp_path):
+    kitti.convert([kitti_folder], tmp_path / "records", uncompressed=True)
+    index = json.loads((tmp_path / "records/index.json").read_text())
+    assert index["settings"]["uncompressed"] is True
+    compressed, uncompressed = read_all(kitti_records), read_all(tmp_path / "records")
+    assert compressed.keys() == uncompressed.keys()
+    for name, fields in uncompressed.items():
+        height, width = fields["height"], fields["width"]
+        for field, bytes_per_pixel in (("image1", 3), ("flow", 6), ("labels", 1), ("instances", 2)):
+            original = compressed[name][field]
+            assert bool(original) == bool(fields[field])
+            if original:
+                # As large as the pixels, and the same pixels.
+                assert 0 <= len(fields[field]) - height * width * bytes_per_pixel < 1500
+                pixels = [
+                    cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+                    for data in (original, fields[field])
+                ]
+                assert pixels[0].dtype == pixels[1].dtype
+                np.testing.assert_array_equal(*pixels)
+
+
 def test_index(kitti_folder, kitti_records):
     index = json.loads((kitti_records / "index.json").read_text())
     assert index["schema"] == records.SCHEMA_VERSION and index["dataset"] == "kitti"

@@ -2,7 +2,10 @@
 
 import json
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -10,6 +13,11 @@ from tensorboard.context import RequestContext
 from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.hparams import api_pb2, list_session_groups
 from tensorboard.plugins.hparams.backend_context import Context
+
+from flowseg import runs
+from flowseg.training.config import TrainingConfig
+from flowseg.training.progress import Phase, Progress
+from flowseg.training.tensorboard import StepWindow, TensorBoard
 
 
 def test_scores_and_images(trained_run):
@@ -32,6 +40,66 @@ def test_scores_and_images(trained_run):
     nodes = {node.name: node for node in graph.node}
     assert len(nodes) > 100 and all(source in nodes for n in graph.node for source in n.input)
     assert any("encoder" in source for source in nodes["decoder/frame2_stride8"].input)
+
+
+def test_window_gives_the_losses_of_each_step():
+    # Keras logs running means of the epoch; every second step is an entry.
+    losses = [4.0, 2.0, 1.0, 5.0, 3.0, 9.0]
+    window, entries = StepWindow(), []
+    for i in range(6):
+        window.count(skipped=0)
+        if i % 2:
+            running = sum(losses[: i + 1]) / (i + 1)
+            entries.append(window.close({"loss": running, "seg_loss": 2 * running, "seg/miou": 9}))
+    assert [entry["loss"] for entry in entries] == pytest.approx([3, 3, 6])
+    assert [entry["seg_loss"] for entry in entries] == pytest.approx([6, 6, 12])
+    assert all(entry["steps_per_second"] > 0 and len(entry) == 3 for entry in entries)
+
+
+def test_window_restarts_after_a_skipped_step():
+    window = StepWindow()
+    window.count(0)
+    assert window.close({"loss": 5.0}) == {"loss": 5.0}
+    window.count(1)
+    assert window.close({"loss": float("nan")}) == {}
+    for loss, mean in ((2.0, 2.0), (4.0, 3.0)):
+        window.count(1)
+        assert window.close({"loss": mean})["loss"] == loss
+
+
+class _Board(TensorBoard):
+    """Without the settings and the layer graph, which need a network."""
+
+    def _describe(self):
+        pass
+
+
+def test_entries_within_an_epoch(tmp_path):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(keras.optimizers.schedules.PolynomialDecay(0.1, 10)), "mse")
+    progress = Progress(Phase("both"))
+    config = TrainingConfig(log_every=2, steps_per_epoch=5, steps=5)
+    run = runs.Run(None, None, tmp_path)
+    board = _Board(run, config, progress, None, {})
+    board.on_epoch_end = lambda epoch, logs=None: None
+    losses = []
+
+    class Count(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            progress.step += 1
+            losses.append(float(logs["loss"]) * (batch + 1) - sum(losses))
+
+    x = np.linspace(0, 1, 5, dtype=np.float32)[:, None]
+    model.fit(x, 3 * x, batch_size=1, callbacks=[Count(), board], verbose=0, shuffle=False)
+    events = EventAccumulator(str(tmp_path / "tensorboard/train"), {"tensors": 0}).Reload()
+    values = {
+        tag: {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)}
+        for tag in events.Tags()["tensors"]
+    }
+    expected = {2: np.mean(losses[:2]), 4: np.mean(losses[2:4])}
+    assert values["steps/loss"] == pytest.approx(expected, rel=1e-4)
+    assert values["steps/learning_rate"] == pytest.approx({2: 0.08, 4: 0.06}, rel=1e-2)
+    assert values["steps/steps_per_second"].keys() == {2, 4}
 
 
 def hparams_page(logdir):

@@ -1,0 +1,1 @@
+"""Fetches the official archives of public data sets: addresses, HTTP, unpacking."""

@@ -1,0 +1,105 @@
+r"""Measure how many examples per second the input pipeline delivers, by record set.
+
+python -m experiments.costs.input_speed --records GLOB[,GLOB] \
+    [--clip_frames 5] [training flags]
+
+The pipelines of the record sets take turns in one process, so that their ratios hold on a noisy
+machine. With --clip_frames, each set of videos also delivers clips of that many frames. Nothing is
+trained: the rate is that at which this machine could feed a training. A set converted with
+--uncompressed or --records_size beside the same set without shows what these options give.
+"""
+
+import statistics
+import time
+from pathlib import Path
+
+from absl import flags
+
+from flowseg.cli import entry
+
+# isort: split
+import tensorflow as tf
+
+from flowseg import tables
+from flowseg.cli import flags as shared_flags
+from flowseg.data import clips, records
+from flowseg.data.batches import Draw, training_batches
+from flowseg.data.labels import LabelSet, load_label_set
+from flowseg.training.config import TrainingConfig
+
+# Batches before the clock starts, for filling the buffers.
+_FIRST = 2
+
+
+def pipelines(
+    config: TrainingConfig, label_set: LabelSet, globs: list[str], clip_frames: int | None
+) -> dict[str, tuple[tf.data.Dataset, int]]:
+    """Title -> endless batches, and the frames that are decoded for one example."""
+    found = {}
+    options = {"height": config.height, "width": config.width, "strength": config.augmentation}
+    for glob in globs:
+        files = records.match_files(glob)
+        name = "/".join(Path(files[0]).parent.parts[-2:])
+        draw = Draw([files], config.batch_size, config.steps_per_epoch, config.seed)
+        found[f"{name}: pairs"] = training_batches(draw, label_set, **options), 2
+        if clip_frames:
+            draw = clips.ClipDraw(
+                [files], clip_frames, config.batch_size, config.steps_per_epoch, seed=config.seed
+            )
+            batches = clips.training_clips(draw, label_set, **options)
+            found[f"{name}: clips of {clip_frames}"] = batches, clip_frames
+    return found
+
+
+def seconds_per_batch(batches: tf.data.Dataset, count: int) -> float:
+    """Mean seconds between batches, after the first ones."""
+    iterator = iter(batches)
+    for _ in range(_FIRST):
+        next(iterator)
+    start = time.perf_counter()
+    for _ in range(count):
+        next(iterator)
+    return (time.perf_counter() - start) / count
+
+
+def define_flags():
+    """Define the flags of this command."""
+    shared_flags.define_training_flags(train_records_required=False)
+    flags.adopt_module_key_flags(shared_flags)
+    shared_flags.define_record_sets(
+        "records", None, "Record sets to read: GLOB[,GLOB].", required=True
+    )
+    flags.DEFINE_integer("clip_frames", None, "Also time clips of so many frames.", 2)
+    flags.DEFINE_integer("turns", 5, "Turns per pipeline.", 1)
+    flags.DEFINE_integer("turn", 10, "Timed batches per turn.", 1)
+
+
+def main():
+    """Time the pipelines in turn, and print their rates and ratios to the first."""
+    args = flags.FLAGS
+    config = shared_flags.training_config(args)
+    found = pipelines(config, load_label_set(config.label_set), args.records, args.clip_frames)
+    seconds = {name: [] for name in found}
+    for turn in range(args.turns):
+        # The order is reversed each time, as a pipeline may still work in the background.
+        for name, (batches, _) in list(found.items())[:: -1 if turn % 2 else 1]:
+            seconds[name].append(seconds_per_batch(batches, args.turn))
+    size = f"batch {config.batch_size}, crops of {config.height}x{config.width}"
+    print(f"{size}: median of {args.turns} turns of {args.turn} batches")
+    rows = [("", "examples/s", "frames/s", "frames/s of the first, times")]
+    first = next(iter(found))
+    for name, times in seconds.items():
+        frames = found[name][1]
+        ratios = [
+            frames / mine / (found[first][1] / other)
+            for mine, other in zip(times, seconds[first], strict=True)
+        ]
+        rate = config.batch_size / statistics.median(times)
+        ratio = statistics.median(ratios)
+        rows.append((name, f"{rate:.1f}", f"{rate * frames:.1f}", f"{ratio:.2f}"))
+    print(tables.plain(rows))
+
+
+if __name__ == "__main__":
+    define_flags()
+    entry.run(main)
