@@ -74,9 +74,13 @@ def find_frames(
             )
         found = _full_videos(source, passes, sides) if full else _subset(subset, passes, sides)
         of_source, flow_files = [], set()
-        for split_name, video, folder, files in found:
+        for split_name, video, folder, files, numbers in found:
             frames = videos.list_frames(
-                video, _DIGITS[full], functools.partial(_image, folder, _DIGITS[full]), files
+                video,
+                _DIGITS[full],
+                functools.partial(_image, folder, _DIGITS[full]),
+                files,
+                numbers,
             )
             splits[split_name] += map(_with_encoders, frames)
             of_source += frames
@@ -93,7 +97,7 @@ def _image(folder, digits, number):
 
 
 def _full_videos(source, passes, sides):
-    """Yield (split, video, folder of its images, files) of the full form."""
+    """Yield (split, video, folder of its images, files, further numbers) of the full form."""
     known = [name for name in PASSES if (source / f"frames_{name}pass").is_dir()]
     for name in videos.choose(passes, known, "passes", source):
         images, flow = source / f"frames_{name}pass", source / "optical_flow"
@@ -119,7 +123,7 @@ def _full_videos(source, passes, sides):
                         f"OpticalFlowInto{word}_*_{side[0].upper()}.pfm",
                     )
                 video = f"{scene.as_posix()}/{name}/{side}"
-                yield _FULL[scene.parts[0]], video, images / scene / side, files
+                yield _FULL[scene.parts[0]], video, images / scene / side, files, ()
 
 
 def _note_other_sets(images):
@@ -130,7 +134,7 @@ def _note_other_sets(images):
 
 
 def _subset(source, passes, sides):
-    """Yield (split, video, folder of its images, files) of the subset."""
+    """Yield (split, video, folder of its images, files, frame numbers) of the subset."""
     for folder in (source / name for name in _SUBSET if (source / name).is_dir()):
         known = [name for name in PASSES if (folder / f"image_{name}").is_dir()]
         for name in videos.choose(passes, known, "passes", folder):
@@ -145,14 +149,18 @@ def _subset(source, passes, sides):
                 )
                 occlusions = folder / "flow_occlusions" / side / "into_future"
                 occlusion = {n: _image(occlusions, 7, n) for n in flow if occlusions.is_dir()}
-                files = {"flow": flow, "backward_flow": backward, "occlusion": occlusion}
+                files = {
+                    "image1": images,
+                    "flow": flow,
+                    "backward_flow": backward,
+                    "occlusion": occlusion,
+                }
                 for run in _find_videos(images, flow, backward):
                     part = {
                         f: {n: paths[n] for n in run if n in paths} for f, paths in files.items()
                     }
-                    part["image1"] = {n: images.get(n, _image(parent / side, 7, n)) for n in run}
                     video = f"{folder.name}/{name}/{side}/{run[0]:07d}"
-                    yield _SUBSET[folder.name], video, parent / side, part
+                    yield _SUBSET[folder.name], video, parent / side, part, run
 
 
 def _find_videos(images, flow, backward):

@@ -47,6 +47,7 @@ class Kind(NamedTuple):
         label_set: numbering of the labels.
         suffix: of the images.
         instances: record field of the instance maps.
+        instances_format: their encoding, see `flowseg.data.records`.
     """
 
     dataset: str
@@ -54,10 +55,11 @@ class Kind(NamedTuple):
     label_set: str
     suffix: str
     instances: str
+    instances_format: str
 
 
 # Virtual KITTI 2's instance maps hold the id of the tracked car + 1 in 8 bits; 0 is no car.
-VKITTI2 = Kind("vkitti2", "vkitti2", "vkitti2", ".jpg", "objects")
+VKITTI2 = Kind("vkitti2", "vkitti2", "vkitti2", ".jpg", "objects", "kitti")
 
 
 def find_frames(
@@ -122,6 +124,7 @@ def _read_kind(source):
     try:
         settings = json.loads(path.read_bytes())
         flow_format, numbering = settings.get("flow_encoding"), settings.get("labels")
+        instances = settings.get("instances", "kitti")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: damaged: write the videos again") from error
     if flow_format is None:
@@ -131,11 +134,14 @@ def _read_kind(source):
             "source",
             path=path,
         )
-    if flow_format not in ("kitti", "vkitti2") or numbering not in labels.KNOWN_IDS:
-        raise ValueError(
-            f"{path}: unknown flow_encoding {flow_format!r} or numbering of labels {numbering!r}"
-        )
-    return Kind("street_video", flow_format, numbering, ".png", "instances")
+    for name, value, known in (
+        ("flow_encoding", flow_format, ("kitti", "vkitti2")),
+        ("labels", numbering, labels.KNOWN_IDS),
+        ("instances", instances, ("kitti", "cityscapes")),
+    ):
+        if value not in known:
+            raise ValueError(f"{path}: unknown {name} {value!r} (known: {', '.join(known)})")
+    return Kind("street_video", flow_format, numbering, ".png", "instances", instances)
 
 
 def _choose(source, bases, scenes, variations, cameras):
@@ -152,8 +158,11 @@ def _choose(source, bases, scenes, variations, cameras):
             "source",
             path=source,
         )
-    names = {scene.removeprefix("Scene").zfill(2): scene for scene in known}
-    requested = [scene.removeprefix("Scene").zfill(2) for scene in scenes] or sorted(names)
+    names = {scene.removeprefix("Scene"): scene for scene in known}
+    # Scenes may be given as 1, 01 or Scene01.
+    full = {name.lstrip("0"): name for name in names}
+    requested = [scene.removeprefix("Scene") for scene in scenes] or sorted(names)
+    requested = [full.get(scene.lstrip("0"), scene) for scene in requested]
     chosen = []
     for number in videos.choose(requested, names, "scenes", source):
         of_scene, folder = known[names[number]], source / names[number]
@@ -220,6 +229,7 @@ def _list_video(bases, video, kind):
         group=scene,
         flow_format=kind.flow_format,
         label_set=kind.label_set,
+        instances_format=kind.instances_format,
     )
     # The official maps of cars are palette images.
     encoders = {"objects": Encoder(videos.encode_ids)}

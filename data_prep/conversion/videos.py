@@ -31,14 +31,18 @@ def numbered(folder: Path, pattern: str) -> dict[int, Path]:
         pattern: name of the files, with `*` in place of the number, such as `rgb_*.jpg`.
 
     Raises:
-        ValueError: a name of this pattern has no number, or two files have the same number.
+        ValueError: a file with the suffix of the pattern has another name, or two files have the
+            same number.
     """
     before, after = pattern.split("*")
     path_of = {}
-    for path in system_files.glob(folder, pattern):
-        digits = path.name[len(before) : len(path.name) - len(after)]
-        if not (digits.isascii() and digits.isdigit()):
-            raise ValueError(f"{path}: unexpected file name (expected {before}NUMBER{after})")
+    for path in system_files.glob(folder, f"*{Path(after).suffix or after}"):
+        digits = path.name.removeprefix(before).removesuffix(after)
+        if path.name != f"{before}{digits}{after}" or not (digits.isascii() and digits.isdigit()):
+            raise ValueError(
+                f"{path}: unexpected file name (expected {before}NUMBER{after}): are two data sets "
+                "unpacked into one folder?"
+            )
         first = path_of.setdefault(int(digits), path)
         if first is not path:
             raise ValueError(f"{path}: same frame number as {first.name}: rename one of the two")
@@ -50,12 +54,14 @@ def list_frames(
     digits: int,
     image_path: Callable[[int], Path],
     files: Mapping[str, Mapping[int, Path]],
+    numbers: Iterable[int] = (),
     **values: Any,
 ) -> list[Frame]:
     """List the frames of a video, from the lowest to the highest number of its files.
 
     A number in between without an image gets a frame with the missing file, which is an error when
-    the frame is read. Each frame but the last is a pair with the next one.
+    the frame is read. A frame is a pair with the next one, if that has an image: so a missing image
+    is the error of one frame only.
 
     Args:
         video: name of the video; a frame's id is this name and the number.
@@ -64,16 +70,17 @@ def list_frames(
         files: record field -> number -> file. `image1` has the images of all frames; the backward
             flow of a pair is the file with the number of its second frame. Fields that need flow
             (`flow_noc`, `occlusion`) are omitted where it is missing.
+        numbers: further numbers of frames.
         **values: further fields of :class:`Frame`; `label_set` applies to frames with labels.
     """
     images = files["image1"]
-    numbers = sorted({number for paths in files.values() for number in paths})
+    numbers = sorted({*numbers, *(number for paths in files.values() for number in paths)})
     frames = []
     for number in range(numbers[0], numbers[-1] + 1) if numbers else ():
         own = {"image1": images.get(number, image_path(number))}
         later = number + 1
-        if number < numbers[-1]:
-            own["image2"] = images.get(later, image_path(later))
+        if later in images:
+            own["image2"] = images[later]
             with_flow = ("flow", "flow_noc", "occlusion") if number in files.get("flow", {}) else ()
             own |= {field: files.get(field, {}).get(number) for field in with_flow}
             own["backward_flow"] = files.get("backward_flow", {}).get(later)
@@ -90,8 +97,8 @@ def report(source: Path, frames: Sequence[Frame], flow_files: Iterable[Path]) ->
     Args:
         source: folder that the frames are from.
         frames: its frames.
-        flow_files: all flow files of their videos. The flow of the last frame, and the backward
-            flow of the first, is not read, because it has no second frame.
+        flow_files: all flow files of their videos. Those of the last frame, and those of the
+            backward flow of the first, are not read.
     """
     pairs = [frame.files for frame in frames if "image2" in frame.files]
     parts = []
@@ -103,8 +110,8 @@ def report(source: Path, frames: Sequence[Frame], flow_files: Iterable[Path]) ->
     used = {files.get(field) for files in pairs for field in ("flow", "backward_flow")}
     if unused := sorted(set(flow_files) - used):
         parts.append(
-            f"{len(unused)} flow files lead out of their videos and are not read, first: "
-            f"{unused[0]}"
+            f"{len(unused)} flow files are not read, because the other frame of their pair is not "
+            f"in the data set, first: {unused[0]}"
         )
     if parts:
         print(f"{source}: {'; '.join(parts)}")

@@ -71,7 +71,7 @@ def test_full_form(full, tmp_path, capsys):
         last = found[f"{scene}/clean/left/0008"]
         assert not last["image2"] and not last["flow"] and not last["backward_flow"]
     line = capsys.readouterr().out.splitlines()[0]
-    assert "6 flow files lead out of their videos and are not read" in line
+    assert "6 flow files are not read, because the other frame" in line
 
 
 def test_byte_order_and_unknown_values(full, tmp_path):
@@ -135,7 +135,7 @@ def test_missing_frame_inside_a_video(full, tmp_path):
     (full / "frames_cleanpass/TRAIN/A/0000/left/0007.png").unlink()
     assert_refused(full, tmp_path, "TRAIN/A/0000/left/0007.png: missing")
     index = reader.convert([full], tmp_path / "out", on_error="skip")
-    assert index["records"] == {"train": 4, "val": 3}
+    assert index["records"] == {"train": 5, "val": 3}
 
 
 def test_frame_of_another_size(full, tmp_path):
@@ -173,7 +173,7 @@ def test_subset_with_a_missing_image(subset, tmp_path):
     (subset / "train/image_clean/left/0000002.png").unlink()
     assert_refused(subset, tmp_path, "image_clean/left/0000002.png: missing")
     index = reader.convert([subset], tmp_path / "out", on_error="skip")
-    assert index["records"] == {"train": 3, "val": 2}
+    assert index["records"] == {"train": 4, "val": 2}
 
 
 def test_occlusion_maps_of_the_subset(subset, tmp_path):

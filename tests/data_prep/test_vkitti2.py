@@ -198,16 +198,17 @@ def test_images_alone_are_refused(folder, tmp_path):
     assert_refused(folder, tmp_path, "these videos have neither flow nor labels")
 
 
-def test_missing_frame_inside_a_video(folder, tmp_path):
+def test_missing_frame_inside_a_video(tmp_path, capsys):
     write_video(tmp_path / "in", count=5)
     path = tmp_path / "in/Scene01/clone/frames/rgb/Camera_0/rgb_00002.jpg"
     path.unlink()
     assert_refused(tmp_path / "in", tmp_path, "rgb_00002.jpg: missing .is the data set unpacked")
     index = convert(tmp_path / "in", tmp_path, on_error="skip")
-    # Frame 1 lacks its second frame, frame 2 its image.
-    left_out = [item["frame_id"] for item in index["left_out"]]
-    assert sorted(left_out) == [f"Scene01/clone/Camera_0/0000{n}" for n in (1, 2)]
-    assert index["records"]["train"] == 3
+    # Frame 1 becomes a still with its labels.
+    assert [item["frame_id"] for item in index["left_out"]] == ["Scene01/clone/Camera_0/00002"]
+    truth = {"image2": 2, "flow": 2, "labels": 4}
+    assert index["truth"]["train"] | truth == index["truth"]["train"]
+    assert "2 flow files are not read, because the other frame" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -238,6 +239,11 @@ def test_archives_unpacked_side_by_side(folder, tmp_path):
     assert [frame.files.keys() for frame in found] == [frame.files.keys() for frame in expected]
 
 
+def test_names_of_another_set_are_refused(folder, tmp_path):
+    save(folder / "Scene01/clone/frames/forwardFlow/Camera_0/000000_10.png", picture(0))
+    assert_refused(folder, tmp_path, r"000000_10.png: unexpected file name .expected flow_NUMBER")
+
+
 @pytest.mark.parametrize("missing", ["nowhere", "Scene01"])
 def test_other_folders_are_refused(folder, tmp_path, missing):
     message = "no such folder" if missing == "nowhere" else "no Virtual KITTI 2 here"
@@ -257,14 +263,14 @@ def test_colours_of_the_scene_are_compared(folder, tmp_path):
 def write_street(root, seed=3):
     """Write a street video with labels, instances and occlusion; return its arrays."""
     images, flow, backward = sets.noise_video(seed)
-    video = ("Scene00", "clone", "Camera_0")
+    video = ("Scene0000", "clone", "Camera_0")
     frames = sets.write_street_video(
         root, video, images, sets.with_masks(flow), sets.with_masks(backward)
     )
     maps = [ids(n, [7, 11, 26, 0]) for n in range(3)]
     for n, labels in enumerate(maps):
         save(frames / f"classSegmentation/Camera_0/classgt_{n:05d}.png", labels)
-        instances = np.uint16(labels) * 256 + 5
+        instances = np.uint16(labels) * 1000 + 5
         save(frames / f"instanceSegmentation/Camera_0/instancegt_{n:05d}.png", instances)
         if n < 2:
             occluded = np.uint8(255 * (labels == 26))
@@ -274,7 +280,7 @@ def write_street(root, seed=3):
 
 def test_street_video_has_kittis_flow_and_cityscapes_labels(tmp_path):
     images, flow, backward, maps = write_street(tmp_path / "in")
-    index = convert(tmp_path / "in", tmp_path)
+    index = convert(tmp_path / "in", tmp_path, scenes=["0"])
     assert index["dataset"] == "street_video" and index["label_sets"] == ["cityscapes"]
     found = fields_of(tmp_path / "out")
     for n, name in enumerate(sorted(found)):
@@ -282,6 +288,7 @@ def test_street_video_has_kittis_flow_and_cityscapes_labels(tmp_path):
         assert (images_of(fields["image1"]) == images[n]).all()
         assert (cv2.imdecode(np.frombuffer(fields["labels"], np.uint8), -1) == maps[n]).all()
         assert fields["label_set"] == b"cityscapes" and fields["instances"]
+        assert fields["instances_format"] == b"cityscapes"
         if n < 2:
             assert (decode_flow(fields["flow"], "kitti")[..., :2] == flow[n]).all()
             assert (decode_flow(fields["backward_flow"], "kitti")[..., :2] == backward[n]).all()
@@ -308,6 +315,10 @@ def test_sources_of_two_encodings(folder, tmp_path):
     [
         ({"world": "street", "count": 4}, "frame pairs in KITTI's layout, not videos"),
         ({"flow_encoding": "flo", "labels": "cityscapes"}, "unknown flow_encoding 'flo'"),
+        (
+            {"flow_encoding": "kitti", "labels": "cityscapes", "instances": "coco"},
+            "unknown instances 'coco' .known: kitti, cityscapes",
+        ),
         ([], "scenes.json: damaged"),
     ],
 )

@@ -76,7 +76,7 @@ def write_vkitti2(root, video, images, flow, backward=(), first=0):
 
 def write_street_video(root, video, images, flow, backward=(), first=0):
     """Write a video as `data_prep.scenes --frames` does, without labels."""
-    settings = {"flow_encoding": "kitti", "labels": "cityscapes"}
+    settings = {"flow_encoding": "kitti", "labels": "cityscapes", "instances": "cityscapes"}
     save(root / "scenes.json", json.dumps(settings).encode())
     frames = root / video[0] / video[1] / "frames"
     for n, image in enumerate(images, first):
