@@ -62,7 +62,7 @@ def define_flags(source_help: str, official_split: bool = False) -> None:
     flags.DEFINE_bool(
         "uncompressed",
         False,
-        "Store PNG files without compression: two to three times the disk space, and a third of "
+        "Store PNG files without compression: about three times the disk space, and a third of "
         "the time to decode them in training.",
     )
     flags.DEFINE_bool("overwrite", False, "Replace another conversion's shards in --output.")

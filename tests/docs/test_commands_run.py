@@ -139,6 +139,8 @@ def run(command, folder):
     # Four scenes in place of 2,000 have no hundredth for validation.
     arguments = ["0.5" if argument == "0.01" else argument for argument in arguments]
     arguments += shlex.split(SMALLER.get(module, ""))
+    if module == "data_prep.scenes" and "--frames" in arguments:
+        arguments += ["--frames", "3"]
     if module == "flowseg.train":
         module = TRAIN["pretrained" in command]
     if module == "export.packed":
