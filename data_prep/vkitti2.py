@@ -95,7 +95,8 @@ def find_frames(
         ]
         of_source, flow_files = [], set()
         for video in _choose(source, bases, scenes, variations, cameras):
-            _check_colours(bases, video)
+            if kind == VKITTI2:
+                _check_colours(bases, video)
             found, paths = _list_video(bases, video, kind)
             of_source += found
             flow_files |= paths

@@ -8,7 +8,7 @@ import pytest
 from data_prep import flyingthings3d, hd1k, kitti, kitti2012, sintel, vkitti2
 from data_prep.doctor import read, warp
 from data_prep.doctor.examine import examine
-from data_prep.scenes import street
+from data_prep.scenes import drives, street
 from flowseg.data import records
 from flowseg.data.flow_io import decode_kitti_flow
 from flowseg.data.labels import CITYSCAPES
@@ -163,6 +163,16 @@ def video_probe(fields):
     assert not problems
     swapped = {"image1": frame["image2"], "image2": frame["image1"]}
     return warp.probe(frame), warp.probe({**swapped, "flow": frame["backward_flow"]})
+
+
+def test_rendered_street_video_fits_in_both_directions(tmp_path):
+    drives.write_drives(tmp_path / "in", 1, 4, height=96, width=312, effects=False, processes=1)
+    index = vkitti2.convert([tmp_path / "in"], tmp_path / "out", val_fraction=0)
+    truth = {"image2": 3, "flow": 3, "backward_flow": 3, "occlusion": 3, "labels": 4}
+    assert index["truth"]["train"] | truth == index["truth"]["train"]
+    [path] = records.match_files(f"{tmp_path}/out/*.tfrecord")
+    pairs = [fields for _, fields in read.read_records(path) if fields["image2"]]
+    assert [probe.verdict for fields in pairs for probe in video_probe(fields)] == ["fits"] * 6
 
 
 @pytest.mark.parametrize("name", READERS.keys() - {"hd1k"})
