@@ -169,11 +169,10 @@ def _tasks(output, count, frames) -> Iterator[tuple[int, int, int]]:
     """Yield drive, first frame and end of runs of missing frames."""
     for drive in range(count):
         missing = _missing(output, drive, frames)
-        starts = np.flatnonzero(np.diff(missing, prepend=-2) != 1)
-        for first, end in zip(starts, [*starts[1:], len(missing)], strict=True):
-            for start in range(first, end, _RUN):
-                run = missing[start : min(start + _RUN, end)]
-                yield drive, int(run[0]), int(run[-1]) + 1
+        for run in np.split(missing, np.flatnonzero(np.diff(missing) != 1) + 1):
+            for start in range(0, len(run), _RUN):
+                part = run[start : start + _RUN]
+                yield drive, int(part[0]), int(part[-1]) + 1
 
 
 def make_frames(

@@ -139,6 +139,17 @@ def test_tasks_are_short_runs_of_missing_frames(tmp_path):
     assert tasks == [(0, 2, 5), (0, 6, 16), (0, 16, 22)]
 
 
+def test_complete_drives_have_no_tasks(tmp_path):
+    # One complete drive of two frames beside one without files.
+    for frame in range(2):
+        for path in drives.paths(tmp_path, 0, frame, 2).values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"png")
+    (drives.scene(tmp_path, 0) / "colors.txt").write_text("colours")
+    assert list(drives._tasks(tmp_path, 2, 2)) == [(1, 0, 2)]
+    assert list(drives._tasks(tmp_path, 1, 2)) == []
+
+
 def test_forward_then_backward_returns_from_files(tmp_path):
     """Within 0.1 px at 99 % of the points away from edges and occlusions."""
     drives.write_drives(tmp_path, 2, 4, height=96, width=312, effects=False)
