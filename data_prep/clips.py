@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from absl import flags
 
-from data_prep.conversion import options, sequences, split, writer
+from data_prep.conversion import options, sequences, split, videos, writer
 from data_prep.conversion.frames import Encoder, Frame
 from flowseg import system_files
 from flowseg.cli import entry
@@ -77,7 +77,7 @@ def _number(folder):
 
 def _list_clip(name, folder):
     """List the frames of a clip, including missing ones."""
-    found = sequences.numbered_files(folder, ".png", prefix="image_")
+    found = videos.numbered(folder, "image_*.png")
     if max(found, default=0) >= LENGTH:
         raise ValueError(f"{found[max(found)]}: a clip has only frames 0 to {LENGTH - 1}")
     length = HIDDEN_LENGTH if name == "hidden" else LENGTH

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from absl import flags
 
-from data_prep.conversion import options, sequences, split, writer
+from data_prep.conversion import options, sequences, split, videos, writer
 from data_prep.conversion.frames import Encoder, Frame
 from flowseg import system_files
 from flowseg.cli import entry
@@ -125,8 +125,8 @@ def _read_lists(source, year, resolution):
 def _list_sequence(source, resolution, sequence, listed_numbers, year):
     """List the frames of a sequence, including missing ones between or named by a list."""
     folder = source / "JPEGImages" / resolution / sequence
-    images = sequences.numbered_files(folder, ".jpg")
-    annotations = sequences.numbered_files(source / "Annotations" / resolution / sequence, ".png")
+    images = videos.numbered(folder, "*.jpg")
+    annotations = videos.numbered(source / "Annotations" / resolution / sequence, "*.png")
     numbers = sequences.fill_gaps({*images, *annotations, *listed_numbers})
     return sequences.list_video(
         sequence,

@@ -21,7 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_prep.conversion import options, sequences, split, writer
+from data_prep.conversion import options, sequences, split, videos, writer
 from data_prep.conversion.frames import Encoder, Frame
 from flowseg import system_files
 from flowseg.cli import entry
@@ -86,7 +86,7 @@ def _list_sequence(source, folder):
             "source",
             path=source,
         )
-    images, maps = (sequences.numbered_files(each, ".png") for each in (place, folder))
+    images, maps = (videos.numbered(each, "*.png") for each in (place, folder))
     numbers = sequences.fill_gaps({*images, *maps})
     return sequences.list_video(
         sequence,

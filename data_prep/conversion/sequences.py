@@ -5,33 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.conversion.frames import Frame, split_number
-from flowseg import system_files
 
 # The largest number that records can hold.
 _LARGEST = 2**63 - 1
 _LONGEST_GAP = 1000
-
-
-def numbered_files(folder: Path, suffix: str, prefix: str = "") -> dict[int, Path]:
-    """Map the frame numbers of the files `prefix` + digits + `suffix` in a folder to these files.
-
-    Raises:
-        ValueError: a file with that suffix has another name, or two have the same number.
-    """
-    files = {}
-    for path in system_files.glob(folder, f"*{suffix}"):
-        digits = path.name.removesuffix(suffix).removeprefix(prefix)
-        if not (path.name.startswith(prefix) and digits.isascii() and digits.isdigit()):
-            raise ValueError(
-                f"{path}: not a frame of this data set, whose files are named {prefix}NUMBER"
-                f"{suffix}: are two data sets unpacked into one folder?"
-            )
-        if int(digits) in files:
-            raise ValueError(
-                f"{path}: same frame number as {files[int(digits)].name}: keep one of the two"
-            )
-        files[int(digits)] = path
-    return files
 
 
 def fill_gaps(numbers: Iterable[int]) -> list[int]:

@@ -116,7 +116,7 @@ def test_wrong_images_and_folders(folder, tmp_path):
     (tmp_path / "kept.png").rename(clip / "image_22.png")
     refused(folder, "image_22.png: a clip has only frames 0 to 21")
     (clip / "image_22.png").rename(clip / "frame_21.png")
-    refused(folder, "frame_21.png: not a frame of this data set")
+    refused(folder, "frame_21.png: unexpected file name")
     (clip / "frame_21.png").unlink()
     save(clip / "image_21.png", picture(0))
     refused(folder, "image_21.png: is 24x32, but image_20.png is 160x240")

@@ -17,7 +17,7 @@ from flowseg.media import drawing, video_output
 from tests.conftest import ROOT
 from tests.data_prep.test_davis import write_sequence
 from tests.data_prep.test_kitti_step import write_set
-from tests.support import city_frames, forked
+from tests.support import city_frames, flow_sets, forked
 from tests.support.kitti_writer import write_clip, write_kitti
 from tests.support.made_files import ids, picture, save
 from tests.support.own_folder import write_classes
@@ -103,9 +103,12 @@ def workspace(tmp_path, samples, photos, monkeypatch):
         ("FlyingChairs_release", "flyingchairs"),
         ("MIDDLEBURY", "middlebury"),
         ("CLIPS", "clips"),
+        ("KITTI2012", "kitti2012"),
+        ("SINTEL", "sintel"),
     ):
         (tmp_path / name).symlink_to(samples / sample)
     (tmp_path / "PHOTOS").symlink_to(photos)
+    write_flow_sets(tmp_path)
     write_classes(tmp_path / "classes.json")
     for k in range(1, 13):
         save(tmp_path / f"MINE/images/{k:04d}.jpg", picture(k))
@@ -126,6 +129,17 @@ def workspace(tmp_path, samples, photos, monkeypatch):
     for path in ("A.png", "B.png"):
         drawing.write_png(tmp_path / path, np.full((64, 96, 3), 90, np.uint8))
     return tmp_path
+
+
+def write_flow_sets(folder):
+    """Write Virtual KITTI 2, HD1K and the subset of FlyingThings3D, small."""
+    images, flow, backward = flow_sets.noise_video(0)
+    for scene in ("01", "02", "06", "18", "20"):
+        masked = (flow_sets.with_masks(vectors) for vectors in (flow, backward))
+        video = (f"Scene{scene}", "clone", "Camera_0")
+        flow_sets.write_vkitti2(folder / "VKITTI2", video, images, *masked)
+    flow_sets.write_hd1k(folder / "HD1K", 0, images, flow_sets.with_masks(flow))
+    flow_sets.write_things_subset(folder / "THINGS", "train", images, flow, backward)
 
 
 def run(command, folder):

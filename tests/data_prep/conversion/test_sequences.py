@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.conversion.sequences import fill_gaps, list_video, number_videos, numbered_files
+from data_prep.conversion.sequences import fill_gaps, list_video, number_videos
+from data_prep.conversion.videos import numbered
 
 
 def touch(folder, *names):
@@ -16,7 +17,7 @@ def touch(folder, *names):
 
 def test_numbers_of_files(tmp_path):
     folder = touch(tmp_path, "image_0.png", "image_10.png", "image_2.png", "a.npy", "._image_3.png")
-    found = numbered_files(folder, ".png", prefix="image_")
+    found = numbered(folder, "image_*.png")
     assert {number: path.name for number, path in found.items()} == {
         0: "image_0.png",
         2: "image_2.png",
@@ -26,13 +27,15 @@ def test_numbers_of_files(tmp_path):
 
 @pytest.mark.parametrize("name", ["frame_0001.png", "0001_10.png", "x.png", "٣.png"])
 def test_files_of_another_data_set_are_refused(tmp_path, name):
-    with pytest.raises(ValueError, match=f"{name}: not a frame of .* NUMBER.png: are two data"):
-        numbered_files(touch(tmp_path, "00001.png", name), ".png")
+    with pytest.raises(
+        ValueError, match=f"{name}: unexpected file name .*NUMBER.png.: are two data"
+    ):
+        numbered(touch(tmp_path, "00001.png", name), "*.png")
 
 
 def test_two_files_with_the_same_number_are_refused(tmp_path):
     with pytest.raises(ValueError, match="001.png: same frame number as 00001.png"):
-        numbered_files(touch(tmp_path, "00001.png", "001.png"), ".png")
+        numbered(touch(tmp_path, "00001.png", "001.png"), "*.png")
 
 
 def test_gaps_are_filled():
