@@ -134,7 +134,9 @@ def test_missing_frames_and_other_files(tmp_path, capsys):
     assert index["left_out"][0]["reason"].startswith("JPEGImages/480p/bear/00001.jpg: missing")
     assert "all sequences are val" in capsys.readouterr().out
     save(tmp_path / "JPEGImages/480p/bear/frame_0001.jpg", picture(1))
-    with pytest.raises(ValueError, match="frame_0001.jpg: unexpected file name .* are two data sets"):
+    with pytest.raises(
+        ValueError, match="frame_0001.jpg: unexpected file name .* are two data sets"
+    ):
         davis.find_frames([tmp_path])
     with pytest.raises(ValueError, match="Full-Resolution: no sequences here: source is"):
         davis.find_frames([tmp_path], resolution="Full-Resolution")
