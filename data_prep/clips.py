@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from absl import flags
 
-from data_prep.conversion import options, sequences, split, videos, writer
+from data_prep.conversion import options, split, videos, writer
 from data_prep.conversion.frames import Encoder, Frame
 from flowseg import system_files
 from flowseg.cli import entry
@@ -81,13 +81,15 @@ def _list_clip(name, folder):
     if max(found, default=0) >= LENGTH:
         raise ValueError(f"{found[max(found)]}: a clip has only frames 0 to {LENGTH - 1}")
     length = HIDDEN_LENGTH if name == "hidden" else LENGTH
-    numbers = {*range(length), *found}
     has_masks = name in ("train", "val")
-    frames = sequences.list_video(
+    masks = dict.fromkeys({*range(length), *found} if has_masks else (), folder / "mask.npy")
+    frames = videos.list_frames(
         f"{name}/{folder.name}",
-        {number: found.get(number, folder / f"image_{number}.png") for number in numbers},
-        lambda number: {"labels": folder / "mask.npy"} if has_masks else {},
-        label_set=labels.CLIPS.name if has_masks else "",
+        2,
+        lambda number: folder / f"image_{number}.png",
+        {"image1": found, "labels": masks},
+        range(length),
+        label_set=labels.CLIPS.name,
     )
     return [
         frame._replace(encoders={"labels": Encoder(partial(encode_mask, frame.frame_index))})

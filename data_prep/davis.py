@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from absl import flags
 
-from data_prep.conversion import options, sequences, split, videos, writer
+from data_prep.conversion import options, split, videos, writer
 from data_prep.conversion.frames import Encoder, Frame
 from flowseg import system_files
 from flowseg.cli import entry
@@ -127,11 +127,12 @@ def _list_sequence(source, resolution, sequence, listed_numbers, year):
     folder = source / "JPEGImages" / resolution / sequence
     images = videos.numbered(folder, "*.jpg")
     annotations = videos.numbered(source / "Annotations" / resolution / sequence, "*.png")
-    numbers = sequences.fill_gaps({*images, *annotations, *listed_numbers})
-    return sequences.list_video(
+    return videos.list_frames(
         sequence,
-        {number: images.get(number, folder / f"{number:05d}.jpg") for number in numbers},
-        lambda number: {"objects": annotations[number]} if number in annotations else {},
+        5,
+        lambda number: folder / f"{number:05d}.jpg",
+        {"image1": images, "objects": annotations},
+        listed_numbers,
         encoders={"objects": Encoder(partial(encode_objects, year))},
     )
 

@@ -40,8 +40,8 @@ from data_prep.conversion import (
     instance_ids,
     label_maps,
     options,
-    sequences,
     video_files,
+    videos,
     writer,
 )
 from data_prep.conversion.frames import Frame, find_next
@@ -96,20 +96,10 @@ def find_frames(
         raise ArgumentError(
             "no such folder (source is its parent folder)", "source", path=source / "images"
         )
-    images, masks, flow = (scan(source / kind, suffixes) for kind, suffixes in SUFFIXES.items())
-    videos = {name: path for name, path in images.items() if path.suffix.lower() in VIDEO_SUFFIXES}
-    errors = {}
-    if videos:
-        images = _without(videos, images)
-        masks, flow = (video_files.by_number(truth, videos) for truth in (masks, flow))
-        extracted, errors = video_files.extract_all(
-            videos, flow | masks, create_folder(), step, first_frame, everything=unlabelled
-        )
-        images |= extracted
+    images, masks, flow, errors = _find_files(source, step, unlabelled, first_frame, create_folder)
     for truth in (masks, flow):
         _refuse(truth, truth.keys() - images.keys(), f"its image is missing in {source / 'images'}")
-    listed = images.keys() if unlabelled else masks.keys() | flow.keys()
-    if not listed:
+    if not (masks or flow or (unlabelled and images)):
         raise ValueError(
             f"{source}: no ground truth here: neither masks/*.png nor flow/*.flo or *.png"
         )
@@ -122,9 +112,9 @@ def find_frames(
     following = find_next(images.values(), [step] if step else [])
     without_second = [name for name in flow if images[name] not in following]
     _refuse(flow, without_second, f"has no second frame in {source / 'images'} (next={step})")
-    numbers = sequences.number_videos(images)
+    numbers = videos.number_videos(images)
     frames = []
-    for name in sorted(listed):
+    for name in sorted(images if unlabelled else masks.keys() | flow.keys()):
         files = {"image1": images[name], "image2": following.get(images[name])}
         files |= {"flow": flow.get(name), "labels": masks.get(name)}
         files = {field: path for field, path in files.items() if path}
@@ -145,10 +135,24 @@ def find_frames(
     return frames
 
 
-def _without(videos, images):
+def _find_files(source, step, unlabelled, first_frame, create_folder):
+    """Map names to images (frames of video files are extracted), masks and flow, and to errors."""
+    images, masks, flow = (scan(source / kind, suffixes) for kind, suffixes in SUFFIXES.items())
+    clips = {name: path for name, path in images.items() if path.suffix.lower() in VIDEO_SUFFIXES}
+    if not clips:
+        return images, masks, flow, {}
+    images = _without(clips, images)
+    masks, flow = (video_files.by_number(truth, clips) for truth in (masks, flow))
+    extracted, errors = video_files.extract_all(
+        clips, flow | masks, create_folder(), step, first_frame, everything=unlabelled
+    )
+    return images | extracted, masks, flow, errors
+
+
+def _without(clips, images):
     """Return the images that are no videos; a video and a folder of its name are an error."""
-    images = {name: path for name, path in images.items() if name not in videos}
-    for name, path in videos.items():
+    images = {name: path for name, path in images.items() if name not in clips}
+    for name, path in clips.items():
         if any(image.startswith(f"{name}/") for image in images):
             raise ValueError(
                 f"{path}: the folder {path.with_suffix('').name} beside it holds images, too: keep "

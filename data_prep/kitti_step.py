@@ -21,7 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_prep.conversion import options, sequences, split, videos, writer
+from data_prep.conversion import options, split, videos, writer
 from data_prep.conversion.frames import Encoder, Frame
 from flowseg import system_files
 from flowseg.cli import entry
@@ -87,13 +87,14 @@ def _list_sequence(source, folder):
             path=source,
         )
     images, maps = (videos.numbered(each, "*.png") for each in (place, folder))
-    numbers = sequences.fill_gaps({*images, *maps})
-    return sequences.list_video(
+    # Every frame has a map: a missing one is an error.
+    numbers = videos.fill_gaps({*images, *maps})
+    maps = {number: maps.get(number, folder / f"{number:06d}.png") for number in numbers}
+    return videos.list_frames(
         sequence,
-        {number: images.get(number, place / f"{number:06d}.png") for number in numbers},
-        lambda number: dict.fromkeys(
-            ("labels", "instances"), maps.get(number, folder / f"{number:06d}.png")
-        ),
+        6,
+        lambda number: place / f"{number:06d}.png",
+        {"image1": images, "labels": maps, "instances": maps},
         label_set="cityscapes_train",
         instances_format="cityscapes",
         encoders={"labels": Encoder(encode_classes), "instances": Encoder(encode_instances)},

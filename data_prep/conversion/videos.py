@@ -6,13 +6,16 @@ from typing import Any
 
 import cv2
 
-from data_prep.conversion.frames import Frame
+from data_prep.conversion.frames import Frame, split_number
 from flowseg import system_files
 from flowseg.data import masks
 from flowseg.errors import ArgumentError
 
 # Fields of the first frame of a pair, or of a still.
 _OF_IMAGE1 = ("labels", "instances", "objects")
+# The largest number that records can hold.
+_LARGEST = 2**63 - 1
+_LONGEST_GAP = 1000
 
 
 def check_folder(source: str | Path) -> Path:
@@ -49,6 +52,18 @@ def numbered(folder: Path, pattern: str) -> dict[int, Path]:
     return path_of
 
 
+def fill_gaps(numbers: Iterable[int]) -> list[int]:
+    """Return frame numbers in order, with those of missing frames between them.
+
+    A gap of over a thousand frames stays: one wrong name must not give a million missing frames.
+    """
+    filled = []
+    for number in sorted(numbers):
+        is_missing = filled and number - filled[-1] <= _LONGEST_GAP
+        filled += range(filled[-1] + 1 if is_missing else number, number + 1)
+    return filled
+
+
 def list_frames(
     video: str,
     digits: int,
@@ -57,7 +72,7 @@ def list_frames(
     numbers: Iterable[int] = (),
     **values: Any,
 ) -> list[Frame]:
-    """List the frames of a video, from the lowest to the highest number of its files.
+    """List the frames of a video, with those that are missing between its files (`fill_gaps`).
 
     A number in between without an image gets a frame with the missing file, which is an error when
     the frame is read. A frame is a pair with the next one, if that has an image: so a missing image
@@ -74,9 +89,8 @@ def list_frames(
         **values: further fields of :class:`Frame`; `label_set` applies to frames with labels.
     """
     images = files["image1"]
-    numbers = sorted({*numbers, *(number for paths in files.values() for number in paths)})
     frames = []
-    for number in range(numbers[0], numbers[-1] + 1) if numbers else ():
+    for number in fill_gaps({*numbers, *(n for paths in files.values() for n in paths)}):
         own = {"image1": images.get(number, image_path(number))}
         later = number + 1
         if later in images:
@@ -89,6 +103,30 @@ def list_frames(
         frame = Frame(f"{video}/{number:0{digits}d}", own, video=video, frame_index=number)
         frames.append(frame._replace(**values))
     return [frame if "labels" in frame.files else frame._replace(label_set="") for frame in frames]
+
+
+def number_videos(images: dict[str, Path]) -> dict[str, int]:
+    """Number the images of each subfolder that is a video.
+
+    In a video, only the last number in the names of the images differs. Images outside subfolders
+    are of no video.
+
+    Args:
+        images: path below a folder, without suffix -> file.
+
+    Returns:
+        dict, key in `images` -> frame number.
+    """
+    subfolders = {}
+    for name, path in images.items():
+        if "/" in name:
+            subfolders.setdefault(name.rpartition("/")[0], {})[name] = split_number(path.stem)
+    numbers = {}
+    for found in subfolders.values():
+        patterns = {parts and (parts[0], parts[2]) for parts in found.values()}
+        if None not in patterns and len(patterns) == 1:
+            numbers |= {name: parts[1] for name, parts in found.items()}
+    return {name: number for name, number in numbers.items() if number <= _LARGEST}
 
 
 def report(source: Path, frames: Sequence[Frame], flow_files: Iterable[Path]) -> None:

@@ -60,7 +60,7 @@ def test_masks_of_the_frames(folder, order):
     for k in (0, 10, 21):
         fields, _ = read_frame(frames[k])
         assert (decode(fields["labels"]) == masks(0)[k]).all() and fields["label_set"] == "clips"
-        assert fields["frame_id"] == f"train/video_0/image_{k}"
+        assert fields["frame_id"] == f"train/video_0/{k:02d}"
         assert fields.get("next_index") == (k + 1 if k < 21 else None)
         assert (decode(fields["image1"]) == k).all()
 
@@ -129,7 +129,7 @@ def test_missing_frame_is_skipped(folder, tmp_path):
     (folder / "train/video_0/image_5.png").unlink()
     index = clips.convert([folder], tmp_path / "out", on_error="skip")
     assert index["records"] == {"train": 21, "val": 0}
-    assert [item["frame_id"] for item in index["left_out"]] == ["train/video_0/image_5"]
+    assert [item["frame_id"] for item in index["left_out"]] == ["train/video_0/05"]
 
 
 def test_label_set():
@@ -159,11 +159,11 @@ def test_command_on_real_clips(samples, tmp_path):
     frames = {f["frame_id"].decode(): f for path in shards for _, f in records.read_shard(path)}
     truth = np.load(samples / "clips/val/video_1000/mask.npy")
     for k in range(22):
-        stored = decode(frames[f"val/video_1000/image_{k}"]["labels"])
+        stored = decode(frames[f"val/video_1000/{k:02d}"]["labels"])
         assert (stored == truth[k]).all()
     # The colour that its name says is the strongest of each coloured object.
     image = load(samples / "clips/train/video_0/image_0.png").astype(int)
-    seg = decode(frames["train/video_0/image_0"]["labels"])
+    seg = decode(frames["train/video_0/00"]["labels"])
     for i in np.unique(seg)[1:]:
         mean = image[seg == i].mean(0)
         colour = labels.CLIPS.names[i].split()[0]

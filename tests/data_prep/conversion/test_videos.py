@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.conversion.sequences import fill_gaps, list_video, number_videos
-from data_prep.conversion.videos import numbered
+from data_prep.conversion.videos import fill_gaps, list_frames, number_videos, numbered
 
 
 def touch(folder, *names):
@@ -45,13 +44,19 @@ def test_gaps_are_filled():
 
 def test_missing_image_is_no_second_frame(tmp_path):
     touch(tmp_path, "0.png", "1.png", "3.png")
-    images = {k: tmp_path / f"{k}.png" for k in range(4)}
-    frames = list_video("v", images, lambda k: {"labels": Path("m")} if k == 1 else {})
+    files = {"image1": numbered(tmp_path, "*.png"), "labels": {1: Path("m")}}
+    frames = list_frames("v", 1, lambda k: tmp_path / f"{k}.png", files, label_set="camvid")
     assert [frame.frame_id for frame in frames] == ["v/0", "v/1", "v/2", "v/3"]
     seconds = [frame.files.get("image2", Path("-")).name for frame in frames]
     assert seconds == ["1.png", "-", "3.png", "-"]
     assert [frame.frame_index for frame in frames] == [0, 1, 2, 3]
-    assert [set(frame.files) & {"labels"} for frame in frames][1] == {"labels"}
+    assert [frame.label_set for frame in frames] == ["", "camvid", "", ""]
+
+
+def test_one_wrong_number_gives_no_missing_frames(tmp_path):
+    touch(tmp_path, "0.png", "1.png", "1000000000.png")
+    frames = list_frames("v", 1, lambda k: None, {"image1": numbered(tmp_path, "*.png")})
+    assert [frame.frame_index for frame in frames] == [0, 1, 10**9]
 
 
 def test_subfolders_whose_names_differ_in_the_last_number_are_videos():
