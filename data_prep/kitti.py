@@ -19,6 +19,7 @@ from absl import flags
 
 from data_prep.conversion import options, split, writer
 from data_prep.conversion.frames import Frame
+from data_prep.kitti2012 import refuse_both_kittis
 from flowseg import system_files
 from flowseg.cli import entry
 from flowseg.data import labels
@@ -83,14 +84,14 @@ def _find_sets(source, testing):
 
 
 def _refuse_kitti_2012(source, split):
-    """Raise ArgumentError for the layout of KITTI 2012, which has no image_2."""
-    for folder in (source, source / "data_stereo_flow"):
+    """Raise ValueError for the layout of KITTI 2012, also if KITTI 2015 is in the same folder."""
+    for folder in (source, source / "data_stereo_flow", source / "data_scene_flow"):
+        refuse_both_kittis(folder / split)
         images = [name for name in ("colored_0", "image_0") if (folder / split / name).is_dir()]
-        if images and not (folder / split / "image_2").is_dir():
+        if images:
             raise ArgumentError(
-                f"this is KITTI 2012 ({split}/{images[0]}), which this command does not read: "
-                "source is KITTI 2015 (image_2); data_prep.folder reads colored_0 as its images "
-                "and flow_occ as its flow",
+                f"this is KITTI 2012 ({split}/{images[0]}): convert it with data_prep.kitti2012; "
+                "this command's source is KITTI 2015 (image_2)",
                 "source",
                 path=folder,
             )

@@ -25,7 +25,7 @@ import keras
 import numpy as np
 
 from flowseg import files, memory
-from flowseg.data.labels import LabelSet, from_dict
+from flowseg.data.labels import LabelSet, from_dict, with_new_numberings
 from flowseg.media import pairs
 from flowseg.media.frames import open_frames, sequences
 from flowseg.media.pairs import Frame
@@ -248,7 +248,7 @@ def load_run_labels(run_dir: str | os.PathLike) -> LabelSet:
     """
     path = Path(run_dir) / "label_set.json"
     try:
-        return from_dict(json.loads(path.read_text()))
+        return with_new_numberings(from_dict(json.loads(path.read_text())))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: the run's classes cannot be read: {error}") from error
 

@@ -20,6 +20,13 @@ def test_cheap_doors_refuse_damaged_files(tmp_path):
     assert sum(result.outcome == "refused" for result in results) > len(results) / 3
 
 
+def test_valid_video_is_accepted(tmp_path):
+    door = doors.DOORS["video"]
+    door.make(tmp_path / "video")
+    door.enter(tmp_path / "video", tmp_path / "output")
+    assert {path.name for path in (tmp_path / "video").iterdir()} == {"a.mp4", "b.webm"}
+
+
 def test_damage_depends_on_the_seed_only(tmp_path):
     (case,) = cases_of(["label_set"], 1, seed=3)
     first, again = (next(runner.run([case], tmp_path)) for _ in range(2))

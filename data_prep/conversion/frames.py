@@ -82,6 +82,12 @@ class Frame(NamedTuple):
     uncompressed: bool = False
 
 
+def split_number(stem: str) -> tuple[str, int, str] | None:
+    """Split a name at its last number: (text before, number, text after); None without a number."""
+    match = _NUMBERED.fullmatch(stem)
+    return (match[1], int(match[2]), match[3]) if match else None
+
+
 def find_next(paths: Iterable[Path], steps: Sequence[int]) -> dict[Path, Path]:
     """Find the next frame of each frame that has one.
 
@@ -100,8 +106,9 @@ def find_next(paths: Iterable[Path], steps: Sequence[int]) -> dict[Path, Path]:
     """
     path_of = {}
     for path in paths:
-        if match := _NUMBERED.fullmatch(path.stem):
-            key = (path.parent, match[1], match[3], int(match[2]))
+        if found := split_number(path.stem):
+            before, number, after = found
+            key = (path.parent, before, after, number)
             if key in path_of:
                 raise ValueError(
                     f"{path}: same frame number as {path_of[key].name}: rename one of the two"
@@ -123,30 +130,6 @@ def image_files(frames: Iterable[Frame]) -> list[Path]:
             found = (frame.files.get(field), *frame.copies.get(field, ()))
             paths |= dict.fromkeys(path for path in found if path)
     return list(paths)
-
-
-# JPEG files may begin with a large thumbnail.
-_HEADER_BYTES = 2**17
-
-
-def with_video_sizes(frames: Sequence[Frame]) -> list[Frame]:
-    """Return the frames, with `video_size` set in videos whose frames differ in size.
-
-    It is the size of most frames of the video, by the headers of the files.
-    """
-    counts = {}
-    for frame in frames:
-        if frame.video and frame.files["image1"].is_file():
-            with open(frame.files["image1"], "rb") as file:
-                size = image_headers.size(file.read(_HEADER_BYTES))
-            if size:
-                counts.setdefault(frame.video, Counter())[size] += 1
-    return [
-        frame._replace(video_size=counts[frame.video].most_common(1)[0][0])
-        if len(counts.get(frame.video, ())) > 1
-        else frame
-        for frame in frames
-    ]
 
 
 # Required bit depth of id maps: at another one the ids would be misread.

@@ -69,16 +69,18 @@ def define_flags(source_help: str, official_split: bool = False) -> None:
 
 
 def split_by_hash(
-    frames: Sequence[Frame], val_fraction: float, seed: int
+    frames: Sequence[Frame], val_fraction: float, seed: int, group_kind: str = "subfolders"
 ) -> dict[str, list[Frame]]:
     """Call `split.by_hash`, and warn if no frame falls into a requested split.
+
+    The warning calls groups of frames `group_kind`.
 
     Raises:
         ValueError: `val_fraction` outside 0..1.
     """
     splits = split.by_hash(frames, val_fraction, seed)
     groups = {frame.group or frame.video for frame in frames} - {""}
-    kind = "subfolders" if any(frame.group for frame in frames) else "videos"
+    kind = group_kind if any(frame.group for frame in frames) else "videos"
     note = f" (the frames of each of {len(groups)} {kind} stay together)" if groups else ""
     if val_fraction > 0 and not splits["val"]:
         advice = "choose another --seed, or --val_fraction=0 for no val split"

@@ -10,17 +10,7 @@ from data_prep.conversion import label_checks
 from data_prep.conversion.frames import Frame
 from flowseg import tables
 from flowseg.data.labels import LabelSet
-
-TRUTH = (
-    "image2",
-    "flow",
-    "flow_noc",
-    "backward_flow",
-    "occlusion",
-    "labels",
-    "instances",
-    "objects",
-)
+from flowseg.data.record_fields import TRUTH
 
 
 def add_facts(

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import functools
 import itertools
-import json
 import os
 import re
 from collections import Counter
@@ -20,9 +19,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_prep.conversion import digests, label_checks, report, workers
-from data_prep.conversion.frames import Frame, image_files, with_video_sizes
+from data_prep.conversion import digests, journal, label_checks, report, workers
+from data_prep.conversion.frames import Frame, image_files
 from data_prep.conversion.split import check_ids
+from data_prep.conversion.video_sizes import with_video_sizes
 from flowseg import files
 from flowseg.data import images
 from flowseg.data.labels import LabelSet
@@ -105,7 +105,7 @@ def write(
         done = _find_done(output, inputs, strict=on_error == "stop")
         if len(done) == len(shards) and (output / INDEX).is_file():
             print(f"{output}: already finished, nothing to do")
-            return _read_json(output / INDEX)
+            return journal.read_json(output / INDEX)
         if done:
             print(f"{output}: resuming, {len(done)} of {len(shards)} shards are already finished")
         read = functools.partial(workers.read_frames, processes=processes, ray_address=ray_address)
@@ -154,7 +154,7 @@ def _claim(output, plan, overwrite):
         if _OUTPUT_FILE.fullmatch(path.name[1:].rsplit(".partial-", 1)[0]):
             path.unlink()  # left by a killed run
     outputs = [path for path in sorted(output.iterdir()) if _OUTPUT_FILE.fullmatch(path.name)]
-    old = _read_json(output / JOURNAL).get("plan", {})
+    old = journal.read_json(output / JOURNAL).get("plan", {})
     if old == plan:
         return
     visible = [path.name for path in outputs if path.name != JOURNAL]
@@ -169,7 +169,7 @@ def _claim(output, plan, overwrite):
         )
     for path in outputs:
         path.unlink()
-    _write_json(output / JOURNAL, {"plan": plan, "shards": {}})
+    journal.write_json(output / JOURNAL, {"plan": plan, "shards": {}})
 
 
 def _find_done(output, inputs, strict):
@@ -183,7 +183,7 @@ def _find_done(output, inputs, strict):
         strict: whether a shard that skipped a bad frame counts as unfinished.
     """
     done = {}
-    for name, entry in _read_json(output / JOURNAL)["shards"].items():
+    for name, entry in journal.read_json(output / JOURNAL)["shards"].items():
         same = entry["inputs"] == inputs.get(name) and not (strict and entry["left_out"])
         if same and (not entry["records"] or digests.of_file(output / name) == entry["sha256"]):
             done[name] = entry
@@ -206,7 +206,7 @@ def _write_rest(output, plan, shards, inputs, roots, done, read, on_error, label
                 output / name, plan["dataset"], results_of_shard, roots, label_set
             )
             done[name] = {"inputs": inputs[name], **written}
-            _write_json(output / JOURNAL, {"plan": plan, "shards": done})
+            journal.write_json(output / JOURNAL, {"plan": plan, "shards": done})
 
 
 def _take_results(frames, results, bar, on_error):
@@ -227,7 +227,7 @@ def _write_shard(path, dataset, results, roots, label_set):
 
     entry = {"records": 0, "left_out": [], "truth": Counter(), "sizes": Counter()}
     entry |= {"images": Counter(), "class_pixels": {}, "all_void": [], "videos": {}}
-    unfinished, offset = _partial(path), 0
+    unfinished, offset = journal.partial(path), 0
     with tf.io.TFRecordWriter(str(unfinished)) as shard:
         for frame, result in results:
             if isinstance(result, Exception):
@@ -245,7 +245,7 @@ def _write_shard(path, dataset, results, roots, label_set):
     # Until the new index is written the folder is inconsistent and must not look finished.
     path.with_name(INDEX).unlink(missing_ok=True)
     if entry["records"]:
-        _finish(unfinished, path)
+        journal.finish(unfinished, path)
     else:
         unfinished.unlink()
         path.unlink(missing_ok=True)
@@ -262,7 +262,7 @@ def _write_index(output, plan, shards, roots):
     if not index["files"]:
         reason = index["left_out"][0]["reason"]
         raise ValueError(f"{output}: nothing written, every frame is bad; first: {reason}")
-    _write_json(output / INDEX, index)
+    journal.write_json(output / INDEX, index)
     return index
 
 
@@ -283,27 +283,3 @@ def _clean_up(output):
     finally:
         for path in output.glob(f".*.partial-{os.getpid()}"):
             path.unlink()
-
-
-def _read_json(path):
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-
-
-def _write_json(path, value):
-    unfinished = _partial(path)
-    unfinished.write_text(json.dumps(value, indent=1) + "\n")
-    _finish(unfinished, path)
-
-
-def _partial(path):
-    return path.with_name(f".{path.name}.partial-{os.getpid()}")
-
-
-def _finish(unfinished, path):
-    """Give a complete file its final name once it is safely on disk."""
-    with open(unfinished, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)

@@ -35,6 +35,12 @@ _FAULTS = {
     "v by the height",
     "half-share": "the flow looks normalised by half the frame size (-1..1): multiply u by half "
     "the width, v by half the height",
+    "vkitti2-as-kitti": "the flow looks like Virtual KITTI 2's files read by KITTI's formula: "
+    "convert them with data_prep.vkitti2",
+    "kitti-as-vkitti2": "the flow looks like KITTI's files read by Virtual KITTI 2's formula: "
+    "convert them as KITTI's (synthetic videos need their scenes.json)",
+    "upside-down": "the rows of the flow look upside down: a PFM file stores the lowest row first; "
+    "mirror the rows and keep the sign of v",
 }
 
 

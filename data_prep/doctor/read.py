@@ -14,18 +14,8 @@ import numpy as np
 
 from data_prep.conversion.frames import decode_ids
 from flowseg.data import flow_io, image_headers, images, masks
+from flowseg.data.record_fields import FILES
 
-_FILES = (
-    "image1",
-    "image2",
-    "flow",
-    "flow_noc",
-    "backward_flow",
-    "occlusion",
-    "labels",
-    "instances",
-    "objects",
-)
 # The fields that are decoded and checked.
 _DECODED = ("image1", "image2", "flow", "flow_noc", "backward_flow", "occlusion", "labels")
 
@@ -95,7 +85,7 @@ def count_records(path: str | Path) -> int:
 def _with_text(fields):
     return {
         name: value.decode(errors="replace")
-        if isinstance(value, bytes) and name not in _FILES
+        if isinstance(value, bytes) and name not in FILES
         else value
         for name, value in fields.items()
     }

@@ -41,6 +41,9 @@ _AXIS_ERRORS = {
     "axes-sign-u": (True, -1, 1),
     "axes-sign-v": (True, 1, -1),
 }
+# Virtual KITTI 2's PNG stores (u / (W - 1) + 1) / 2 in 65535 steps, KITTI's u + 512 in steps of
+# 1/64 px. By the other formula, u becomes u * 512 / (W - 1) or the inverse of that; v likewise.
+_KITTI_STEPS = 65535 / 2 / 64
 # A step of an eighth of an octave changes a vector of 10 px by 0.9 px.
 _SCALES = 2.0 ** np.arange(-7, 7.01, 1 / 8)
 
@@ -165,6 +168,10 @@ def probe(frame: dict[str, np.ndarray]) -> Probe:
         others[name] = (vectors[:, ::-1] if swapped else vectors) * np.float32(signs)
     others["share"] = vectors * np.float32([width, height])
     others["half-share"] = vectors * np.float32([width / 2, height / 2])
+    ratio = np.float32([width - 1, height - 1]) / np.float32(_KITTI_STEPS)
+    others["vkitti2-as-kitti"], others["kitti-as-vkitti2"] = vectors * ratio, vectors / ratio
+    mirrored, known = flow_at(flow[::-1], points)
+    others["upside-down"] = np.where(known[:, None], mirrored, vectors)
     others["scale"] = vectors * np.float32(scale)
     differs = {
         name: np.hypot(*(other - vectors).T) > MIN_DIFFERENCE for name, other in others.items()

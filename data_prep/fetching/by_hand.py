@@ -11,8 +11,9 @@ CITYSCAPES = DataSet(
     reader="data_prep.cityscapes",
     steps=(
         "create an account at https://www.cityscapes-dataset.com/register/ and log in",
-        "fetch leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip",
-        "unpack both into {output}, so that it holds leftImg8bit and gtFine",
+        "fetch leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip; for --frames sequence "
+        "also leftImg8bit_sequence_trainvaltest.zip, for --truth coarse also gtCoarse.zip",
+        "unpack all into {output}, so that it holds leftImg8bit and gtFine",
     ),
 )
 

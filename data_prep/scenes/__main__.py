@@ -1,17 +1,23 @@
-"""Render synthetic frame pairs with exact flow and labels into a folder in KITTI's layout.
+"""Render synthetic frame pairs or videos with exact flow and labels.
 
     python -m data_prep.scenes --world street --count 1000 --output SCENES
+    python -m data_prep.scenes --world street --count 20 --frames 300 --output DRIVES
     python -m data_prep.scenes --world layers --photos PHOTOS --count 1000 --output LAYERS
     python -m data_prep.kitti --source SCENES --output RECORDS
 
 street: drives through synthetic streets, with flow and labels. layers: cut-outs of photographs that
 move over one another, with flow only. Pair k depends only on --world, --seed, --height, --width and
-k: an interrupted run, or a run with a larger --count, continues where the last one ended.
+k: an interrupted run, or a run with a larger --count, continues where the last one ended. Pairs are
+written in KITTI's layout.
+
+With --frames the street world writes drives, videos of that many frames, in the layout of Virtual
+KITTI 2 but with KITTI's encoding of flow: labels, instances, and flow forward and backward for each
+frame. A frame depends only on the settings, the drive's number and its own.
 """
 
 from absl import flags
 
-from data_prep.scenes import store
+from data_prep.scenes import drives, store
 from flowseg.cli import entry
 
 
@@ -22,7 +28,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "count",
         None,
-        "Total number of pairs in the folder.",
+        "Total number of pairs, or with --frames of drives, in the folder.",
         lower_bound=1,
         upper_bound=store.MAX_PAIRS,
     )
@@ -34,6 +40,27 @@ def define_flags() -> None:
         "width", 1242, "Width of the frames, px.", lower_bound=smallest, upper_bound=largest
     )
     flags.DEFINE_string("output", None, "Folder for the pairs; created if missing.")
+    flags.DEFINE_integer(
+        "frames",
+        None,
+        "Number of frames of each drive of --world=street; default: pairs, not drives.",
+        lower_bound=2,
+        upper_bound=drives.MAX_FRAMES,
+    )
+    flags.DEFINE_float(
+        "speed",
+        None,
+        "Mean speed of the camera in drives, metres per second; default: drawn for each drive.",
+        lower_bound=0.5,
+        upper_bound=40.0,
+    )
+    flags.DEFINE_float(
+        "rate",
+        None,
+        f"Frames per second of drives; default: {drives.RATE:g}.",
+        lower_bound=1.0,
+        upper_bound=1000.0,
+    )
     flags.DEFINE_string("photos", None, "Folder of photographs for --world=layers.")
     flags.DEFINE_bool("effects", True, "Simulate blur, noise and other camera effects.")
     flags.DEFINE_integer(
@@ -45,22 +72,33 @@ def main() -> None:
     """Run the command.
 
     Raises:
-        ValueError, OSError: see `store.write_pairs`; or a required flag is missing.
+        ValueError, OSError: see `store.write_pairs` and `drives.write_drives`; or a required flag
+            is missing, or flags do not fit each other.
     """
     values = flags.FLAGS
     for name in ("world", "count", "output"):
         if not values[name].value:
             raise ValueError(f"--{name} is not given (see --help)")
-    store.write_pairs(
-        values.output,
-        values.world,
-        values.count,
-        seed=values.seed,
-        height=values.height,
-        width=values.width,
-        photos=values.photos,
-        effects=values.effects,
-        processes=values.workers,
+    common = {
+        "seed": values.seed,
+        "height": values.height,
+        "width": values.width,
+        "effects": values.effects,
+        "processes": values.workers,
+    }
+    if values.frames is None:
+        for name in ("speed", "rate"):
+            if values[name].value is not None:
+                raise ValueError(f"--{name}: only used with --frames, for drives")
+        store.write_pairs(values.output, values.world, values.count, photos=values.photos, **common)
+        return
+    if values.world != "street":
+        raise ValueError(f"--frames: only used with --world=street, not {values.world}")
+    if values.photos:
+        raise ValueError(f"--photos={values.photos}: only used with --world=layers")
+    rate = drives.RATE if values.rate is None else values.rate
+    drives.write_drives(
+        values.output, values.count, values.frames, speed=values.speed, rate=rate, **common
     )
 
 

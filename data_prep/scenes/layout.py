@@ -3,6 +3,8 @@
 Lengths are in metres; x is ahead, y left, z up; s is along the road, d to the left of its centre.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from data_prep.scenes import movers, things
@@ -42,13 +44,18 @@ def draw_street(rng: np.random.Generator) -> tuple[Road, list[Part], list[Body],
     return road, static, bodies, _draw_drive(rng, road, ego_lane), draw_weather(rng)
 
 
-def _lay_ground(rng, road, kind):
-    """Build the ground from discs about the centre of the bend, each below the next inner one.
+class Strips(NamedTuple):
+    """The strips of ground along a road: the road itself, and on each side the rows beyond it."""
 
-    This makes a curved kerb an exact circle, and the ground consists of at most eight parts.
+    asphalt: Look
+    rows: dict[int, list[tuple[float, Look, int]]]  # side -> width, look and label, outwards
+    line: dict[int, float]  # side -> the |d| where buildings may begin
 
-    Returns:
-        Parts, and for each side, left (1) and right (-1), the |d| where buildings may begin.
+
+def draw_strips(rng: np.random.Generator, half: float, kind: str) -> Strips:
+    """Draw verge, pavement and soil beside a road of half width `half`; the soil has no end.
+
+    Sides are left (1) and right (-1).
     """
     asphalt = Look("asphalt", things.grey(rng, 0.07, 0.2, 0.03), (5.0, 5.0))
     material = "paving" if rng.random() < 0.7 else "asphalt"
@@ -57,16 +64,30 @@ def _lay_ground(rng, road, kind):
     soil = Look("grass", tuple(green), (3.0, 3.0))
     if rng.random() < 0.15:
         soil = Look("gravel", things.grey(rng, 0.15, 0.35), (2.0, 2.0))
-    line, edges = {}, [(road.half, asphalt, ROAD)]
+    strips = Strips(asphalt, {}, {})
     for side in (1, -1):
         verge = rng.uniform(1, 4) if kind == "suburb" and rng.random() < 0.4 else 0.0
         bare = kind == "country" and rng.random() < 0.8
         pavement = 0.0 if bare else rng.uniform(1.4, 3.5)
-        line[side] = road.half + verge + pavement
+        strips.line[side] = half + verge + pavement
         rows = [(verge, soil, things.TERRAIN), (pavement, stones, SIDEWALK)]
-        rows = [row for row in rows if row[0]] + [(np.inf, soil, things.TERRAIN)]
+        strips.rows[side] = [row for row in rows if row[0]] + [(np.inf, soil, things.TERRAIN)]
+    return strips
+
+
+def _lay_ground(rng, road, kind):
+    """Build the ground from discs about the centre of the bend, each below the next inner one.
+
+    This makes a curved kerb an exact circle, and the ground consists of at most eight parts.
+
+    Returns:
+        Parts, and for each side, left (1) and right (-1), the |d| where buildings may begin.
+    """
+    strips = draw_strips(rng, road.half, kind)
+    line, edges = strips.line, [(road.half, strips.asphalt, ROAD)]
+    for side in (1, -1):
         start, toward_centre = road.half, np.sign(road.curve) == side
-        for width, look, label in rows:
+        for width, look, label in strips.rows[side]:
             # Discs end at their outer edge, which is the near one on the side of the bend's centre.
             edges.append((-start if toward_centre else start + width, look, label))
             start += width

@@ -18,7 +18,6 @@ from data_prep.scenes.world import World
 # Offsets of the additional rays from a pixel's centre, px; symmetric.
 _OFFSETS = ((0.33, -0.17), (-0.33, 0.17))
 _CONTRAST = 0.12  # a smaller relative step of light gets no additional rays
-_SUN_DISTANCE = 1000.0  # far enough for parallel shadows, near enough for exact rays
 
 
 class Weather(NamedTuple):
@@ -32,6 +31,8 @@ class Weather(NamedTuple):
     clouds: float  # 0: clear
     cloud_tile: int
     visibility: float  # distance in metres at which haze absorbs 63 %
+    # Of the sun: far enough for parallel shadows, near enough for exact rays. A drive needs more.
+    sun_distance: float = 1000.0
 
 
 def draw_weather(rng: np.random.Generator) -> Weather:
@@ -89,7 +90,7 @@ def photograph(
 def _sunlit(world, hits, weather, some):
     """Test whether the sun reaches the points, (N,) bool; False except at the indices `some`."""
     lit = np.zeros(len(hits.geom), bool)
-    sun = _SUN_DISTANCE * weather.sun_direction
+    sun = weather.sun_distance * weather.sun_direction
     path = hits.point[some] - sun
     length = np.linalg.norm(path, axis=1)
     _, distance, _ = intersect(world, sun, path / length[:, None], normals=False)

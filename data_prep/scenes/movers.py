@@ -138,7 +138,7 @@ def person(
     # The hips are lower in mid-stride, so that the feet stay on the ground.
     place = (x, y, -0.48 * tall * (1 - np.cos(swing * np.sin(phase))))
     if near:
-        return Body(place, yaw, speed, turn, parts, limbs)
+        return Body(place, yaw, speed, turn, parts, limbs, leg=0.48 * tall)
     still = [
         piece._replace(position=tuple(np.add(limb.position, piece.position)))
         for limb in limbs
@@ -171,7 +171,9 @@ def cyclist(rng: np.random.Generator, x: float, y: float, yaw: float, speed: flo
     for side in (-1, 1):
         angle = -0.55 + 0.35 * side * np.sin(phase)
         leg = Part("capsule", (0.065, 0.36), (0, 0, -0.4), trousers, RIDER)
-        limbs.append(Limb((-0.12, side * 0.11, 0.98), side * 2.0 * np.cos(phase), angle, [leg]))
+        rate = side * 2.0 * np.cos(phase)
+        hip = (-0.12, side * 0.11, 0.98)
+        limbs.append(Limb(hip, rate, angle, [leg], middle=-0.55, pace=2.0 / 0.35))
         arm = Part("capsule", (0.045, 0.24), (0.27, side * 0.17, 1.22), coat, RIDER, (0, 2.2, 0))
         parts.append(arm)
     return Body((x, y, 0.0), yaw, speed, 0.0, parts, limbs)

@@ -24,12 +24,15 @@ class Hits(NamedTuple):
 def cast(world: World, camera: Camera, x: np.ndarray, y: np.ndarray) -> Hits:
     """Cast the rays of the pixels x, y (N,) in the current state of the world: :class:`Hits`."""
     direction = rays(camera, x, y)
-    return _hits(camera, direction, *intersect(world, camera.position, direction))
+    return _hits(world, camera, direction, *intersect(world, camera.position, direction))
 
 
-def _hits(camera, direction, geom, distance, normal):
+def _hits(world, camera, direction, geom, distance, normal):
     far = np.where(geom == SKY, 1e6, distance)
-    return Hits(direction, geom, far, normal, camera.position + far[:, None] * direction)
+    point = camera.position + far[:, None] * direction
+    if world.assign is not None:
+        geom = world.assign(geom, point)
+    return Hits(direction, geom, far, normal, point)
 
 
 def cast_all(
@@ -63,7 +66,7 @@ def cast_all(
     geom[remaining], distance[remaining], normal[remaining] = intersect(
         world, camera.position, direction[remaining]
     )
-    return _hits(camera, direction, geom, distance, normal)
+    return _hits(world, camera, direction, geom, distance, normal)
 
 
 def chessboard(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -90,12 +93,26 @@ def intersect(
     world: World, origin: np.ndarray, direction: np.ndarray, normals: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Intersect rays from a point: geom (N,), -1 for none, distance (N,), normal (N, 3) or None."""
+    near = world.near
+    if near is None or not np.array_equal(origin, near.origin):
+        return _intersect(world, origin, direction, normals)
+    geom, distance, normal = _intersect(near, origin, direction, normals)
+    far = np.flatnonzero((geom == SKY) | (distance > near.radius))
+    geom = np.where(geom == SKY, SKY, near.geom[geom]).astype(np.int32)
+    geom[far], distance[far], far_normal = _intersect(world, origin, direction[far], normals)
+    if normals:
+        normal[far] = far_normal
+    return geom, distance, normal
+
+
+def _intersect(part, origin, direction, normals):
+    """Intersect rays with the model of `part`, a world or the part near the camera."""
     count = len(direction)
     geom, distance = np.empty(count, np.int32), np.empty(count)
     normal = np.empty((count, 3)) if normals else None
     mujoco.mj_multiRay(
-        world.model,
-        world.data,
+        part.model,
+        part.data,
         origin,
         direction.ravel(),
         None,

@@ -1,6 +1,6 @@
 """Geometry of a road and its white markings."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,26 +33,46 @@ class Road(NamedTuple):
         sign = np.sign(self.curve)
         s = np.arctan2(x * sign, y * sign) / self.curve
         d = centre - np.hypot(x, y) * sign
-        across, along = pixel, pixel / np.maximum(slant, 0.02)
+        to_crossing = s - self.crossing if np.isfinite(self.crossing) else None
+        return mark(self, s, d, to_crossing, pixel=pixel, slant=slant)
 
-        def band(offset, half, blur):
-            """Share of a pixel of width `blur` covered by a line from -half to half."""
-            share = np.clip((half - np.abs(offset)) / blur + 0.5, 0, 1)
-            return np.minimum(share, 2 * half / blur)
 
-        paint = np.zeros(len(points))
-        dash, gap = self.dashed
-        if dash:
-            period = dash + gap
-            offset = (s + period / 2) % period - period / 2
-            lines = band(offset, dash / 2, along) if gap else 1.0
-            # Dashes finer than a pixel average out.
-            lines = np.where(along > period, dash / period, lines)
-            paint = band(d, 0.07, across) * lines
-        if self.edge_lines:
-            paint = np.maximum(paint, band(np.abs(d) - self.half + 0.35, 0.06, across))
-        if np.isfinite(self.crossing):
-            stripe = band((d % 1.0) - 0.5, 0.25, across)
-            zebra = band(s - self.crossing, 1.6, along) * (np.abs(d) < self.half - 0.2)
-            paint = np.maximum(paint, stripe * zebra)
-        return (0.85 * paint).astype(np.float32)
+def mark(
+    road: Any,
+    s: np.ndarray,
+    d: np.ndarray,
+    to_crossing: np.ndarray | None,
+    pixel: np.ndarray,
+    slant: np.ndarray,
+) -> np.ndarray:
+    """Compute the share of white paint at s, d, (N,) float32.
+
+    Args:
+        road: has `half`, `dashed` and `edge_lines`, see :class:`Road`.
+        s, d: (N,) along the road and to the left of its centre.
+        to_crossing: (N,) distance along the road past a zebra crossing; None: there is none.
+        pixel, slant: see `Road.paint`.
+    """
+    across, along = pixel, pixel / np.maximum(slant, 0.02)
+
+    def band(offset, half, blur):
+        """Share of a pixel of width `blur` covered by a line from -half to half."""
+        share = np.clip((half - np.abs(offset)) / blur + 0.5, 0, 1)
+        return np.minimum(share, 2 * half / blur)
+
+    paint = np.zeros(len(s))
+    dash, gap = road.dashed
+    if dash:
+        period = dash + gap
+        offset = (s + period / 2) % period - period / 2
+        lines = band(offset, dash / 2, along) if gap else 1.0
+        # Dashes finer than a pixel average out.
+        lines = np.where(along > period, dash / period, lines)
+        paint = band(d, 0.07, across) * lines
+    if road.edge_lines:
+        paint = np.maximum(paint, band(np.abs(d) - road.half + 0.35, 0.06, across))
+    if to_crossing is not None:
+        stripe = band((d % 1.0) - 0.5, 0.25, across)
+        zebra = band(to_crossing, 1.6, along) * (np.abs(d) < road.half - 0.2)
+        paint = np.maximum(paint, stripe * zebra)
+    return (0.85 * paint).astype(np.float32)

@@ -71,6 +71,33 @@ def expose(
     )
 
 
+def meter(lights: Sequence[np.ndarray], sensor: Sensor) -> float:
+    """Compute the gain at which images of these lights have the sensor's exposure on average.
+
+    Args:
+        lights: each (H, W, 3) float32, linear.
+        sensor: the :class:`Sensor`.
+    """
+    gains = [_meter(np.asarray(light, np.float32), sensor) for light in lights]
+    return float(np.exp(np.mean(np.log(gains))))
+
+
+def expose_frame(
+    light: np.ndarray,
+    sensor: Sensor,
+    gain: float,
+    rng: np.random.Generator | None = None,
+    motion: np.ndarray | None = None,
+) -> np.ndarray:
+    """Convert the light of a single frame to an image, with a given gain; see `expose`.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    light = _through_lens(np.asarray(light, np.float32), sensor, motion)
+    return _develop(light * np.float32(gain), sensor, rng)
+
+
 def _through_lens(light, sensor, motion):
     if motion is not None and sensor.shutter > 0:
         light = _blur_along(light, motion * np.float32(sensor.shutter))

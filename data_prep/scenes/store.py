@@ -5,20 +5,16 @@ so that any number of processes and any count produce the same bytes, and a run 
 continues where an earlier one ended. A pair is finished when all its files have their final names.
 """
 
-import contextlib
-import errno
 import functools
 import hashlib
 import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from data_prep.conversion import workers
-from data_prep.scenes import farm
+from data_prep.scenes import farm, folder
 from data_prep.scenes.photos import find_photos
 from flowseg import files
 from flowseg.errors import ArgumentError
@@ -26,7 +22,7 @@ from flowseg.errors import ArgumentError
 WORLDS = ("street", "layers")
 SIZES = (32, 8192)  # px, minimum and maximum
 MAX_PAIRS = 1_000_000  # names have six digits
-PLAN = "scenes.json"
+PLAN = folder.PLAN
 VERSION = 1  # to be increased when a world renders other pairs for the same seed
 
 
@@ -72,7 +68,7 @@ def write_pairs(
     )
     busy = "another run is using this folder: wait for it, or give another output"
     with files.lock(output, busy, "output"):
-        _claim(output, _plan(job, photos))
+        folder.claim(output / PLAN, _plan(job, photos))
         todo = np.flatnonzero(~_find_done(job, count))
         if not len(todo):
             print(f"{output}: all {count} pairs are already finished, nothing to do")
@@ -119,50 +115,13 @@ def _plan(job, photos):
     return plan
 
 
-def _claim(output, plan):
-    """Check that the folder has this plan; write the plan if there is none yet.
-
-    Raises:
-        ValueError: the folder has a different plan, or its plan is damaged.
-    """
-    path = output / PLAN
-    if not path.exists():
-        files.write(path, json.dumps(plan, indent=1) + "\n")
-    try:
-        old = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ArgumentError("damaged: give another output", "output", path=path) from error
-    if differing := [key for key in plan if old.get(key) != plan[key]]:
-        existing, requested = (
-            ", ".join(_named(key, p.get(key)) for key in differing) for p in (old, plan)
-        )
-        raise ArgumentError(
-            f"holds pairs generated with {existing}, not {requested}: give another output",
-            "output",
-            "noeffects",
-            *(key for key in differing if key != "version"),
-            path=output,
-        )
-
-
-def _named(key, value):
-    """Format an entry of the plan as an argument; disabled effects are the flag `noeffects`."""
-    if key == "effects":
-        return "effects" if value else "noeffects"
-    if key == "photos":
-        # With the digest, because another folder may have the same number of photos.
-        summary = value and f"{value['count']} ({value['sha256_of_names_and_sizes']:.6})"
-        return f"photos of {summary}" if summary else "no photos"
-    return f"version {value} of this command" if key == "version" else f"{key}={value}"
-
-
 def _find_done(job, count):
     """Find the pairs with all files, (count,) bool, and remove leftovers of killed runs."""
     done = np.ones(count, bool)
-    for folder, ending in farm.locations(job.world).values():
+    for subfolder, ending in farm.locations(job.world).values():
         exists = np.zeros(count, bool)
-        if (job.output / folder).is_dir():
-            with os.scandir(job.output / folder) as entries:
+        if (job.output / subfolder).is_dir():
+            with os.scandir(job.output / subfolder) as entries:
                 for entry in entries:
                     number = entry.name.removesuffix(ending)
                     if entry.name.startswith(".partial-"):
@@ -176,28 +135,11 @@ def _find_done(job, count):
 
 def _make_all(job, todo, count, processes):
     """Render the pairs with the indices `todo`, and return the summary."""
-    start, size, peak = time.perf_counter(), 0, 0
-    make = functools.partial(farm.make, job)
-    results = workers.map_in_processes(make, map(int, todo), processes, pin=True)
-    bar = tqdm(total=count, initial=count - len(todo), unit="pair", disable=None)
-    try:
-        with bar, contextlib.closing(results):
-            for bytes_written, peak_of_worker in results:
-                size, peak = size + bytes_written, max(peak, peak_of_worker)
-                bar.update()
-    except MemoryError as error:
-        reason = "out of memory: use fewer workers; finished pairs are kept"
-        raise workers.OutOfMemory(reason, "workers") from error
-    except OSError as error:
-        if error.errno is None:
-            raise
-        advice = "free some space and run" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "run"
-        reason = f"{error.strerror}; finished pairs are kept, {advice} the same command again"
-        raise OSError(error.errno, reason, error.filename) from error
-    seconds = time.perf_counter() - start
-    rate = len(todo) / seconds
-    per_core = rate / min(processes, len(workers.cores()))
-    return (
-        f"{len(todo)} pairs in {seconds:.1f} s: {rate:.2f} pairs/s, {per_core:.2f} per core; "
-        f"{size / len(todo):,.0f} bytes per pair, {peak / 2**20:.0f} MiB peak per worker"
+    make = functools.partial(_make_counted, job)
+    return folder.render(
+        make, map(int, todo), processes, total=count, initial=count - len(todo), unit="pair"
     )
+
+
+def _make_counted(job, index):
+    return 1, *farm.make(job, index)

@@ -14,7 +14,7 @@ from data_prep.scenes.camera import Camera, kitti_lens, project
 from data_prep.scenes.movers import CAR
 from data_prep.scenes.pair import Pair
 
-_MAX_FLOW = 500.0  # px; KITTI's files can store up to 512
+MAX_FLOW = 500.0  # px; KITTI's files can store up to 512
 _OCCLUDERS = (things.BUILDING, things.WALL, things.VEGETATION)
 SKY_LABEL = 23  # Cityscapes id
 
@@ -48,7 +48,7 @@ def make_pair(index: int, seed: int, height: int, width: int, effects: bool = Tr
     )
     pixels = np.mgrid[:height, :width][::-1].reshape(2, -1)
     flow = np.stack(projected[:2]) - pixels
-    valid = (projected[2] > 0.05) & (np.abs(flow).max(0) < _MAX_FLOW)
+    valid = (projected[2] > 0.05) & (np.abs(flow).max(0) < MAX_FLOW)
     flow = np.where(valid, flow, 0)
     camera_kind = sensor.draw(rng, width) if effects else sensor.Sensor()
     motions = (None, None)

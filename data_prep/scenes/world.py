@@ -5,7 +5,7 @@ camera. MuJoCo moves them (rigid bodies, hinges, the car's springs) and finds wh
 The appearance of the parts is stored in tables here, indexed by MuJoCo's geom number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import mujoco
@@ -51,6 +51,9 @@ class Limb(NamedTuple):
     speed: float  # radians per second
     angle: float  # radians at the first frame
     parts: list[Part]
+    # In a drive of many frames the limb swings about `middle` with this angular frequency.
+    middle: float = 0.0
+    pace: float = 5.5
 
 
 class Body(NamedTuple):
@@ -62,6 +65,7 @@ class Body(NamedTuple):
     yaw_rate: float
     parts: list[Part]
     limbs: Sequence[Limb] = ()
+    leg: float = 0.0  # length of a walker's legs, the first limb: the hips drop as they spread
 
 
 class Drive(NamedTuple):
@@ -75,6 +79,16 @@ class Drive(NamedTuple):
     height: float  # height of the camera
     aim: tuple[float, float, float]  # roll, pitch, yaw of the camera in the car, radians
     sway: tuple[float, ...]  # height, pitch, roll of the body on its springs, and their rates
+
+
+class Near(NamedTuple):
+    """The part of a world near the camera: most rays need no other, and few parts are fast."""
+
+    origin: np.ndarray  # (3,) from where rays are cast
+    radius: float  # all other parts of the world are further away
+    model: mujoco.MjModel
+    data: mujoco.MjData
+    geom: np.ndarray  # geom numbers in the whole world
 
 
 class World(NamedTuple):
@@ -94,6 +108,10 @@ class World(NamedTuple):
     ground: np.ndarray
     road: np.ndarray  # bool: has road markings
     surface: np.ndarray  # parts that join without an edge share an index
+    # Of drives only, see `video_world`.
+    near: Near | None = None
+    # Replaces the geoms (N,) hit at points (N, 3); None: they are kept.
+    assign: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
 def build(
@@ -111,18 +129,18 @@ def build(
 
     def geoms(pieces):
         for part in pieces:
-            lines.append(_geom_xml(part, len(parts)))
+            lines.append(geom_xml(part, len(parts)))
             parts.append(part)
 
     geoms(static)
     for body in bodies:
-        lines.append(f'<body pos="{_text(body.position)}" euler="0 0 {body.yaw:.9f}">')
+        lines.append(f'<body pos="{text(body.position)}" euler="0 0 {body.yaw:.9f}">')
         lines.append('<freejoint/><inertial pos="0 0 0" mass="1e3" diaginertia="1e3 1e3 1e3"/>')
         ahead = body.speed * np.array([np.cos(body.yaw), np.sin(body.yaw)])
         speeds += [*ahead, 0, 0, 0, body.yaw_rate]
         geoms(body.parts)
         for limb in body.limbs:
-            lines.append(f'<body pos="{_text(limb.position)}" euler="0 {limb.angle:.9f} 0">')
+            lines.append(f'<body pos="{text(limb.position)}" euler="0 {limb.angle:.9f} 0">')
             lines.append('<joint type="hinge" axis="0 1 0"/>')
             # So light that its swing does not move the body.
             lines.append('<inertial pos="0 0 0" mass="1e-3" diaginertia="1e-3 1e-3 1e-3"/>')
@@ -141,17 +159,19 @@ def build(
     data = mujoco.MjData(model)
     _start(model, data, drive, speeds)
     order = model.geom_user[:, 0].astype(int)
-    return World(model, data, **_tables([parts[i] for i in order], rng))
+    return World(model, data, **tables([parts[i] for i in order], rng))
 
 
-def _text(numbers):
+def text(numbers: Sequence[float]) -> str:
+    """Format numbers for MuJoCo's XML."""
     return ("%.9f " * len(numbers))[:-1] % tuple(numbers)
 
 
-def _geom_xml(part, number):
+def geom_xml(part: Part, number: int) -> str:
+    """Return the XML of a part, with its number as user data."""
     return (
-        f'<geom type="{part.kind}" size="{_text(part.size)}" pos="{_text(part.position)}" '
-        f'euler="{_text(part.turn)}" user="{number}"/>'
+        f'<geom type="{part.kind}" size="{text(part.size)}" pos="{text(part.position)}" '
+        f'euler="{text(part.turn)}" user="{number}"/>'
     )
 
 
@@ -160,7 +180,7 @@ def _car_xml(drive):
     inertia = _MASS * 1.5
     spring = f'stiffness="{inertia * 66:.0f}" damping="{inertia * 5:.0f}"'
     return (
-        f'<body pos="{_text(drive.position)} 0"><joint type="slide" axis="1 0 0"/>'
+        f'<body pos="{text(drive.position)} 0"><joint type="slide" axis="1 0 0"/>'
         '<joint type="slide" axis="0 1 0"/>'
         '<joint type="hinge" axis="0 0 1"/>'
         f'<inertial pos="0 0 0" mass="{_WHEELS}" diaginertia="300 300 300"/>'
@@ -168,7 +188,7 @@ def _car_xml(drive):
         f'<joint type="hinge" axis="0 1 0" {spring}/><joint type="hinge" axis="1 0 0" {spring}/>'
         f'<inertial pos="0 0 {_CENTRE}" mass="{_MASS}" '
         f'diaginertia="{inertia} {inertia} {inertia}"/>'
-        f'<site name="camera" pos="0.3 0 {drive.height - 0.5:.9f}" euler="{_text(drive.aim)}"/>'
+        f'<site name="camera" pos="0.3 0 {drive.height - 0.5:.9f}" euler="{text(drive.aim)}"/>'
         "</body></body>"
     )
 
@@ -197,7 +217,8 @@ def advance(world: World) -> None:
     mujoco.mj_kinematics(world.model, world.data)
 
 
-def _tables(parts, rng):
+def tables(parts: Sequence[Part], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return the tables of :class:`World` for parts in this order, with random textures."""
     looks = [part.look for part in parts]
     count = len(parts)
     ground = np.array([part.ground for part in parts])
@@ -213,7 +234,7 @@ def _tables(parts, rng):
             [tiles[int(n * len(tiles))] for tiles, n in zip(tiles_of_part, draws, strict=True)]
         )
 
-    tables = {
+    columns = {
         "label": np.array([part.label for part in parts], np.uint8),
         "colour": np.array([look.colour for look in looks], np.float32),
         "tile": choose(look.material for look in looks),
@@ -225,6 +246,6 @@ def _tables(parts, rng):
         "glow": np.array([look.glow for look in looks], np.float32),
     }
     # Parts of one surface share their appearance: otherwise a pavement's pieces would differ.
-    tables = {name: table[surface] for name, table in tables.items()}
-    road = ground & (tables["label"] == ROAD)
-    return tables | {"ground": ground, "road": road, "surface": surface}
+    columns = {name: table[surface] for name, table in columns.items()}
+    road = ground & (columns["label"] == ROAD)
+    return columns | {"ground": ground, "road": road, "surface": surface}

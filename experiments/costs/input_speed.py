@@ -6,7 +6,8 @@ python -m experiments.costs.input_speed --records GLOB[,GLOB] \
 The pipelines of the record sets take turns in one process, so that their ratios hold on a noisy
 machine. With --clip_frames, each set of videos also delivers clips of that many frames. Nothing is
 trained: the rate is that at which this machine could feed a training. A set converted with
---uncompressed or --records_size beside the same set without shows what these options give.
+--uncompressed or --records_size beside the same set without shows what these options give. A second
+table lists the CPU time of the parts of one example of the first set.
 """
 
 import statistics
@@ -22,8 +23,9 @@ import tensorflow as tf
 
 from flowseg import tables
 from flowseg.cli import flags as shared_flags
-from flowseg.data import clips, records
+from flowseg.data import augment, clips, records
 from flowseg.data.batches import Draw, training_batches
+from flowseg.data.decoding import frame_decoder
 from flowseg.data.labels import LabelSet, load_label_set
 from flowseg.training.config import TrainingConfig
 
@@ -62,6 +64,51 @@ def seconds_per_batch(batches: tf.data.Dataset, count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
+def part_times(
+    config: TrainingConfig, label_set: LabelSet, files: list[str], repeats: int = 20
+) -> dict[str, float]:
+    """Median CPU milliseconds of decoding and augmenting the first pair with flow.
+
+    Raises:
+        ValueError: no record has a second frame and flow.
+    """
+    decode = frame_decoder(label_set)
+    for record in tf.data.TFRecordDataset(files):
+        fields = records.parse_example(record)
+        if fields["flow"] != "" and fields["image2"] != "":
+            break
+    else:
+        raise ValueError(f"{files[0]}: no record of this set has a second frame and flow")
+    keys = ("image1", "image2", "flow", "seg")
+    example = {key: decode(record)[key] for key in keys}
+    strength, seed = config.augmentation, tf.constant([1, 2], tf.int64)
+    size = config.height, config.width
+    scales = strength.scale, strength.stretch, strength.enlarge
+    crop = augment.random_crop(dict(example), seed, *size, *scales)
+    images = tf.stack([crop["image1"], crop["image2"]])
+    parts = {
+        "decode images": lambda: [decode(record)[key] for key in ("image1", "image2")],
+        "decode flow": lambda: decode(record)["flow"],
+        "decode labels": lambda: decode(record)["seg"],
+        "resize flow to the crop": lambda: augment.resize_sparse_flow(example["flow"], *size),
+        "mirror": lambda: augment.mirror(dict(crop)),
+        "recolour": lambda: augment.recolour(images, seed, strength.colour),
+        "erase": lambda: augment.erase(images[1], seed, 1.0),
+        "all of augmentation": lambda: augment.augment(dict(example), seed, *size, strength),
+    }
+    return {name: _milliseconds(work, repeats) for name, work in parts.items()}
+
+
+def _milliseconds(work, repeats):
+    work, times = tf.function(work), []
+    for _ in range(repeats + 2):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    # The first calls trace the graph.
+    return 1e3 * statistics.median(times[2:])
+
+
 def define_flags():
     """Define the flags of this command."""
     shared_flags.define_training_flags(train_records_required=False)
@@ -78,7 +125,8 @@ def main():
     """Time the pipelines in turn, and print their rates and ratios to the first."""
     args = flags.FLAGS
     config = shared_flags.training_config(args)
-    found = pipelines(config, load_label_set(config.label_set), args.records, args.clip_frames)
+    label_set = load_label_set(config.label_set)
+    found = pipelines(config, label_set, args.records, args.clip_frames)
     seconds = {name: [] for name in found}
     for turn in range(args.turns):
         # The order is reversed each time, as a pipeline may still work in the background.
@@ -98,6 +146,9 @@ def main():
         ratio = statistics.median(ratios)
         rows.append((name, f"{rate:.1f}", f"{rate * frames:.1f}", f"{ratio:.2f}"))
     print(tables.plain(rows))
+    print("CPU time of the parts of one example of the first set:")
+    times = part_times(config, label_set, records.match_files(args.records[0]))
+    print(tables.plain((name, f"{ms:.1f}", "ms") for name, ms in times.items()))
 
 
 if __name__ == "__main__":

@@ -25,11 +25,12 @@ from flowseg.cli import entry
 # isort: split
 import cv2
 import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
 from flowseg import files, tables
 from flowseg.cli import flags as shared_flags
-from flowseg.data import decoding, records
+from flowseg.data import decoding, records, videos
 from flowseg.data.labels import LabelSet, load_label_set, train_id_table
 from flowseg.scoring import frame_scores
 from flowseg.scoring.evaluation import count_frame
@@ -78,16 +79,20 @@ def pairs_with_flow(
     Raises:
         ValueError: a damaged shard or image, which the message names.
     """
-    frames = decoding.evaluation_data(files, label_set).as_numpy_iterator()
+    decode = decoding.frame_decoder(label_set, maps=True)
+    keys = ("image1", "image2")
+
+    def with_files(record, shard):
+        fields = records.parse_example(record)
+        return decode(record), [fields[key] for key in keys], fields["flow"] != "", shard
+
     with records.named_errors(files):
-        for path in files:
-            for index, fields in records.read_shard(path):
-                wanted, name = fields["flow"] and fields["image2"], f"{path}, record {index}"
-                greys = wanted and [_grey(fields[key], name) for key in ("image1", "image2")]
-                frame = next(frames)
-                if wanted:
-                    # Synthetic pairs are named like KITTI's: the folder distinguishes them.
-                    yield f"{Path(path).parent.name}/{frame['frame_id'].decode()}", greys, frame
+        frames = videos.in_order(files).map(with_files, tf.data.AUTOTUNE)
+        for frame, images, has_flow, shard in frames.prefetch(2).as_numpy_iterator():
+            if has_flow:
+                # Synthetic pairs are named like KITTI's: the folder distinguishes them.
+                name = f"{Path(shard.decode()).parent.name}/{frame['frame_id'].decode()}"
+                yield name, [_grey(image, name) for image in images], frame
 
 
 def score_flow(

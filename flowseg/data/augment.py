@@ -2,7 +2,7 @@
 
 An example is a dict: `image1`, `image2` (H, W, 3) uint8, `flow` (H, W, 3) float32 (u, v, valid),
 `seg` (H, W) int32 train ids. A clip is a dict of `images` (k, H, W, 3), `seg` (k, H, W), `flow` and
-`backward_flow` (k - 1, H, W, 3): the same functions treat all its frames alike.
+`backward_flow` (k - 1, H, W, 3), which `mirror` and `recolour` treat like an example.
 
 All randomness comes from the seed that the caller passes: the same seed gives the same pixels.
 """
@@ -34,8 +34,6 @@ class Augmentation(NamedTuple):
     enlarge: float = 0.0
 
 
-# Synthetic second frame: zoom up to 6 %, rotation up to 1 degree, shift up to 2 % of the size.
-_SYNTHETIC_ZOOM, _SYNTHETIC_ROTATION, _SYNTHETIC_SHIFT = 0.06, 0.0175, 0.02
 # NTSC luminance and the two colour axes, from RGB.
 _YIQ = np.float32([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 # How each part of an example is resized; flow has a rule of its own.
@@ -61,7 +59,9 @@ def augment(
         `plain1` and `plain2` are the frames before colour jitter and erasing.
     """
     seeds = tf.unstack(tf.random.split(seed, 4))
-    example = _move(example, seeds, height, width, strength)
+    sizes = strength.scale, strength.stretch, strength.enlarge
+    example = random_crop(example, seeds[0], height, width, *sizes)
+    example = _flip(example, seeds[1], strength.flip)
     example |= {"plain1": example["image1"], "plain2": example["image2"]}
     images = [example["image1"], example["image2"]]
     image1, image2 = _change_colours(images, seeds, strength)
@@ -69,34 +69,44 @@ def augment(
 
 
 def augment_clip(
-    clip: dict[str, tf.Tensor], seed: tf.Tensor, height: int, width: int, strength: Augmentation
+    frames: Sequence[dict[str, tf.Tensor]],
+    seed: tf.Tensor,
+    height: int,
+    width: int,
+    strength: Augmentation,
 ) -> dict[str, tf.Tensor]:
-    """Crop, scale, flip and recolour all frames of a clip alike, and erase parts of single ones.
+    """Crop, scale, flip and recolour the frames of a clip alike, and erase parts of single ones.
 
     A clip of two frames gets the pixels that `augment` gives the same pair.
 
     Args:
-        clip: dict as in the module docstring, of any size; the number of frames is static.
+        frames: dicts of `image1` (H, W, 3) uint8, `seg` (H, W) int32, and all but the last of
+            `flow` and `backward_flow` (H, W, 3) float32; all of one size.
         seed: (2,) int tensor.
         height: rows of the result.
         width: columns of the result.
         strength: an :class:`Augmentation`.
 
     Returns:
-        The dict with frames, flow and labels of size (height, width), frames as float32 0..255.
+        {"images": (k, height, width, 3) float32 0..255, "seg": (k, height, width), "flow" and
+        "backward_flow": (k - 1, height, width, 3)}.
     """
     seeds = tf.unstack(tf.random.split(seed, 4))
-    clip = _move(clip, seeds, height, width, strength)
+    sizes = strength.scale, strength.stretch, strength.enlarge
+    # Each frame is cropped before they are stacked: full-size clips would take most of the time.
+    cropped = [random_crop(frame, seeds[0], height, width, *sizes) for frame in frames]
+    clip = {"images": tf.stack([frame["image1"] for frame in cropped])}
+    clip["seg"] = tf.stack([frame["seg"] for frame in cropped])
+    for key in _FLOWS:
+        clip[key] = tf.stack([frame[key] for frame in cropped[:-1]])
+    clip = _flip(clip, seeds[1], strength.flip)
     images = _change_colours(tf.unstack(clip["images"]), seeds, strength)
     return {**clip, "images": tf.stack(images)}
 
 
-def _move(example, seeds, height, width, strength):
-    """Crop, scale and flip."""
-    sizes = strength.scale, strength.stretch, strength.enlarge
-    example = random_crop(example, seeds[0], height, width, *sizes)
+def _flip(example, seed, probability):
     return tf.cond(
-        tf.random.stateless_uniform((), seeds[1]) < strength.flip,
+        tf.random.stateless_uniform((), seed) < probability,
         lambda: mirror(example),
         lambda: example,
     )
@@ -128,7 +138,7 @@ def random_crop(
     example is enlarged. Frames and flow are resized bilinearly; flow uses only its valid pixels,
     and its vectors are scaled. Labels take the nearest pixel.
     """
-    size = tf.shape(example["seg"])[-2:]
+    size = tf.shape(example["seg"])
     draw = tf.random.stateless_uniform((4,), seed)
     grow, widen = enlarge + (draw[0] * 2 - 1) * scale, (draw[1] * 2 - 1) * stretch
     requested = tf.cast([height, width], tf.float32) / tf.pow(2.0, [grow, grow + widen])
@@ -143,18 +153,26 @@ def random_crop(
     columns = slice(corner[1], corner[1] + region[1])
 
     def resize(x, method):
-        resized = tf.image.resize(x, (height, width), method)
-        return tf.ensure_shape(resized, (*x.shape[:-3], height, width, x.shape[-1]))
+        return tf.ensure_shape(tf.image.resize(x, (height, width), method), (height, width, None))
 
     cropped = {}
     for key, x in example.items():
         if key in _IMAGES:
-            cropped[key] = resize(x[..., rows, columns, :], "bilinear")
+            cropped[key] = resize(x[rows, columns], "bilinear")
         elif key in _FLOWS:
-            cropped[key] = resize_sparse_flow(x[..., rows, columns, :], height, width)
+            cropped[key] = _resize_flow(x[rows, columns], height, width)
         elif key in _LABELS:
-            cropped[key] = resize(x[..., rows, columns, None], "nearest")[..., 0]
+            cropped[key] = resize(x[rows, columns, None], "nearest")[..., 0]
     return example | cropped
+
+
+def _resize_flow(flow, height, width):
+    """`resize_sparse_flow`, which takes no time where nothing is known, as in unlabelled frames."""
+    return tf.cond(
+        tf.reduce_any(flow[..., 2] > 0),
+        lambda: resize_sparse_flow(flow, height, width),
+        lambda: tf.zeros((height, width, 3)),
+    )
 
 
 def resize_sparse_flow(flow: tf.Tensor, height: int, width: int) -> tf.Tensor:
@@ -165,14 +183,14 @@ def resize_sparse_flow(flow: tf.Tensor, height: int, width: int) -> tf.Tensor:
     valid this equals `flow_ops.resize_flow`.
 
     Args:
-        flow: (..., H, W, 3) float32 (u, v, valid), of at most four axes.
+        flow: (H, W, 3) float32 (u, v, valid).
         height: rows of the result.
         width: columns of the result.
 
     Returns:
-        (..., height, width, 3) float32.
+        (height, width, 3) float32.
     """
-    old_size = tf.cast(tf.shape(flow)[-3:-1], tf.float32)
+    old_size = tf.cast(tf.shape(flow)[:2], tf.float32)
     # In planes, which takes half the time of operations on slices of the last axis.
     u, v, valid = tf.unstack(flow, axis=-1)
     known = valid > 0
@@ -185,7 +203,7 @@ def resize_sparse_flow(flow: tf.Tensor, height: int, width: int) -> tf.Tensor:
     u = tf.where(valid, planes[0] / divisor * (width / old_size[1]), 0.0)
     v = tf.where(valid, planes[1] / divisor * (height / old_size[0]), 0.0)
     resized = stack_last([u, v, tf.cast(valid, tf.float32)])
-    return tf.ensure_shape(resized, (*flow.shape[:-3], height, width, 3))
+    return tf.ensure_shape(resized, (height, width, 3))
 
 
 def stack_last(planes: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -265,53 +283,3 @@ def erase(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
         inside = (row >= top) & (row < top + tall) & (column >= left) & (column < left + wide)
         erased |= inside & (draws[i, 4] < threshold)
     return tf.where(erased[..., None], mean, image)
-
-
-def synthetic_second_frame(image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Create a second frame, image1 under a small random affine motion, and its exact flow.
-
-    A copy of image1 would train the network to predict zero motion.
-
-    Args:
-        image: (H, W, 3) uint8.
-        seed: (2,) int tensor.
-
-    Returns:
-        image2 (H, W, 3) uint8, with replicated borders, and flow (H, W, 3) float32
-        (u, v, valid), valid everywhere.
-    """
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-    draw = tf.random.stateless_uniform((4,), seed, -1.0, 1.0)
-    zoom, angle = 1.0 + _SYNTHETIC_ZOOM * draw[0], _SYNTHETIC_ROTATION * draw[1]
-    cosine, sine = zoom * tf.cos(angle), zoom * tf.sin(angle)
-    shift_x, shift_y = _SYNTHETIC_SHIFT * width * draw[2], _SYNTHETIC_SHIFT * height * draw[3]
-    x, y = tf.meshgrid(tf.range(width) - (width - 1) / 2, tf.range(height) - (height - 1) / 2)
-    # p -> M p + s about the centre, M = [[cosine, -sine], [sine, cosine]].
-    u = cosine * x - sine * y + shift_x - x
-    v = sine * x + cosine * y + shift_y - y
-    # The sampler takes the inverse map, q -> M^-1 (q - s), in pixels from the corner.
-    back_cos, back_sin = cosine / zoom**2, sine / zoom**2
-    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
-    from_x, from_y = centre_x + shift_x, centre_y + shift_y
-    transform = tf.stack(
-        [
-            back_cos,
-            back_sin,
-            centre_x - back_cos * from_x - back_sin * from_y,
-            -back_sin,
-            back_cos,
-            centre_y + back_sin * from_x - back_cos * from_y,
-            0.0,
-            0.0,
-        ]
-    )
-    moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(image, tf.float32)[None],
-        transforms=transform[None],
-        output_shape=tf.shape(image)[:2],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="NEAREST",
-    )[0]
-    image2 = tf.cast(tf.clip_by_value(tf.round(moved), 0.0, 255.0), tf.uint8)
-    return image2, tf.stack([u, v, tf.ones_like(u)], -1)

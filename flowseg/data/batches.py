@@ -67,7 +67,7 @@ def training_batches(
         first_step: number of batches to skip at the beginning.
         strength: an :class:`augment.Augmentation`; default: its defaults.
         synthetic_flow: whether the exact flow of a synthetic second frame (see
-            `augment.synthetic_second_frame`) is a target, or masked.
+            `synthetic_frames.synthetic_second_frame`) is a target, or masked.
         pair: whether to add a target `pair` (B, H, W, 7): both frames before colour jitter and
             erasing, and 1 where the flow target is valid.
         host: index of the share of each batch to yield, from 0; the shares of all hosts, in order,

@@ -4,7 +4,7 @@ The order and the augmentation of an epoch depend only on the seed and the epoch
 the pairs in `batches`. All frames of a clip are augmented alike, and their flow stays exact.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,12 +117,16 @@ def training_clips(
     Raises:
         ValueError: see `find_clips`.
     """
-    decode = clip_decoder(draw.length, draw.stride, label_set)
+    decode = _frames_decoder(draw.length, label_set)
     strength = strength or augment.Augmentation()
 
-    def prepare(index, serialized):
+    def prepare(index, shards, offsets):
+        positions = tf.data.Dataset.from_tensor_slices((shards, offsets))
+        serialized = positions.flat_map(videos.read_at).batch(draw.length).get_single_element()
         seed = tf.stack([tf.cast(draw.seed, tf.int64), index])
-        clip = augment.augment_clip(decode(serialized), seed, height, width, strength)
+        frames = decode(serialized)
+        clip = augment.augment_clip(frames, seed, height, width, strength)
+        clip = _mask_other_flow(clip, frames, draw.stride)
         return {"images": clip.pop("images")}, clip
 
     drawn = _drawn(draw, first_step, host, hosts)
@@ -131,34 +135,31 @@ def training_clips(
     return dataset.batch(share, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
-def clip_decoder(
-    length: int, stride: int, label_set: LabelSet
-) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """A function: (k,) serialised records of one clip -> the decoded clip, see `augment`."""
+def _frames_decoder(length, label_set):
+    """A function: (k,) serialised records -> the decoded frames of the clip, a list of dicts."""
     decode = frame_decoder(label_set, second=False)
+    keys = ("image1", "seg", "frame_index", "next_index")
 
-    def decode_clip(serialized):
-        frames = [decode(serialized[i]) for i in range(length)]
-        clip = {
-            "images": tf.stack([frame["image1"] for frame in frames]),
-            "seg": tf.stack([frame["seg"] for frame in frames]),
-        }
-        for key in ("flow", "backward_flow"):
-            # The flow of a record leads to its second frame, which may be another one than the
-            # clip's next.
-            clip[key] = tf.stack(
-                [
-                    tf.where(frame["next_index"] == frame["frame_index"] + stride, frame[key], 0.0)
-                    for frame in frames[:-1]
-                ]
-            )
-        return clip
+    def decode_frames(serialized):
+        frames = []
+        for i in range(length):
+            frame = decode(serialized[i])
+            used = keys if i == length - 1 else (*keys, "flow", "backward_flow")
+            frames.append({key: frame[key] for key in used})
+        return frames
 
-    return decode_clip
+    return decode_frames
+
+
+def _mask_other_flow(clip, frames, stride):
+    """Mask the flow of records whose second frame is another one than the clip's next."""
+    fits = [frame["next_index"] == frame["frame_index"] + stride for frame in frames[:-1]]
+    fits = tf.reshape(tf.stack(fits), (-1, 1, 1, 1))
+    return clip | {key: tf.where(fits, clip[key], 0.0) for key in ("flow", "backward_flow")}
 
 
 def _drawn(draw, first_step, host, hosts):
-    """Endless dataset of (number, (k,) serialised records) of one host."""
+    """Endless dataset of (number, (k,) shards, (k,) offsets) of one host."""
     shards = [str(path) for files in draw.file_sets for path in files]
     number_of = {shard: i for i, shard in enumerate(shards)}
     columns = []
@@ -178,12 +179,8 @@ def _drawn(draw, first_step, host, hosts):
             for column in columns
         ]
 
-    def read(index, numbers, offsets):
-        positions = tf.data.Dataset.from_tensor_slices((tf.gather(shards, numbers), offsets))
-        clip = positions.flat_map(videos.read_at).batch(draw.length)
-        return clip.map(lambda serialized: (index, serialized))
-
     drawn = numbered_epochs(
         streams, draw.weights, draw.seed, draw.batch_size, draw.steps_per_epoch, first_step
     )
-    return keep_share(drawn, draw.batch_size, host, hosts).flat_map(read)
+    drawn = keep_share(drawn, draw.batch_size, host, hosts)
+    return drawn.map(lambda index, numbers, offsets: (index, tf.gather(shards, numbers), offsets))

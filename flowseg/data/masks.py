@@ -82,8 +82,9 @@ def decode(
         stored //= 255 // (2**depth - 1)  # OpenCV has scaled the values to 0..255
     if stored.max() > 255:
         raise ValueError(
-            f"{name}: the largest value is {stored.max()}, but class ids are at most 255 (is it a "
-            "mask of instances or depth?)"
+            f"{name}: the largest value is {stored.max()}, but class ids are at most 255 (a mask "
+            "of depth, or of instances? data_prep.folder --instance_divisor N reads ids of the "
+            "form class * N + number)"
         )
     if values is not None:
         return _map_values(stored, name, values)

@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from flowseg import files, globs
+from flowseg.data.record_fields import FILES
 
 SCHEMA_VERSION = 2
 # Version 1 has no videos, backward flow or occlusion maps; its records are read as such.
@@ -21,19 +22,6 @@ _READABLE = (1, SCHEMA_VERSION)
 # Bytes that TFRecord adds to each record: its length, and the checksums of length and content.
 FRAMING = 16
 
-# Encoded files. `<name>_format` is the format, if there are several; `flow_noc` and
-# `backward_flow` have that of `flow`.
-_FILES = (
-    "image1",
-    "image2",
-    "flow",
-    "flow_noc",
-    "backward_flow",
-    "occlusion",
-    "labels",
-    "instances",
-    "objects",
-)
 _FORMATS = {
     "image1_format": ("png", "jpeg", "ppm"),
     "image2_format": ("", "png", "jpeg", "ppm"),
@@ -46,7 +34,7 @@ _TEXTS = ("dataset", "frame_id", "video", "label_set", *_FORMATS)
 _NUMBERS = ("schema", "frame_index", "next_index", "height", "width")
 
 FEATURES = {
-    **{name: tf.io.FixedLenFeature([], tf.string, "") for name in (*_FILES, *_TEXTS)},
+    **{name: tf.io.FixedLenFeature([], tf.string, "") for name in (*FILES, *_TEXTS)},
     **{name: tf.io.FixedLenFeature([], tf.int64, 0) for name in _NUMBERS},
 }
 
@@ -72,7 +60,7 @@ def make_example(**fields: bytes | str | int) -> bytes:
     unknown = set(fields) - set(FEATURES) | {"schema"} & set(fields)
     if unknown:
         raise ValueError(f"no such record fields: {', '.join(sorted(unknown))}")
-    values = {name: fields.get(name, b"") for name in _FILES}
+    values = {name: fields.get(name, b"") for name in FILES}
     values |= {name: fields.get(name, "").encode() for name in _TEXTS}
     values |= {name: fields.get(name, 0) for name in _NUMBERS}
     values["schema"] = SCHEMA_VERSION

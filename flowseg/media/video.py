@@ -7,7 +7,7 @@ length of a video.
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -74,7 +74,7 @@ def is_address(path: str | os.PathLike) -> bool:
 
 
 def open_video(
-    path: str | os.PathLike,
+    path: str | os.PathLike, on_damage: Callable[[str], None] = console.warn
 ) -> tuple[Iterator[SourceFrame], Fraction | None, int | None]:
     """Open a video file or an address that FFmpeg reads, such as rtsp:// or http://.
 
@@ -82,11 +82,12 @@ def open_video(
     are applied. Colours are converted with the matrix and range that the video declares; without
     a declaration, with FFmpeg's default, limited-range BT.601. The pixel aspect ratio is ignored.
 
-    A damaged video is read as far as FFmpeg decodes it; at the end one warning on stderr states
-    what FFmpeg reported, and whether packets that the header lists are missing.
+    A damaged video is read as far as FFmpeg decodes it; at the end one line states what FFmpeg
+    reported, and whether packets that the header lists are missing.
 
     Args:
         path: file or address.
+        on_damage: called with that line; default: a warning on stderr.
 
     Returns:
         (frames, fps, count): an iterator of `SourceFrame`; frames per second, or None if unknown;
@@ -108,7 +109,7 @@ def open_video(
     rates = stream.average_rate, stream.guessed_rate
     rate = next((rate for rate in rates if rate and 0 < rate <= _MAX_RATE), None)
     problems = []
-    rest = _frames(container, stream, rate, path, problems)
+    rest = _frames(container, stream, rate, path, problems, on_damage)
     # Read two frames now: only this shows that the video can be decoded.
     first = list(itertools.islice(rest, 2))
     if len(first) < 2:
@@ -156,7 +157,7 @@ def _count(stream, container, rate):
     return round(seconds * rate) or None
 
 
-def _frames(container, stream, rate, path, problems):
+def _frames(container, stream, rate, path, problems, on_damage):
     """Yield `SourceFrame`s; append a text to `problems` for each kind of damage."""
     converter, packets, index, start, last = VideoReformatter(), [0], 0, None, None
     # AVI stores no times; FFmpeg's are those of decoding.
@@ -196,7 +197,7 @@ def _frames(container, stream, rate, path, problems):
             )
         # With fewer frames, `open_video` raises an error.
         if problems and index > 1:
-            console.warn(f"{path}: {'; '.join(problems)}")
+            on_damage(f"{path}: {'; '.join(problems)}")
     except av.FFmpegError as error:
         raise ValueError(f"{path}: frame {index} cannot be converted ({_reason(error)})") from error
     finally:

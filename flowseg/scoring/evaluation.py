@@ -9,8 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from flowseg.data import decoding, records
-from flowseg.data.labels import CITYSCAPES, IGNORE_LABEL, LabelSet, class_groups, thing_table
+from flowseg.data.labels import CITYSCAPES, IGNORE_LABEL, LabelSet, thing_table
 from flowseg.scoring import frame_scores
+from flowseg.scoring.class_groups import class_groups
 from flowseg.scoring.streaming import grouped_logits
 
 # Reported kind of ground truth -> key of the counts that a frame with it has.

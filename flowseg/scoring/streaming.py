@@ -56,7 +56,7 @@ def grouped_logits(
 
     Args:
         logits: (..., C).
-        groups: (C,) broader class of each class, from `labels.class_groups`; 255 = in no group.
+        groups: (C,) broader class of each class, from `class_groups`; 255 = in no group.
 
     Returns:
         (..., max group + 1) float32 log-probabilities (the probabilities do not sum to 1 if a class

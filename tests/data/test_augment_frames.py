@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowseg.data import augment
+from flowseg.data import augment, synthetic_frames
 from flowseg.data.augment import Augmentation
 from tests.data.test_augment import difference, seed, street
 
@@ -20,7 +20,9 @@ def texture(height, width):
 @pytest.mark.parametrize("number", range(6))
 def test_synthetic_frames_match_by_flow(number):
     image1 = texture(100, 150)
-    image2, flow = (x.numpy() for x in augment.synthetic_second_frame(image1, seed(number)))
+    image2, flow = (
+        x.numpy() for x in synthetic_frames.synthetic_second_frame(image1, seed(number))
+    )
     assert image2.shape == image1.shape and image2.dtype == np.uint8
     assert flow.shape == (100, 150, 3) and flow.dtype == np.float32 and (flow[..., 2] == 1).all()
     u, v, valid = np.moveaxis(flow, -1, 0)
@@ -35,13 +37,17 @@ def test_synthetic_frames_match_by_flow(number):
 
 def test_synthetic_frames_depend_on_seed():
     image1 = texture(40, 60)
-    samples = [augment.synthetic_second_frame(image1, seed(number)) for number in (0, 1, 2, 0)]
+    samples = [
+        synthetic_frames.synthetic_second_frame(image1, seed(number)) for number in (0, 1, 2, 0)
+    ]
     for a, b in zip(samples[0], samples[3], strict=True):
         np.testing.assert_array_equal(a, b)
     flows = [flow.numpy() for _, flow in samples]
     assert all(np.abs(flows[0] - flows[i]).max() > 0.1 for i in (1, 2))
     # Motion left and right, up and down, in and out all occurs.
-    flows = np.stack([augment.synthetic_second_frame(image1, seed(i))[1] for i in range(20)])
+    flows = np.stack(
+        [synthetic_frames.synthetic_second_frame(image1, seed(i))[1] for i in range(20)]
+    )
     shift, growth = flows[:, 20, 30, :2], flows[:, 0, -1, 0] - flows[:, 0, 0, 0]
     assert ((shift > 0).any(0) & (shift < 0).any(0)).all()
     assert (growth > 0).any() and (growth < 0).any()

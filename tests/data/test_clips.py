@@ -175,11 +175,12 @@ def test_clip_of_two_frames_equals_a_pair(seed):
     seg = rng.integers(0, 19, (2, 40, 60), np.int32)
     arguments = tf.constant([7, seed]), 32, 48, STRONG
     pair = {"image1": images[0], "image2": images[1], "flow": flow, "seg": seg[0]}
-    clip = {"images": images, "flow": flow[None], "backward_flow": flow[None], "seg": seg}
-    pair, clip = (
-        function({key: tf.constant(value) for key, value in example.items()}, *arguments)
-        for function, example in ((augment.augment, pair), (augment.augment_clip, clip))
+    first = {"image1": images[0], "flow": flow, "backward_flow": flow, "seg": seg[0]}
+    frames = [first, {"image1": images[1], "seg": seg[1]}]
+    pair, *frames = (
+        {key: tf.constant(value) for key, value in each.items()} for each in (pair, *frames)
     )
+    pair, clip = augment.augment(pair, *arguments), augment.augment_clip(frames, *arguments)
     np.testing.assert_array_equal(clip["images"], tf.stack([pair["image1"], pair["image2"]]))
     np.testing.assert_array_equal(clip["flow"][0], pair["flow"])
     np.testing.assert_array_equal(clip["seg"][0], pair["seg"])

@@ -140,3 +140,29 @@ def test_things_are_persons_and_vehicles():
 def test_categories_contain_every_class_once():
     names = [name for group in labels.CITYSCAPES_CATEGORIES.values() for name in group]
     assert sorted(names) == sorted(labels.CITYSCAPES.names)
+
+
+def test_numberings_of_vkitti2():
+    # Car 13 and van 14 are cars of Cityscapes, tree 3 and vegetation 4 its vegetation; guard rail 7
+    # and misc 11 are void.
+    table = labels.train_id_table(labels.CITYSCAPES, "vkitti2")
+    names = [labels.CITYSCAPES.names[i] for i in table[[13, 14, 3, 4, 12]]]
+    assert names == ["car", "car", "vegetation", "vegetation", "truck"]
+    assert table[[0, 7, 11]].tolist() == [255, 255, 255]
+    back = labels.train_id_table(labels.VKITTI2, "cityscapes")
+    # Guard rail 14 has a class of its own; vegetation 21 and sidewalk 8 have none.
+    assert labels.VKITTI2.names[back[14]] == "guard rail"
+    assert back[[21, 8]].tolist() == [255, 255] and back[[7, 26]].tolist() == [5, 12]
+
+
+def test_stored_label_sets_gain_new_numberings():
+    cityscapes = labels.CITYSCAPES
+    stored = cityscapes._replace(ids={"cityscapes": cityscapes.ids["cityscapes"]})
+    assert labels.with_new_numberings(stored) == cityscapes
+    mine = labels.from_dict({"name": "mine", **GOOD})
+    other = stored._replace(palette=((1, 2, 3), *stored.palette[1:]))
+    # A numbering of its own, and one that differs, are kept.
+    own = cityscapes._replace(ids={**cityscapes.ids, "own": cityscapes.ids["cityscapes"]})
+    renumbered = stored._replace(ids={"cityscapes": cityscapes.ids["cityscapes_train"]})
+    for unchanged in (mine, other, own, renumbered):
+        assert labels.with_new_numberings(unchanged) is unchanged

@@ -100,6 +100,15 @@ def test_second_frames(converted):
     assert pairs == {"train": 3, "val": 2, "test": 0}
 
 
+def test_videos_and_frame_numbers(folder):
+    frames = sum(camvid.find_frames([folder]).values(), [])
+    numbers = {f.frame_id: (f.video, f.frame_index, f.next_index) for f in frames}
+    assert numbers["0001TP_006690"] == ("0001TP", 6690, None)
+    assert numbers["0006R0_f00098"] == ("0006R0", 98, 99)
+    assert numbers["0016E5_07959"] == ("0016E5", 7959, 7961)
+    assert numbers["noname"] == ("", 0, None)
+
+
 def test_next_frame_is_the_nearest(folder, tmp_path):
     save(folder / "val/0016E5_07960.png", picture(77))
     save(folder / "valannot/0016E5_07960.png", ids(77, range(12)))
@@ -214,6 +223,7 @@ def test_real_samples(samples, tmp_path):
     stills = [name for name, frame in frames.items() if not frame["has_image2"]]
     assert stills == [max(path.stem for path in (samples / "camvid/val").glob("*.png"))]
     frame = frames["0016E5_07959"]
+    assert (frame["video"], frame["frame_index"], frame["next_index"]) == (b"0016E5", 7959, 7961)
     assert (frame["image2"] == load(samples / "camvid/val/0016E5_07961.png")).all()
     labels = load(samples / "camvid/valannot/0016E5_07959.png")
     assert (frame["seg"] == np.where(labels == 11, 255, labels)).all()

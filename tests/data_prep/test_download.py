@@ -201,7 +201,7 @@ def test_set_with_a_login_says_where_to_go(run, capsys):
         run(SETS, "--set=cityscapes", "--output=CITY", "--accept_licence")
     printed = capsys.readouterr().out
     assert "create an account at https://www.cityscapes-dataset.com" in printed
-    assert "unpack both into CITY, so that it holds leftImg8bit and gtFine" in printed
+    assert "unpack all into CITY, so that it holds leftImg8bit and gtFine" in printed
 
 
 @pytest.mark.parametrize(

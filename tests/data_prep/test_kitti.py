@@ -185,7 +185,7 @@ def test_kitti_2012_is_named(tmp_path, images, parent):
     for name in (f"training/{images}", "training/flow_occ", f"testing/{images}"):
         (tmp_path / parent / name).mkdir(parents=True)
         save(tmp_path / parent / name / "000000_10.png", picture(0))
-    match = f"this is KITTI 2012 .training/{images}., which this command does not read: "
+    match = f"this is KITTI 2012 .training/{images}.: convert it with data_prep.kitti2012; "
     assert_refused([tmp_path], tmp_path, match)
     with pytest.raises(ValueError, match=f"KITTI 2012 .testing/{images}"):
         kitti.convert([tmp_path], tmp_path / "out", testing=True)

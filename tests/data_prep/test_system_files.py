@@ -5,14 +5,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import camvid, cityscapes, flyingchairs, folder, kitti, middlebury
+from data_prep import (
+    camvid,
+    cityscapes,
+    clips,
+    davis,
+    flyingchairs,
+    folder,
+    kitti,
+    kitti_step,
+    middlebury,
+)
 from data_prep.conversion.label_maps import choose_ids
 from data_prep.scenes.photos import find_photos
 from flowseg import system_files
 from flowseg.data.labels import load_label_set
 from flowseg.media import frames
 from tests.data_prep.test_camvid import write_camvid
+from tests.data_prep.test_cityscapes_videos import write_frame, write_labels
+from tests.data_prep.test_clips import masks, write_clip
+from tests.data_prep.test_davis import write_list, write_sequence
 from tests.data_prep.test_flyingchairs import write_pairs
+from tests.data_prep.test_kitti_step import write_set
 from tests.data_prep.test_middlebury import write_middlebury
 from tests.support import city_frames
 from tests.support.made_files import ids, picture, save
@@ -61,6 +75,33 @@ def list_cityscapes(place):
     return lambda: cityscapes.find_frames([place])
 
 
+def list_cityscapes_videos(place):
+    for k in (18, 19):
+        write_frame(place, f"ulm_000000_{k:06d}")
+    write_labels(place, "ulm_000000_000019")
+    return lambda: cityscapes.find_frames([place], frames="sequence")
+
+
+def without_encoders(splits):
+    """Two partial functions of the same arguments are not equal."""
+    return [frame._replace(encoders={}) for frames in splits.values() for frame in frames]
+
+
+def list_clips(place):
+    write_clip(place / "train/video_0", mask=masks(0))
+    return lambda: without_encoders(clips.find_frames([place]))
+
+
+def list_davis(place):
+    write_list(write_sequence(place, "bear") / "ImageSets/2017/train.txt", "bear")
+    return lambda: without_encoders(davis.find_frames([place]))
+
+
+def list_kitti_step(place):
+    write_set(place)
+    return lambda: kitti_step.find_frames([place])
+
+
 def list_flyingchairs(place):
     write_pairs(place / "data")
     return lambda: flyingchairs.find_frames(place)
@@ -90,7 +131,8 @@ def list_video(place):
 
 READERS = (
     list_kitti, list_kitti_test, list_camvid, list_cityscapes, list_flyingchairs,
-    list_middlebury, list_own, list_photos, list_video,
+    list_middlebury, list_own, list_photos, list_video, list_cityscapes_videos,
+    list_clips, list_davis, list_kitti_step,
 )  # fmt: skip
 
 

@@ -15,7 +15,9 @@ import pytest
 
 from flowseg.media import drawing, video_output
 from tests.conftest import ROOT
-from tests.support import city_frames, forked
+from tests.data_prep.test_davis import write_sequence
+from tests.data_prep.test_kitti_step import write_set
+from tests.support import city_frames, flow_sets, forked
 from tests.support.kitti_writer import write_clip, write_kitti
 from tests.support.made_files import ids, picture, save
 from tests.support.own_folder import write_classes
@@ -100,13 +102,25 @@ def workspace(tmp_path, samples, photos, monkeypatch):
         ("CamVid", "camvid"),
         ("FlyingChairs_release", "flyingchairs"),
         ("MIDDLEBURY", "middlebury"),
+        ("CLIPS", "clips"),
+        ("KITTI2012", "kitti2012"),
+        ("SINTEL", "sintel"),
     ):
         (tmp_path / name).symlink_to(samples / sample)
     (tmp_path / "PHOTOS").symlink_to(photos)
+    write_flow_sets(tmp_path)
     write_classes(tmp_path / "classes.json")
     for k in range(1, 13):
         save(tmp_path / f"MINE/images/{k:04d}.jpg", picture(k))
         save(tmp_path / f"MINE/masks/{k:04d}.png", ids(k, [2, 3, 4, 9]))
+    write_sequence(tmp_path / "DAVIS", "bear")
+    write_set(tmp_path / "KITTI_STEP")
+    cityscapes = tmp_path / "CITYSCAPES"
+    shutil.copytree(cityscapes / "leftImg8bit", cityscapes / "leftImg8bit_sequence")
+    for path in (cityscapes / "gtFine").rglob("*.png"):
+        save(Path(str(path).replace("gtFine", "gtCoarse")), path.read_bytes())
+    save(tmp_path / "PANOPTIC/images/a.png", picture(1))
+    save(tmp_path / "PANOPTIC/masks/a.png", np.uint16(1000) * ids(1, [2, 3, 4, 9]) + np.uint16(7))
     write_clip(tmp_path / "VIDEO_OR_FOLDER", 4)
     for name in ("VIDEO.mp4", "phone.mp4"):
         with video_output.video_writer(tmp_path / name, 5) as write:
@@ -117,6 +131,17 @@ def workspace(tmp_path, samples, photos, monkeypatch):
     return tmp_path
 
 
+def write_flow_sets(folder):
+    """Write Virtual KITTI 2, HD1K and the subset of FlyingThings3D, small."""
+    images, flow, backward = flow_sets.noise_video(0)
+    for scene in ("01", "02", "06", "18", "20"):
+        masked = (flow_sets.with_masks(vectors) for vectors in (flow, backward))
+        video = (f"Scene{scene}", "clone", "Camera_0")
+        flow_sets.write_vkitti2(folder / "VKITTI2", video, images, *masked)
+    flow_sets.write_hd1k(folder / "HD1K", 0, images, flow_sets.with_masks(flow))
+    flow_sets.write_things_subset(folder / "THINGS", "train", images, flow, backward)
+
+
 def run(command, folder):
     """Run a documented command, made small; return the CompletedProcess."""
     words = shlex.split(command)
@@ -125,6 +150,8 @@ def run(command, folder):
     # Four scenes in place of 2,000 have no hundredth for validation.
     arguments = ["0.5" if argument == "0.01" else argument for argument in arguments]
     arguments += shlex.split(SMALLER.get(module, ""))
+    if module == "data_prep.scenes" and "--frames" in arguments:
+        arguments += ["--frames", "3"]
     if module == "flowseg.train":
         module = TRAIN["pretrained" in command]
     if module == "export.packed":

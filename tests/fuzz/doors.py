@@ -28,7 +28,7 @@ from flowseg import predict, runs, show
 from flowseg.data import records
 from flowseg.data.batches import training_batches
 from flowseg.data.labels import CITYSCAPES, load_label_set
-from flowseg.media import frames, pairs
+from flowseg.media import frames, pairs, video_output
 from flowseg.scoring import evaluation, prediction_files
 from flowseg.training import checkpoints, feeding
 from flowseg.training.progress import Phase, Progress
@@ -210,7 +210,7 @@ def _enter_lite(folder, output):
 
 def _make_video(folder):
     for name in ("a.mp4", "b.webm"):
-        with frames.video_writer(folder / name, 10) as write:
+        with video_output.video_writer(folder / name, 10) as write:
             for k in range(4):
                 write(picture(k, 32, 48))
 

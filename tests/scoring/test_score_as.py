@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from flowseg.data.labels import CAMVID, CITYSCAPES, class_groups, from_dict
+from flowseg.data.labels import CAMVID, CITYSCAPES, from_dict
+from flowseg.scoring.class_groups import class_groups
 from flowseg.scoring.evaluation import evaluate
 from flowseg.scoring.streaming import grouped_logits
 from tests.commands.test_evaluate import (
@@ -114,4 +115,6 @@ def test_score_as_command(run_dir, tmp_path):  # noqa: F811
     run_command(*command, "--metrics_json", scores, "--score_as", "camvid")
     assert json.loads(scores.read_text())["seg/iou/car"] == 100.0
     done = run_command(*command, "--score_as", "nothing", ok=False)
-    assert "nothing: neither a built-in label set (camvid, cityscapes)" in done.stderr
+    assert (
+        "nothing: neither a built-in label set (camvid, cityscapes, clips, vkitti2)" in done.stderr
+    )

@@ -59,6 +59,16 @@ def normalised(parts):
     return everywhere(change)
 
 
+def read_by_formula(factor):
+    """Multiply flow by what Virtual KITTI 2's and KITTI's formula differ by, or its inverse."""
+    ratio = np.float32([512 / (sets.WIDTH - 1), 512 / (sets.HEIGHT - 1)]) ** factor
+
+    def change(k, frame):
+        return {**frame, "flow": frame["flow"] * ratio, "flow_format": "flo"}
+
+    return everywhere(change)
+
+
 def next_of(*fields):
     """Replace some fields of each train frame by those of the next."""
 
@@ -136,6 +146,8 @@ PNG = {"format": lambda frame: "png"}
         (set_axes(False, 64, 64), "error", "flow-scale", ALL, "too large: multiply it by 0.0156"),
         (normalised(1), "error", "flow-share", ALL, "multiply u by the width"),
         (normalised(2), "error", "flow-half-share", ALL, "half the width"),
+        (read_by_formula(1), "error", "flow-vkitti2-as-kitti", ALL, "with data_prep.vkitti2"),
+        (read_by_formula(-1), "error", "flow-kitti-as-vkitti2", ALL, "convert them as KITTI's"),
         (
             next_of("image2"),
             "error", "flow-shifted", TRAIN, "second frame belongs to another record",

@@ -11,6 +11,7 @@ from experiments.studies import baselines
 from flowseg.data.labels import CAMVID, CITYSCAPES
 from flowseg.scoring import evaluation, frame_scores
 from tests.conftest import run_command
+from tests.data import test_clips
 from tests.experiments.studies.test_compare_sets import write_pair
 from tests.support import markdown
 
@@ -69,6 +70,19 @@ def test_zero_flow_by_hand(files):
     }
     assert pooled["zero"].pop("seconds_per_pair") >= 0
     assert pooled["zero"] == pytest.approx(expected)
+
+
+def test_images_and_truth_of_a_video_belong_together(tmp_path):
+    # The records are shuffled, and the last frame of the video has no flow.
+    frames = test_clips.drive(tmp_path, "a", 6)
+    shuffled = [frames[i] for i in (3, 0, 5, 2, 4, 1)]
+    shards = test_clips.convert(shuffled, tmp_path / "records")
+    found = list(baselines.pairs_with_flow(shards, CITYSCAPES))
+    assert [name for name, _, _ in found] == [f"records/a_{n}" for n in range(5)]
+    for _, greys, frame in found:
+        for key, grey in zip(("image1", "image2"), greys, strict=True):
+            luma = frame[key] @ [0.299, 0.587, 0.114]
+            assert np.abs(grey - luma).max() <= 1 and frame["flow"][..., 2].all()
 
 
 def test_dis_estimates_the_motion(files):
