@@ -62,6 +62,13 @@ def define_flags() -> None:
         upper_bound=1000.0,
     )
     flags.DEFINE_string("photos", None, "Folder of photographs for --world=layers.")
+    flags.DEFINE_float(
+        "motion",
+        1.0,
+        "Factor on the distances that --world=layers moves: 4 for motion to about 250 px.",
+        lower_bound=0.1,
+        upper_bound=10.0,
+    )
     flags.DEFINE_bool("effects", True, "Simulate blur, noise and other camera effects.")
     flags.DEFINE_integer(
         "workers", None, "Number of processes; default: one per CPU core.", lower_bound=1
@@ -90,12 +97,15 @@ def main() -> None:
         for name in ("speed", "rate"):
             if values[name].value is not None:
                 raise ValueError(f"--{name}: only used with --frames, for drives")
-        store.write_pairs(values.output, values.world, values.count, photos=values.photos, **common)
+        own = {"photos": values.photos, "motion": values.motion}
+        store.write_pairs(values.output, values.world, values.count, **own, **common)
         return
     if values.world != "street":
         raise ValueError(f"--frames: only used with --world=street, not {values.world}")
     if values.photos:
         raise ValueError(f"--photos={values.photos}: only used with --world=layers")
+    if values.motion != 1:
+        raise ValueError(f"--motion={values.motion:g}: only used with --world=layers")
     rate = drives.RATE if values.rate is None else values.rate
     drives.write_drives(
         values.output, values.count, values.frames, speed=values.speed, rate=rate, **common

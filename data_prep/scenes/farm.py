@@ -37,6 +37,7 @@ class Job(NamedTuple):
     width: int
     effects: bool
     photos: tuple[Path, ...] | None
+    motion: float = 1.0
 
 
 def locations(world: str) -> dict[str, tuple[str, str]]:
@@ -101,10 +102,10 @@ def make(job: Job, index: int) -> tuple[int, int]:
 
 def _make_pair(job, index):
     world = load(job.world)
-    photos = {} if job.photos is None else {"photos": job.photos}
+    own = {} if job.photos is None else {"photos": job.photos, "motion": job.motion}
     size = {"height": job.height, "width": job.width}
     try:
-        return world.make_pair(index, job.seed, **size, **photos, effects=job.effects)
+        return world.make_pair(index, job.seed, **size, **own, effects=job.effects)
     except ValueError as error:
         raise ValueError(f"pair {index}: {error}") from error
     except Exception as error:

@@ -15,6 +15,8 @@ from flowseg import files
 from flowseg.errors import ArgumentError
 
 PLAN = "scenes.json"  # name of the file with the settings of a folder
+# Settings that folders of earlier versions lack.
+_EARLIER = {"motion": 1.0}
 
 
 def claim(path: Path, plan: dict[str, Any]) -> None:
@@ -32,7 +34,7 @@ def claim(path: Path, plan: dict[str, Any]) -> None:
     if not path.exists():
         files.write(path, json.dumps(plan, indent=1) + "\n")
     try:
-        old = dict(json.loads(path.read_text()))
+        old = {**_EARLIER, **dict(json.loads(path.read_text()))}
     except (ValueError, TypeError) as error:
         raise ArgumentError("damaged: give another output", "output", path=path) from error
     held = _content(old)

@@ -16,6 +16,9 @@ from data_prep.scenes import sensor
 from data_prep.scenes.pair import Pair
 from data_prep.scenes.photos import GAMMA, read_photo
 
+# Largest distance that a patch moves by itself, as a share of the width.
+_FARTHEST = 0.25
+
 
 class Layer(NamedTuple):
     """A moving patch or the background, described in the first frame's pixel coordinates.
@@ -35,7 +38,13 @@ class Layer(NamedTuple):
 
 
 def make_pair(
-    index: int, seed: int, height: int, width: int, photos: Sequence[Path], effects: bool = True
+    index: int,
+    seed: int,
+    height: int,
+    width: int,
+    photos: Sequence[Path],
+    effects: bool = True,
+    motion: float = 1,
 ) -> Pair:
     """Render a :class:`Pair` without labels; it depends only on the arguments.
 
@@ -43,6 +52,7 @@ def make_pair(
         index, seed, height, width: number of the pair, random seed, and frame size in px.
         photos: paths of photographs, in the order of `photos.find_photos`.
         effects: whether to simulate a camera's noise, blur and exposure, and changing light.
+        motion: factor on the distances that the background and the patches move.
 
     Raises:
         ValueError: no photos; or a file, which is named, cannot be read or is not a photograph.
@@ -52,7 +62,7 @@ def make_pair(
     rng = np.random.default_rng([seed, height, width, index])
     chosen = rng.choice(len(photos), min(4, len(photos)), replace=False)
     photographs = [read_photo(rng, photos[i], height, width) for i in chosen]
-    layers = draw_layers(rng, height, width, photographs, effects)
+    layers = draw_layers(rng, height, width, photographs, effects, motion)
     first, flow, top = render(layers, height, width, frame=0)
     second, flow2, _ = render(layers, height, width, frame=1)
     # The sensor meters the first frame: this exposure keeps the brightness of the photographs.
@@ -155,12 +165,14 @@ def draw_layers(
     width: int,
     images: Sequence[np.ndarray],
     effects: bool = True,
+    motion: float = 1,
 ) -> list[Layer]:
     """Draw the background, from the first image, and 4 to 14 patches: a list of :class:`Layer`.
 
     `images` are (h, w, 3) float32 linear light. With `effects` the layers' light changes.
+    `motion` multiplies the distances that they move.
     """
-    ground, waves, pace = _draw_ground_motion(rng, height, width)
+    ground, waves, pace = _draw_ground_motion(rng, height, width, motion)
     fit = min(images[0].shape[0] / height, images[0].shape[1] / width)
     # A small photograph is mirrored at its borders instead of being enlarged.
     scale = max(fit * rng.uniform(0.75, 1), rng.uniform(0.75, 1))
@@ -169,7 +181,7 @@ def draw_layers(
     layers = [Layer(*appearance, ground, waves, lambda x, y: np.ones(x.shape), unbounded)]
     for _ in range(rng.integers(4, 15)):
         distance, box = _draw_shape(rng, height, width)
-        matrix, waves = _draw_patch_motion(rng, width, box, ground, pace)
+        matrix, waves = _draw_patch_motion(rng, width, box, ground, pace, motion)
         image, scale = images[rng.integers(len(images))], 10 ** rng.uniform(-0.05, 0.35)
         appearance = _draw_texture(rng, image, box, scale, rng.normal(0, 0.5), matrix, effects)
         layers.append(Layer(*appearance, matrix, waves, distance, box))
@@ -194,7 +206,7 @@ def _draw_waves(rng, slope, *lengths):
     )
 
 
-def _draw_ground_motion(rng, height, width):
+def _draw_ground_motion(rng, height, width, motion):
     """Draw matrix and waves of a background seen from a car, and the patches' pace, 0..1."""
     kind = rng.choice(["drive", "pan", "stand"], p=[0.6, 0.25, 0.15])
     near, angle, right, down, slope = {
@@ -207,13 +219,13 @@ def _draw_ground_motion(rng, height, width):
     centre, shift = rng.uniform((0.3, 0.3), (0.7, 0.65)), rng.normal(0, (right, down))
     turn = (1 + zoom) * _rotation(rng.normal(0, angle))
     waves = _draw_waves(rng, rng.uniform(0, slope), 0.4 * width, 1.5 * width)
-    return _rotate_about(centre * (width, height), turn, shift * width), waves, pace
+    return _rotate_about(centre * (width, height), turn, motion * shift * width), waves, pace
 
 
-def _draw_patch_motion(rng, width, box, ground, pace):
+def _draw_patch_motion(rng, width, box, ground, pace, motion):
     """Draw matrix and waves of a patch; 2 of 3 patches also follow the background's matrix."""
     centre, size = box.mean(0), np.ptp(box, 0).max()
-    speed = pace * width * min(np.exp(rng.normal(-4.7, 1.1)), 0.25)
+    speed = pace * width * min(motion * np.exp(rng.normal(-4.7, 1.1)), _FARTHEST)
     shift = speed * _rotation(rng.uniform(0, 2 * np.pi))[0] * (1, 0.6)
     turn = _rotation(pace * np.clip(0.03 * rng.standard_t(3), -0.3, 0.3))
     turn *= np.exp(pace * np.clip(rng.normal(0, 0.06), -0.15, 0.15))

@@ -35,6 +35,7 @@ def write_pairs(
     width: int = 1242,
     photos: str | Path | None = None,
     effects: bool = True,
+    motion: float = 1.0,
     processes: int | None = None,
 ) -> None:
     """Render pairs 0..count-1 that are missing in `output`, and print a summary.
@@ -47,6 +48,7 @@ def write_pairs(
         height, width: size of the frames, px, within `SIZES`.
         photos: folder of photographs, for the world `layers`.
         effects: whether to simulate blur, noise and other camera effects.
+        motion: factor on the distances of motion, for the world `layers`.
         processes: number of processes; default: one per core.
 
     Raises:
@@ -55,7 +57,7 @@ def write_pairs(
         OSError: reading or writing failed, or a worker process died; finished pairs are kept.
     """
     output = Path(output)
-    _check(output, world, photos, height, width)
+    _check(output, world, photos, height, width, motion)
     photo_paths = find_photos(photos) if photos else None
     job = farm.Job(
         output=output,
@@ -64,6 +66,7 @@ def write_pairs(
         height=height,
         width=width,
         effects=effects,
+        motion=motion,
         photos=photo_paths,
     )
     busy = "another run is using this folder: wait for it, or give another output"
@@ -79,7 +82,7 @@ def write_pairs(
         print(_make_all(job, todo, count, processes))
 
 
-def _check(output, world, photos, height, width):
+def _check(output, world, photos, height, width, motion):
     """Validate the arguments before anything is written."""
     if world == "layers" and not photos:
         raise ArgumentError(
@@ -91,6 +94,8 @@ def _check(output, world, photos, height, width):
         )
     if world != "layers" and photos:
         raise ArgumentError(f"photos={photos}: only used with world=layers", "photos", "world")
+    if world != "layers" and motion != 1:
+        raise ArgumentError(f"motion={motion:g}: only used with world=layers", "motion", "world")
     farm.load(world)
     if output.exists() and not output.is_dir():
         raise ArgumentError("is a file; output must be a folder", "output", path=output)
@@ -108,6 +113,8 @@ def _plan(job, photos):
     """Build the content of `scenes.json`: all settings of the pairs, independent of the machine."""
     plan = {"version": VERSION, "world": job.world, "seed": job.seed}
     plan |= {"height": job.height, "width": job.width, "effects": job.effects, "photos": None}
+    if job.world == "layers":
+        plan["motion"] = job.motion
     if job.photos:
         described = [[os.path.relpath(path, photos), os.stat(path).st_size] for path in job.photos]
         digest = hashlib.sha256(json.dumps(described).encode()).hexdigest()

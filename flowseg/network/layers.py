@@ -96,9 +96,10 @@ class CropLike(layers.Layer):
         known = tuple(image.shape[1:3])
         if None not in known and known == tuple(x.shape[1:3]):
             return x  # Slicing everything would cost time: the gradient of a slice copies it.
-        height, width = ops.shape(image)[1:3]
+        batch, height, width, channels = (*ops.shape(image)[:3], x.shape[-1])
         top, left = ((a - b) // 2 for a, b in zip(ops.shape(x)[1:3], (height, width), strict=True))
-        return x[:, top : top + height, left : left + width]
+        # `slice`, not indexing: see `flow_ops.cost_volume`.
+        return ops.slice(x, (0, top, left, 0), (batch, height, width, channels))
 
     def compute_output_shape(self, x_shape: Shape, image_shape: Shape) -> Shape:
         return (x_shape[0], *image_shape[1:3], x_shape[3])
