@@ -34,7 +34,7 @@ def run(main: Callable[[], object], usage: str | None = None) -> None:
 
     def parse(argv):
         if _HELP & set(argv[1:]):
-            print(_help(main, usage))
+            _print_help(_help(main, usage))
             sys.exit(0)
         try:
             rest = flags.FLAGS([*argv[:1], *_read_flagfiles(argv[1:])])[1:]
@@ -50,6 +50,13 @@ def run(main: Callable[[], object], usage: str | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     app.run(lambda _: _guard(main), flags_parser=parse)
+
+
+def _print_help(text):
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `--help | head`: nobody reads the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _read_flagfiles(arguments):

@@ -106,6 +106,15 @@ def test_wrong_flags_and_help():
     assert text.returncode == 0 and text.stdout.startswith("A test command.")
 
 
+def test_help_of_which_a_pager_reads_only_the_beginning():
+    command = [sys.executable, "-c", SCRIPT.format(body="pass"), "--help"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
 def test_flagfile_of_windows_editors(tmp_path):
     path = tmp_path / "my.flags"
     for text in ("--steps=5\n", "# Comment.\n--steps=5\n", "\n--steps=5\n"):

@@ -4,6 +4,7 @@ Pages under docs/results are records of runs, with the data and the commit of th
 commands exist is tested in tests/test_documented_commands.py.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -113,6 +114,11 @@ def workspace(tmp_path, samples, photos, monkeypatch):
     for k in range(1, 13):
         save(tmp_path / f"MINE/images/{k:04d}.jpg", picture(k))
         save(tmp_path / f"MINE/masks/{k:04d}.png", ids(k, [2, 3, 4, 9]))
+    two = {"names": ["background", "crack"], "palette": [[70, 70, 70], [220, 20, 60]]}
+    (tmp_path / "two.json").write_text(json.dumps({**two, "ids": {"mine": [0, 1]}}))
+    for k in range(2):
+        save(tmp_path / f"BINARY/images/{k}.png", picture(k))
+        save(tmp_path / f"BINARY/masks/{k}.png", 255 * ids(k, [0, 1]))
     write_sequence(tmp_path / "DAVIS", "bear")
     write_set(tmp_path / "KITTI_STEP")
     cityscapes = tmp_path / "CITYSCAPES"
