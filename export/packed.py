@@ -57,7 +57,9 @@ def _build_settings(run_dir):
         line.lstrip("-").partition("=")[::2]
         for line in files.read_text(Path(run_dir) / "flags.txt").splitlines()
     )
-    return {key: values[key] for key in ("backbone", "exchange")}
+    # Runs of earlier versions have no `coarsest`.
+    coarsest = int(values.get("coarsest", 16))
+    return {"backbone": values["backbone"], "exchange": values["exchange"], "coarsest": coarsest}
 
 
 def define_flags():

@@ -41,7 +41,7 @@ def load(source: str | os.PathLike, weights: str = "best") -> "Run":
     (193, 640) None
 
     Args:
-        source: "pretrained" for the network that comes with the package, or a run folder.
+        source: "pretrained" or "candidate" for a network of the package, or a run folder.
         weights: which weights of a run folder to load, "best" or "last".
 
     Raises:
@@ -53,8 +53,8 @@ def load(source: str | os.PathLike, weights: str = "best") -> "Run":
     if weights not in ("best", "last"):
         raise ValueError(f'weights: {weights!r} is neither "best" nor "last"')
     # Imported late: TensorFlow takes seconds to start.
-    from flowseg import runs
+    from flowseg import packaged, runs
 
-    if source == "pretrained":
-        return runs.load_run(None, "pretrained")
+    if source in packaged.NETWORKS:
+        return runs.load_run(None, source)
     return runs.load_run(source, weights)

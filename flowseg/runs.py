@@ -24,7 +24,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from flowseg import files, memory
+from flowseg import files, memory, packaged
 from flowseg.data.labels import LabelSet, from_dict, with_new_numberings
 from flowseg.media import pairs
 from flowseg.media.frames import open_frames, sequences
@@ -194,13 +194,13 @@ def load_run(run_dir: str | os.PathLike | None, weights: str = "best") -> Run:
 
     Args:
         run_dir: a run folder, or the folder of a packed run (see `packed_weights`), for which
-            "best" and "last" are the same. Ignored for "pretrained".
-        weights: "best", "last", or "pretrained" for the network that comes with the package.
+            "best" and "last" are the same. Ignored for networks of the package.
+        weights: "best", "last", or a network of the package: "pretrained" or "candidate".
 
     Raises:
         ValueError: the folder does not exist or has no readable weights.
     """
-    run_dir = packed_weights.PRETRAINED_DIR if weights == "pretrained" else Path(run_dir)
+    run_dir = packaged.NETWORKS.get(weights) or Path(run_dir)
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir}: no such run folder")
     if packed_weights.is_packed(run_dir):

@@ -40,12 +40,11 @@ from experiments.exports.benchmark_table import PEERS, ROWS, table
 from experiments.exports.benchmark_turns import measure
 from export import lite_convert, parity
 from export.check import sample_pair
-from flowseg import files, runs
+from flowseg import files, packaged, runs
 from flowseg.cli import flags as shared_flags
 from flowseg.data import decoding, records
 from flowseg.data.labels import CITYSCAPES
 from flowseg.errors import ArgumentError
-from flowseg.network import packed_weights
 from flowseg.network.backbones import BACKBONES, STRIDES
 from flowseg.network.model import build_flowseg
 
@@ -191,7 +190,7 @@ def main():
     tf.config.set_visible_devices([], "GPU")
     if args.backbone:
         network = build_flowseg(len(CITYSCAPES.names), backbone=args.backbone)
-        run = runs.Run(network, CITYSCAPES, packed_weights.PRETRAINED_DIR)
+        run = runs.Run(network, CITYSCAPES, packaged.NETWORKS["pretrained"])
     else:
         run = runs.load_run(args.run_dir, args.weights)
     shards = records.match_files(*args.calibration) if args.calibration else []

@@ -29,9 +29,8 @@ from flowseg.cli import entry
 # isort: split
 from export.saved_model_extras import NAME, png
 from export.serving.batching import Network
-from flowseg import runs, tables
+from flowseg import packaged, runs, tables
 from flowseg.media.frames import read_image
-from flowseg.network.packed_weights import PRETRAINED_DIR
 
 # Different pairs, so that no response can come from a cache.
 _PAIRS = 4
@@ -39,7 +38,7 @@ _PAIRS = 4
 
 def pairs(height: int, width: int) -> list[list[np.ndarray]]:
     """Crops of the package's real frame pair, repeated where it is smaller: uint8 arrays."""
-    frames = [read_image(PRETRAINED_DIR / name) for name in runs.SAMPLE.values()]
+    frames = [read_image(packaged.NETWORKS["pretrained"] / name) for name in runs.SAMPLE.values()]
     crops = []
     for k in range(_PAIRS):
         rolled = [np.roll(frame, (-7 * k, -31 * k), (0, 1)) for frame in frames]

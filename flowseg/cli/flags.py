@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from flowseg import globs
+from flowseg import globs, packaged
 from flowseg.errors import ArgumentError
 
 if typing.TYPE_CHECKING:
@@ -38,8 +38,13 @@ def _define(field):
     text, default = field.metadata["help"], field.default
     bounds = {"lower_bound": field.metadata["at_least"], "upper_bound": field.metadata["at_most"]}
     kind = _kind(field)
-    if field.metadata["choices"]:
-        flags.DEFINE_enum(field.name, default, field.metadata["choices"], text)
+    choices = field.metadata["choices"]
+    if choices and kind is int:
+        flags.DEFINE_integer(field.name, default, text)
+        listed = ", ".join(map(str, choices))
+        flags.register_validator(field.name, lambda n: n in choices, f"must be one of {listed}")
+    elif choices:
+        flags.DEFINE_enum(field.name, default, choices, text)
     elif kind is tuple and typing.get_args(field.type)[0] is str:
         define_record_sets(field.name, default or None, text)
     elif kind is tuple:
@@ -112,16 +117,17 @@ def define_run_flags(input_scale: bool = True, alternative: str | None = None) -
     flags.DEFINE_enum(
         "weights",
         "best",
-        ["best", "last", "pretrained"],
+        ["best", "last", *packaged.NETWORKS],
         "Weights with the run's best validation score, its last weights, or, instead of --run_dir, "
-        "the pretrained network of the package.",
+        f"a trained network of the package: {' or '.join(packaged.NETWORKS)}.",
     )
     sources = ["run_dir", *([alternative] if alternative else [])]
 
     def one_source(values):
-        return sum(bool(values[n]) for n in sources) == (values["weights"] != "pretrained")
+        return sum(bool(values[n]) for n in sources) == (values["weights"] not in packaged.NETWORKS)
 
-    choices = [*(f"--{name}" for name in sources), "--weights pretrained"]
+    named = (f"--weights {name}" for name in packaged.NETWORKS)
+    choices = [*(f"--{name}" for name in sources), *named]
     text = f"give the folder of a trained run; exactly one of {', '.join(choices)}"
     flags.register_multi_flags_validator([*sources, "weights"], one_source, text)
     if not input_scale:

@@ -230,58 +230,6 @@ class FillFlow(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("flowseg")
-class ChooseFlow(layers.Layer):
-    """Choose among flows at each pixel, by how well each matches the features of the two frames.
-
-    A softmax over the mean cosines of a square window, with learned sharpness, and the logits of
-    `preference`, (B, H, W, number of flows), gives the share of each flow.
-
-    Args:
-        window: side of the square, in pixels.
-    """
-
-    def __init__(self, window: int, **kwargs: Any):
-        super().__init__(autocast=False, **kwargs)
-        self.window = window
-
-    def build(
-        self,
-        target_shape: Shape,
-        source_shape: Shape,
-        flows_shape: list[Shape],
-        preference_shape: Shape,
-    ) -> None:
-        self.log_sharpness = self.add_weight(
-            name="log_sharpness", shape=(), initializer=initializers.Constant(2.5)
-        )
-
-    def call(
-        self, target: Tensor, source: Tensor, flows: list[Tensor], preference: Tensor
-    ) -> Tensor:
-        cosines = [
-            ops.sum(target * backward_warp(source, ops.stop_gradient(flow)), axis=-1, keepdims=True)
-            for flow in flows
-        ]
-        cosines = ops.concatenate(cosines, axis=-1)
-        cosines = ops.average_pool(cosines, self.window, 1, "same", data_format="channels_last")
-        logits = cosines * ops.exp(self.log_sharpness) + ops.cast(preference, "float32")
-        shares = ops.split(ops.softmax(logits, axis=-1), len(flows), axis=-1)
-        return sum(share * flow for share, flow in zip(shares, flows, strict=True))
-
-    def compute_output_shape(
-        self,
-        target_shape: Shape,
-        source_shape: Shape,
-        flows_shape: list[Shape],
-        preference_shape: Shape,
-    ) -> Shape:
-        return flows_shape[0]
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "window": self.window}
-
-
-@keras.saving.register_keras_serializable("flowseg")
 class StartFlow(layers.Layer):
     """Zero flow of the same size as the features."""
 

@@ -105,53 +105,6 @@ class CropLike(layers.Layer):
         return (x_shape[0], *image_shape[1:3], x_shape[3])
 
 
-@keras.saving.register_keras_serializable("flowseg")
-class AverageCells(layers.Layer):
-    """Average over cells of `size` x `size` pixels; the last ones are padded by replication.
-
-    (B, H, W, C) -> (B, ceil(H / size), ceil(W / size), C), also for sizes known only at run time.
-    """
-
-    def __init__(self, size: int, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.size = size
-
-    def call(self, x: Tensor) -> Tensor:
-        for axis in (1, 2):
-            count = ops.shape(x)[axis]
-            padded = (count + self.size - 1) // self.size * self.size
-            if isinstance(count, int) and padded == count:
-                continue
-            index = ops.minimum(ops.arange(padded, dtype="int32"), count - 1)
-            x = ops.take(x, index, axis=axis)
-        return ops.average_pool(x, self.size, self.size, data_format="channels_last")
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        batch, height, width, channels = input_shape
-        return (batch, *(n and -(-n // self.size) for n in (height, width)), channels)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "size": self.size}
-
-
-@keras.saving.register_keras_serializable("flowseg")
-class CropEnd(layers.Layer):
-    """Crop rows and columns at the end of `x` to the size of `like`: undoes `AverageCells`."""
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(autocast=False, **kwargs)
-
-    def call(self, x: Tensor, like: Tensor) -> Tensor:
-        known = tuple(like.shape[1:3])
-        if None not in known and known == tuple(x.shape[1:3]):
-            return x
-        height, width = ops.shape(like)[1:3]
-        return x[:, :height, :width]
-
-    def compute_output_shape(self, x_shape: Shape, like_shape: Shape) -> Shape:
-        return (x_shape[0], *like_shape[1:3], x_shape[3])
-
-
 def scaled_shape(shape: Shape, factor: int) -> Shape:
     """Multiply the height and width of (B, H, W, C) by `factor`; None stays None."""
     batch, height, width, channels = shape

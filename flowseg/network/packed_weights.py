@@ -1,8 +1,8 @@
 """Writes and reads packed networks: trained networks stored in a few megabytes.
 
-Every command accepts a packed network's folder as `--run_dir`, and training as `--init_from`. The
-one in `PRETRAINED_DIR`, which comes with the package, can also be selected by `--weights
-pretrained`, and for training by `--init_from pretrained`. Like a run folder, the folder contains
+Every command accepts a packed network's folder as `--run_dir`, and training as `--init_from`. Those
+that come with the package (`flowseg.packaged`) can also be selected by `--weights pretrained`, and
+for training by `--init_from pretrained`. Like a run folder, the folder contains
 `label_set.json` and a sample pair. This module reads and writes two more files:
 
 weights.npz   every weight: kernels in float16, the rest (norms, biases) in float32
@@ -20,28 +20,31 @@ import numpy as np
 from flowseg import files
 from flowseg.network.model import build_flowseg, parts
 
-PRETRAINED_DIR = Path(__file__).parents[1] / "weights"
 _WEIGHTS, _NETWORK = "weights.npz", "network.json"
 
 
-def write_network(folder: str | Path, model: keras.Model, backbone: str, exchange: str) -> int:
+def write_network(
+    folder: str | Path, model: keras.Model, backbone: str, exchange: str, coarsest: int = 16
+) -> int:
     """Write a network's weights and description; return the size of the weights file in bytes.
 
     Args:
         folder: folder to write to.
-        model: from `build_flowseg(classes, exchange, backbone)`.
+        model: from `build_flowseg(classes, exchange, backbone, coarsest=coarsest)`.
         backbone: see `build_flowseg`.
         exchange: see `build_flowseg`.
+        coarsest: see `build_flowseg`.
 
     Raises:
         ValueError: the model differs from what `build_flowseg` builds with these arguments, or a
             weight is NaN, Inf or too large for float16.
     """
-    network = {"backbone": backbone, "exchange": exchange}
+    network = {"backbone": backbone, "exchange": exchange, "coarsest": coarsest}
     variables = dict(_variables(model))
     built = build_flowseg(model.output["seg"].shape[-1], **network)
     if _shapes(variables) != _shapes(dict(_variables(built))):
-        raise ValueError(f"the network does not match backbone {backbone}, exchange {exchange}")
+        settings = ", ".join(f"{key} {value}" for key, value in network.items())
+        raise ValueError(f"the network does not match {settings}")
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer, **{key: _packed_array(key, variable) for key, variable in variables.items()}

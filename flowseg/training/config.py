@@ -11,6 +11,7 @@ from flowseg.data.augment import Augmentation
 from flowseg.errors import ArgumentError
 from flowseg.network.backbones import BACKBONES
 from flowseg.network.decoder import EXCHANGES
+from flowseg.network.flow_stream import COARSEST
 from flowseg.training.losses import FLOW_LOSSES, SEG_LOSSES
 
 BEST_METRICS = ("loss", "seg/miou", "seg/pixel_accuracy", "flow/aepe", "flow/fl_all")
@@ -71,6 +72,11 @@ class TrainingConfig:
     )
     exchange: str = _setting(
         "both", "Which stream receives the other's features.", choices=EXCHANGES
+    )
+    coarsest: int = _setting(
+        16,
+        "Stride at which flow starts from zero: 32 and 64 see farther (motion over 96 px).",
+        choices=COARSEST,
     )
     steps: int = _setting(10000, "Total number of training steps.", at_least=1)
     steps_per_epoch: int = _setting(
@@ -249,7 +255,7 @@ def _text(item):
 def _check(name, value, help, at_least, at_most, choices):
     del help
     if choices and value not in choices:
-        raise ArgumentError(f"{name} {value!r}: not one of {', '.join(choices)}", name)
+        raise ArgumentError(f"{name} {value!r}: not one of {', '.join(map(str, choices))}", name)
     if value is None or isinstance(value, str | tuple | bool):
         return
     # Written with `not`, so that NaN fails, too.

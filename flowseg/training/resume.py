@@ -5,11 +5,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from flowseg import files, runs
+from flowseg import files, packaged, runs
 from flowseg.console import warn
 from flowseg.data.labels import LabelSet
 from flowseg.errors import ArgumentError
-from flowseg.network import packed_weights
 from flowseg.network.decoder import SEG_HEAD
 from flowseg.network.model import build_flowseg, parts
 from flowseg.training import checkpoints, distribution
@@ -65,7 +64,9 @@ def _build(config, label_set):
     # Not 0: with a global seed of 0 TensorFlow's Dataset.shuffle rejects seeds that are tensors.
     keras.utils.set_random_seed(config.seed + 1)
     classes = len(label_set.names)
-    network = build_flowseg(classes, config.exchange, config.backbone, config.backbone_weights)
+    network = build_flowseg(
+        classes, config.exchange, config.backbone, config.backbone_weights, config.coarsest
+    )
     if config.init_from:
         source, source_labels = _start_weights(config.init_from)
         # A bare file has no class names: the same number of classes is taken as the same classes.
@@ -75,10 +76,11 @@ def _build(config, label_set):
 
 def _start_weights(init_from):
     """Load the network that `init_from` names, and its classes (None if unknown)."""
-    path = packed_weights.PRETRAINED_DIR if init_from == "pretrained" else Path(init_from)
+    path = packaged.NETWORKS.get(init_from) or Path(init_from)
     if not path.exists():
+        names = ", ".join(packaged.NETWORKS)
         raise ArgumentError(
-            f"init_from {path}: neither pretrained, a .keras file, nor a run folder", "init_from"
+            f"init_from {path}: neither {names}, a .keras file, nor a run folder", "init_from"
         )
     if path.is_dir():
         run = runs.load_run(path)

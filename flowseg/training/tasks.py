@@ -66,6 +66,8 @@ class Task(NamedTuple):
 
 # Weight of each output's loss; alpha and beta scale them. Coarser flows count less.
 _FLOW_WEIGHTS = {"flow": 1.0, "flow_4": 0.5, "flow_8": 0.5, "flow_16": 0.25}
+# Strides at which the flow may start, above 16.
+_START_WEIGHTS = {"flow_32": 0.15, "flow_64": 0.15}
 # Loss weight and tolerances (px) of each stride's confidence; at strides 8 and 16 the tolerance is
 # half a pixel of that stride.
 _CONFIDENCE_WEIGHT, _CONFIDENCE_TOLERANCES = 0.2, {"sure_2": 3.0, "sure_8": 4.0, "sure_16": 8.0}
@@ -73,7 +75,10 @@ _CONFIDENCE_WEIGHT, _CONFIDENCE_TOLERANCES = 0.2, {"sure_2": 3.0, "sure_8": 4.0,
 
 def _joint_losses(config):
     losses = {"seg": (SegLoss(config.seg_loss), config.alpha)}
-    for name, weight in _FLOW_WEIGHTS.items():
+    starts = {
+        k: w for k, w in _START_WEIGHTS.items() if int(k.removeprefix("flow_")) <= config.coarsest
+    }
+    for name, weight in {**_FLOW_WEIGHTS, **starts}.items():
         losses[name] = FlowLoss(config.flow_loss), config.beta * weight
     for name, tolerance in _CONFIDENCE_TOLERANCES.items():
         losses[name] = ConfidenceLoss(tolerance), config.beta * _CONFIDENCE_WEIGHT
@@ -105,7 +110,9 @@ def _draw_joint_metrics(metrics, label_set):
 
 _JOINT_OUTPUTS = {
     "seg": Output("seg", "seg"),
-    **dict.fromkeys((*_FLOW_WEIGHTS, *_CONFIDENCE_TOLERANCES), Output("flow", "flow")),
+    **dict.fromkeys(
+        (*_FLOW_WEIGHTS, *_START_WEIGHTS, *_CONFIDENCE_TOLERANCES), Output("flow", "flow")
+    ),
     "photometric": Output("flow", "pair"),
     "consistency": Output("seg", "pair"),
 }

@@ -15,10 +15,9 @@ import pytest
 
 from experiments.exports.litert import operators
 from export import check, lite_convert, lite_file, parity, run_tflite, tflite
-from flowseg import files, runs
+from flowseg import files, packaged, runs
 from flowseg.data import decoding, records
 from flowseg.media import frames
-from flowseg.network import packed_weights
 from tests.conftest import ROOT, run_command
 
 # A size that needs padding, with an odd height.
@@ -30,7 +29,7 @@ def pretrained_run(trained_run, tmp_path_factory):
     """The run with the pretrained network, for int8: of an untrained network it is arbitrary."""
     folder = tmp_path_factory.mktemp("runs") / "pretrained"
     shutil.copytree(trained_run, folder)
-    pretrained = runs.load_run(packed_weights.PRETRAINED_DIR)
+    pretrained = runs.load_run(packaged.NETWORKS["pretrained"])
     assert pretrained.label_set == runs.load_run_labels(folder)
     runs.save_model(pretrained.model, folder / "best.keras")
     return folder

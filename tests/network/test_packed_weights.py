@@ -11,7 +11,7 @@ from data_prep import kitti
 from data_prep.scenes import store
 from experiments import demo
 from export import packed
-from flowseg import runs
+from flowseg import packaged, runs
 from flowseg.data import records
 from flowseg.data.labels import CITYSCAPES
 from flowseg.network import packed_weights
@@ -140,7 +140,7 @@ def test_pretrained_matches_model_card(samples, tmp_path):
     kitti.convert([samples / "kitti"], tmp_path, val_fraction=0)
     run = runs.load_run(None, "pretrained")
     scores, _ = evaluate(run, records.match_files(str(tmp_path / "train-*")))
-    card = (packed_weights.PRETRAINED_DIR / "README.md").read_text()
+    card = (packaged.NETWORKS["pretrained"] / "README.md").read_text()
     reported = re.search(r"KITTI pairs 000002, 000003.*AEPE ([\d.]+) px, Fl-all ([\d.]+) %", card)
     aepe, fl_all = map(float, reported.groups())
     assert scores["flow/aepe"] == pytest.approx(aepe, abs=0.011)
@@ -191,13 +191,13 @@ def test_run_dir_or_weights(tmp_path):
 
 def test_pretrained_size_and_checksum():
     # Every clone and wheel contains it; reading checks the checksum (see above).
-    assert sum(path.stat().st_size for path in packed_weights.PRETRAINED_DIR.iterdir()) < 15e6
-    packed_weights.read_network(packed_weights.PRETRAINED_DIR, len(CITYSCAPES.names))
+    assert sum(path.stat().st_size for path in packaged.NETWORKS["pretrained"].iterdir()) < 15e6
+    packed_weights.read_network(packaged.NETWORKS["pretrained"], len(CITYSCAPES.names))
 
 
 def test_init_from_pretrained():
     network, label_set = resume._start_weights("pretrained")
     assert label_set == CITYSCAPES
-    expected = packed_weights.read_network(packed_weights.PRETRAINED_DIR, len(CITYSCAPES.names))
+    expected = packed_weights.read_network(packaged.NETWORKS["pretrained"], len(CITYSCAPES.names))
     for a, b in zip(network.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
