@@ -6,10 +6,11 @@ writes flat JSON: seg/miou, seg/iou/<class>, seg/pixel_accuracy, seg/boundary_f 
 seg/boundary_f/<class>; flow/aepe, flow/fl_all and flow/fl_all_per_image; the same with the suffix
 _noc, over non-occluded pixels, if the set has such ground truth; and flow/aepe_<region> and
 flow/fl_<region> for occluded pixels (occluded), for slow, medium and fast motion (0_10, 10_40,
-40_up px), and for foreground and background (fg, bg). For the classes of Cityscapes it also has
-seg/category_miou and, if there are instance maps, seg/iiou: see `scoring.frame_scores`. Rates are
-in percent, flow errors in pixels. Scores for which no frame has ground truth are omitted. A frame
-without a second frame is paired with itself, and only its classes are scored.
+40_up px, the last also in two parts, 40_100 and 100_up), and for foreground and background (fg,
+bg). For the classes of Cityscapes it also has seg/category_miou and, if there are instance maps,
+seg/iiou: see `scoring.frame_scores`. Rates are in percent, flow errors in pixels. Scores for which
+no frame has ground truth are omitted. A frame without a second frame is paired with itself, and
+only its classes are scored.
 
 With --score_as NAME the classes are scored as the broader classes of another label set (CamVid's 11
 for a network with Cityscapes' 19): each pixel's probabilities are summed per broader class, and the

@@ -24,6 +24,7 @@ from flowseg.data import decoding, records
 from flowseg.data.labels import LabelSet
 from flowseg.network.decoder import FLOW_STRIDES
 from flowseg.network.flow_layers import UpsampleFlow
+from flowseg.network.flow_stream import COARSEST
 from flowseg.network.model import compose, parts
 from flowseg.scoring import frame_scores
 
@@ -32,14 +33,17 @@ _SHOWN = {
     "flow/fl_all": "Fl-all, %",
     "flow/aepe_0_10": "motion 0 to 10 px",
     "flow/aepe_10_40": "10 to 40",
-    "flow/aepe_40_up": "over 40",
+    "flow/aepe_40_100": "40 to 100",
+    "flow/aepe_100_up": "over 100",
 }
 
 
 def taps(decoder: keras.Model) -> dict[str, keras.KerasTensor]:
     """Title -> the decoder's flow at full size (B, H, W, 2), coarse to fine."""
+    strides = sorted({*COARSEST, *FLOW_STRIDES}, reverse=True)
+    coarse = {f"stride_{stride}": decoder.output.get(f"flow_{stride}") for stride in strides}
     return {
-        **{f"stride_{stride}": decoder.output[f"flow_{stride}"] for stride in FLOW_STRIDES},
+        **{title: flow for title, flow in coarse.items() if flow is not None},
         "stride_2": UpsampleFlow(2)(decoder.get_layer("flow_2_move").output),
         "learned_upsampling": decoder.output["flow"],
     }

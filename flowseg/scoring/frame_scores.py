@@ -22,7 +22,13 @@ from flowseg.data.labels import (
 Array = np.ndarray
 Counts = dict[str, Array]
 # Ranges of ground-truth magnitude, in pixels, by which errors are reported.
-MAGNITUDES = {"0_10": (0, 10), "10_40": (10, 40), "40_up": (40, np.inf)}
+MAGNITUDES = {
+    "0_10": (0, 10),
+    "10_40": (10, 40),
+    "40_up": (40, np.inf),
+    "40_100": (40, 100),
+    "100_up": (100, np.inf),
+}
 # Tolerance of boundaries, as a share of the image diagonal (Csurka et al. 2013).
 _BOUNDARY_TOLERANCE = 0.0075
 

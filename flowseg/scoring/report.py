@@ -41,6 +41,8 @@ _REGIONS = {
     "0_10": "moves 0 to 10 px",
     "10_40": "10 to 40 px",
     "40_up": "over 40 px",
+    "40_100": "40 to 100 px",
+    "100_up": "over 100 px",
 }
 # Score keys of the regions with official names.
 _OFFICIAL_KEYS = {

@@ -229,7 +229,7 @@ def test_synthetic_kitti(kitti_records):
     regions = {name[8:] for name in scores if name.startswith("flow/fl_") and "all" not in name}
     grounds = {"fg", "bg", "fg_noc", "bg_noc"}
     assert {"occluded", "0_10"} | grounds <= regions
-    assert regions <= {"occluded", "0_10", "10_40", "40_up"} | grounds
+    assert regions <= {"occluded", "0_10", "10_40", "40_up", "40_100", "100_up"} | grounds
     drawn = {name for name in scores if name.startswith("seg/boundary_f/")}
     assert "seg/boundary_f/road" in drawn and "seg/boundary_f/wall" not in drawn
     city = {name for name in scores if "category" in name or "iiou" in name}

@@ -39,6 +39,8 @@ def test_flow_by_regions():
             "flow/fl_10_40": 0.0,
             "flow/aepe_40_up": 2.6,
             "flow/fl_40_up": 0.0,
+            "flow/aepe_40_100": 2.6,
+            "flow/fl_40_100": 0.0,
         }
     )
 
@@ -252,7 +254,11 @@ def test_sums_equal_streaming_metrics():
     expected = {k: float(v) for metric in metrics for k, v in metric.result().items()}
     assert {k: scores[k] for k in expected} == pytest.approx(expected, rel=1e-5)
     # The regions partition all pixels.
-    for parts in (("0_10", "10_40", "40_up"), ("noc", "occluded")):
+    for parts in (
+        ("0_10", "10_40", "40_up"),
+        ("0_10", "10_40", "40_100", "100_up"),
+        ("noc", "occluded"),
+    ):
         total = sum(counts[f"flow/{part}"][:3] for part in parts)
         np.testing.assert_allclose(total, counts["flow/all"][:3])
 

@@ -32,7 +32,7 @@ from flowseg.cli import entry
 BOUNDS = {"flow/aepe": 1e-3, "flow/fl_": 0.05, "seg/": 0.01}
 # Scores that only FlowSeg has, and foreground scores, which need an object map.
 UNJUDGED = re.compile(
-    r"seg/boundary_f(/.+)?|flow/(aepe|fl)_(0_10|10_40|40_up|occluded)|flow/(aepe|fl)_[bf]g(_noc)?"
+    r"seg/boundary_f(/.+)?|flow/(aepe|fl)_(0_10|10_40|40_up|40_100|100_up|occluded)|flow/(aepe|fl)_[bf]g(_noc)?"
 )
 # A void id of Cityscapes ("unlabeled"); 255 represents its -1, which does not fit 8 bits.
 UNLABELED, NO_ID = 0, 255

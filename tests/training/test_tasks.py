@@ -54,6 +54,15 @@ def test_loss_weights():
     }
 
 
+def test_starts_above_stride_16_have_losses(network):
+    names = {c: list(JOINT.active_outputs(TrainingConfig(coarsest=c))) for c in (16, 32, 64)}
+    assert names[16] == PLAIN
+    assert set(names[32]) == {*PLAIN, "flow_32"}
+    assert set(names[64]) == {*PLAIN, "flow_32", "flow_64"}
+    weights = JOINT.losses(TrainingConfig(coarsest=64, beta=2.0))
+    assert weights["flow_32"][1] == weights["flow_64"][1] == pytest.approx(0.3)
+
+
 def test_target_map():
     inputs, truth = {"image1": 1}, {"seg": 2, "flow": 3, "pair": 4}
     outputs = JOINT.active_outputs(TrainingConfig(photometric=1.0))
