@@ -1,5 +1,6 @@
 """Packed networks: writing, reading, detection of damage, and use by the commands."""
 
+import json
 import re
 import shutil
 
@@ -21,7 +22,7 @@ from flowseg.scoring.evaluation import count, evaluate
 from flowseg.training import resume
 from tests.conftest import run_command
 
-NETWORK = {"backbone": "efficientnet_lite0", "exchange": "both"}
+NETWORK = {"backbone": "efficientnet_lite0", "exchange": "both", "coarsest": 64}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,16 @@ def test_write_and_read(written):
     assert (folder / "weights.npz").stat().st_size < 2.2 * model.count_params()
 
 
+def test_networks_of_earlier_versions_start_at_stride_16(tmp_path):
+    model = build_flowseg(3, "none", "efficientnet_lite0")
+    packed_weights.write_network(tmp_path, model, "efficientnet_lite0", "none")
+    description = json.loads((tmp_path / "network.json").read_text())
+    assert description.pop("coarsest") == 16
+    (tmp_path / "network.json").write_text(json.dumps(description))
+    loaded = packed_weights.read_network(tmp_path, 3)
+    assert [w.path for w in loaded.weights] == [w.path for w in model.weights]
+
+
 @pytest.mark.parametrize("fault", ["bit", "gone", "short", "no json", "classes"])
 def test_damaged_files(written, tmp_path, fault):
     folder = shutil.copytree(written[1], tmp_path / "copy")
@@ -72,8 +83,10 @@ def test_damaged_files(written, tmp_path, fault):
 
 def test_invalid_networks(written, tmp_path):
     model, _ = written
-    with pytest.raises(ValueError, match="exchange none"):
-        packed_weights.write_network(tmp_path, model, "efficientnet_lite0", "none")
+    for changed in ({"exchange": "none"}, {"coarsest": 32}):
+        (setting,) = (f"{key} {value}" for key, value in changed.items())
+        with pytest.raises(ValueError, match=setting):
+            packed_weights.write_network(tmp_path, model, **{**NETWORK, **changed})
     kernel = parts(model).decoder.get_layer("seg_logits").kernel
     before = kernel.numpy()
     kernel.assign(before + 1e6)
@@ -87,6 +100,9 @@ def test_pack_run(trained_run, tmp_path):
     # A packed network is rebuilt by the name of its backbone, which a small encoder has not.
     trained_run = shutil.copytree(trained_run, tmp_path / "run")
     runs.save_model(build_flowseg(19, **NETWORK), trained_run / "best.keras")
+    settings = (trained_run / "flags.txt").read_text()
+    assert "--coarsest=16" in settings
+    (trained_run / "flags.txt").write_text(settings.replace("--coarsest=16", "--coarsest=64"))
     done = run_command("export.packed", "--run_dir", trained_run, "--output", tmp_path / "packed")
     assert "efficientnet_lite0" in done.stdout and "of labels equal" in done.stdout
     names = {path.name for path in (tmp_path / "packed").iterdir()}

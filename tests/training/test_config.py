@@ -30,6 +30,7 @@ def test_flagfile_round_trip(tmp_path):
         save_every=50,
         learning_rate=1e-5,
         pictures=0,
+        coarsest=64,
     )
     lines = flag_lines(config)
     assert "--train_weights=3,0.5" in lines and "--nosynthetic_flow" in lines
@@ -56,6 +57,7 @@ def test_recipes_are_valid():
         {"backbone": "vgg"},
         {"learn": "depth"},
         {"best_metric": "seg/iou"},
+        {"coarsest": 48},
     ],
 )
 def test_bounds(setting):

@@ -81,6 +81,21 @@ def test_pair_depends_only_on_arguments(photos):
         assert not np.array_equal(pair.flow, later.flow)
 
 
+def test_motion_multiplies_distances(photos):
+    near, far = (
+        [layers.make_pair(i, 0, *SIZE, photos, motion=m) for i in range(6)] for m in (1, 4)
+    )
+    assert same(near[0], layers.make_pair(0, 0, *SIZE, photos))
+    near, far = (np.concatenate([lengths(p.flow) for p in pairs]) for pairs in (near, far))
+    # Turns, zoom and waves stay, and a patch's own motion is at most a quarter of the width.
+    assert 2 < np.median(far) / np.median(near) < 4.5
+    assert np.percentile(far, 99) < SIZE[1] / 2
+
+
+def lengths(flow):
+    return np.hypot(flow[..., 0], flow[..., 1]).ravel()
+
+
 def test_effects_only_change_the_light(photos):
     plain, processed = (layers.make_pair(1, 0, *SIZE, photos, effects=e) for e in (False, True))
     assert same(plain[2:5], processed[2:5])

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from tests.support.scene_folders import FLOW, SIZE, as_flags, content, find_phot
         ({"seed": 1}, "generated with --seed=0, not --seed=1"),
         ({"height": 65, "width": 97}, "--height=64, --width=96, not --height=65, --width=97"),
         ({"effects": False}, "with --effects, not --noeffects"),
+        ({"motion": 4.0}, "generated with --motion=1.0, not --motion=4.0"),
         (
             {"world": "street", "photos": None},
             r"--world=layers, --photos of 3 \(.{6}\), not --world=street, no --photos",
@@ -42,6 +44,15 @@ def test_different_settings_are_rejected(layer_world, tmp_path, change, message)
         store.write_pairs(tmp_path, **{"count": 2, **SIZE, **layer_world, **change})
     assert re.search(message, entry.message(caught.value)) and "--" not in str(caught.value)
     assert content(tmp_path) == before
+
+
+def test_folder_of_an_earlier_version_is_continued(layer_world, tmp_path):
+    store.write_pairs(tmp_path, count=1, processes=1, **SIZE, **layer_world)
+    plan = json.loads((tmp_path / "scenes.json").read_text())
+    assert plan.pop("motion") == 1
+    (tmp_path / "scenes.json").write_text(json.dumps(plan))
+    store.write_pairs(tmp_path, count=2, processes=1, **SIZE, **layer_world)
+    assert len(list((tmp_path / FLOW / "flow_occ").iterdir())) == 2
 
 
 def test_different_photos_are_rejected(layer_world, photos, tmp_path):
@@ -215,6 +226,8 @@ def test_copy_without_link_support(tmp_path, monkeypatch):
         (["--world=layers", "--count=1", "--output=x"], ["--photos is not given"]),
         (["--world=street", "--count=1", "--output=x", "--photos=y"], ["--photos=y: only"]),
         (["--world=layers", "--count=1", "--output=x", "--photos=nowhere"], ["nowhere: no such"]),
+        (["--world=street", "--count=1", "--output=x", "--motion=2"], ["--motion=2: only"]),
+        (["--world=street", "--frames=2", "--count=1", "--output=x", "--motion=2"], ["only used"]),
         (["--world=street", "--count=1", "--output=x", "--height=99", "--width=49"], ["twice as"]),
         (["--world=street", "--count=1", "--output=setup.py"], ["setup.py: is a file"]),
         (["--world=street", "--count=1", "--output=setup.py/x"], ["setup.py/x: Not a directory"]),
