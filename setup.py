@@ -15,10 +15,7 @@ setup(
     description="Joint semantic segmentation and optical flow in one Keras network",
     license="Apache-2.0",
     packages=find_packages(include=["flowseg", "flowseg.*"]),
-    package_data={
-        "flowseg": ["weights/*", "weights/*/*"],
-        "flowseg.scoring": ["templates/*.html.jinja"],
-    },
+    package_data={"flowseg": ["weights/*"], "flowseg.scoring": ["templates/*.html.jinja"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "tensorflow>=2.21,<2.22",

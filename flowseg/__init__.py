@@ -41,7 +41,7 @@ def load(source: str | os.PathLike, weights: str = "best") -> "Run":
     (193, 640) None
 
     Args:
-        source: "pretrained" or "candidate" for a network of the package, or a run folder.
+        source: "pretrained" for the network that comes with the package, or a run folder.
         weights: which weights of a run folder to load, "best" or "last".
 
     Raises:

@@ -2,6 +2,5 @@
 
 from pathlib import Path
 
-_WEIGHTS = Path(__file__).parent / "weights"
 # Name -> folder of a packed network, see `network.packed_weights`.
-NETWORKS = {"pretrained": _WEIGHTS, "candidate": _WEIGHTS / "candidate"}
+NETWORKS = {"pretrained": Path(__file__).parent / "weights"}

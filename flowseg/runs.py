@@ -195,7 +195,7 @@ def load_run(run_dir: str | os.PathLike | None, weights: str = "best") -> Run:
     Args:
         run_dir: a run folder, or the folder of a packed run (see `packed_weights`), for which
             "best" and "last" are the same. Ignored for networks of the package.
-        weights: "best", "last", or a network of the package: "pretrained" or "candidate".
+        weights: "best", "last", or a network of the package: "pretrained".
 
     Raises:
         ValueError: the folder does not exist or has no readable weights.

@@ -22,6 +22,7 @@ LAYERS = (
         "flowseg.system_files",
         "flowseg.globs",
         "flowseg.memory",
+        "flowseg.packaged",
         "flowseg.console",
         "flowseg.tables",
         "flowseg.ray_cluster",
