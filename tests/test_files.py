@@ -101,6 +101,19 @@ def test_standard_output_receives_the_content_in_order(tmp_path, piped):
     assert text == "first\nsecond\nthird\n"
 
 
+def test_standard_error_and_numbered_descriptors(tmp_path):
+    code = "from flowseg import files; files.write('/dev/stderr', 'second\\n')"
+    code = f"import sys; print('first', file=sys.stderr); {code}; print('third', file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "first\nsecond\nthird\n")
+    with open(tmp_path / "log", "w") as log:
+        log.write("first\n")
+        log.flush()
+        files.write(f"/dev/fd/{log.fileno()}", "second\n")
+        log.write("third\n")
+    assert (tmp_path / "log").read_text() == "first\nsecond\nthird\n"
+
+
 def test_longest_name_works(tmp_path):
     path = tmp_path / ("ä" * 125 + "b.png")
     assert len(os.fsencode(path.name)) == 255

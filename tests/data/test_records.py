@@ -126,6 +126,12 @@ def test_missing_files(tmp_path):
         records.match_files(f"{tmp_path}/val-*")
 
 
+def test_folder_in_place_of_its_shards(tmp_path):
+    with pytest.raises(ValueError) as caught:
+        records.match_files(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: a folder; give its shards, such as {tmp_path}/train-*"
+
+
 def test_match_files(tmp_path):
     for name in ("train-1", "train-0", "val-0"):
         (tmp_path / name).write_bytes(b"")
