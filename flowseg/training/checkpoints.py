@@ -3,7 +3,8 @@
 RUN/checkpoints/step-00000500/
     training.keras    the training model, with its optimizer
     metrics.npz       the running metrics, to resume in the middle of a Keras epoch
-    state.json        step, best score so far and other progress; SHA-256 of the other two files
+    state.json        step, best score so far and other progress; SHA-256 of these entries and of
+                      the other two files
 
 A folder is renamed into place once it is complete. A checkpoint that was damaged later is skipped
 with a warning, and the previous one is used.
@@ -55,16 +56,16 @@ def save(folder: Path, training: keras.Model, progress: Progress, keep: int) -> 
         training.save(temporary / _NETWORK)
         np.savez(temporary / _METRICS, *[np.asarray(v) for v in _running(training)])
         sums = {name: _sha256(temporary / name) for name in (_NETWORK, _METRICS)}
-        files.write(
-            temporary / _STATE, json.dumps({**progress.as_dict(), "sha256": sums}, indent=2) + "\n"
-        )
+        state = progress.as_dict()
+        sums[_STATE] = _sha256_of_state(state)
+        files.write(temporary / _STATE, json.dumps({**state, "sha256": sums}, indent=2) + "\n")
     # Remove old checkpoints, and partial ones that killed runs left.
     for old in [*_folders(folder)[:-keep], *folder.glob(".partial-step-*")]:
         shutil.rmtree(old)
 
 
 def newest(folder: Path) -> tuple[dict | None, Path | None]:
-    """Return (state.json, folder) of the newest intact checkpoint; (None, None) if there is none.
+    """Return the progress and the folder of the newest intact checkpoint; (None, None): none.
 
     Raises:
         ValueError: all existing checkpoints are damaged.
@@ -73,8 +74,12 @@ def newest(folder: Path) -> tuple[dict | None, Path | None]:
     for path in paths[::-1]:
         try:
             state = json.loads((path / _STATE).read_text())
-            for name, checksum in state["sha256"].items():
-                if _sha256(path / name) != checksum:
+            sums = state.pop("sha256")
+            # Earlier versions wrote no checksum of the state.
+            found = {_STATE: _sha256_of_state(state)} if _STATE in sums else {}
+            found |= {name: _sha256(path / name) for name in (_NETWORK, _METRICS)}
+            for name, checksum in found.items():
+                if sums[name] != checksum:
                     raise ValueError(f"{name} does not match its checksum")
             return state, path
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -235,6 +240,10 @@ def _folders(folder):
 def _sha256(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256_of_state(state):
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
 
 def _running(training):
