@@ -79,7 +79,8 @@ def signatures(data: bytes, name: Path | str, threads: int = 1) -> dict[str, Cal
     """Return the signatures of a file, which may lack metadata; see `LiteFile`.
 
     Raises:
-        ValueError: LiteRT is not installed, or cannot run the file.
+        ValueError: LiteRT is not installed, or cannot run the file; the latter also when a
+            signature is called.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter
@@ -87,20 +88,29 @@ def signatures(data: bytes, name: Path | str, threads: int = 1) -> dict[str, Cal
         raise ValueError("ai-edge-litert is missing: pip install -e '.[tflite]'") from error
     try:
         interpreter = Interpreter(model_content=data, num_threads=threads)
-        return {key: _copying(interpreter.get_signature_runner(key)) for key in SIGNATURES}
+        runners = {key: interpreter.get_signature_runner(key) for key in SIGNATURES}
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{name}: LiteRT cannot run it: {error}") from error
+        raise _cannot_run(name, error) from error
+    return {key: _copying(runner, name) for key, runner in runners.items()}
 
 
-def _copying(runner):
+def _cannot_run(name, error):
+    return ValueError(f"{name}: LiteRT cannot run it: {error}")
+
+
+def _copying(runner, name):
     """Wrap a runner to copy its outputs, which LiteRT may overwrite in the next call."""
     # The first call prints that it runs on the CPU.
     quiet = no_stderr
 
     def run(**inputs):
         nonlocal quiet
-        with quiet():
-            outputs = runner(**inputs)
+        try:
+            with quiet():
+                outputs = runner(**inputs)
+        except (ValueError, RuntimeError) as error:
+            # LiteRT checks the operators of a signature in its first call.
+            raise _cannot_run(name, error) from error
         quiet = contextlib.nullcontext
         return {key: value.copy() for key, value in outputs.items()}
 

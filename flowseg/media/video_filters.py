@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 
 def progressive(frames: Iterable[av.VideoFrame], time_base: Fraction) -> Iterator[av.VideoFrame]:
@@ -58,7 +59,10 @@ def oriented(image: np.ndarray, frame: av.VideoFrame, path: object) -> np.ndarra
     Raises:
         ValueError: the angle is not a multiple of 90 degrees.
     """
-    data = next((item for item in frame.side_data if item.type.name == "DISPLAYMATRIX"), None)
+    # Not `frame.side_data`: the frame would refer to it and it to the frame, and hundreds of frames
+    # would stay in memory until Python's garbage collector runs.
+    items = SideDataContainer(frame)
+    data = next((item for item in items if item.type.name == "DISPLAYMATRIX"), None)
     if data is None:
         return image
     # Display x = a x + c y and y = b x + d y; FFmpeg stores a b u c d v ... as integers.

@@ -259,6 +259,9 @@ def test_invalid_files_raise(folder, tmp_path):
     with pytest.raises(ValueError, match="x: LiteRT cannot run it"):
         metadata = {"label_set": {"names": []}, "height": 64, "width": 96}
         lite_file.open_file(lite_file.with_metadata(b"no model at all" * 9, metadata), "x")
+    # LiteRT finds some damage only when the file runs, as it does frames of another size.
+    with pytest.raises(ValueError, match=r"none\.tflite: LiteRT cannot run it: "):
+        lite_file.read(folder / "none.tflite").predict(*np.zeros((2, 7, 9, 3), np.uint8))
 
 
 @pytest.fixture(params=["synthetic", "real"])

@@ -1,5 +1,6 @@
 """Videos as cameras, broadcasters and editors write them, compared with the original frames."""
 
+import gc
 import http.server
 import os
 import struct
@@ -252,6 +253,20 @@ def test_rotated_and_interlaced(tmp_path):
     path = encode(tmp_path / "a.mp4", images, options={"crf": "5"}, first_field="tff")
     patch_matrix(path, 0, 1, -1, 0)
     assert_frames(path, [np.rot90(image, -1) for image in images])
+
+
+@pytest.mark.parametrize("fields", [{}, {"first_field": "tff"}], ids=["progressive", "interlaced"])
+def test_memory_of_frames_is_freed_at_once(tmp_path, fields):
+    path = encode(tmp_path / "a.mp4", scene(count=40), **fields)
+    frames, *_ = open_frames(path)
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(1 for _ in frames) == 40
+        left = sum(isinstance(item, av.VideoFrame) for item in gc.get_objects())
+    finally:
+        gc.enable()
+    assert left < 5
 
 
 def test_rotation_by_other_angles_is_refused(tmp_path):
