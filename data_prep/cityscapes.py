@@ -72,9 +72,9 @@ def find_frames(
             find = _find_videos if frames == "sequence" else _find_labelled
             splits.setdefault(SPLITS[name], []).extend(find(images, maps))
     if frames == "sequence":
-        found = sum(splits.values(), [])
-        labelled = sum("labels" in frame.files for frame in found)
-        print(f"{labelled} of {len(found)} frames have labels")
+        all_frames = sum(splits.values(), [])
+        labelled = sum("labels" in frame.files for frame in all_frames)
+        print(f"{labelled} of {len(all_frames)} frames have labels")
     return splits
 
 
@@ -129,23 +129,23 @@ def _only_train_ids(folder):
 def _find_videos(images, maps):
     """Yield all frames of the videos of one split, including missing ones."""
     ending = f"_{maps.parent.name}_labelIds"
-    found = {}  # (city, video) -> number -> record field -> file
+    videos = {}  # (city, video) -> number -> record field -> file
     for folder, field, name_end in ((images, "image1", _IMAGE), (maps, "labels", ending)):
         for path in system_files.glob(folder, f"*/*{name_end}.png"):
             match = _NAME.fullmatch(path.stem.removesuffix(name_end))
             if not match:
                 raise ValueError(f"{path}: its name is not CITY_SEQUENCE_FRAME{name_end}.png")
-            numbers = found.setdefault((path.parent.name, match[1]), {})
+            numbers = videos.setdefault((path.parent.name, match[1]), {})
             first = numbers.setdefault(int(match[2]), {}).setdefault(field, path)
             if first != path:
                 raise ValueError(f"{path}: same frame as {first.name}: keep one of the two")
-    if not any("image1" in files for numbers in found.values() for files in numbers.values()):
+    if not any("image1" in files for numbers in videos.values() for files in numbers.values()):
         raise ArgumentError(
             f"no */*{_IMAGE}.png here: source is the folder with {images.parent.name}",
             "source",
             path=images,
         )
-    for (city, video), files_of in sorted(found.items()):
+    for (city, video), files_of in sorted(videos.items()):
         for number in _fill_snippets(files_of):
             missing = images / city / f"{video}_{number:06d}{_IMAGE}.png"
             files = {"image1": missing} | files_of.get(number, {})

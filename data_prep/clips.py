@@ -77,17 +77,17 @@ def _number(folder):
 
 def _list_clip(name, folder):
     """List the frames of a clip, including missing ones."""
-    found = videos.numbered(folder, "image_*.png")
-    if max(found, default=0) >= LENGTH:
-        raise ValueError(f"{found[max(found)]}: a clip has only frames 0 to {LENGTH - 1}")
+    images = videos.numbered(folder, "image_*.png")
+    if max(images, default=0) >= LENGTH:
+        raise ValueError(f"{images[max(images)]}: a clip has only frames 0 to {LENGTH - 1}")
     length = HIDDEN_LENGTH if name == "hidden" else LENGTH
     has_masks = name in ("train", "val")
-    masks = dict.fromkeys({*range(length), *found} if has_masks else (), folder / "mask.npy")
+    masks = dict.fromkeys({*range(length), *images} if has_masks else (), folder / "mask.npy")
     frames = videos.list_frames(
         f"{name}/{folder.name}",
         2,
         lambda number: folder / f"image_{number}.png",
-        {"image1": found, "labels": masks},
+        {"image1": images, "labels": masks},
         range(length),
         label_set=labels.CLIPS.name,
     )

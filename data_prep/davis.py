@@ -67,8 +67,8 @@ def find_frames(
     splits = {"train": [], "val": []}
     for source in map(Path, sources):
         images = source / "JPEGImages" / resolution
-        found = {path.name for path in system_files.glob(images, "*") if path.is_dir()}
-        if not found:
+        sequences = {path.name for path in system_files.glob(images, "*") if path.is_dir()}
+        if not sequences:
             raise ArgumentError(
                 f"no sequences here: source is the folder with JPEGImages/{resolution}/SEQUENCE",
                 "source",
@@ -78,17 +78,17 @@ def find_frames(
         listed = _read_lists(source, year, resolution)
         if not listed:
             print(f"{source}: no lists of the split (ImageSets/{year}): all sequences are val")
-            listed = {"val": {name: set() for name in sorted(found)}}
+            listed = {"val": {name: set() for name in sorted(sequences)}}
         for name, sequence_numbers in listed.items():
             for sequence, numbers in sorted(sequence_numbers.items()):
-                if sequence not in found:
+                if sequence not in sequences:
                     raise ValueError(
                         f"{images / sequence}: missing, but ImageSets lists it for {name} (is the "
                         "data set unpacked completely?)"
                     )
                 frames = _list_sequence(source, resolution, sequence, numbers, year)
                 splits.setdefault(name, []).extend(frames)
-        if rest := sorted(found - {sequence for part in listed.values() for sequence in part}):
+        if rest := sorted(sequences - {sequence for part in listed.values() for sequence in part}):
             print(
                 f"{source}: skipped {len(rest)} sequences that no list of {year} names: {rest[0]}"
                 + (", ..." if rest[1:] else "")

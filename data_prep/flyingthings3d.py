@@ -65,16 +65,16 @@ def find_frames(
         subset = subset if subset.is_dir() else source
         full = bool(system_files.glob(source, "frames_*pass/T*/*/*"))
         if full == bool(system_files.glob(subset, "*/image_*/*")):
-            found = "both the full set and the subset" if full else "no FlyingThings3D"
+            layouts = "both the full set and the subset" if full else "no FlyingThings3D"
             raise ArgumentError(
-                f"{found} here: source is the folder that contains frames_cleanpass and "
+                f"{layouts} here: source is the folder that contains frames_cleanpass and "
                 "optical_flow, or FlyingThings3D_subset",
                 "source",
                 path=source,
             )
-        found = _full_videos(source, passes, sides) if full else _subset(subset, passes, sides)
+        listed = _full_videos(source, passes, sides) if full else _subset(subset, passes, sides)
         of_source, flow_files = [], set()
-        for split_name, video, folder, files, numbers in found:
+        for split_name, video, folder, files, numbers in listed:
             frames = videos.list_frames(
                 video,
                 _DIGITS[full],

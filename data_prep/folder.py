@@ -213,15 +213,15 @@ def convert(
     frames, names = [], set()
     with video_files.temporary_folder(output) as create_folder:
         for i, source in enumerate(sources):
-            found = find_frames(
+            of_source = find_frames(
                 source, next, mask_ids, create_folder=lambda i=i: create_folder() / str(i), **given
             )
             # Subfolders of the same name are different videos, but stay in one split.
             frames += [
                 frame._replace(video=f"{frame.video}#{i}") if frame.video in names else frame
-                for frame in found
+                for frame in of_source
             ]
-            names |= {frame.video for frame in found} - {""}
+            names |= {frame.video for frame in of_source} - {""}
         return writer.write(
             dataset or Path(sources[0]).resolve().name,
             options.split_by_hash(frames, val_fraction, seed),

@@ -52,17 +52,17 @@ def find_frames(sources: Iterable[str | Path]) -> dict[str, list[Frame]]:
     splits = {"train": [], "val": []}
     for source in map(Path, sources):
         maps = next((source / name for name in MAPS if (source / name).is_dir()), source / MAPS[0])
-        found = {
+        sequences = {
             name: [path for path in system_files.glob(maps / name, "*") if path.is_dir()]
             for name in splits
         }
-        if not any(found.values()):
+        if not any(sequences.values()):
             raise ArgumentError(
                 "no maps here: source is the folder with panoptic_maps/train/0000/000000.png",
                 "source",
                 path=maps,
             )
-        for name, folders in found.items():
+        for name, folders in sequences.items():
             for folder in folders:
                 if (folder.name in VAL_SEQUENCES) != (name == "val"):
                     right = "train" if name == "val" else "val"

@@ -97,8 +97,8 @@ def find_frames(
         for video in _choose(source, bases, scenes, variations, cameras):
             if kind == VKITTI2:
                 _check_colours(bases, video)
-            found, paths = _list_video(bases, video, kind)
-            of_source += found
+            of_video, paths = _list_video(bases, video, kind)
+            of_source += of_video
             flow_files |= paths
         if not any({"flow", "backward_flow", "labels"} & frame.files.keys() for frame in of_source):
             raise ValueError(

@@ -70,8 +70,8 @@ def _names_a_file(error, temporary, path):
     if error.errno is None:
         return path in str(error)
     name = "" if error.filename is None else os.fsdecode(error.filename)
-    own = name.startswith(str(temporary)) or os.path.realpath(path).startswith(name)
-    return not own
+    is_temporary = name.startswith(str(temporary)) or os.path.realpath(path).startswith(name)
+    return not is_temporary
 
 
 def _is_stream(path):

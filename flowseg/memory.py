@@ -41,8 +41,8 @@ def available() -> int | None:
     if "MemAvailable" not in free:
         return None
     left = min([free["MemAvailable"], *_left_in_groups()])
-    own = int(_read("/proc/self/statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return left + own + free.get("SwapFree", 0)
+    used = int(_read("/proc/self/statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return left + used + free.get("SwapFree", 0)
 
 
 def _left_in_groups() -> Iterator[int]:

@@ -106,8 +106,8 @@ def find_next(paths: Iterable[Path], steps: Sequence[int]) -> dict[Path, Path]:
     """
     path_of = {}
     for path in paths:
-        if found := split_number(path.stem):
-            before, number, after = found
+        if parts := split_number(path.stem):
+            before, number, after = parts
             key = (path.parent, before, after, number)
             if key in path_of:
                 raise ValueError(
@@ -127,8 +127,8 @@ def image_files(frames: Iterable[Frame]) -> list[Path]:
     paths = {}
     for frame in frames:
         for field in ("image1", "image2"):
-            found = (frame.files.get(field), *frame.copies.get(field, ()))
-            paths |= dict.fromkeys(path for path in found if path)
+            sources = (frame.files.get(field), *frame.copies.get(field, ()))
+            paths |= dict.fromkeys(path for path in sources if path)
     return list(paths)
 
 

@@ -62,12 +62,12 @@ def by_number(truth: dict[str, Path], videos: dict[str, Path]) -> dict[str, Path
     for name, path in truth.items():
         video, _, stem = name.rpartition("/")
         if video in videos:
-            found = split_number(stem)
-            if not found:
+            parts = split_number(stem)
+            if not parts:
                 raise ValueError(
                     f"{path}: has no frame number, but belongs to the video {videos[video]}"
                 )
-            name = _name(video, found[1])
+            name = _name(video, parts[1])
         if name in renamed:
             raise ValueError(f"{path}: same frame as {renamed[name].name}: keep one of the two")
         renamed[name] = path

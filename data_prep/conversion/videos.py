@@ -91,16 +91,16 @@ def list_frames(
     images = files["image1"]
     frames = []
     for number in fill_gaps({*numbers, *(n for paths in files.values() for n in paths)}):
-        own = {"image1": images.get(number, image_path(number))}
+        frame_files = {"image1": images.get(number, image_path(number))}
         later = number + 1
         if later in images:
-            own["image2"] = images[later]
+            frame_files["image2"] = images[later]
             with_flow = ("flow", "flow_noc", "occlusion") if number in files.get("flow", {}) else ()
-            own |= {field: files.get(field, {}).get(number) for field in with_flow}
-            own["backward_flow"] = files.get("backward_flow", {}).get(later)
-        own |= {field: files.get(field, {}).get(number) for field in _OF_IMAGE1}
-        own = {field: path for field, path in own.items() if path}
-        frame = Frame(f"{video}/{number:0{digits}d}", own, video=video, frame_index=number)
+            frame_files |= {field: files.get(field, {}).get(number) for field in with_flow}
+            frame_files["backward_flow"] = files.get("backward_flow", {}).get(later)
+        frame_files |= {field: files.get(field, {}).get(number) for field in _OF_IMAGE1}
+        frame_files = {field: path for field, path in frame_files.items() if path}
+        frame = Frame(f"{video}/{number:0{digits}d}", frame_files, video=video, frame_index=number)
         frames.append(frame._replace(**values))
     return [frame if "labels" in frame.files else frame._replace(label_set="") for frame in frames]
 
@@ -122,10 +122,10 @@ def number_videos(images: dict[str, Path]) -> dict[str, int]:
         if "/" in name:
             subfolders.setdefault(name.rpartition("/")[0], {})[name] = split_number(path.stem)
     numbers = {}
-    for found in subfolders.values():
-        patterns = {parts and (parts[0], parts[2]) for parts in found.values()}
+    for parts_of in subfolders.values():
+        patterns = {parts and (parts[0], parts[2]) for parts in parts_of.values()}
         if None not in patterns and len(patterns) == 1:
-            numbers |= {name: parts[1] for name, parts in found.items()}
+            numbers |= {name: parts[1] for name, parts in parts_of.items()}
     return {name: number for name, number in numbers.items() if number <= _LARGEST}
 
 

@@ -97,8 +97,8 @@ def main() -> None:
         for name in ("speed", "rate"):
             if values[name].value is not None:
                 raise ValueError(f"--{name}: only used with --frames, for drives")
-        own = {"photos": values.photos, "motion": values.motion}
-        store.write_pairs(values.output, values.world, values.count, **own, **common)
+        world_settings = {"photos": values.photos, "motion": values.motion}
+        store.write_pairs(values.output, values.world, values.count, **world_settings, **common)
         return
     if values.world != "street":
         raise ValueError(f"--frames: only used with --world=street, not {values.world}")

@@ -102,10 +102,10 @@ def make(job: Job, index: int) -> tuple[int, int]:
 
 def _make_pair(job, index):
     world = load(job.world)
-    own = {} if job.photos is None else {"photos": job.photos, "motion": job.motion}
+    world_settings = {} if job.photos is None else {"photos": job.photos, "motion": job.motion}
     size = {"height": job.height, "width": job.width}
     try:
-        return world.make_pair(index, job.seed, **size, **own, effects=job.effects)
+        return world.make_pair(index, job.seed, **size, **world_settings, effects=job.effects)
     except ValueError as error:
         raise ValueError(f"pair {index}: {error}") from error
     except Exception as error:

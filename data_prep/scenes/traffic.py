@@ -151,9 +151,9 @@ def _place(rig, time, x, y, yaw):
         # The swing of which angle and speed at time 0 are given.
         angle = limb.middle + (limb.angle - limb.middle) * np.cos(limb.pace * time)
         angle += limb.speed / limb.pace * np.sin(limb.pace * time)
-        swing, own = turn(0.0, angle, 0.0), rig.limb == i
-        turns[own] = swing @ turns[own]
-        offsets[own] = offsets[own] @ swing.T + limb.position
+        swing, of_limb = turn(0.0, angle, 0.0), rig.limb == i
+        turns[of_limb] = swing @ turns[of_limb]
+        offsets[of_limb] = offsets[of_limb] @ swing.T + limb.position
         if i == 0:
             drop = rig.body.leg * (1 - np.cos(angle))
     return body @ turns, offsets @ body.T + [x, y, -drop]

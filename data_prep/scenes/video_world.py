@@ -107,8 +107,8 @@ def poses(view: View, route: Route, frame: int) -> truth.Poses:
     """Return rotations (G, 3, 3) and positions (G, 3) of the view's geoms at another frame."""
     turns, positions = truth.poses(view.world)
     for mover in view.movers:
-        own = slice(mover.first, mover.first + len(mover.rig.parts))
-        turns[own], positions[own] = _pose(
+        parts = slice(mover.first, mover.first + len(mover.rig.parts))
+        turns[parts], positions[parts] = _pose(
             route, mover.rig, mover.stream, mover.member, route.time(frame)
         )
     return turns, positions

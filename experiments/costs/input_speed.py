@@ -37,20 +37,20 @@ def pipelines(
     config: TrainingConfig, label_set: LabelSet, globs: list[str], clip_frames: int | None
 ) -> dict[str, tuple[tf.data.Dataset, int]]:
     """Title -> endless batches, and the frames that are decoded for one example."""
-    found = {}
+    batches_of = {}
     options = {"height": config.height, "width": config.width, "strength": config.augmentation}
     for glob in globs:
         files = records.match_files(glob)
         name = "/".join(Path(files[0]).parent.parts[-2:])
         draw = Draw([files], config.batch_size, config.steps_per_epoch, config.seed)
-        found[f"{name}: pairs"] = training_batches(draw, label_set, **options), 2
+        batches_of[f"{name}: pairs"] = training_batches(draw, label_set, **options), 2
         if clip_frames:
             draw = clips.ClipDraw(
                 [files], clip_frames, config.batch_size, config.steps_per_epoch, seed=config.seed
             )
             batches = clips.training_clips(draw, label_set, **options)
-            found[f"{name}: clips of {clip_frames}"] = batches, clip_frames
-    return found
+            batches_of[f"{name}: clips of {clip_frames}"] = batches, clip_frames
+    return batches_of
 
 
 def seconds_per_batch(batches: tf.data.Dataset, count: int) -> float:
@@ -126,20 +126,20 @@ def main():
     args = flags.FLAGS
     config = shared_flags.training_config(args)
     label_set = load_label_set(config.label_set)
-    found = pipelines(config, label_set, args.records, args.clip_frames)
-    seconds = {name: [] for name in found}
+    batches_of = pipelines(config, label_set, args.records, args.clip_frames)
+    seconds = {name: [] for name in batches_of}
     for turn in range(args.turns):
         # The order is reversed each time, as a pipeline may still work in the background.
-        for name, (batches, _) in list(found.items())[:: -1 if turn % 2 else 1]:
+        for name, (batches, _) in list(batches_of.items())[:: -1 if turn % 2 else 1]:
             seconds[name].append(seconds_per_batch(batches, args.turn))
     size = f"batch {config.batch_size}, crops of {config.height}x{config.width}"
     print(f"{size}: median of {args.turns} turns of {args.turn} batches")
     rows = [("", "examples/s", "frames/s", "frames/s of the first, times")]
-    first = next(iter(found))
+    first = next(iter(batches_of))
     for name, times in seconds.items():
-        frames = found[name][1]
+        frames = batches_of[name][1]
         ratios = [
-            frames / mine / (found[first][1] / other)
+            frames / mine / (batches_of[first][1] / other)
             for mine, other in zip(times, seconds[first], strict=True)
         ]
         rate = config.batch_size / statistics.median(times)

@@ -59,7 +59,7 @@ def find_clips(
     for name, value, least in (("length", length, 2), ("stride", stride, 1)):
         if value < least:
             raise ArgumentError(f"{name}={value}: a clip needs {least} or more", name)
-    found = []
+    clips = []
     longest = 0
     for (_, video), positions in videos.find_videos(files).items():
         if not video:
@@ -69,8 +69,8 @@ def find_clips(
         for start in by_index:
             clip = [by_index.get(start + i * stride) for i in range(length)]
             if all(clip):
-                found.append(clip)
-    if not found:
+                clips.append(clip)
+    if not clips:
         reason = (
             f"the longest video has {longest} frames" if longest else "its frames are not of videos"
         )
@@ -80,7 +80,7 @@ def find_clips(
             "stride",
             path=Path(files[0]).parent,
         )
-    return found
+    return clips
 
 
 def training_clips(

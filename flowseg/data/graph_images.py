@@ -113,14 +113,14 @@ def _jpeg_mark(data):
         marker, size = head[1], 256 * head[2] + head[3]
         is_exif = (head[0] == 0xFF) & (marker == 0xE1)
         magic = tf.constant(list(EXIF_MAGIC), tf.int64)
-        found = is_exif & tf.reduce_all(head[4:] == magic)
+        has_mark = is_exif & tf.reduce_all(head[4:] == magic)
         mark = tf.cond(
-            found, lambda: _orientation(_part(data, position + 10, size - 8)), lambda: mark
+            has_mark, lambda: _orientation(_part(data, position + 10, size - 8)), lambda: mark
         )
         padding = marker == 0xFF
         empty = (marker == 0x01) | ((marker >= 0xD0) & (marker <= 0xD8))
         skipped = tf.where(padding, _int(1), tf.where(empty, _int(2), size + 2))
-        ended = found | (head[0] != 0xFF) | (marker == 0xDA) | (marker == 0xD9)
+        ended = has_mark | (head[0] != 0xFF) | (marker == 0xDA) | (marker == 0xD9)
         return position + skipped, ended, mark
 
     return tf.while_loop(unfinished, step, _begin(2))[2]
@@ -135,9 +135,9 @@ def _png_mark(data):
 
     def step(position, _, mark):
         size, kind = _number(data, position, 4), tf.strings.substr(data, position + 4, 4)
-        found = kind == b"eXIf"
-        mark = tf.cond(found, lambda: _orientation(_part(data, position + 8, size)), lambda: mark)
-        return position + 12 + size, found | (kind == b"IEND"), mark
+        is_mark = kind == b"eXIf"
+        mark = tf.cond(is_mark, lambda: _orientation(_part(data, position + 8, size)), lambda: mark)
+        return position + 12 + size, is_mark | (kind == b"IEND"), mark
 
     return tf.while_loop(unfinished, step, _begin(8))[2]
 
@@ -167,8 +167,8 @@ def _orientation(exif):
         tags, values = (
             tf.reduce_sum(rows[:, first : first + 2] * _weights(2, little), -1) for first in (0, 8)
         )
-        found = tf.boolean_mask(values, tags == ORIENTATION)
-        value = tf.concat([found, [_int(1)]], 0)[0]
+        marks = tf.boolean_mask(values, tags == ORIENTATION)
+        value = tf.concat([marks, [_int(1)]], 0)[0]
         return tf.where((value >= 1) & (value <= 8), value, _int(1))
 
     return tf.cond(count > 0, read, lambda: _int(1))

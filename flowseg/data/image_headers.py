@@ -50,8 +50,8 @@ def require_memory(data: bytes, name: str | os.PathLike) -> None:
     Raises:
         ValueError: see `memory.require_for_image`.
     """
-    if found := size(data):
-        memory.require_for_image(*found, name)
+    if frame_size := size(data):
+        memory.require_for_image(*frame_size, name)
 
 
 def ppm_size(data: bytes) -> int:

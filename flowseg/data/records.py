@@ -132,7 +132,7 @@ def match_files(*patterns: str | Path) -> list[str]:
     """
     if not patterns:
         raise ValueError("no record files given: pass at least one glob")
-    found = []
+    paths = []
     for pattern in patterns:
         remote = "://" in str(pattern)
         matches = sorted(tf.io.gfile.glob(str(pattern))) if remote else globs.match(pattern)
@@ -140,10 +140,10 @@ def match_files(*patterns: str | Path) -> list[str]:
             raise ValueError(f"{pattern}: a folder; give its shards, such as {pattern}/train-*")
         if not matches:
             raise ValueError(f"{pattern}: no record files match; has the data been converted?")
-        found += matches
-    for path in found:
+        paths += matches
+    for path in paths:
         files.check_utf8(path)
-    return found
+    return paths
 
 
 def read_index(folder: str | Path) -> dict[str, Any] | None:

@@ -50,11 +50,11 @@ def find_videos(files: Iterable[str | Path]) -> dict[tuple[str, str], list[Posit
         folder = str(Path(path).parent)
         videos.setdefault((folder, ""), [])
         for name, frames in _positions(path).items():
-            found = videos.setdefault((folder, name), [])
-            found += [Position(index, path, offset) for index, offset in frames]
+            positions = videos.setdefault((folder, name), [])
+            positions += [Position(index, path, offset) for index, offset in frames]
     order = {folder: i for i, (folder, _) in enumerate(videos)}
     ordered = sorted(videos.items(), key=lambda item: (order[item[0][0]], item[0][1]))
-    return {key: _sorted(key[1], found) for key, found in ordered if found}
+    return {key: _sorted(key[1], positions) for key, positions in ordered if positions}
 
 
 def _sorted(name, positions):
@@ -74,24 +74,24 @@ def _positions(path):
     """Return {name of a video: [[frame index, offset], ...]} of one shard."""
     index = records.read_index(Path(path).parent) if "://" not in path else None
     entry = index["files"].get(Path(path).name, {}) if index else {}
-    found = entry.get("videos")
-    if found and entry["bytes"] == Path(path).stat().st_size:
-        return found
+    listed = entry.get("videos")
+    if listed and entry["bytes"] == Path(path).stat().st_size:
+        return listed
     # A conversion lists the positions of every shard that has videos.
-    return {} if index and entry and not found else _scan(path)
+    return {} if index and entry and not listed else _scan(path)
 
 
 def _scan(path):
     """Find the positions by reading a whole shard."""
     names = {key: records.FEATURES[key] for key in ("video", "frame_index")}
-    found, offset = {}, 0
+    frames_of, offset = {}, 0
     with records.named_errors([path]):
         for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
             fields = tf.io.parse_single_example(record, names)
             name, frame_index = fields["video"].numpy().decode(), int(fields["frame_index"])
-            found.setdefault(name, []).append([frame_index, offset])
+            frames_of.setdefault(name, []).append([frame_index, offset])
             offset += len(record) + records.FRAMING
-    return found if any(found) else {}
+    return frames_of if any(frames_of) else {}
 
 
 def read_at(shard: str | tf.Tensor, offset: int | tf.Tensor) -> tf.data.Dataset:
@@ -116,7 +116,7 @@ def in_order(files: Sequence[str | Path]) -> tf.data.Dataset:
     Raises:
         ValueError: see `find_videos`.
     """
-    positions = [position for found in find_videos(files).values() for position in found]
+    positions = [position for video in find_videos(files).values() for position in video]
     with_videos = {position.shard for position in positions}
     plain = [str(path) for path in files if str(path) not in with_videos]
     parts = []

@@ -76,9 +76,9 @@ def newest(folder: Path) -> tuple[dict | None, Path | None]:
             state = json.loads((path / _STATE).read_text())
             sums = state.pop("sha256")
             # Earlier versions wrote no checksum of the state.
-            found = {_STATE: _sha256_of_state(state)} if _STATE in sums else {}
-            found |= {name: _sha256(path / name) for name in (_NETWORK, _METRICS)}
-            for name, checksum in found.items():
+            actual = {_STATE: _sha256_of_state(state)} if _STATE in sums else {}
+            actual |= {name: _sha256(path / name) for name in (_NETWORK, _METRICS)}
+            for name, checksum in actual.items():
                 if sums[name] != checksum:
                     raise ValueError(f"{name} does not match its checksum")
             return state, path

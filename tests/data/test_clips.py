@@ -80,8 +80,8 @@ def batches_of(
 
 
 def test_every_clip_is_found_once(drives):
-    found = clips.find_clips(drives, 3)
-    numbers = [[position.frame_index for position in clip] for clip in found]
+    all_clips = clips.find_clips(drives, 3)
+    numbers = [[position.frame_index for position in clip] for clip in all_clips]
     assert numbers == [[n, n + 1, n + 2] for n in (*range(4), *range(100, 103))]
     strided = clips.find_clips(drives, 3, stride=2)
     assert [[p.frame_index for p in clip] for clip in strided] == [
@@ -92,8 +92,8 @@ def test_every_clip_is_found_once(drives):
 def test_no_clip_crosses_a_gap(tmp_path):
     frames = [f for f in write_frames(tmp_path, "v", range(7)) if f.frame_index != 3]
     shards = convert(frames, tmp_path / "out")
-    found = clips.find_clips(shards, 3)
-    assert [[p.frame_index for p in clip] for clip in found] == [[0, 1, 2], [4, 5, 6]]
+    all_clips = clips.find_clips(shards, 3)
+    assert [[p.frame_index for p in clip] for clip in all_clips] == [[0, 1, 2], [4, 5, 6]]
 
 
 @pytest.mark.parametrize(

@@ -71,11 +71,11 @@ def test_same_order_without_index(shards, tmp_path):
         copies.append(str(tmp_path / path.rpartition("/")[2]))
         (tmp_path / copies[-1]).write_bytes(open(path, "rb").read())
     assert numbers(decoding.evaluation_data(copies, CITYSCAPES)) == EXPECTED
-    [found, reference] = [
+    [copied, reference] = [
         [[p._replace(shard="") for p in positions] for positions in videos.find_videos(f).values()]
         for f in (copies, shards)
     ]
-    assert found == reference
+    assert copied == reference
 
 
 def test_index_lists_positions(shards):

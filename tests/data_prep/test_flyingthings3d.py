@@ -7,18 +7,11 @@ import numpy as np
 import pytest
 
 from data_prep import flyingthings3d as reader
-from flowseg.data import records
 from flowseg.data.flow_io import decode_flow
 from tests.conftest import run_command
 from tests.support import flow_sets as sets
 from tests.support.made_files import motion, picture, save
 from tests.support.png_writer import stored_png
-
-
-def fields_of(output):
-    paths = records.match_files(f"{output}/*.tfrecord")
-    found = [fields for path in paths for _, fields in records.read_shard(path)]
-    return {fields["frame_id"].decode(): fields for fields in found}
 
 
 def assert_refused(source, tmp_path, match, **options):
@@ -59,16 +52,16 @@ def assert_flow(fields, flow, backward):
 def test_full_form(full, tmp_path, capsys):
     index = reader.convert([full], tmp_path / "out")
     assert index["records"] == {"train": 6, "val": 3} and index["videos"] == {"train": 2, "val": 1}
-    found = fields_of(tmp_path / "out")
+    all_fields = sets.fields_of(tmp_path / "out")
     for k, scene in enumerate(("TRAIN/A/0000", "TRAIN/B/0003", "TEST/A/0000")):
         _, flow, backward = sets.noise_video(k)
         for n in range(2):
-            fields = found[f"{scene}/clean/left/{n + 6:04d}"]
+            fields = all_fields[f"{scene}/clean/left/{n + 6:04d}"]
             assert_flow(fields, flow[n], backward[n])
             assert fields["frame_index"] == n + 6 and fields["next_index"] == n + 7
             path = full / "frames_cleanpass" / scene / f"left/{n + 7:04d}.png"
             assert fields["image2"] == path.read_bytes()
-        last = found[f"{scene}/clean/left/0008"]
+        last = all_fields[f"{scene}/clean/left/0008"]
         assert not last["image2"] and not last["flow"] and not last["backward_flow"]
     line = capsys.readouterr().out.splitlines()[0]
     assert "6 flow files are not read, because the other frame" in line
@@ -81,7 +74,7 @@ def test_byte_order_and_unknown_values(full, tmp_path):
     save(path, sets.pfm(flow, ">"))
     reader.convert([full], tmp_path / "out")
     decoded = decode_flow(
-        fields_of(tmp_path / "out")["TRAIN/A/0000/clean/left/0006"]["flow"], "flo"
+        sets.fields_of(tmp_path / "out")["TRAIN/A/0000/clean/left/0006"]["flow"], "flo"
     )
     known = np.isfinite(flow).all(-1)
     assert (decoded[..., 2] == known).all() and (decoded[known][:, :2] == flow[known]).all()
@@ -146,15 +139,15 @@ def test_frame_of_another_size(full, tmp_path):
 def test_subset_is_cut_into_videos_by_its_flow(subset, tmp_path):
     index = reader.convert([subset.parent], tmp_path / "out")
     assert index["records"] == {"train": 5, "val": 2} and index["videos"] == {"train": 2, "val": 1}
-    found = fields_of(tmp_path / "out")
+    all_fields = sets.fields_of(tmp_path / "out")
     for k, (video, numbers) in enumerate(
         (("train/clean/left/0000000", (0, 1)), ("train/clean/left/0000003", (3,)),
          ("val/clean/left/0000000", (0,)))
     ):  # fmt: skip
         _, flow, backward = sets.noise_video(k, len(numbers) + 1)
         for n, number in enumerate(numbers):
-            assert_flow(found[f"{video}/{number:07d}"], flow[n], backward[n])
-        last = found[f"{video}/{numbers[-1] + 1:07d}"]
+            assert_flow(all_fields[f"{video}/{number:07d}"], flow[n], backward[n])
+        last = all_fields[f"{video}/{numbers[-1] + 1:07d}"]
         assert not last["image2"] and last["video"].decode() == video
 
 
@@ -182,7 +175,7 @@ def test_occlusion_maps_of_the_subset(subset, tmp_path):
         path = subset / split / f"flow_occlusions/left/into_future/{number:07d}.png"
         save(path, stored_png(occluded, depth=1))
     reader.convert([subset], tmp_path / "out")
-    data = fields_of(tmp_path / "out")["train/clean/left/0000000/0000001"]["occlusion"]
+    data = sets.fields_of(tmp_path / "out")["train/clean/left/0000000/0000001"]["occlusion"]
     assert ((cv2.imdecode(np.frombuffer(data, np.uint8), -1) > 0) == occluded).all()
 
 

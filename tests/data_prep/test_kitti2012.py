@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from data_prep import kitti, kitti2012
-from flowseg.data import records
 from tests.conftest import run_command
-from tests.support.flow_sets import kitti_png
+from tests.support.flow_sets import fields_of, kitti_png
 from tests.support.made_files import motion, picture, save
 
 TRAINING = "data_stereo_flow/training"
@@ -32,12 +31,6 @@ def folder(tmp_path):
     return write_kitti2012(tmp_path / "kitti")
 
 
-def fields_of(output):
-    paths = records.match_files(f"{output}/*.tfrecord")
-    found = [fields for path in paths for _, fields in records.read_shard(path)]
-    return {fields["frame_id"].decode(): fields for fields in found}
-
-
 def assert_refused(source, tmp_path, match, **options):
     with pytest.raises(ValueError, match=match):
         kitti2012.convert([source], tmp_path / "refused", **options)
@@ -48,9 +41,9 @@ def assert_refused(source, tmp_path, match, **options):
 def test_records_contain_unchanged_files(folder, tmp_path, part):
     index = kitti2012.convert([folder / part], tmp_path / "out", val_fraction=0)
     assert index["records"] == {"train": 3, "val": 0} and index["dataset"] == "kitti2012"
-    found = fields_of(tmp_path / "out")
+    all_fields = fields_of(tmp_path / "out")
     for k in range(3):
-        fields = found[f"{k:06d}_10"]
+        fields = all_fields[f"{k:06d}_10"]
         assert fields["flow_format"] == b"kitti" and not fields["video"]
         for field, file in {
             "image1": f"colored_0/{k:06d}_10.png",
@@ -119,9 +112,9 @@ def test_real_samples(samples, tmp_path):
     index = kitti2012.convert([samples / "kitti2012"], tmp_path, val_fraction=0, processes=1)
     truth = {"image2": 3, "flow": 3, "flow_noc": 3}
     assert index["truth"]["train"] | truth == index["truth"]["train"]
-    found = fields_of(tmp_path)
-    assert sorted(found) == ["000027_10", "000138_10", "000174_10"]
-    for name, fields in found.items():
+    all_fields = fields_of(tmp_path)
+    assert sorted(all_fields) == ["000027_10", "000138_10", "000174_10"]
+    for name, fields in all_fields.items():
         path = samples / "kitti2012/training/flow_occ" / f"{name}.png"
         assert fields["flow"] == path.read_bytes()
         rgb = np.int64(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[..., ::-1])

@@ -191,8 +191,8 @@ def test_flow_of_both_directions_fits(tmp_path, name):
     options = {} if reader is flyingthings3d else {"val_fraction": 0}
     reader.convert([root], tmp_path / "out", **options)
     [path] = records.match_files(f"{tmp_path}/out/*.tfrecord")
-    found = [fields for _, fields in read.read_records(path) if fields["image2"]]
-    assert len(found) == 2
-    for fields in found:
+    pairs = [fields for _, fields in read.read_records(path) if fields["image2"]]
+    assert len(pairs) == 2
+    for fields in pairs:
         for probe in video_probe(fields):
             assert probe.verdict == "fits" and probe.mismatch < 0.2

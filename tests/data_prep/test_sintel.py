@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from data_prep import sintel
-from flowseg.data import records
 from flowseg.data.flow_io import decode_flow
 from tests.conftest import run_command
 from tests.support import flow_sets as sets
@@ -22,12 +21,6 @@ def folder(tmp_path):
         images, flow, _ = sets.noise_video(k)
         sets.write_sintel(tmp_path / "sintel", scene, images, flow)
     return tmp_path / "sintel"
-
-
-def fields_of(output, split="*"):
-    paths = records.match_files(f"{output}/{split}.tfrecord")
-    found = [fields for path in paths for _, fields in records.read_shard(path)]
-    return {fields["frame_id"].decode(): fields for fields in found}
 
 
 def convert(folder, tmp_path, **options):
@@ -45,14 +38,14 @@ def test_flow_invalid_and_occluded_pixels(folder, tmp_path):
     assert index["records"]["train"] == 12 and index["videos"] == {"train": 4}
     truth = {"image2": 8, "flow": 8, "occlusion": 8, "flow_noc": 0}
     assert index["truth"]["train"] | truth == index["truth"]["train"]
-    found = fields_of(tmp_path / "out")
+    all_fields = sets.fields_of(tmp_path / "out")
     invalid = np.zeros((HEIGHT, WIDTH), bool)
     invalid[:3, :4] = True
     for k, scene in enumerate(("alley_1", "market_5")):
         _, flow, _ = sets.noise_video(k)
         for name in ("clean", "final"):
             for n in (1, 2):
-                fields = found[f"{name}/{scene}/{n:04d}"]
+                fields = all_fields[f"{name}/{scene}/{n:04d}"]
                 assert fields["frame_index"] == n and fields["next_index"] == n + 1
                 image = folder / TRAINING / name / scene / f"frame_{n:04d}.png"
                 assert fields["image1"] == image.read_bytes()
@@ -61,7 +54,7 @@ def test_flow_invalid_and_occluded_pixels(folder, tmp_path):
                 assert (vectors[~invalid][:, :2] == flow[n - 1][~invalid]).all()
                 occluded = cv2.imdecode(np.frombuffer(fields["occlusion"], np.uint8), -1)
                 assert (occluded[:, -1] == 255).all() and not occluded[:, :-1].any()
-            last = found[f"{name}/{scene}/0003"]
+            last = all_fields[f"{name}/{scene}/0003"]
             assert not last["image2"] and not last["flow"] and not last["occlusion"]
 
 
@@ -82,7 +75,7 @@ def test_both_passes_of_a_scene_are_in_one_split(folder, tmp_path):
         sets.write_sintel(folder, f"cave_{k}", images, flow)
     sintel.convert([folder], tmp_path / "out", val_fraction=0.5)
     scenes = [
-        {name.split("/")[1] for name in fields_of(tmp_path / "out", f"{split}-*")}
+        {name.split("/")[1] for name in sets.fields_of(tmp_path / "out", f"{split}-*")}
         for split in ("train", "val")
     ]
     assert all(scenes) and not scenes[0] & scenes[1]
@@ -93,7 +86,7 @@ def test_maps_are_optional(folder, tmp_path):
         shutil.rmtree(folder / TRAINING / name)
     index = convert(folder, tmp_path)
     assert index["truth"]["train"] | {"flow": 8, "occlusion": 0} == index["truth"]["train"]
-    fields = fields_of(tmp_path / "out")["clean/alley_1/0001"]
+    fields = sets.fields_of(tmp_path / "out")["clean/alley_1/0001"]
     assert fields["flow"] == (folder / TRAINING / "flow/alley_1/frame_0001.flo").read_bytes()
 
 
@@ -153,12 +146,12 @@ def test_real_samples(samples, tmp_path):
     index = convert(samples / "sintel", tmp_path, processes=1)
     truth = {"image2": 12, "flow": 4, "occlusion": 4}
     assert index["truth"]["train"] | truth == index["truth"]["train"]
-    found = fields_of(tmp_path / "out")
+    all_fields = sets.fields_of(tmp_path / "out")
     for scene in ("alley_1", "market_5"):
         folder = samples / "sintel/training"
         official = np.fromfile(folder / f"flow/{scene}/frame_0002.flo", "<f4")[3:]
         official = official.reshape(436, 1024, 2)
         invalid = load(folder / f"invalid/{scene}/frame_0002.png") > 0
-        flow = decode_flow(found[f"final/{scene}/0002"]["flow"], "flo")
+        flow = decode_flow(all_fields[f"final/{scene}/0002"]["flow"], "flo")
         assert (flow[..., 2] == ~invalid).all()
         assert (flow[~invalid][:, :2] == official[~invalid]).all()

@@ -18,13 +18,6 @@ from tests.support.made_files import HEIGHT, WIDTH, ids, load, motion, picture, 
 CLONE = ("Scene01", "clone", "Camera_0")
 
 
-def fields_of(output):
-    """Return frame id -> fields of all records."""
-    paths = records.match_files(f"{output}/*.tfrecord")
-    found = [fields for path in paths for _, fields in records.read_shard(path)]
-    return {fields["frame_id"].decode(): fields for fields in found}
-
-
 def images_of(data):
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
 
@@ -67,11 +60,11 @@ def test_every_frame_has_its_own_truth(tmp_path):
     index = convert(tmp_path / "in", tmp_path)
     assert index["records"]["train"] == 3 and index["videos"] == {"train": 1}
     assert index["label_sets"] == ["vkitti2"]
-    found = fields_of(tmp_path / "out")
-    assert sorted(found) == [f"Scene01/clone/Camera_0/{n:05d}" for n in range(3)]
+    all_fields = sets.fields_of(tmp_path / "out")
+    assert sorted(all_fields) == [f"Scene01/clone/Camera_0/{n:05d}" for n in range(3)]
     step = 2 / 65535 * (WIDTH - 1)
     for n, (fields, (classes, cars)) in enumerate(
-        zip((found[name] for name in sorted(found)), truth, strict=True)
+        zip((all_fields[name] for name in sorted(all_fields)), truth, strict=True)
     ):
         assert fields["video"] == b"Scene01/clone/Camera_0" and fields["frame_index"] == n
         assert fields["dataset"] == b"vkitti2" and fields["label_set"] == b"vkitti2"
@@ -94,7 +87,7 @@ def test_every_frame_has_its_own_truth(tmp_path):
 
 def test_labels_in_the_classes_of_both_label_sets(folder, tmp_path):
     convert(folder, tmp_path)
-    data = fields_of(tmp_path / "out")["Scene01/clone/Camera_0/00000"]["labels"]
+    data = sets.fields_of(tmp_path / "out")["Scene01/clone/Camera_0/00000"]["labels"]
     ids = cv2.imdecode(np.frombuffer(data, np.uint8), -1)
     own, mapped = (train_id_table(names, "vkitti2")[ids] for names in (VKITTI2, CITYSCAPES))
     assert (own == np.where(ids, ids - 1, 255)).all()
@@ -106,8 +99,8 @@ def test_labels_in_the_classes_of_both_label_sets(folder, tmp_path):
         "misc": "void", "truck": "truck", "car": "car", "van": "car",
     }  # fmt: skip
     for train_id, class_name in enumerate(VKITTI2.names):
-        [found] = set(mapped[own == train_id].tolist())
-        assert names[found] == expected[class_name], class_name
+        [class_id] = set(mapped[own == train_id].tolist())
+        assert names[class_id] == expected[class_name], class_name
     assert set(mapped[own == 255].tolist()) == {255}
 
 
@@ -163,7 +156,9 @@ def test_variations_of_a_scene_stay_in_one_split(tmp_path):
     options = {"variations": ["clone", "fog"], "val_fraction": 0.5}
     vkitti2.convert([tmp_path / "in"], tmp_path / "out", **options)
     scenes = {
-        split: {name[:7] for name in fields_of(tmp_path / "out").keys() & ids_of(tmp_path, split)}
+        split: {
+            name[:7] for name in sets.fields_of(tmp_path / "out").keys() & ids_of(tmp_path, split)
+        }
         for split in ("train", "val")
     }
     assert scenes["train"] and scenes["val"] and not scenes["train"] & scenes["val"]
@@ -234,9 +229,9 @@ def test_archives_unpacked_side_by_side(folder, tmp_path):
     for name in ("rgb", "forwardFlow", "backwardFlow", "classSegmentation", "instanceSegmentation"):
         place = f"Scene01/clone/frames/{name}"
         shutil.copytree(folder / place, tmp_path / "apart" / f"vkitti_2.0.3_{name}" / place)
-    found = vkitti2.find_frames([tmp_path / "apart"])[0]
-    assert [frame.frame_id for frame in found] == [frame.frame_id for frame in expected]
-    assert [frame.files.keys() for frame in found] == [frame.files.keys() for frame in expected]
+    frames = vkitti2.find_frames([tmp_path / "apart"])[0]
+    assert [frame.frame_id for frame in frames] == [frame.frame_id for frame in expected]
+    assert [frame.files.keys() for frame in frames] == [frame.files.keys() for frame in expected]
 
 
 def test_names_of_another_set_are_refused(folder, tmp_path):
@@ -282,9 +277,9 @@ def test_street_video_has_kittis_flow_and_cityscapes_labels(tmp_path):
     images, flow, backward, maps = write_street(tmp_path / "in")
     index = convert(tmp_path / "in", tmp_path, scenes=["0"])
     assert index["dataset"] == "street_video" and index["label_sets"] == ["cityscapes"]
-    found = fields_of(tmp_path / "out")
-    for n, name in enumerate(sorted(found)):
-        fields = found[name]
+    all_fields = sets.fields_of(tmp_path / "out")
+    for n, name in enumerate(sorted(all_fields)):
+        fields = all_fields[name]
         assert (images_of(fields["image1"]) == images[n]).all()
         assert (cv2.imdecode(np.frombuffer(fields["labels"], np.uint8), -1) == maps[n]).all()
         assert fields["label_set"] == b"cityscapes" and fields["instances"]

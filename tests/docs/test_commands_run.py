@@ -48,15 +48,15 @@ TRAIN = {False: "tests.support.small_train", True: "tests.support.eager_train"}
 
 def commands(page):
     """The command lines of a page's fenced blocks, continued lines joined, in order."""
-    found = []
+    lines = []
     for block in re.findall(
         r"^ *```\w*\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.S | re.M
     ):
         for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines():
             line = re.sub(r"\s+#.*", "", line.strip())
             if COMMAND.match(f"{line} "):
-                found.append(line)
-    return found
+                lines.append(line)
+    return lines
 
 
 def run_by_hand():

@@ -8,6 +8,7 @@ import json
 import cv2
 import numpy as np
 
+from flowseg.data import records
 from tests.support.made_files import ids, motion, picture, save
 from tests.support.png_writer import palette_png
 
@@ -19,6 +20,13 @@ VKITTI2_COLOURS = {
     "Pole": (255, 130, 0), "Misc": (80, 80, 80), "Truck": (160, 60, 60), "Car": (255, 127, 80),
     "Van": (0, 139, 139), "Undefined": (0, 0, 0),
 }  # fmt: skip
+
+
+def fields_of(output, split="*"):
+    """Return frame id -> fields of all records in a folder, or of one split."""
+    paths = records.match_files(f"{output}/{split}.tfrecord")
+    all_fields = [fields for path in paths for _, fields in records.read_shard(path)]
+    return {fields["frame_id"].decode(): fields for fields in all_fields}
 
 
 def kitti_png(flow, known=None):

@@ -16,8 +16,8 @@ def touch(folder, *names):
 
 def test_numbers_of_files(tmp_path):
     folder = touch(tmp_path, "image_0.png", "image_10.png", "image_2.png", "a.npy", "._image_3.png")
-    found = numbered(folder, "image_*.png")
-    assert {number: path.name for number, path in found.items()} == {
+    numbers = numbered(folder, "image_*.png")
+    assert {number: path.name for number, path in numbers.items()} == {
         0: "image_0.png",
         2: "image_2.png",
         10: "image_10.png",
@@ -71,5 +71,5 @@ def test_subfolders_whose_names_differ_in_the_last_number_are_videos():
         "2",
         "d/99999999999999999999",
     ]
-    found = number_videos({name: Path(f"{name}.png") for name in names})
-    assert found == {"a/f8": 8, "a/f010": 10}
+    numbers = number_videos({name: Path(f"{name}.png") for name in names})
+    assert numbers == {"a/f8": 8, "a/f010": 10}

@@ -30,8 +30,8 @@ def test_locate_inverts_at(start):
     rng = np.random.default_rng(0)
     s, d = start + rng.uniform(0, 800, 200), rng.uniform(-15, 15, 200)
     points = np.array([ROAD.at(*n)[:2] for n in zip(s, d, strict=True)])
-    found = ROAD.up_to(start + 800).locate(points)
-    np.testing.assert_allclose(found, [s, d], atol=2e-3)
+    located = ROAD.up_to(start + 800).locate(points)
+    np.testing.assert_allclose(located, [s, d], atol=2e-3)
 
 
 def test_longer_tables_begin_with_the_same_numbers():

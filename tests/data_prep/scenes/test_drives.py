@@ -92,9 +92,9 @@ def test_files_contain_the_rendered_frame(rendered):
         ("forwardFlow", frame.flow, frame.valid),
         ("backwardFlow", frame.backward, frame.backward_valid),
     ):
-        found = flow_io.read_flow(root / folder / f"Camera_0/{FOLDERS[folder]}_00002.png")
-        assert np.array_equal(found[..., 2] > 0, valid)
-        assert np.abs(found[..., :2] - flow)[valid].max() <= 1 / 128
+        written = flow_io.read_flow(root / folder / f"Camera_0/{FOLDERS[folder]}_00002.png")
+        assert np.array_equal(written[..., 2] > 0, valid)
+        assert np.abs(written[..., :2] - flow)[valid].max() <= 1 / 128
 
 
 def test_colours_are_greys_of_the_label_ids(rendered):
@@ -153,12 +153,12 @@ def test_complete_drives_have_no_tasks(tmp_path):
 def test_forward_then_backward_returns_from_files(tmp_path):
     """Within 0.1 px at 99 % of the points away from edges and occlusions."""
     drives.write_drives(tmp_path, 2, 4, height=96, width=312, effects=False)
-    found = drive_flow.measure(tmp_path)
-    assert found["frames with flow to the next"] == 6
-    assert found["checked forward and backward, pixels"] > 0.25 * 6 * 96 * 312
-    assert found["of these returned within 0.1 px, %"] > 99
-    assert 90 < found["known, % of the pixels"] <= 100
-    assert 3 < found["not visible in the next frame, % of the known pixels"] < 50
+    measured = drive_flow.measure(tmp_path)
+    assert measured["frames with flow to the next"] == 6
+    assert measured["checked forward and backward, pixels"] > 0.25 * 6 * 96 * 312
+    assert measured["of these returned within 0.1 px, %"] > 99
+    assert 90 < measured["known, % of the pixels"] <= 100
+    assert 3 < measured["not visible in the next frame, % of the known pixels"] < 50
 
 
 def test_wrong_backward_flow_does_not_return():

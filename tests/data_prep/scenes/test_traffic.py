@@ -16,14 +16,14 @@ def drives(count=12):
 
 def positions(drive, index, time):
     """Return member -> position of its first part, for a stream at a time."""
-    stream, found = drive.streams[index], {}
+    stream, places_of = drive.streams[index], {}
     for member, key in traffic.members(
         route.stream_seed(drive, index), stream, drive.driver, time, 60.0
     ):
         rig = traffic.make_rig(key, stream)
         _, places = traffic.pose(rig, stream, member, drive.roadside, drive.driver, time)
-        found[member] = places[0]
-    return found
+        places_of[member] = places[0]
+    return places_of
 
 
 def test_movers_keep_moving_along_the_road():

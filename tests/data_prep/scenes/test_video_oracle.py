@@ -34,13 +34,13 @@ class Moment(NamedTuple):
 
 @pytest.fixture(scope="module")
 def moments():
-    found = []
+    views_of_frames = []
     for settings, number in [(s, n) for s in CASES for n in FRAMES]:
         drive = route.draw_route(settings)
         frame = next(video.render(settings, [number]))
         views = (video_world.build(drive, number + step) for step in (-1, 0, 1))
-        found.append(Moment(frame, drive, *views))
-    return found
+        views_of_frames.append(Moment(frame, drive, *views))
+    return views_of_frames
 
 
 def project_point(camera, point, direction):

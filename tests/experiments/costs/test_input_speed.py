@@ -22,9 +22,12 @@ def drives(tmp_path_factory):
 def test_pipelines_deliver_pairs_and_clips(drives, kitti_records):
     config = TrainingConfig(height=32, width=48, batch_size=2)
     globs = [f"{kitti_records}/train-*", f"{drives}/train-*"]
-    found = input_speed.pipelines(config, CITYSCAPES, globs[1:], 3)
-    assert [name.rpartition("/")[2] for name in found] == ["records: pairs", "records: clips of 3"]
-    (pairs, per_pair), (clips, per_clip) = found.values()
+    batches_of = input_speed.pipelines(config, CITYSCAPES, globs[1:], 3)
+    assert [name.rpartition("/")[2] for name in batches_of] == [
+        "records: pairs",
+        "records: clips of 3",
+    ]
+    (pairs, per_pair), (clips, per_clip) = batches_of.values()
     assert (per_pair, per_clip) == (2, 3)
     assert next(iter(pairs))[0]["image1"].shape == (2, 32, 48, 3)
     assert next(iter(clips))[0]["images"].shape == (2, 3, 32, 48, 3)

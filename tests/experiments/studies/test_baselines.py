@@ -77,9 +77,9 @@ def test_images_and_truth_of_a_video_belong_together(tmp_path):
     frames = test_clips.drive(tmp_path, "a", 6)
     shuffled = [frames[i] for i in (3, 0, 5, 2, 4, 1)]
     shards = test_clips.convert(shuffled, tmp_path / "records")
-    found = list(baselines.pairs_with_flow(shards, CITYSCAPES))
-    assert [name for name, _, _ in found] == [f"records/a_{n}" for n in range(5)]
-    for _, greys, frame in found:
+    pairs = list(baselines.pairs_with_flow(shards, CITYSCAPES))
+    assert [name for name, _, _ in pairs] == [f"records/a_{n}" for n in range(5)]
+    for _, greys, frame in pairs:
         for key, grey in zip(("image1", "image2"), greys, strict=True):
             luma = frame[key] @ [0.299, 0.587, 0.114]
             assert np.abs(grey - luma).max() <= 1 and frame["flow"][..., 2].all()
