@@ -14,8 +14,8 @@ own `vkitti_2.0.3_rgb` etc. All but rgb are optional:
 
 --scenes, --variations and --cameras choose the videos. All videos of a scene are assigned to the
 same split, because they show the same street. Flow has Virtual KITTI 2's own encoding, which is not
-KITTI's. Labels are those of the label set vkitti2; `--label_set cityscapes` maps them to
-Cityscapes' classes. The last frame of a video has no flow.
+KITTI's. Labels are those of the label set vkitti2; trainings and scores with `--label_set
+cityscapes` map them to Cityscapes' classes. The last frame of a video has no flow.
 
 Videos that `python -m data_prep.scenes --frames N` wrote have the same folders. Their `scenes.json`
 states that their flow has KITTI's encoding, and their labels Cityscapes' ids.
