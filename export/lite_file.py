@@ -8,6 +8,7 @@ size, units) is a zip archive appended to the model, as TFLite stores associated
 import contextlib
 import io
 import json
+import textwrap
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -95,7 +96,8 @@ def signatures(data: bytes, name: Path | str, threads: int = 1) -> dict[str, Cal
 
 
 def _cannot_run(name, error):
-    return ValueError(f"{name}: LiteRT cannot run it: {error}")
+    # LiteRT repeats a message for every operator that it concerns.
+    return ValueError(f"{name}: LiteRT cannot run it: {textwrap.shorten(str(error), 300)}")
 
 
 def _copying(runner, name):
