@@ -82,7 +82,7 @@ class _QuietTensorFlow:
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # TensorFlow uses oneDNN's kernels by default only on CPUs with AVX512; on others, too, a training
-# step takes half the time with them (docs/results/training-cost.md).
+# step is faster with them (docs/results/large-motion.md).
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # Users can set the level to 0 to see the log.
 if os.environ["TF_CPP_MIN_LOG_LEVEL"] != "0" and "tensorflow" not in sys.modules:
